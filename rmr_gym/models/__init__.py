@@ -1,0 +1,1 @@
+"""Neural modules and losses: plain torch, no data and no environments."""
