@@ -1,0 +1,1 @@
+"""What ties a world to its models."""

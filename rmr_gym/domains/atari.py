@@ -1,0 +1,293 @@
+"""What ties Atari games to the models: pipelines, batches, losses and scores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from rmr_gym import metrics
+from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
+from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
+from rmr_gym.errors import RMRError
+from rmr_gym.models.decoders import LatentDecoder, RamDecoder, RamLogits
+from rmr_gym.models.encoders import RamEncoder, SlotCNN
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.losses import predicted_bits
+from rmr_gym.models.pipeline import EncodeProcessDecode
+from rmr_gym.models.processors import Processor, make_processor
+from rmr_gym.palette import palette_to_gray
+from rmr_gym.seeding import generator, integer_seed
+
+SLOTS, BITS, ACTIONS = 128, 8, 18
+
+
+@dataclass(frozen=True)
+class AtariModel:
+    """Sizes of the Atari pipelines.
+
+    Attributes:
+        dim: Width of a slot's latent vector (the paper: 64).
+        core: Processor core: mpnn, deep_sets, mlp or none.
+        aggregation: Aggregation of messages: max, sum or mean.
+        maps: Feature maps a slot of the pixel encoder (the paper's m).
+        trunk: Convolutional trunk: anand2019 (210 x 160) or nature (84 x 84).
+        height: Rows of the gray frame that the encoder sees; 210 is the console's own.
+        width: Columns of that frame; 160 is the console's own.
+        precision: Arithmetic of the message passing: fp32 or bf16 (fp32 sums).
+    """
+
+    dim: int = 64
+    core: str = "mpnn"
+    aggregation: str = "max"
+    maps: int = 1
+    trunk: str = "anand2019"
+    height: int = 210
+    width: int = 160
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.maps) < 1:
+            raise RMRError(f"dim and maps must be 1 or more, got {self.dim} and {self.maps}")
+
+
+def make_core(model: AtariModel, core: str, seed: int) -> Processor:
+    """Make a processor with initial weights from (seed, "processor")."""
+    options = {"aggregation": model.aggregation, "precision": model.precision}
+    factory = partial(make_processor, core, slots=SLOTS, actions=ACTIONS, dim=model.dim, **options)
+    return build(factory, torch_generator(integer_seed(seed, "processor")))
+
+
+def abstract_pipeline(model: AtariModel, seed: int) -> EncodeProcessDecode:
+    """Make the RAM pipeline: linear encoder and decoders around the processor."""
+    encoder = build(
+        lambda: RamEncoder(SLOTS, BITS, model.dim),
+        torch_generator(integer_seed(seed, "abstract encoder")),
+    )
+    decoder = build(
+        lambda: RamDecoder(model.dim, BITS),
+        torch_generator(integer_seed(seed, "abstract decoder")),
+    )
+    return EncodeProcessDecode(encoder, make_core(model, model.core, seed), decoder)
+
+
+def pixel_encoder(model: AtariModel, seed: int) -> SlotCNN:
+    """Make the pixel encoder with initial weights from (seed, "natural encoder")."""
+    return build(
+        lambda: SlotCNN(
+            model.height,
+            model.width,
+            slots=SLOTS,
+            maps=model.maps,
+            dim=model.dim,
+            trunk=model.trunk,
+        ),
+        torch_generator(integer_seed(seed, "natural encoder")),
+    )
+
+
+def natural_pipeline(model: AtariModel, processor: Processor, seed: int) -> EncodeProcessDecode:
+    """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
+    decoder = build(
+        lambda: LatentDecoder(model.dim),
+        torch_generator(integer_seed(seed, "natural decoder")),
+    )
+    return EncodeProcessDecode(pixel_encoder(model, seed), processor, decoder)
+
+
+class AbstractData(NamedTuple):
+    """RAM transitions: every observation once, and where each transition starts."""
+
+    bits: UInt8[np.ndarray, "rows slots bits"]
+    action: Int[np.ndarray, " transitions"]
+    current: Int[np.ndarray, " transitions"]
+    ram: UInt8[np.ndarray, "rows slots"]
+
+
+class NaturalData(NamedTuple):
+    """Gray frames and actions; no RAM is ever loaded for it."""
+
+    frames: UInt8[Tensor, "rows height width"]
+    action: Int[Tensor, " transitions"]
+    current: Int[np.ndarray, " transitions"]
+    episode: Int[np.ndarray, " transitions"]
+    mean_frame: Float[Tensor, "height width"]
+    deviation: float
+
+
+class ProbeData(NamedTuple):
+    """Frames with the RAM of the same instant; read by the probe alone."""
+
+    frames: UInt8[Tensor, "rows height width"]
+    bits: UInt8[np.ndarray, "rows chosen bits"]
+    episode: Int[np.ndarray, " rows"]
+
+
+def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> AbstractData:
+    """Load RAM and actions of some episodes."""
+    loaded = dataset.load(columns=("ram", "action"), episodes=episodes)
+    ram = loaded["ram"]
+    return AbstractData(ram_to_bits(ram), loaded["action"].astype(np.int64), loaded.current, ram)
+
+
+def load_natural(
+    dataset: TransitionDataset, episodes: Sequence[int], model: AtariModel
+) -> NaturalData:
+    """Load frames and actions of some episodes, frames at the encoder's size."""
+    loaded = dataset.load(
+        columns=("pixels", "action"),
+        episodes=episodes,
+        transform=frame_transform(model.height, model.width),
+    )
+    frames = torch.from_numpy(loaded["pixels"])
+    mean_frame, deviation = frame_statistics(frames)
+    action = torch.from_numpy(loaded["action"].astype(np.int64))
+    return NaturalData(frames, action, loaded.current, loaded.episode, mean_frame, deviation)
+
+
+def target_slots(
+    dataset: TransitionDataset, episodes: Sequence[int], threshold: float
+) -> Int[np.ndarray, " chosen"]:
+    """Return the RAM cells whose byte entropy over ``episodes`` exceeds ``threshold`` nats."""
+    ram = dataset.load(columns=("ram",), episodes=episodes)["ram"]
+    return high_entropy_slots(ram, threshold)
+
+
+def load_probe(
+    dataset: TransitionDataset,
+    episodes: Sequence[int],
+    model: AtariModel,
+    slots: Int[np.ndarray, " chosen"],
+    rows: int,
+    seed: int,
+) -> ProbeData:
+    """Load ``rows`` frames, drawn without replacement, with the bits of the chosen RAM cells.
+
+    The draw depends on the data set's seed alone, so that every encoder is probed on the same rows.
+    """
+    loaded = dataset.load(
+        columns=("pixels", "ram"),
+        episodes=episodes,
+        transform=frame_transform(model.height, model.width),
+    )
+    total = len(loaded["ram"])
+    rng = generator(seed, "probe rows")
+    picked = np.sort(rng.choice(total, size=min(rows, total), replace=False))
+    lengths = [dataset.episodes[index].length + 1 for index in episodes]
+    episode = np.repeat(np.arange(len(lengths)), lengths)
+    return ProbeData(
+        torch.from_numpy(loaded["pixels"][picked]),
+        ram_to_bits(loaded["ram"][picked])[:, slots],
+        episode[picked],
+    )
+
+
+def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, int]:
+    """Drop test rows whose frame is byte-equal to a training frame; return how many fell.
+
+    Source: Anand et al. 2019 (their code); decisions page, 5.
+
+    Raises:
+        RMRError: If no row is left.
+    """
+    keep = ~duplicate_rows(train.frames.numpy(), test.frames.numpy())
+    if not keep.any():
+        raise RMRError(
+            f"all {len(keep)} test frames also occur in the training episodes: record more or "
+            "longer episodes with more varied heads"
+        )
+    index = np.flatnonzero(keep)
+    kept = ProbeData(test.frames[index], test.bits[index], test.episode[index])
+    return kept, int((~keep).sum())
+
+
+def frame_statistics(
+    frames: UInt8[Tensor, "rows height width"], chunk: int = 2048
+) -> tuple[Float[Tensor, "height width"], float]:
+    """Return the mean frame and the root mean square deviation from it, in gray levels."""
+    mean = sum(part.to(torch.float64).sum(0) for part in frames.split(chunk)) / len(frames)
+    assert isinstance(mean, Tensor)
+    squares = sum(
+        (part.to(torch.float64) - mean).square().sum().item() for part in frames.split(chunk)
+    )
+    return mean.to(torch.float32), float((squares / frames.numel()) ** 0.5)
+
+
+FrameTransform = Callable[[np.ndarray], np.ndarray]
+
+
+def frame_transform(height: int, width: int) -> FrameTransform:
+    """Return the function from palette indices [time 210 160] to gray frames of a size.
+
+    Shrinking averages areas: each output pixel is the mean gray level of the part of the screen
+    that it covers.
+    """
+    return partial(_to_gray, height=height, width=width)
+
+
+def _to_gray(
+    indices: UInt8[np.ndarray, "time rows columns"], height: int, width: int
+) -> UInt8[np.ndarray, "time height width"]:
+    gray = palette_to_gray(indices)
+    if gray.shape[1:] == (height, width):
+        return gray
+    rows, columns = area_weights(gray.shape[1], height), area_weights(gray.shape[2], width)
+    small = rows @ gray.astype(np.float32) @ columns.T
+    return (small + 0.5).astype(np.uint8)
+
+
+def area_weights(size: int, target: int) -> Float[np.ndarray, "target size"]:
+    """Return the matrix that averages ``size`` pixels into ``target`` pixels by area.
+
+    Raises:
+        RMRError: If the target is larger than the source.
+    """
+    if not 1 <= target <= size:
+        raise RMRError(f"frames of {size} pixels can be shrunk to 1..{size}, not to {target}")
+    edges = np.arange(target + 1) * size / target
+    left, right = np.arange(size), np.arange(size) + 1
+    overlap = np.minimum(edges[1:, None], right) - np.maximum(edges[:-1, None], left)
+    return (np.clip(overlap, 0, None) * target / size).astype(np.float32)
+
+
+class RamScores(NamedTuple):
+    """Scores of predicted next RAM on the high-entropy slots."""
+
+    slot_accuracy: float
+    bit_f1: float
+    bit_accuracy: float
+    mask_accuracy: float
+
+
+def ram_scores(
+    predicted: Bool[np.ndarray, "rows slots bits"],
+    bits: UInt8[np.ndarray, "rows slots bits"],
+    next_bits: UInt8[np.ndarray, "rows slots bits"],
+    slots: Int[np.ndarray, " chosen"],
+) -> RamScores:
+    """Score predicted next bits; the mask counts as the cells where prediction and input differ."""
+    scores = metrics.bit_f1(predicted[:, slots], next_bits[:, slots].astype(bool))
+    changed = (bits != next_bits).any(-1)[:, slots]
+    claimed = (bits.astype(bool) != predicted).any(-1)[:, slots]
+    mask = float((changed == claimed).mean())
+    return RamScores(scores.slot_accuracy, scores.micro_f1, scores.bit_accuracy, mask)
+
+
+@torch.no_grad()
+def predict_ram(
+    pipeline: EncodeProcessDecode, data: AbstractData, batch: int = 250
+) -> Bool[np.ndarray, "transitions slots bits"]:
+    """Predict the bits after every transition of ``data``."""
+    parts = []
+    for start in range(0, len(data.current), batch):
+        rows = data.current[start : start + batch]
+        bits = torch.from_numpy(data.bits[rows]).float()
+        action = torch.from_numpy(data.action[start : start + batch])
+        logits = pipeline(bits, action)
+        assert isinstance(logits, RamLogits)
+        parts.append(predicted_bits(logits, bits).numpy())
+    return np.concatenate(parts)

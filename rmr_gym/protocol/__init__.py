@@ -1,0 +1,1 @@
+"""The stages (pretrain, natural, probe) and what runs them: configuration, store, sweep."""

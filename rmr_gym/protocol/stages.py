@@ -1,0 +1,249 @@
+"""The stages on a recorded game: loaded once, computed once, found again in the store."""
+
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.splits import split_episodes
+from rmr_gym.domains import atari
+from rmr_gym.models.encoders import SlotCNN
+from rmr_gym.models.processors import load_weights, parameter_hash
+from rmr_gym.protocol import pretrain as abstract_stage
+from rmr_gym.protocol.arms import find_arm
+from rmr_gym.protocol.config import Preset, as_json
+from rmr_gym.protocol.natural import train_natural
+from rmr_gym.protocol.probe import encode, pixel_features, score_features
+from rmr_gym.protocol.store import Artifact, Scratch, Store
+from rmr_gym.protocol.supervised import train_supervised
+from rmr_gym.protocol.training import Progress
+
+SPLIT_SEED = PROBE_SEED = PRETRAIN_SEED = 0
+"""One split, one set of probe rows and one P a game; the seeds of a comparison vary the rest."""
+
+
+@dataclass(frozen=True)
+class GameTask:
+    """What a cell must know of one game: where its data are and how to treat them."""
+
+    game: str
+    data: Path
+    store: Path
+    preset: Preset
+
+
+class Episodes(NamedTuple):
+    """A data set split by episode, and the RAM cells that are scored."""
+
+    dataset: TransitionDataset
+    training: list[int]
+    validation: list[int]
+    slots: np.ndarray
+
+
+class ProbeSets(NamedTuple):
+    """Frames and bits to fit probes on and to score them on."""
+
+    training: atari.ProbeData
+    test: atari.ProbeData
+    dropped: int
+
+
+@lru_cache(maxsize=2)
+def open_episodes(task: GameTask) -> Episodes:
+    """Open and split a game's data.
+
+    Raises:
+        RMRError: Another game, too few episodes, no RAM cell above the entropy threshold.
+    """
+    dataset = TransitionDataset(task.data)
+    dataset.require_game(task.game)
+    recording = task.preset.recording
+    training, validation = split_episodes(
+        dataset, recording.train_episodes, recording.validation_episodes, SPLIT_SEED
+    )
+    threshold = task.preset.probing.entropy_threshold
+    return Episodes(dataset, training, validation, atari.target_slots(dataset, training, threshold))
+
+
+@lru_cache(maxsize=1)
+def natural_data(task: GameTask) -> atari.NaturalData:
+    """Load the frames and actions of a game's training episodes."""
+    episodes = open_episodes(task)
+    return atari.load_natural(episodes.dataset, episodes.training, task.preset.model)
+
+
+@lru_cache(maxsize=1)
+def probe_sets(task: GameTask) -> ProbeSets:
+    """Load what probes are fitted and scored on; test frames seen in training are dropped."""
+    episodes, probing = open_episodes(task), task.preset.probing
+    training, test = (
+        atari.load_probe(
+            episodes.dataset, chosen, task.preset.model, episodes.slots, rows, PROBE_SEED
+        )
+        for chosen, rows in (
+            (episodes.training, probing.train_rows),
+            (episodes.validation, probing.test_rows),
+        )
+    )
+    kept, dropped = atari.without_duplicates(training, test)
+    return ProbeSets(training, kept, dropped)
+
+
+def pretrained(task: GameTask, progress: Progress | None = None) -> Artifact:
+    """Return the game's pretrained abstract pipeline, trained now or found in the store."""
+    preset = task.preset
+    episodes = open_episodes(task)
+
+    def run(scratch: Scratch) -> Artifact:
+        training, validation = (
+            atari.load_abstract(episodes.dataset, chosen)
+            for chosen in (episodes.training, episodes.validation)
+        )
+        return abstract_stage.pretrain(
+            preset.pretraining,
+            preset.model,
+            training,
+            validation,
+            episodes.slots,
+            seed=PRETRAIN_SEED,
+            scratch=scratch,
+            progress=progress,
+        )
+
+    key = _data_key(task) | {
+        "config": as_json(preset.pretraining),
+        "seed": PRETRAIN_SEED,
+        "threshold": preset.probing.entropy_threshold,
+    }
+    return Store(task.store).get_or_run("pretrain", key, run)
+
+
+def trained_encoders(
+    task: GameTask,
+    arm: str,
+    seed: int,
+    donor: Artifact | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Return an arm's encoders at the checkpoints, trained now or found in the store.
+
+    Args:
+        task: The recipient game.
+        arm: A name in `rmr_gym.protocol.arms.ARMS`, or "supervised".
+        seed: Shared by paired arms.
+        donor: Pretrained pipeline whose P is used; by default the game's own.
+        progress: Called after every step.
+    """
+    preset = task.preset
+    key = _data_key(task) | {"config": as_json(preset.natural), "seed": seed}
+    if arm == "supervised":
+        probing = {"rows": preset.probing.train_rows, "seed": PROBE_SEED}
+        key |= {"probing": probing, "threshold": preset.probing.entropy_threshold}
+        run = partial(_run_supervised, task, seed, progress)
+        return Store(task.store).get_or_run("supervised", key, run)
+    if not find_arm(arm).pretrained:
+        donor = None
+    elif donor is None:
+        donor = pretrained(task)
+    key |= {"arm": arm, "donor": donor.record["processor_hash"] if donor else None}
+    run = partial(_run_natural, task, arm, seed, donor, progress)
+    return Store(task.store).get_or_run("natural", key, run)
+
+
+def _run_natural(
+    task: GameTask,
+    arm: str,
+    seed: int,
+    donor: Artifact | None,
+    progress: Progress | None,
+    scratch: Scratch,
+) -> Artifact:
+    return train_natural(
+        task.preset.natural,
+        task.preset.model,
+        natural_data(task),
+        arm,
+        pretrained=donor.part("processor") if donor else None,
+        seed=seed,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def _run_supervised(
+    task: GameTask, seed: int, progress: Progress | None, scratch: Scratch
+) -> Artifact:
+    return train_supervised(
+        task.preset.natural,
+        task.preset.model,
+        natural_data(task),
+        probe_sets(task).training,
+        seed=seed,
+        scratch=scratch,
+        progress=progress,
+    )
+
+
+def kept_encoder(task: GameTask, seed: int, artifact: Artifact, step: int) -> SlotCNN:
+    """Rebuild the encoder that was kept at a checkpoint."""
+    encoder = atari.pixel_encoder(task.preset.model, seed)
+    load_weights(encoder, artifact.part(str(step)), f"the encoder at step {step}")
+    return encoder
+
+
+def kept_steps(artifact: Artifact) -> list[int]:
+    """Return the checkpoints whose encoders an artifact holds."""
+    return sorted({int(name.split(".", 1)[0]) for name in artifact.tensors})
+
+
+def untrained_encoder(task: GameTask, seed: int) -> SlotCNN:
+    """Return the encoder that the arms of a seed start from, input statistics included."""
+    encoder = atari.pixel_encoder(task.preset.model, seed)
+    data = natural_data(task)
+    encoder.standardise_by(data.mean_frame, data.deviation)
+    return encoder
+
+
+def probed(task: GameTask, encoder: SlotCNN) -> Artifact:
+    """Return the probe's rows for an encoder; found again by the encoder's weights."""
+
+    def run(scratch: Scratch) -> Artifact:
+        del scratch
+        sets = probe_sets(task)
+        features = encode(encoder, sets.training), encode(encoder, sets.test)
+        probes = task.preset.probing.probes
+        return Artifact({"rows": score_features(*features, probes, slots=atari.SLOTS)})
+
+    return Store(task.store).get_or_run(
+        "probe", _probe_key(task) | {"encoder": parameter_hash(encoder)}, run
+    )
+
+
+def probed_pixels(task: GameTask) -> Artifact:
+    """Return the probe's rows for the principal components of the pixels."""
+    width = atari.SLOTS * task.preset.model.dim
+
+    def run(scratch: Scratch) -> Artifact:
+        del scratch
+        sets = probe_sets(task)
+        features = pixel_features(sets.training, sets.test, width)
+        return Artifact({"rows": score_features(*features, task.preset.probing.probes, slots=0)})
+
+    return Store(task.store).get_or_run("probe", _probe_key(task) | {"pca": width}, run)
+
+
+def _probe_key(task: GameTask) -> dict[str, Any]:
+    return _data_key(task) | {"config": as_json(task.preset.probing), "seed": PROBE_SEED}
+
+
+def _data_key(task: GameTask) -> dict[str, Any]:
+    recording = task.preset.recording
+    return {
+        "data": open_episodes(task).dataset.fingerprint,
+        "split": [recording.train_episodes, recording.validation_episodes, SPLIT_SEED],
+        "model": as_json(task.preset.model),
+    }
