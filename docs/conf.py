@@ -1,0 +1,25 @@
+"""Sphinx configuration."""
+
+from importlib.metadata import version as installed_version
+
+project = "rmr_gym"
+author = copyright = "the rmr_gym authors"
+release = version = installed_version("rmr-gym")
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_custom_sections = ["Source", "Differs"]
+default_role = "literal"
+html_theme = "furo"
+html_title = "rmr_gym"
+html_static_path = ["_static"]
+exclude_patterns = ["_build"]

@@ -1,0 +1,444 @@
+"""`rmr-gym`: the command line, the only place that knows every part of the suite."""
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.console import Console
+from tyro.extras import SubcommandApp
+
+from rmr_gym.envs.games import GAMES, find_game
+from rmr_gym.errors import RMRError
+
+if TYPE_CHECKING:
+    from rmr_gym.data.dataset import TransitionDataset
+    from rmr_gym.protocol.config import Preset, Recording
+    from rmr_gym.protocol.stages import GameTask
+    from rmr_gym.protocol.store import Artifact
+
+app = SubcommandApp()
+out_console, err_console = Console(), Console(stderr=True)
+ProgressFor = Callable[[str], Callable[[int, int], None]]
+QUIET_SECONDS = 10.0
+
+Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
+Positional = tyro.conf.Positional
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `rmr-gym`; exit code 2 for input that the user can mend, 130 after Ctrl-C."""
+    try:
+        app.cli(
+            prog="rmr-gym",
+            description="Reasoning-Modulated Representations: record, train, probe, compare.",
+            args=arguments,
+        )
+    except RMRError as error:
+        err_console.print(f"rmr-gym: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err_console.print("stopped; run the same command again and it goes on where it was")
+        sys.exit(130)
+
+
+@app.command
+def record(
+    game: str,
+    out: Path,
+    episodes: int = 96,
+    max_steps: int = 500,
+    heads: str = "all",
+    seed: int = 0,
+    frameskip: int = 4,
+    repeat_action_probability: float = 0.0,
+    workers: int = 1,
+    force: bool = False,
+) -> None:
+    """Record paired RAM and pixels of one game, losslessly, one file an episode.
+
+    Run again after an interruption: finished episodes are kept, the rest is recorded, and the data
+    set ends byte-equal to that of an unbroken run.
+
+    Args:
+        game: Name of the game, for instance Pong.
+        out: Folder of the data set.
+        episodes: Number of episodes.
+        max_steps: Agent steps after which an episode is cut.
+        heads: Which behaviour heads play in turn: all, uniform, or names joined by commas.
+        seed: Seed of every draw.
+        frameskip: Emulated frames an agent step.
+        repeat_action_probability: Sticky actions, 0 to 1; 0 keeps RAM deterministic.
+        workers: Processes that record side by side.
+        force: Overwrite a data set that is there.
+    """
+    from rmr_gym.agents.collect import collect  # noqa: PLC0415
+
+    with progress_bars() as progress_for:
+        dataset = collect(
+            find_game(game).name,
+            out,
+            episodes=episodes,
+            max_steps=max_steps,
+            seed=seed,
+            heads=heads,
+            workers=workers,
+            frameskip=frameskip,
+            repeat_action_probability=repeat_action_probability,
+            overwrite=force,
+            progress=progress_for(f"recording {find_game(game).name}"),
+        )
+    out_console.print(repr(dataset), markup=False)
+
+
+@app.command
+def pretrain(
+    data: Path,
+    out: Path,
+    preset: Preset_ = "laptop",
+    processor: str = "mpnn",
+    root: Path = Path("runs"),
+    force: bool = False,
+) -> None:
+    """Train a processor on a data set's RAM and write it as an artifact folder.
+
+    Args:
+        data: Folder of a recorded data set.
+        out: Folder of the artifact to write.
+        preset: Sizes and steps.
+        processor: Core of P: mpnn, deep_sets, mlp or none.
+        root: Folder of finished stages; what is found there is not trained again.
+        force: Overwrite an artifact that is there.
+    """
+    from rmr_gym.protocol import stages  # noqa: PLC0415
+
+    task = _task(data, preset, root)
+    model = replace(task.preset.model, core=processor)
+    task = replace(task, preset=replace(task.preset, model=model))
+    _refuse_existing(out, force)
+    with progress_bars() as progress_for:
+        artifact = stages.pretrained(task, progress_for(f"pretraining on {task.game} RAM"))
+    _export(out, artifact, task, force, kind="processor")
+    _print_rows(artifact.record["rows"], ("model", "step", "slot_accuracy", "bit_f1"))
+
+
+@app.command
+def train(
+    data: Path,
+    out: Path,
+    processor: Path | None = None,
+    arm: str = "rmr",
+    seed: int = 0,
+    objective: str | None = None,
+    preset: Preset_ = "laptop",
+    root: Path = Path("runs"),
+    force: bool = False,
+) -> None:
+    """Train a pixel encoder through P, on pixels alone, and write it as an artifact folder.
+
+    Args:
+        data: Folder of a recorded data set.
+        out: Folder of the artifact to write.
+        processor: Artifact of `rmr-gym pretrain`; needed by the arms rmr and shuffled_p.
+        arm: rmr, cswm, random_p, shuffled_p or no_p.
+        seed: Fixes initial weights and batches.
+        objective: cswm (the paper's hinge) or infonce; default: the preset's.
+        preset: Sizes, checkpoints and rates.
+        root: Folder of finished stages.
+        force: Overwrite an artifact that is there.
+    """
+    from rmr_gym.protocol import stages  # noqa: PLC0415
+    from rmr_gym.protocol.arms import find_arm  # noqa: PLC0415
+    from rmr_gym.protocol.natural import collapse_message  # noqa: PLC0415
+    from rmr_gym.protocol.store import read_artifact  # noqa: PLC0415
+
+    find_arm(arm)
+    task = _task(data, preset, root, objective)
+    donor = read_artifact(processor) if processor else None
+    if donor:
+        task = _with_model_of(donor, task)
+    _refuse_existing(out, force)
+    with progress_bars() as progress_for:
+        title = f"training the {arm} encoder on {task.game} pixels"
+        artifact = stages.trained_encoders(task, arm, seed, donor, progress_for(title))
+    _export(out, artifact, task, force, kind="encoder", seed=seed)
+    collapsed = collapse_message(artifact.record)
+    if collapsed:
+        raise RMRError(collapsed)
+
+
+@app.command
+def probe(
+    data: Path,
+    encoder: Path,
+    preset: Preset_ = "laptop",
+    root: Path = Path("runs"),
+) -> None:
+    """Read RAM bits linearly off a frozen encoder, at each of its checkpoints.
+
+    Args:
+        data: Folder of a recorded data set.
+        encoder: Artifact of `rmr-gym train`.
+        preset: Probes, rows and the split by episode.
+        root: Folder of finished stages.
+    """
+    from rmr_gym.protocol import stages  # noqa: PLC0415
+    from rmr_gym.protocol.store import read_artifact  # noqa: PLC0415
+
+    artifact = read_artifact(encoder)
+    if artifact.record.get("kind") != "encoder":
+        raise RMRError(f"{encoder} holds no encoder: expected a folder from `rmr-gym train`")
+    task = _with_model_of(artifact, _task(data, preset, root))
+    seed, rows = artifact.record["seed"], []
+    with progress_bars() as progress_for:
+        steps = stages.kept_steps(artifact)
+        progress = progress_for("probing")
+        for done, step in enumerate(steps, 1):
+            probed = stages.probed(task, stages.kept_encoder(task, seed, artifact, step))
+            rows += [{"step": step, **row} for row in probed.record["rows"]]
+            progress(done, len(steps))
+    _print_rows(rows, ("step", "probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank"))
+
+
+@app.command
+def compare(
+    games: tuple[str, ...] = (),
+    preset: Preset_ = "laptop",
+    objective: str | None = None,
+    seeds: int | None = None,
+    out: Path | None = None,
+    root: Path = Path("runs"),
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Record, pretrain, train every arm with paired seeds, probe, test and report.
+
+    Args:
+        games: Names of games, or "all" for the paper's 24; default: the preset's.
+        preset: Sizes, steps, checkpoints, probes and the number of seeds.
+        objective: cswm (the paper's hinge) or infonce; default: the preset's.
+        seeds: Number of paired seeds; default: the preset's.
+        out: Run folder; default: ROOT/PRESET-OBJECTIVE.
+        root: Folder of data sets and finished stages; what is found there is not done again.
+        workers: Processes that work side by side.
+    """
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+
+    chosen = find_preset(preset).with_objective(objective)
+    if seeds is not None and seeds < 1:
+        raise RMRError(f"seeds must be 1 or more, got {seeds}")
+    _compare(
+        _game_names(games or chosen.games),
+        chosen,
+        seeds or chosen.seeds,
+        out or root / f"{preset}-{chosen.natural.objective}",
+        root,
+        workers,
+    )
+
+
+@app.command
+def demo(root: Path = Path("runs"), workers: int = os.cpu_count() or 1) -> None:
+    """Run the whole chain on two games in a few minutes and write a report.
+
+    Args:
+        root: Folder of everything that is written.
+        workers: Processes that work side by side.
+    """
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+
+    chosen = find_preset("smoke")
+    _compare(_game_names(chosen.games), chosen, chosen.seeds, root / "demo", root, workers)
+
+
+@app.command
+def report(folder: Positional[Path]) -> None:
+    """Write tables, figures and a self-contained HTML page from a run folder.
+
+    Args:
+        folder: Run folder of `rmr-gym compare` or `rmr-gym demo`.
+    """
+    from rmr_gym.analysis.report import write_report  # noqa: PLC0415
+    from rmr_gym.analysis.tables import load_run, terminal_table, write_tables  # noqa: PLC0415
+
+    run = load_run(folder)
+    write_tables(run, folder)
+    page = write_report(folder)
+    out_console.print(terminal_table(run))
+    out_console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def _compare(
+    games: list[str], preset: "Preset", seeds: int, out: Path, root: Path, workers: int
+) -> None:
+    from rmr_gym.protocol.compare import compare as run_comparison  # noqa: PLC0415
+    from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
+    from rmr_gym.protocol.store import Store  # noqa: PLC0415
+
+    if workers < 1:
+        raise RMRError(f"workers must be 1 or more, got {workers}")
+    store = Store(root / "store").root
+    with progress_bars() as progress_for:
+        tasks = []
+        for game in games:
+            data = _record(game, preset.recording, root, workers, progress_for)
+            tasks.append(GameTask(game, data, store, preset))
+        problems = run_comparison(
+            tasks,
+            range(seeds),
+            out,
+            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            workers=workers,
+            progress_for=progress_for,
+        )
+    report(out)
+    for problem in problems:
+        err_console.print(f"note: {problem}", style="yellow", markup=False)
+
+
+def _record(
+    game: str, recording: "Recording", root: Path, workers: int, progress_for: ProgressFor
+) -> Path:
+    from rmr_gym.agents.collect import collect  # noqa: PLC0415
+
+    episodes = recording.train_episodes + recording.validation_episodes
+    path = root / "data" / f"{game}-{episodes}x{recording.max_steps}"
+    collect(
+        game,
+        path,
+        episodes=episodes,
+        max_steps=recording.max_steps,
+        heads=recording.heads,
+        frameskip=recording.frameskip,
+        repeat_action_probability=recording.repeat_action_probability,
+        workers=workers,
+        progress=progress_for(f"recording {game}"),
+    )
+    return path
+
+
+def _game_names(games: Sequence[str]) -> list[str]:
+    if tuple(games) == ("all",):
+        return list(GAMES)
+    names = [find_game(game).name for game in games]
+    if len(set(names)) != len(names):
+        raise RMRError(f"each game may be named once, got {', '.join(names)}")
+    return names
+
+
+def _task(data: Path, preset: str, root: Path, objective: str | None = None) -> "GameTask":
+    from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+    from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
+    from rmr_gym.protocol.store import Store  # noqa: PLC0415
+
+    chosen = find_preset(preset).with_objective(objective)
+    dataset = TransitionDataset(data)
+    return GameTask(_game_of(dataset, data), data, Store(root / "store").root, chosen)
+
+
+def _game_of(dataset: "TransitionDataset", data: Path) -> str:
+    if dataset.manifest.game is None:
+        raise RMRError(f"{data} is not of an Atari game: record one with `rmr-gym record`")
+    return dataset.manifest.game
+
+
+def _with_model_of(artifact: "Artifact", task: "GameTask") -> "GameTask":
+    from rmr_gym.domains.atari import AtariModel  # noqa: PLC0415
+
+    try:
+        model = AtariModel(**artifact.record["model"])
+    except (KeyError, TypeError) as error:
+        raise RMRError(
+            "the artifact does not say what model it holds: expected a folder from "
+            "`rmr-gym pretrain` or `rmr-gym train`"
+        ) from error
+    return replace(task, preset=replace(task.preset, model=model))
+
+
+def _refuse_existing(out: Path, force: bool) -> None:
+    if out.exists() and not force:
+        raise RMRError(f"{out} exists already: choose another folder or add --force")
+
+
+def _export(out: Path, artifact: "Artifact", task: "GameTask", force: bool, **extra: Any) -> None:
+    from rmr_gym.protocol.config import as_json  # noqa: PLC0415
+    from rmr_gym.protocol.store import Artifact, write_artifact  # noqa: PLC0415
+
+    described = {
+        "game": task.game,
+        "preset": task.preset.name,
+        "model": as_json(task.preset.model),
+        **extra,
+    }
+    write_artifact(out, Artifact(artifact.record | described, artifact.tensors), overwrite=force)
+    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(
+            *(
+                f"{row[key]:.4f}" if isinstance(row[key], float) else str(row[key])
+                for key in columns
+            )
+        )
+    out_console.print(table)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressFor]:
+    """Give progress callbacks by title: bars with time left on a terminal, lines elsewhere."""
+    if not err_console.is_terminal:
+        yield _progress_lines
+        return
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err_console) as bars:
+
+        def progress_for(title: str) -> Callable[[int, int], None]:
+            task = bars.add_task(title, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield progress_for
+
+
+def _progress_lines(title: str) -> Callable[[int, int], None]:
+    started = time.monotonic()
+    spoken = started
+
+    def progress(done: int, total: int) -> None:
+        nonlocal spoken
+        now = time.monotonic()
+        if done < total and now - spoken < QUIET_SECONDS:
+            return
+        spoken = now
+        left = (now - started) / max(done, 1) * (total - done)
+        err_console.print(
+            f"{title}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left", highlight=False
+        )
+
+    return progress
