@@ -156,11 +156,10 @@ def train(
     from rmr_gym.protocol import stages  # noqa: PLC0415
     from rmr_gym.protocol.arms import find_arm  # noqa: PLC0415
     from rmr_gym.protocol.natural import collapse_message  # noqa: PLC0415
-    from rmr_gym.protocol.store import read_artifact  # noqa: PLC0415
 
     find_arm(arm)
     task = _task(data, preset, root, objective)
-    donor = read_artifact(processor) if processor else None
+    donor = _read_kind(processor, "processor") if processor else None
     if donor:
         task = _with_model_of(donor, task)
     _refuse_existing(out, force)
@@ -189,11 +188,8 @@ def probe(
         root: Folder of finished stages.
     """
     from rmr_gym.protocol import stages  # noqa: PLC0415
-    from rmr_gym.protocol.store import read_artifact  # noqa: PLC0415
 
-    artifact = read_artifact(encoder)
-    if artifact.record.get("kind") != "encoder":
-        raise RMRError(f"{encoder} holds no encoder: expected a folder from `rmr-gym train`")
+    artifact = _read_kind(encoder, "encoder")
     task = _with_model_of(artifact, _task(data, preset, root))
     seed, rows = artifact.record["seed"], []
     with progress_bars() as progress_for:
@@ -346,6 +342,16 @@ def _game_of(dataset: "TransitionDataset", data: Path) -> str:
     if dataset.manifest.game is None:
         raise RMRError(f"{data} is not of an Atari game: record one with `rmr-gym record`")
     return dataset.manifest.game
+
+
+def _read_kind(folder: Path, kind: str) -> "Artifact":
+    from rmr_gym.protocol.store import read_artifact  # noqa: PLC0415
+
+    artifact = read_artifact(folder)
+    if artifact.record.get("kind") != kind:
+        command = {"processor": "pretrain", "encoder": "train"}[kind]
+        raise RMRError(f"{folder} holds no {kind}: expected a folder from `rmr-gym {command}`")
+    return artifact
 
 
 def _with_model_of(artifact: "Artifact", task: "GameTask") -> "GameTask":

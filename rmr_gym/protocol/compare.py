@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rmr_gym import __version__
 from rmr_gym.errors import RMRError
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
@@ -25,7 +26,7 @@ from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
 
 EXAMPLE_FRAMES = 4
-VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
+VERSIONS = ("torch", "numpy", "scipy", "gymnasium", "ale-py")
 
 ABSTRACT_COLUMNS = (
     "game", "model", "seed", "step", "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy",
@@ -121,7 +122,7 @@ def compare(
         "objective": preset.natural.objective,
         "checkpoints": list(preset.natural.checkpoints),
         "probes": list(preset.probing.probes),
-        "versions": {"python": platform.python_version()}
+        "versions": {"rmr_gym": __version__, "python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
         "machine": machine(workers),
         "started": started.isoformat(timespec="seconds"),
@@ -215,7 +216,9 @@ def _seconds(outcome: Outcome) -> list[dict[str, float]]:
 def _write_table(
     path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
-    write_text(path, pd.DataFrame(rows, columns=columns).to_csv(index=False))
+    write_text(
+        path, pd.DataFrame(rows, columns=list(columns) if columns else None).to_csv(index=False)
+    )
 
 
 def _data_summary(task: GameTask) -> dict[str, Any]:

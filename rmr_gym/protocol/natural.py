@@ -1,7 +1,7 @@
 """Stage 2, natural: train a pixel encoder through P, without ever reading RAM."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Objective(NamedTuple):
     """A loss on latents and the kind of batch that it is defined on."""
 
     terms: Callable[[Natural, Latents], ContrastiveTerms]
-    sampling: str
+    sampling: Literal["uniform", "window"]
 
 
 OBJECTIVES: dict[str, Objective] = {
@@ -68,8 +68,15 @@ class Batch(NamedTuple):
 
 def natural_batch(config: Natural, data: NaturalData, seed: int, step: int) -> Batch:
     """Return the batch of a step: a function of the seed and the step, the same for every arm."""
-    sampling = OBJECTIVES[config.objective].sampling
-    index = batch_indices(data, config.batch, seed, "natural", step, kind=sampling)
+    index = batch_indices(
+        data,
+        config.batch,
+        seed,
+        "natural",
+        step,
+        kind=OBJECTIVES[config.objective].sampling,
+        frames=data.frames.numpy(),
+    )
     rows = torch.from_numpy(data.current[index])
     partners = derangement(config.batch, generator(seed, "negatives", step))
     return Batch(

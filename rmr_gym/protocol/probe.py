@@ -45,19 +45,17 @@ def pixel_features(train: ProbeData, test: ProbeData, width: int) -> tuple[Featu
         width: At most so many components (the encoder's width).
     """
     flat = [data.frames.flatten(1).float() / 255 for data in (train, test)]
-    mean = flat[0].mean(0)
-    centred = [values - mean for values in flat]
-    count = min(width, *centred[0].shape)
-    if count < centred[0].shape[1]:
-        gram = (centred[0] @ centred[0].T).double()
-        variance, left = torch.linalg.eigh(gram)
+    fitted, other = (values - flat[0].mean(0) for values in flat)
+    count = min(width, *fitted.shape)
+    if count < fitted.shape[1]:
+        variance, left = torch.linalg.eigh((fitted @ fitted.T).double())
         keep = variance > variance[-1] * 1e-9
         left, variance = left[:, keep][:, -count:], variance[keep][-count:]
-        components = centred[0].T @ (left / variance.sqrt()).float()
-        centred = [values @ components for values in centred]
-    return tuple(
-        Features(values, _targets(data), data.episode)
-        for values, data in zip(centred, (train, test), strict=True)
+        components = fitted.T @ (left / variance.sqrt()).float()
+        fitted, other = fitted @ components, other @ components
+    return (
+        Features(fitted, _targets(train), train.episode),
+        Features(other, _targets(test), test.episode),
     )
 
 

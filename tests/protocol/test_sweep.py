@@ -22,7 +22,7 @@ def poisoned():
 
 
 def broken():
-    return [][0]
+    return {}["nothing"]
 
 
 def die_once(path):
@@ -44,7 +44,7 @@ def test_order_progress_and_errors_in_process():
     outcomes = run_cells(cells, progress=lambda *values: seen.append(values))
     assert [outcome.value for outcome in outcomes] == [9, None, None, 16]
     assert outcomes[1].error == "bad cell"
-    assert "IndexError" in outcomes[2].error
+    assert "KeyError" in outcomes[2].error
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
