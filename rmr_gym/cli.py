@@ -265,7 +265,7 @@ def report(folder: Positional[Path]) -> None:
     run = load_run(folder)
     write_tables(run, folder)
     page = write_report(folder)
-    out_console.print(terminal_table(run))
+    out_console.print(terminal_table(run), markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rmr_gym import __version__
 from rmr_gym.errors import RMRError
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
@@ -26,7 +25,7 @@ from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
 
 EXAMPLE_FRAMES = 4
-VERSIONS = ("torch", "numpy", "scipy", "gymnasium", "ale-py")
+VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
 
 ABSTRACT_COLUMNS = (
     "game", "model", "seed", "step", "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy",
@@ -122,7 +121,7 @@ def compare(
         "objective": preset.natural.objective,
         "checkpoints": list(preset.natural.checkpoints),
         "probes": list(preset.probing.probes),
-        "versions": {"rmr_gym": __version__, "python": platform.python_version()}
+        "versions": {"python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
         "machine": machine(workers),
         "started": started.isoformat(timespec="seconds"),

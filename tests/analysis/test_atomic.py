@@ -1,0 +1,31 @@
+import pytest
+
+from rmr_gym.analysis.atomic import write_atomically
+from rmr_gym.errors import RMRError
+
+
+def test_writes_text_and_bytes_and_leaves_nothing_beside(tmp_path):
+    path = write_atomically(tmp_path / "new" / "a.txt", "é")
+    assert path.read_text(encoding="utf-8") == "é"
+    write_atomically(path, b"\x00")
+    assert path.read_bytes() == b"\x00"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = write_atomically(tmp_path / "a.txt", "old")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RMRError, match=r"cannot write .*a\.txt: No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RMRError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "a.txt", "new")

@@ -1,0 +1,113 @@
+import pandas as pd
+
+from rmr_gym.analysis.reading import reading
+from rmr_gym.analysis.run import load_run
+from rmr_gym.analysis.tables import summarise
+
+
+def said(folder):
+    run = load_run(folder)
+    return {finding.subject: finding.statement for finding in reading(run, summarise(run))}
+
+
+def edit(folder, change, file="natural.csv"):
+    table = pd.read_csv(folder / file)
+    change(table).to_csv(folder / file, index=False)
+
+
+AGAINST = "RMR (frozen P) against C-SWM (P trained)"
+
+
+def test_counts_follow_the_numbers_whatever_they_are(make_run):
+    mixed = said(make_run("mixed", effect={"rmr": {"Pong": 0.02, "Freeway": -0.02}}))
+    assert mixed[AGAINST].startswith(
+        "of 2 games better on 1 (Pong), worse on 1 (Freeway), neither on 0; "
+    )
+    worse = said(make_run("worse", effect={"rmr": -0.02}))
+    assert "better on 0, worse on 2 (Pong and Freeway), neither on 0" in worse[AGAINST]
+    assert "mean difference in bit F1 −0.020" in worse[AGAINST]
+    assert "worse on 2" in worse["RMR (frozen P) against untrained encoder"]
+    assert "worse on 2" in worse["RMR (frozen P) against weight-shuffled P"]
+
+
+def test_few_seeds_claim_nothing(make_run):
+    found = said(make_run(seeds=3, effect={"rmr": {"Pong": 0.2, "Freeway": -0.2}}))
+    assert found[AGAINST].startswith(
+        "no significance is claimed on 2 games with fewer than 5 paired seeds, where the mean "
+        "difference is above 0 on 1 and below 0 on 1; "
+    )
+    assert "too few seeds for a verdict" in " ".join(found.values())
+
+
+def test_signs_over_probes_and_checkpoints(make_run):
+    folder = make_run(effect={"rmr": {"Pong": 0.02, "Freeway": 0.02}})
+
+    def flip(table):
+        here = (table["game"] == "Freeway") & (table["arm"] == "rmr") & (table["step"] == 300)
+        return table.assign(micro_f1=table["micro_f1"] - 0.1 * here)
+
+    edit(folder, flip)
+    found = said(folder)["RMR (frozen P) minus C-SWM (P trained) over all probes and checkpoints"]
+    assert "always above 0 on 1 (Pong)" in found
+    assert "of either sign on 1 (Freeway: above 0 in 2 of 4)" in found
+
+
+def test_what_stands_highest_and_the_paper(make_run):
+    found = said(make_run(effect={"untrained": 0.2}))
+    assert "untrained encoder on 2" in found["Highest mean bit F1 of what never reads RAM"]
+    paper = next(text for subject, text in found.items() if subject.startswith("The paper on RMR"))
+    assert paper.startswith("better on 2 (Pong and Freeway), worse on 0, neither on 0")
+
+
+def test_collapse_is_named(make_run):
+    folder = make_run()
+    healthy = said(folder)
+    subject = "Collapse (more than half of the 128 slots dead at a checkpoint)"
+    assert healthy[subject] == "none."
+
+    def kill(table):
+        here = (table["game"] == "Pong") & (table["arm"] == "cswm") & (table["seed"] == 3)
+        dead = table["dead_slots"].mask(here & (table["step"] == 300), 100)
+        return table.assign(dead_slots=dead)[~(here & (table["step"] == 1000))]
+
+    edit(folder, kill)
+    found = said(folder)
+    assert found[subject] == "C-SWM (P trained) on Pong, seed 3, step 300 (100 dead)."
+
+
+def test_missing_arms_are_named(make_run):
+    folder = make_run()
+    edit(folder, lambda table: table[~((table["arm"] == "no_p") & (table["step"] == 1000))])
+    assert said(folder)["no P"].startswith("no score on ")
+
+
+def test_what_failed_is_repeated(make_run):
+    found = said(make_run(info={"problems": ["natural Pong no_p 0: broken"]}))
+    assert found["What failed on the way"] == "natural Pong no_p 0: broken."
+
+
+def test_abstract_models_against_the_copy(make_run):
+    folder = make_run()
+
+    def below(table):
+        here = (table["model"] == "mpnn") & (table["game"] == "Pong")
+        return table.assign(bit_f1=table["bit_f1"].mask(here, 0.1))
+
+    edit(folder, below, "abstract.csv")
+    found = said(folder)["Abstract models with a mean bit F1 above the copy baseline's"]
+    assert found == "MLP on 2 of 2 games; Deep Sets on 2 of 2 games; MPNN on 1 of 2 games."
+
+
+def test_objectives_are_told_apart(make_run):
+    folder = make_run()
+    edit(
+        folder,
+        lambda table: pd.concat(
+            [table, table[table["arm"].isin(["rmr", "cswm"])].assign(objective="infonce")]
+        ),
+    )
+    assert {f"C-SWM hinge, {AGAINST}", f"InfoNCE, {AGAINST}"} <= set(said(folder))
+
+
+def test_an_empty_run_says_nothing(make_run):
+    assert said(make_run(drop=("natural.csv", "abstract.csv"))) == {}
