@@ -1,0 +1,1 @@
+"""Policies that collect: the table of behaviour heads and the function that records them."""

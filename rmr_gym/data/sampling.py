@@ -1,0 +1,148 @@
+"""Which transitions make a batch: pure functions of (seed, stream, step).
+
+Both arms of a pair therefore see the same batches, and a run that goes on after a crash sees those
+that it would have seen.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.seeding import generator
+
+WINDOW = 400
+"""Length of the stretch of an episode that a batch of kind ``"window"`` is drawn from."""
+
+KINDS = ("uniform", "window")
+
+
+@runtime_checkable
+class HasTransitions(Protocol):
+    """What batches are drawn from, for instance `rmr_gym.data.dataset.Transitions`.
+
+    ``current`` holds, for each transition, the row of the observation before it. Batches of kind
+    ``"window"`` also need ``episode``, the episode of each transition, in ascending order.
+    """
+
+    @property
+    def current(self) -> np.ndarray:
+        """Row of the observation before each transition."""
+        ...
+
+
+def batch_indices(
+    transitions: HasTransitions,
+    batch: int,
+    seed: int,
+    stream: str,
+    step: int,
+    kind: str = "uniform",
+    frames: UInt8[np.ndarray, "rows ..."] | None = None,
+) -> Int64[np.ndarray, " batch"]:
+    """Return the positions of ``batch`` distinct transitions.
+
+    ``"uniform"`` draws them from all transitions. ``"window"`` draws them from 400 successive
+    transitions of one episode, which is itself drawn in proportion to its transitions among the
+    episodes of at least ``batch`` transitions; shorter episodes are left out.
+
+    Source: none in the paper; ``"window"`` serves the in-episode contrast of the objective
+    ``"infonce"``, whose negatives are other instants of the same episode.
+
+    Args:
+        transitions: What to draw from.
+        batch: Number of transitions.
+        seed: Experiment seed.
+        stream: Name of what the batch is for, so that two stages draw independently.
+        step: Training step.
+        kind: ``"uniform"`` or ``"window"``.
+        frames: For ``"window"``: the frames that ``current`` points into. With them, a transition
+            whose first frame is byte-equal to that of one already drawn is drawn only where the
+            window holds too few different frames.
+
+    Raises:
+        RMRError: There are too few transitions, no episode is long enough, or there is no such
+            kind.
+    """
+    if kind not in KINDS:
+        raise unknown_name("kind of batch", kind, KINDS)
+    rng = generator(seed, stream, "batch", kind, step)
+    if kind == "window":
+        return _window(transitions, batch, rng, frames)
+    count = len(transitions.current)
+    if not 1 <= batch <= count:
+        raise RMRError(f"expected a batch of 1 to {count} transitions (all there are), got {batch}")
+    return rng.choice(count, size=batch, replace=False).astype(np.int64)
+
+
+def derangement(n: int, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
+    """Return a permutation of 0..n-1 without fixed points, each with the same probability.
+
+    Source: C-SWM's negatives (RMR, section 5), a permuted batch.
+    Differs: C-SWM's code permits fixed points, where a state is its own negative.
+
+    Args:
+        n: Length, 2 or more.
+        rng: Source of the draw.
+
+    Raises:
+        RMRError: ``n`` is below 2: one element has no other to stand for it.
+    """
+    if n < 2:
+        raise RMRError(f"expected a batch of at least 2 to permute without fixed points, got {n}")
+    identity = np.arange(n)
+    while True:
+        permutation = rng.permutation(n)
+        if (permutation != identity).all():
+            return permutation.astype(np.int64)
+
+
+def _window(
+    transitions: HasTransitions,
+    batch: int,
+    rng: np.random.Generator,
+    frames: np.ndarray | None,
+) -> Int64[np.ndarray, " batch"]:
+    if not 1 <= batch <= WINDOW:
+        raise RMRError(f"expected a batch of 1 to {WINDOW} transitions (the window), got {batch}")
+    first, last = _drawn_episode(transitions, batch, rng)
+    start = int(rng.integers(first, max(first, last - WINDOW), endpoint=True))
+    candidates = rng.permutation(np.arange(start, min(start + WINDOW, last)))
+    if frames is not None:
+        candidates = _different_first(candidates, transitions.current, frames, batch)
+    return candidates[:batch].astype(np.int64)
+
+
+def _drawn_episode(
+    transitions: HasTransitions, batch: int, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Return the first transition of the drawn episode and the first one after it."""
+    episode = getattr(transitions, "episode", None)
+    if episode is None or len(episode) != len(transitions.current):
+        raise TypeError("window batches need the episode of every transition in .episode")
+    _, firsts, lengths = np.unique(episode, return_index=True, return_counts=True)
+    weights = np.where(lengths >= batch, lengths, 0)
+    if not weights.any():
+        raise RMRError(
+            f"expected an episode of at least {batch} transitions to draw a batch from, found at "
+            f"most {max(lengths, default=0)}: record longer episodes or lower the batch"
+        )
+    chosen = int(np.searchsorted(weights.cumsum(), rng.integers(weights.sum()), side="right"))
+    return int(firsts[chosen]), int(firsts[chosen] + lengths[chosen])
+
+
+def _different_first(
+    candidates: np.ndarray, current: np.ndarray, frames: np.ndarray, batch: int
+) -> np.ndarray:
+    """Return the candidates in order, repeated frames behind; stop when a batch is full."""
+    seen: set[bytes] = set()
+    different: list[int] = []
+    repeated: list[int] = []
+    for candidate in candidates:
+        frame = frames[current[candidate]].tobytes()
+        (repeated if frame in seen else different).append(int(candidate))
+        seen.add(frame)
+        if len(different) == batch:
+            break
+    return np.array(different + repeated)

@@ -1,0 +1,303 @@
+"""The dataset format: the manifest, the columns, and where an episode's file lies.
+
+The format page of the documentation describes it for readers in other languages.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from rmr_gym.errors import RMRError
+
+FORMAT = "rmr_gym.dataset"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+EPISODES = "episodes"
+STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
+SIMULATORS = ("ale-py", "mujoco")
+"""Packages whose version decides what an episode holds; the others are only noted."""
+
+Encoding = Literal["raw", "ale_palette"]
+
+
+def episode_path(root: Path, index: int) -> Path:
+    """Return where episode ``index`` of the data set in ``root`` lies."""
+    return root / EPISODES / f"{index:06d}.h5"
+
+
+def episode_indices(root: Path) -> list[int]:
+    """Return the numbers of the finished episodes in ``root``, ascending; leftovers are ignored."""
+    paths = (root / EPISODES).glob("*.h5")
+    return sorted(int(path.stem) for path in paths if path.stem.isdigit())
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """One column of the data set.
+
+    Attributes:
+        name: Its name in files and in `Transitions`.
+        dtype: Numpy's name of the type, for instance ``"uint8"``.
+        shape: Shape of one row.
+        encoding: ``"ale_palette"`` for screens of palette indices, ``"raw"`` for all else.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    encoding: Encoding = "raw"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What holds for the whole data set; written when it is created and never changed.
+
+    Attributes:
+        observations: Columns of T + 1 rows an episode of T steps.
+        steps: Columns of T rows: action, reward, terminated, truncated.
+        env_id: Id of the environment, or None for one that is not registered.
+        env_kwargs: What it was made with.
+        game: ALE's name of the game, or None.
+        rom_md5: Of the game's ROM, or None.
+        actions: Number of discrete actions, or None for an action that is not discrete.
+        heads: Names of the behaviour heads that play.
+        settings: How it was recorded: seed, max_steps, wrappers.
+        versions: Of the packages that recorded it.
+        format_version: Of the format.
+    """
+
+    observations: tuple[ColumnSpec, ...]
+    steps: tuple[ColumnSpec, ...]
+    env_id: str | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    game: str | None = None
+    rom_md5: str | None = None
+    actions: int | None = None
+    heads: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.observations]
+        taken = sorted(set(names) & set(STEP_COLUMNS))
+        if taken or len(set(names)) != len(names):
+            raise RMRError(
+                f"expected observation columns with names of their own, found {names}: "
+                f"{', '.join(STEP_COLUMNS)} are the names of step columns"
+            )
+
+    @property
+    def columns(self) -> dict[str, ColumnSpec]:
+        """Every column by its name, observations first."""
+        return {column.name: column for column in (*self.observations, *self.steps)}
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """Return what keeps episodes of ``other`` out of this data set, one phrase each.
+
+        Versions of packages that only store or wrap may differ; those of the simulator may not.
+        """
+        here, there = self._identity(), other._identity()
+        return [
+            f"{name}: {here.get(name)!r} in the data set, {there.get(name)!r} asked for"
+            for name in sorted({*here, *there})
+            if here.get(name) != there.get(name)
+        ]
+
+    def to_json(self) -> str:
+        """Return the text of the manifest file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, default=_plain) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "Manifest":
+        """Return the manifest that ``text``, the content of ``path``, describes.
+
+        Raises:
+            RMRError: It is no manifest, or one of a newer format.
+        """
+        try:
+            content = json.loads(text)
+            found = (content.pop("format"), content["format_version"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _foreign(path) from error
+        if found[0] != FORMAT or not isinstance(found[1], int):
+            raise _foreign(path)
+        if found[1] > FORMAT_VERSION:
+            raise RMRError(
+                f"{path} has format version {found[1]}, expected at most {FORMAT_VERSION}: "
+                "upgrade rmr-gym to read it"
+            )
+        return cls._from_content(content, path)
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any], path: Path) -> "Manifest":
+        try:
+            for part in ("observations", "steps"):
+                content[part] = tuple(
+                    ColumnSpec(**{**row, "shape": tuple(row["shape"])}) for row in content[part]
+                )
+            content["heads"] = tuple(content["heads"])
+            return cls(**content)
+        except (KeyError, TypeError) as error:
+            raise _foreign(path) from error
+
+    def _identity(self) -> dict[str, Any]:
+        content = json.loads(self.to_json())
+        versions = content.pop("versions")
+        settings = content.pop("settings")
+        kwargs = content.pop("env_kwargs")
+        nested = {"env_kwargs": kwargs, "settings": settings}
+        named = {f"{part} {key}": value for part, of in nested.items() for key, value in of.items()}
+        simulators = {f"version of {name}": versions.get(name) for name in SIMULATORS}
+        return {**content, **named, **simulators}
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Return the manifest of the data set in ``root``.
+
+    Raises:
+        RMRError: There is none, or it is foreign or of a newer format.
+    """
+    path = root / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RMRError(
+            f"expected a recorded data set in {root}, found no readable {MANIFEST}: record one "
+            "with `rmr-gym record`, or choose another folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise _foreign(path) from error
+    return Manifest.from_json(text, path)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One whole episode in memory.
+
+    Attributes:
+        index: Its number in the data set.
+        seed: What the environment was reset with, or None.
+        head: Name of the behaviour head that played.
+        observations: By column, T + 1 rows: the last is what the last step led to.
+        actions: T rows.
+        rewards: T numbers, as the environment gave them.
+        terminated: T flags.
+        truncated: T flags.
+        interrupted: Whether recording stopped before the episode had ended.
+    """
+
+    index: int
+    seed: int | None
+    head: str
+    observations: Mapping[str, np.ndarray]
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    interrupted: bool = False
+
+
+def episode_checksum(
+    index: int,
+    seed: int | None,
+    head: str,
+    interrupted: bool,
+    columns: Mapping[str, tuple[str, Sequence[int], str]],
+) -> str:
+    """Return the sha256 of what an episode holds, whatever way it is stored.
+
+    Args:
+        index: Its number.
+        seed: Its seed, or None.
+        head: Its behaviour head.
+        interrupted: Its flag.
+        columns: By name, the type, the shape and the sha256 of the little-endian bytes.
+    """
+    content = {
+        "index": index,
+        "seed": seed,
+        "head": head,
+        "interrupted": interrupted,
+        "columns": {name: [dtype, *shape, sha] for name, (dtype, shape, sha) in columns.items()},
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def step_columns(action_space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
+    """Return the four step columns of an environment with these actions.
+
+    Raises:
+        RMRError: The actions have no fixed shape and type.
+    """
+    columns = _leaves(action_space, "action")
+    if [column.name for column in columns] != ["action"]:
+        raise RMRError(f"expected an action space that is one array, found {action_space}")
+    return (
+        *columns,
+        ColumnSpec("reward", "float64", ()),
+        ColumnSpec("terminated", "bool", ()),
+        ColumnSpec("truncated", "bool", ()),
+    )
+
+
+def observation_columns(space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
+    """Return one column an array of the observation; an array alone is named ``observation``.
+
+    Entries of a Dict keep their names, those of a Dict inside it are joined with a dot.
+
+    Raises:
+        RMRError: A part of the space has no fixed shape and numeric type.
+    """
+    return tuple(_leaves(space, ""))
+
+
+def flatten(observation: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the arrays of an observation by the names of `observation_columns`."""
+    if not isinstance(observation, Mapping):
+        return {prefix or "observation": observation}
+    return {
+        name: value
+        for key, part in observation.items()
+        for name, value in flatten(part, _joined(prefix, key)).items()
+    }
+
+
+def _leaves(space: spaces.Space[Any], prefix: str) -> list[ColumnSpec]:
+    if isinstance(space, spaces.Dict):
+        return [leaf for key, part in space.items() for leaf in _leaves(part, _joined(prefix, key))]
+    kinds = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+    if not isinstance(space, kinds) or space.dtype is None or space.dtype.kind not in "biuf":
+        raise RMRError(
+            f"expected a space of numbers of fixed shape (Box, Discrete, MultiDiscrete, "
+            f"MultiBinary, or a Dict of them), found {space}: it cannot be stored"
+        )
+    return [ColumnSpec(prefix or "observation", space.dtype.name, tuple(space.shape or ()))]
+
+
+def _joined(prefix: str, key: str) -> str:
+    if not isinstance(key, str) or not key or set(key) & set("/."):
+        raise RMRError(f"expected names without '/' and '.' in a Dict space, found {key!r}")
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a keyword argument that it cannot hold."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"
+
+
+def _foreign(path: Path) -> RMRError:
+    names = ", ".join(entry.name for entry in fields(Manifest))
+    return RMRError(
+        f"{path} is not the manifest of an rmr_gym data set: expected a JSON object with "
+        f"format {FORMAT!r} and {names}"
+    )
