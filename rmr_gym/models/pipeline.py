@@ -2,9 +2,26 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rmr_gym.errors import RMRError
 from rmr_gym.models.processors import Processor
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that ``name`` stands for, for instance "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        RMRError: There is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise RMRError(f"device {name!r} is not there: choose one of {', '.join(there)}") from error
+    return device
 
 
 class EncodeProcessDecode(nn.Module):

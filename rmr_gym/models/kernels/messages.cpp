@@ -1,0 +1,459 @@
+// Messages between all pairs of slots, forward and backward; the pairs are never stored.
+//
+//   first  = relu(receivers[i] + senders[j])      upper = gradient of the second layer, masked
+//   second = relu(W2 first + b2)                  lower = W2^T upper, masked by the first layer
+//   message = W3 second + b3                      (for max only; sum and mean aggregate `second`)
+//
+// A pair is (receiver row, sender row), rows counted over the whole batch. Pairs are handled in
+// blocks of a few rows; the tiles [rows][width] of a block stay in the core's cache. The backward
+// pass computes the tiles again. For max it visits only the pairs that were maximal somewhere.
+//
+// Widths are multiples of PAD: the caller pads with zeros. Products run on one of the units of
+// units.hpp. The result does not depend on the number of threads: work is cut into fixed parts, and
+// what the parts add up is added in their order.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "units.hpp"
+
+// Filled in by the caller (see kernels/__init__.py); unused pointers are null.
+struct Problem {
+  int64_t batch, slots, width, outputs, threads, unit;
+  const float *receivers, *senders;  // [batch*slots][width]
+  const float *w2, *b2, *w3, *b3;    // [width][width], [width], [outputs][width], [outputs]
+  float *out;                        // sum: [batch*slots][width]; max: [..][outputs]
+  int32_t *indices;                  // max: [batch*slots][outputs], sender within its item
+  const float *gradient;             // of out
+  float *g_receivers, *g_senders;    // zeros
+  float *g_w2, *g_b2, *g_w3;         // zeros, or null where the weights are frozen
+};
+
+namespace {
+
+constexpr int GROUPS = 32;  // parts of a batch whose weight gradients are added up in order
+constexpr int STRIPE = 64;  // receivers of one task of the forward pass
+
+// ---- weights as right operands ----------------------------------------------------------------
+
+// B(k, n) = w[k * k_stride + n * n_stride], in words.
+template <class Unit>
+Buffer<typename Unit::Word> packed(const float *w, int64_t length, int64_t columns,
+                                   int64_t k_stride, int64_t n_stride) {
+  auto words = allocate<typename Unit::Word>(length / Unit::VALUES * columns);
+  for (int64_t k = 0; k < length; k += Unit::VALUES)
+    for (int64_t n = 0; n < columns; n++)
+      words[k / Unit::VALUES * columns + n] =
+          Unit::word(w + k * k_stride + n * n_stride, k_stride);
+  return words;
+}
+
+template <class Unit>
+struct Weights {
+  Buffer<typename Unit::Word> w2_forward, w2_backward, w3_forward;
+
+  explicit Weights(const Problem &p)
+      : w2_forward(packed<Unit>(p.w2, p.width, p.width, 1, p.width)),
+        w2_backward(packed<Unit>(p.w2, p.width, p.width, p.width, 1)) {
+    if (p.w3) w3_forward = packed<Unit>(p.w3, p.width, p.outputs, 1, p.width);
+  }
+};
+
+// Where the gradients of the weights are added up.
+struct WeightGradients {
+  float *w2, *b2, *w3;
+};
+
+// ---- one block of pairs ------------------------------------------------------------------------
+
+// Neighbouring rows of a block that have the same receiver.
+struct Run {
+  int64_t receiver;
+  int begin, end;
+};
+
+// What happens to one column of a run; what belongs to the receiver stays in a register.
+
+inline void add_rows(float *total, const float *tile, Run run, int64_t width) {
+  Vector sum = load(total);
+  tile += run.begin * width;
+  for (int r = run.begin; r < run.end; r++, tile += width) sum += load(tile);
+  store(total, sum);
+}
+
+inline void repeat_masked(const float *source, const float *mask, float *tile, Run run,
+                          int64_t width) {
+  const Vector value = load(source);
+  mask += run.begin * width;
+  tile += run.begin * width;
+  for (int r = run.begin; r < run.end; r++, mask += width, tile += width)
+    store(tile, masked(value, load(mask)));
+}
+
+inline void first_layer(const float *own, const float *others, const int64_t *sender, float *tile,
+                        Run run, int64_t width) {
+  const Vector value = load(own);
+  tile += run.begin * width;
+  for (int r = run.begin; r < run.end; r++, tile += width)
+    store(tile, relu(value + load(others + sender[r])));
+}
+
+inline void first_layer_backward(float *own, float *others, const int64_t *sender,
+                                 const float *tile, const float *mask, Run run, int64_t width) {
+  Vector sum = load(own);
+  tile += run.begin * width;
+  mask += run.begin * width;
+  for (int r = run.begin; r < run.end; r++, tile += width, mask += width) {
+    const Vector value = masked(load(tile), load(mask));
+    sum += value;
+    store(others + sender[r], load(others + sender[r]) + value);
+  }
+  store(own, sum);
+}
+
+// The first of equal messages stays; NaN is larger than anything and stays too.
+inline void keep_largest(float *target, int32_t *target_index, const int32_t *slot,
+                         const float *tile, Run run, int64_t width) {
+  Vector best = load(target);
+  Integers index = load<Integers>(target_index);
+  tile += run.begin * width;
+  for (int r = run.begin; r < run.end; r++, tile += width) {
+    const Vector value = load(tile);
+    const Integers stays = (value <= best) | (best != best);
+    best = stays ? best : value;
+    index = stays ? index : Integers{} + slot[r];
+  }
+  store(target, best);
+  store(target_index, index);
+}
+
+template <class Unit>
+class Block {
+  using Word = typename Unit::Word;
+  static constexpr int BLOCK = Unit::BLOCK;
+
+ public:
+  Block(const Problem &problem, const Weights<Unit> &weights)
+      : p(problem),
+        width(problem.width),
+        weights(weights),
+        first(allocate<float>(BLOCK * width)),
+        second(allocate<float>(BLOCK * width)),
+        upper(allocate<float>(BLOCK * width)),
+        lower(allocate<float>(BLOCK * width)),
+        message(allocate<float>(BLOCK * p.outputs)),
+        zeros(allocate<float>(width)),
+        left(allocate<Word>(BLOCK * width)),
+        right(allocate<Word>(BLOCK * width)),
+        row_of_sender(p.slots) {}
+
+  // Sums of the second layer over all senders, for the receivers [begin, end).
+  void sum(int64_t begin, int64_t end) {
+    every_pair(begin, end, [&] {
+      hidden_layers();
+      for (const Run &run : runs)
+        for (int64_t k = 0; k < width; k += LANES)
+          add_rows(p.out + run.receiver * width + k, second.get() + k, run, width);
+    });
+  }
+
+  void sum_backward(int64_t begin, int64_t end, WeightGradients gradients) {
+    every_pair(begin, end, [&] {
+      hidden_layers();
+      for (const Run &run : runs)
+        for (int64_t k = 0; k < width; k += LANES)
+          repeat_masked(p.gradient + run.receiver * width + k, second.get() + k, upper.get() + k,
+                        run, width);
+      through_hidden_layers(gradients);
+    });
+  }
+
+  // Maximal messages and their senders, for the receivers [begin, end).
+  void max(int64_t begin, int64_t end) {
+    std::fill(p.out + begin * p.outputs, p.out + end * p.outputs,
+              -std::numeric_limits<float>::infinity());
+    every_pair(begin, end, [&] {
+      hidden_layers();
+      layer<false>(second.get(), weights.w3_forward.get(), p.b3, p.outputs, message.get());
+      for (const Run &run : runs)
+        for (int64_t d = 0; d < p.outputs; d += LANES)
+          keep_largest(p.out + run.receiver * p.outputs + d,
+                       p.indices + run.receiver * p.outputs + d, slot, message.get() + d, run,
+                       p.outputs);
+    });
+  }
+
+  // Every output of a receiver sends its gradient to one sender; outputs with the same sender
+  // share a row of the block.
+  void max_backward(int64_t begin, int64_t end, WeightGradients gradients) {
+    const auto flush = [&] {
+      hidden_layers();
+      gradient_of_messages(gradients);
+      through_hidden_layers(gradients);
+      clear();
+    };
+    for (int64_t i = begin; i < end; i++) {
+      std::fill(row_of_sender.begin(), row_of_sender.end(), -1);
+      for (int64_t d = 0; d < p.outputs; d++) {
+        int &row = row_of_sender[p.indices[i * p.outputs + d]];
+        if (row < 0 && rows == BLOCK) {
+          flush();
+          std::fill(row_of_sender.begin(), row_of_sender.end(), -1);
+        }
+        if (row < 0) {
+          row = rows;
+          append(i, p.indices[i * p.outputs + d], 1);
+        }
+        entries.push_back({row, d, p.gradient[i * p.outputs + d]});
+      }
+    }
+    if (rows) flush();
+  }
+
+ private:
+  struct Entry {
+    int64_t row, output;
+    float gradient;
+  };
+
+  // ---- which pairs
+
+  template <class Visit>
+  void every_pair(int64_t begin, int64_t end, Visit visit) {
+    for (int64_t i = begin; i < end; i++)
+      for (int64_t j = 0; j < p.slots;) {
+        j += append(i, j, std::min<int64_t>(p.slots - j, BLOCK - rows));
+        if (rows < BLOCK) continue;
+        visit();
+        clear();
+      }
+    if (rows) visit();
+    clear();
+  }
+
+  // Pairs of a receiver with `count` senders from slot `from` of its item on.
+  int64_t append(int64_t receiver, int64_t from, int count) {
+    const int64_t origin = (receiver - receiver % p.slots + from) * width, step = width;
+    for (int k = 0; k < count; k++) {
+      slot[rows + k] = from + k;
+      sender[rows + k] = origin + k * step;
+    }
+    if (runs.empty() || runs.back().receiver != receiver) runs.push_back({receiver, rows, rows});
+    rows += count;
+    runs.back().end = rows;
+    return count;
+  }
+
+  void clear() {
+    rows = 0;
+    runs.clear();
+    entries.clear();
+  }
+
+  int64_t padded_rows() const { return (rows + PAD - 1) / PAD * PAD; }
+
+  void clear_padding(float *tile) const {
+    std::fill(tile + rows * width, tile + padded_rows() * width, 0.0f);
+  }
+
+  // ---- layers
+
+  template <bool RELU>
+  void layer(const float *input, const Word *w, const float *bias, int64_t columns,
+             float *output) {
+    const Word *a = Unit::along_rows(input, left.get(), padded_rows(), width);
+    const int64_t words = width / Unit::VALUES;
+    unit.template product<RELU>(
+        {a, words, 1, w, bias, 0, output, padded_rows(), columns, words});
+  }
+
+  void hidden_layers() {
+    for (const Run &run : runs)
+      for (int64_t k = 0; k < width; k += LANES)
+        first_layer(p.receivers + run.receiver * width + k, p.senders + k, sender, first.get() + k,
+                    run, width);
+    clear_padding(first.get());
+    layer<true>(first.get(), weights.w2_forward.get(), p.b2, width, second.get());
+  }
+
+  // From the gradient of the messages to that of `second`, in `upper`.
+  void gradient_of_messages(WeightGradients gradients) {
+    std::fill(upper.get(), upper.get() + rows * width, 0.0f);
+    for (const Entry &e : entries) {
+      add_scaled(upper.get() + e.row * width, e.gradient, p.w3 + e.output * width, width);
+      if (gradients.w3)
+        add_scaled(gradients.w3 + e.output * width, e.gradient, second.get() + e.row * width,
+                   width);
+    }
+    for (int64_t k = 0; k < rows * width; k += LANES)
+      store(upper.get() + k, masked(load(upper.get() + k), load(second.get() + k)));
+  }
+
+  // From the masked gradient of `second` in `upper` to all that lies below.
+  void through_hidden_layers(WeightGradients gradients) {
+    clear_padding(upper.get());
+    layer<false>(upper.get(), weights.w2_backward.get(), zeros.get(), width, lower.get());
+    for (const Run &run : runs)
+      for (int64_t k = 0; k < width; k += LANES)
+        first_layer_backward(p.g_receivers + run.receiver * width + k, p.g_senders + k, sender,
+                             lower.get() + k, first.get() + k, run, width);
+    if (gradients.w2) weight_gradients(gradients);
+  }
+
+  void weight_gradients(WeightGradients gradients) {
+    for (int64_t k = 0; k < width; k += LANES)
+      add_rows(gradients.b2 + k, upper.get() + k, {0, 0, rows}, width);
+    const Word *a = Unit::along_pairs(upper.get(), left.get(), padded_rows(), width);
+    const Word *b = Unit::along_pairs(first.get(), right.get(), padded_rows(), width);
+    unit.template product<false>({a, 1, width, b, gradients.w2, width, gradients.w2, width, width,
+                                  padded_rows() / Unit::VALUES});
+  }
+
+  const Problem &p;
+  const int64_t width;
+  const Weights<Unit> &weights;
+  Unit unit;
+  int rows = 0;
+  int64_t sender[BLOCK];  // where the sender's row begins
+  int32_t slot[BLOCK];    // its number within its item
+  std::vector<Run> runs;
+  Buffer<float> first, second, upper, lower, message, zeros;
+  Buffer<Word> left, right;
+  std::vector<int> row_of_sender;
+  std::vector<Entry> entries;
+};
+
+// ---- threads -----------------------------------------------------------------------------------
+
+// Run task(number, block) for every number; each thread has its own block.
+template <class Unit, class Task>
+void run(const Problem &p, int64_t tasks, Task task) {
+  const Weights<Unit> weights(p);
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+  const auto work = [&] {
+    try {
+      Block<Unit> block(p, weights);
+      for (int64_t number; (number = next++) < tasks;) task(number, block);
+    } catch (...) {
+      failed = true;
+    }
+  };
+  std::vector<std::thread> threads;
+  try {
+    while (int64_t(threads.size()) + 1 < p.threads && int64_t(threads.size()) + 1 < tasks)
+      threads.emplace_back(work);
+  } catch (const std::system_error &) {
+    // The system lends no more threads: those that there are do the work.
+  }
+  work();
+  for (auto &thread : threads) thread.join();
+  if (failed) throw std::bad_alloc();
+}
+
+template <class Unit, class Step>
+void forward(const Problem &p, Step step) {
+  const int64_t receivers = p.batch * p.slots;
+  run<Unit>(p, (receivers + STRIPE - 1) / STRIPE, [&](int64_t number, Block<Unit> &block) {
+    const int64_t begin = number * STRIPE, end = begin + STRIPE;
+    (block.*step)(begin, std::min(end, receivers));
+  });
+}
+
+// Groups of whole items, so that no two tasks write to the same sender.
+template <class Unit, class Step>
+void backward(const Problem &p, Step step) {
+  const int64_t items = (p.batch + GROUPS - 1) / GROUPS, groups = (p.batch + items - 1) / items;
+  const int64_t square = p.width * p.width, outer = p.g_w3 ? p.outputs * p.width : 0;
+  const int64_t total = p.g_w2 ? square + p.width + outer : 0;
+  const auto sums = allocate<float>(groups * total);
+  run<Unit>(p, groups, [&](int64_t number, Block<Unit> &block) {
+    float *own = sums.get() + number * total;
+    WeightGradients gradients{nullptr, nullptr, nullptr};
+    if (p.g_w2) gradients = {own, own + square, p.g_w3 ? own + square + p.width : nullptr};
+    const int64_t begin = number * items, end = begin + items;
+    (block.*step)(begin * p.slots, std::min(end, p.batch) * p.slots, gradients);
+  });
+  for (int64_t number = 0; total && number < groups; number++) {
+    const float *own = sums.get() + number * total;
+    add_to(p.g_w2, own, square);
+    add_to(p.g_b2, own + square, p.width);
+    if (outer) add_to(p.g_w3, own + square + p.width, outer);
+  }
+}
+
+enum UnitNumber : int64_t { FLOAT32, AVX512_BF16, AMX };
+
+bool available(int64_t unit) {
+#if HAS_AMX
+  if (unit == AMX) return Amx::available();
+#endif
+#if defined(__AVX512BF16__)
+  if (unit == AVX512_BF16) return true;
+#endif
+  return unit == FLOAT32;
+}
+
+enum Outcome { DONE, OUT_OF_MEMORY, NO_SUCH_UNIT };
+
+template <template <class> class Pass>
+Outcome on_unit(const Problem &p) {
+  if (!available(p.unit)) return NO_SUCH_UNIT;
+  if (p.batch == 0) return DONE;
+  try {
+#if HAS_AMX
+    if (p.unit == AMX) Pass<Amx>::run(p);
+#endif
+#if defined(__AVX512BF16__)
+    if (p.unit == AVX512_BF16) Pass<Bfloat16>::run(p);
+#endif
+    if (p.unit == FLOAT32) Pass<Float32>::run(p);
+  } catch (const std::bad_alloc &) {
+    return OUT_OF_MEMORY;
+  }
+  return DONE;
+}
+
+template <class Unit>
+struct Sum {
+  static void run(const Problem &p) { forward<Unit>(p, &Block<Unit>::sum); }
+};
+template <class Unit>
+struct SumBackward {
+  static void run(const Problem &p) { backward<Unit>(p, &Block<Unit>::sum_backward); }
+};
+template <class Unit>
+struct Max {
+  static void run(const Problem &p) { forward<Unit>(p, &Block<Unit>::max); }
+};
+template <class Unit>
+struct MaxBackward {
+  static void run(const Problem &p) { backward<Unit>(p, &Block<Unit>::max_backward); }
+};
+
+}  // namespace
+
+extern "C" {
+
+int has_unit(int64_t unit) { return available(unit); }
+
+// The unit whose bfloat16 products are faster than float32, or FLOAT32.
+int bfloat16_unit() {
+  if (available(AMX)) return AMX;
+#if defined(__AVX512BF16__)
+  if (Bfloat16::fast()) return AVX512_BF16;
+#endif
+  return FLOAT32;
+}
+
+int hidden_sum(const Problem *p) { return on_unit<Sum>(*p); }
+int hidden_sum_backward(const Problem *p) { return on_unit<SumBackward>(*p); }
+int max_message(const Problem *p) { return on_unit<Max>(*p); }
+int max_message_backward(const Problem *p) { return on_unit<MaxBackward>(*p); }
+}
