@@ -104,6 +104,7 @@ def pretrain(
     preset: Preset_ = "laptop",
     processor: str = "mpnn",
     root: Path = Path("runs"),
+    device: str = "cpu",
     force: bool = False,
 ) -> None:
     """Train a processor on a data set's RAM and write it as an artifact folder.
@@ -114,11 +115,12 @@ def pretrain(
         preset: Sizes and steps.
         processor: Core of P: mpnn, deep_sets, mlp or none.
         root: Folder of finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
         force: Overwrite an artifact that is there.
     """
     from rmr_gym.protocol import stages  # noqa: PLC0415
 
-    task = _task(data, preset, root)
+    task = _task(data, preset, root, device)
     model = replace(task.preset.model, core=processor)
     task = replace(task, preset=replace(task.preset, model=model))
     _refuse_existing(out, force)
@@ -138,6 +140,7 @@ def train(
     objective: str | None = None,
     preset: Preset_ = "laptop",
     root: Path = Path("runs"),
+    device: str = "cpu",
     force: bool = False,
 ) -> None:
     """Train a pixel encoder through P, on pixels alone, and write it as an artifact folder.
@@ -151,6 +154,7 @@ def train(
         objective: cswm (the paper's hinge) or infonce; default: the preset's.
         preset: Sizes, checkpoints and rates.
         root: Folder of finished stages.
+        device: Where to compute: cpu, cuda, cuda:1 ...
         force: Overwrite an artifact that is there.
     """
     from rmr_gym.protocol import stages  # noqa: PLC0415
@@ -158,7 +162,7 @@ def train(
     from rmr_gym.protocol.natural import collapse_message  # noqa: PLC0415
 
     find_arm(arm)
-    task = _task(data, preset, root, objective)
+    task = _task(data, preset, root, device, objective)
     donor = _read_kind(processor, "processor") if processor else None
     if donor:
         task = _with_model_of(donor, task)
@@ -178,6 +182,7 @@ def probe(
     encoder: Path,
     preset: Preset_ = "laptop",
     root: Path = Path("runs"),
+    device: str = "cpu",
 ) -> None:
     """Read RAM bits linearly off a frozen encoder, at each of its checkpoints.
 
@@ -186,11 +191,12 @@ def probe(
         encoder: Artifact of `rmr-gym train`.
         preset: Probes, rows and the split by episode.
         root: Folder of finished stages.
+        device: Where to compute: cpu, cuda, cuda:1 ...
     """
     from rmr_gym.protocol import stages  # noqa: PLC0415
 
     artifact = _read_kind(encoder, "encoder")
-    task = _with_model_of(artifact, _task(data, preset, root))
+    task = _with_model_of(artifact, _task(data, preset, root, device))
     seed, rows = artifact.record["seed"], []
     with progress_bars() as progress_for:
         steps = stages.kept_steps(artifact)
@@ -210,6 +216,7 @@ def compare(
     seeds: int | None = None,
     out: Path | None = None,
     root: Path = Path("runs"),
+    device: str = "cpu",
     workers: int = os.cpu_count() or 1,
 ) -> None:
     """Record, pretrain, train every arm with paired seeds, probe, test and report.
@@ -221,6 +228,7 @@ def compare(
         seeds: Number of paired seeds; default: the preset's.
         out: Run folder; default: ROOT/PRESET-OBJECTIVE.
         root: Folder of data sets and finished stages; what is found there is not done again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
         workers: Processes that work side by side.
     """
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
@@ -235,6 +243,7 @@ def compare(
         out or root / f"{preset}-{chosen.natural.objective}",
         root,
         workers,
+        device,
     )
 
 
@@ -270,20 +279,28 @@ def report(folder: Positional[Path]) -> None:
 
 
 def _compare(
-    games: list[str], preset: "Preset", seeds: int, out: Path, root: Path, workers: int
+    games: list[str],
+    preset: "Preset",
+    seeds: int,
+    out: Path,
+    root: Path,
+    workers: int,
+    device: str = "cpu",
 ) -> None:
+    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.compare import compare as run_comparison  # noqa: PLC0415
     from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
 
     if workers < 1:
         raise RMRError(f"workers must be 1 or more, got {workers}")
+    find_device(device)
     store = Store(root / "store").root
     with progress_bars() as progress_for:
         tasks = []
         for game in games:
             data = _record(game, preset.recording, root, workers, progress_for)
-            tasks.append(GameTask(game, data, store, preset))
+            tasks.append(GameTask(game, data, store, preset, device))
         problems = run_comparison(
             tasks,
             range(seeds),
@@ -327,15 +344,20 @@ def _game_names(games: Sequence[str]) -> list[str]:
     return names
 
 
-def _task(data: Path, preset: str, root: Path, objective: str | None = None) -> "GameTask":
+def _task(
+    data: Path, preset: str, root: Path, device: str, objective: str | None = None
+) -> "GameTask":
     from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
+    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
     from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
 
     chosen = find_preset(preset).with_objective(objective)
     dataset = TransitionDataset(data)
-    return GameTask(_game_of(dataset, data), data, Store(root / "store").root, chosen)
+    find_device(device)
+    game, store = _game_of(dataset, data), Store(root / "store").root
+    return GameTask(game, data, store, chosen, device)
 
 
 def _game_of(dataset: "TransitionDataset", data: Path) -> str:

@@ -21,6 +21,8 @@ def refused(capsys, *arguments):
         (("compare", "--preset", "laptp"), "did you mean 'laptop'"),
         (("compare", "--objective", "cswn"), "did you mean 'cswm'"),
         (("compare", "--seeds", "0"), "seeds must be 1 or more"),
+        (("compare", "--device", "cuda:7"), "'cuda:7' is not there: choose one of cpu"),
+        (("compare", "--device", "gpu"), "'gpu' is not there"),
         (("demo", "--workers", "0"), "workers must be 1 or more"),
         (("record", "--game", "Brekout", "--out", "x"), "did you mean 'Breakout'"),
         (("record", "--game", "Pong", "--out", "x", "--heads", "unifrm"), "did you mean 'uniform'"),

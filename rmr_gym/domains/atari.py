@@ -282,12 +282,12 @@ def predict_ram(
     pipeline: EncodeProcessDecode, data: AbstractData, batch: int = 250
 ) -> Bool[np.ndarray, "transitions slots bits"]:
     """Predict the bits after every transition of ``data``."""
-    parts = []
+    parts, device = [], next(pipeline.parameters()).device
     for start in range(0, len(data.current), batch):
         rows = data.current[start : start + batch]
-        bits = torch.from_numpy(data.bits[rows]).float()
-        action = torch.from_numpy(data.action[start : start + batch])
+        bits = torch.from_numpy(data.bits[rows]).float().to(device)
+        action = torch.from_numpy(data.action[start : start + batch]).to(device)
         logits = pipeline(bits, action)
         assert isinstance(logits, RamLogits)
-        parts.append(predicted_bits(logits, bits).numpy())
+        parts.append(predicted_bits(logits, bits).cpu().numpy())
     return np.concatenate(parts)

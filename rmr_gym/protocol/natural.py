@@ -11,6 +11,7 @@ from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
 from rmr_gym.models.encoders import SlotCNN
 from rmr_gym.models.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.pipeline import find_device
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol.arms import arm_processor, find_arm
 from rmr_gym.protocol.config import Natural
@@ -92,6 +93,7 @@ def train_natural(
     *,
     pretrained: dict[str, Tensor] | None = None,
     seed: int = 0,
+    device: str = "cpu",
     scratch: Scratch | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -108,6 +110,7 @@ def train_natural(
         arm: A name in `rmr_gym.protocol.arms.ARMS`.
         pretrained: State dict of the donor's processor.
         seed: Shared by paired arms: equal initial encoders and decoders, equal batches.
+        device: Where to train, for instance "cpu" or "cuda".
         scratch: Room for unfinished state.
         progress: Called after every step.
 
@@ -122,10 +125,12 @@ def train_natural(
     encoder = pipeline.encoder
     assert isinstance(encoder, SlotCNN)
     encoder.standardise_by(data.mean_frame, data.deviation)
+    place = find_device(device)
+    pipeline.to(place)
     before = parameter_hash(pipeline.processor)
 
     def step_at(step: int) -> Step:
-        batch = natural_batch(config, data, seed, step)
+        batch = Batch(*(part.to(place) for part in natural_batch(config, data, seed, step)))
         current, following = encoder(torch.cat([batch.frames, batch.following])).chunk(2)
         predicted = pipeline.decoder(pipeline.processor(current, batch.action))
         terms = OBJECTIVES[config.objective].terms(
@@ -168,7 +173,8 @@ def count_dead_slots(encoder: nn.Module, data: NaturalData) -> int:
     A slot is dead when its variance is below 1e-4 of the mean slot's, or vanishes altogether.
     """
     rows = np.linspace(0, len(data.frames) - 1, HEALTH_ROWS).astype(int)
-    return dead_slots(encoder(data.frames[torch.from_numpy(rows)]))
+    place = next(encoder.parameters()).device
+    return dead_slots(encoder(data.frames[torch.from_numpy(rows)].to(place)))
 
 
 def dead_slots(latents: Tensor) -> int:

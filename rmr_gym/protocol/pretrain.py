@@ -13,7 +13,7 @@ from rmr_gym.domains.atari import (
     ram_scores,
 )
 from rmr_gym.models.losses import ram_loss
-from rmr_gym.models.pipeline import EncodeProcessDecode
+from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol.config import Pretraining
 from rmr_gym.protocol.store import Artifact, Scratch
@@ -29,6 +29,7 @@ def pretrain(
     slots: np.ndarray,
     *,
     seed: int = 0,
+    device: str = "cpu",
     scratch: Scratch | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -44,6 +45,7 @@ def pretrain(
         validation: Transitions to score on.
         slots: RAM cells that count in the scores.
         seed: Fixes initial weights and batches.
+        device: Where to train, for instance "cpu" or "cuda".
         scratch: Room for unfinished state.
         progress: Called after every step.
 
@@ -51,14 +53,17 @@ def pretrain(
         Tensors ``processor.*``, ``encoder.*``, ``decoder.*``; the record holds ``rows`` (scores
         by checkpoint, the copy baseline first) and ``curve``.
     """
-    pipeline = abstract_pipeline(model, seed)
+    place = find_device(device)
+    pipeline = abstract_pipeline(model, seed).to(place)
     held_out = _subset(validation, config.validation_rows, seed)
 
     def step_at(step: int) -> Step:
         index = batch_indices(training, config.batch, seed, "pretrain", step)
         rows = training.current[index]
-        bits, following = (torch.from_numpy(training.bits[at]).float() for at in (rows, rows + 1))
-        logits = pipeline(bits, torch.from_numpy(training.action[index]))
+        bits, following = (
+            torch.from_numpy(training.bits[at]).float().to(place) for at in (rows, rows + 1)
+        )
+        logits = pipeline(bits, torch.from_numpy(training.action[index]).to(place))
         return Step(ram_loss(logits, bits, following), {})
 
     def checkpoint_at(step: int) -> Kept:
@@ -80,7 +85,7 @@ def pretrain(
         "curve": trained.curve,
         "processor_hash": parameter_hash(pipeline.processor),
     }
-    tensors = {name: tensor.detach() for name, tensor in pipeline.state_dict().items()}
+    tensors = {name: tensor.detach().cpu() for name, tensor in pipeline.state_dict().items()}
     return Artifact(record, tensors)
 
 

@@ -32,7 +32,9 @@ class Features(NamedTuple):
 @torch.no_grad()
 def encode(encoder: nn.Module, data: ProbeData, batch: int = 250) -> Features:
     """Concatenate the latents of all slots of every frame."""
-    values = torch.cat([encoder(part).flatten(1) for part in data.frames.split(batch)])
+    place = next(encoder.parameters()).device
+    parts = data.frames.split(batch)
+    values = torch.cat([encoder(part.to(place)).flatten(1).cpu() for part in parts])
     return Features(values, _targets(data), data.episode)
 
 

@@ -11,6 +11,7 @@ from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.splits import split_episodes
 from rmr_gym.domains import atari
 from rmr_gym.models.encoders import SlotCNN
+from rmr_gym.models.pipeline import find_device
 from rmr_gym.models.processors import load_weights, parameter_hash
 from rmr_gym.protocol import pretrain as abstract_stage
 from rmr_gym.protocol.arms import find_arm
@@ -33,6 +34,7 @@ class GameTask:
     data: Path
     store: Path
     preset: Preset
+    device: str = "cpu"
 
 
 class Episodes(NamedTuple):
@@ -110,6 +112,7 @@ def pretrained(task: GameTask, progress: Progress | None = None) -> Artifact:
             validation,
             episodes.slots,
             seed=PRETRAIN_SEED,
+            device=task.device,
             scratch=scratch,
             progress=progress,
         )
@@ -169,6 +172,7 @@ def _run_natural(
         arm,
         pretrained=donor.part("processor") if donor else None,
         seed=seed,
+        device=task.device,
         scratch=scratch,
         progress=progress,
     )
@@ -183,6 +187,7 @@ def _run_supervised(
         natural_data(task),
         probe_sets(task).training,
         seed=seed,
+        device=task.device,
         scratch=scratch,
         progress=progress,
     )
@@ -214,6 +219,7 @@ def probed(task: GameTask, encoder: SlotCNN) -> Artifact:
     def run(scratch: Scratch) -> Artifact:
         del scratch
         sets = probe_sets(task)
+        encoder.to(find_device(task.device))
         features = encode(encoder, sets.training), encode(encoder, sets.test)
         probes = task.preset.probing.probes
         return Artifact({"rows": score_features(*features, probes, slots=atari.SLOTS)})
@@ -246,4 +252,5 @@ def _data_key(task: GameTask) -> dict[str, Any]:
         "data": open_episodes(task).dataset.fingerprint,
         "split": [recording.train_episodes, recording.validation_episodes, SPLIT_SEED],
         "model": as_json(task.preset.model),
+        "device": task.device,
     }

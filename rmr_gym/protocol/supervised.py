@@ -6,6 +6,7 @@ from torch import nn
 
 from rmr_gym.domains.atari import AtariModel, NaturalData, ProbeData, pixel_encoder
 from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.pipeline import find_device
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.store import Artifact, Scratch
 from rmr_gym.protocol.training import Kept, Progress, Step, train
@@ -19,6 +20,7 @@ def train_supervised(
     paired: ProbeData,
     *,
     seed: int = 0,
+    device: str = "cpu",
     scratch: Scratch | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -30,12 +32,14 @@ def train_supervised(
         data: Only its frame statistics are used.
         paired: Frames and bits of the training episodes.
         seed: Gives the same initial encoder as the arms of that seed.
+        device: Where to train.
         scratch: Room for unfinished state.
         progress: Called after every step.
 
     Returns:
         As `rmr_gym.protocol.natural.train_natural`.
     """
+    place = find_device(device)
     encoder = pixel_encoder(model, seed)
     encoder.standardise_by(data.mean_frame, data.deviation)
     bits = torch.from_numpy(paired.bits).flatten(1)
@@ -43,14 +47,15 @@ def train_supervised(
     read_out = build(
         lambda: nn.Linear(width, bits.shape[1]),
         torch_generator(integer_seed(seed, "supervised read-out")),
-    )
+    ).to(place)
+    encoder.to(place)
 
     def step_at(step: int) -> Step:
         rng = generator(seed, "supervised", step)
         size = min(config.batch, len(bits))
         rows = torch.from_numpy(rng.choice(len(bits), size=size, replace=False))
-        logits = read_out(encoder(paired.frames[rows]).flatten(1))
-        return Step(F.binary_cross_entropy_with_logits(logits, bits[rows].float()), {})
+        logits = read_out(encoder(paired.frames[rows].to(place)).flatten(1))
+        return Step(F.binary_cross_entropy_with_logits(logits, bits[rows].float().to(place)), {})
 
     def checkpoint_at(step: int) -> Kept:
         tensors = {f"{step}.{name}": value for name, value in encoder.state_dict().items()}

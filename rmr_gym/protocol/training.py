@@ -109,7 +109,9 @@ def _update(current: Step, optimizer: torch.optim.Optimizer, step: int) -> dict[
 
 
 def _keep(kept: Kept, trained: Trained) -> None:
-    trained.tensors.update({name: tensor.clone() for name, tensor in kept.tensors.items()})
+    trained.tensors.update(
+        {name: tensor.detach().cpu().clone() for name, tensor in kept.tensors.items()}
+    )
     trained.records.append(kept.record)
     trained.stopped = kept.stop
 

@@ -74,9 +74,8 @@ def test_a_failing_arm_is_reported_and_the_others_stay(task, tmp_path, monkeypat
 @pytest.mark.parametrize("delay", [1.5, 3.0, 4.5])
 def test_a_killed_comparison_ends_with_the_same_tables(task, tmp_path, delay):
     """Kill the process at three stages, run it again, and compare with an unbroken run."""
-    from dataclasses import replace
-
     import pickle
+    from dataclasses import replace
 
     compare([task], [0], tmp_path / "whole", command="test")
     broken = replace(task, store=tmp_path / "broken store")
