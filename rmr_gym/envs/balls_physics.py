@@ -1,0 +1,111 @@
+"""Many worlds of bouncing balls moved at once by mujoco's batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from rmr_gym.envs.balls_config import BallsConfig
+from rmr_gym.envs.balls_model import SOFTNESS, compile_model, load_mujoco
+from rmr_gym.envs.balls_start import Start
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What happened in one frame: states before, between and after its physics steps."""
+
+    positions: Float[np.ndarray, "batch substeps slots 2"]
+    velocities: Float[np.ndarray, "batch substeps slots 2"]
+
+
+class BallsPhysics:
+    """Simulations of one compiled model, each with its own balls, masses and radii.
+
+    A simulation's motion does not depend on which others are in the batch. The calls hold no lock
+    of Python's while they compute, so batches in several threads run side by side.
+
+    Args:
+        config: The world.
+        simulations: How many there are.
+    """
+
+    radii: Float[np.ndarray, "batch slots"]
+    masses: Float[np.ndarray, "batch slots"]
+    presence: Bool[np.ndarray, "batch slots"]
+
+    def __init__(self, config: BallsConfig, simulations: int):
+        mujoco = load_mujoco()
+        model = compile_model(config)
+        self._config = config
+        self._batch: Any = mujoco.batch.Batch(model, simulations, 1)
+        self._no_stage = mujoco.mjtStage.mjSTAGE_NONE.value
+        first_geom = int(model.body_geomadr[1])
+        self._bodies = slice(1, 1 + config.most)
+        self._geoms = slice(first_geom, first_geom + config.most)
+        shape = (simulations, config.most)
+        self.radii, self.masses = np.zeros(shape), np.zeros(shape)
+        self.presence = np.zeros(shape, bool)
+        self._qpos = self._batch.bind("qpos").reshape(*shape, 2)
+        self._qvel = self._batch.bind("qvel").reshape(*shape, 2)
+
+    @property
+    def positions(self) -> Float[np.ndarray, "batch slots 2"]:
+        """Positions now; writing to them moves the balls."""
+        return self._qpos
+
+    @property
+    def velocities(self) -> Float[np.ndarray, "batch slots 2"]:
+        """Velocities now; writing to them pushes the balls."""
+        return self._qvel
+
+    def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
+        """Begin new episodes in the simulations ``rows``, in ascending order."""
+        for row, start in zip(rows, starts, strict=True):
+            self.radii[row], self.masses[row] = start.radii, start.masses
+            self.presence[row] = start.presence
+        ids = np.array(rows, np.int32)
+        self._resize(ids)
+        self._batch.reset(ids, stage=self._no_stage)
+        for row, start in zip(rows, starts, strict=True):
+            self._qpos[row], self._qvel[row] = start.positions, start.velocities
+
+    def advance(self, rows: Int[np.ndarray, " rows"]) -> Motion:
+        """Move the simulations ``rows`` on by one frame."""
+        before = self._qpos[rows], self._qvel[rows]
+        after = self._batch.rollout(
+            self._config.substeps, record=("qpos", "qvel"), ids=rows.astype(np.int32)
+        )
+        shape = (len(rows), self._config.substeps, self._config.most, 2)
+        return Motion(
+            *(
+                np.concatenate([first[:, None], after[name].reshape(shape)], axis=1)
+                for first, name in zip(before, ("qpos", "qvel"), strict=True)
+            )
+        )
+
+    def _resize(self, ids: Int[np.ndarray, " rows"]) -> None:
+        """Write masses and radii into the simulations' models; absent balls touch nothing.
+
+        Bounding boxes follow in set_const; inertia does not matter to balls that cannot turn.
+        """
+        present = self.presence[ids]
+        radii = np.where(present, self.radii[ids], self._config.largest_radius)
+        masses = np.where(present, self.masses[ids], 1.0)
+        self._set("body_mass", ids, self._bodies, masses)
+        self._set("geom_size", ids, self._geoms, _first_of_three(radii))
+        for name in ("geom_contype", "geom_conaffinity"):
+            self._set(name, ids, self._geoms, present)
+        for name in ("body_contype", "body_conaffinity"):
+            self._set(name, ids, self._bodies, present)
+        self._batch.set_const(ids)
+        self._set("body_invweight0", ids, self._bodies, SOFTNESS / masses[..., None])
+
+    def _set(self, field: str, ids: np.ndarray, where: slice, values: np.ndarray) -> None:
+        self._batch.expand(field)[ids, where] = values
+
+
+def _first_of_three(radii: Float[np.ndarray, "rows slots"]) -> Float[np.ndarray, "rows slots 3"]:
+    """Return sphere sizes as MuJoCo stores them: the radius and two unused zeros."""
+    return np.stack([radii, np.zeros_like(radii), np.zeros_like(radii)], axis=-1)

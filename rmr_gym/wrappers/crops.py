@@ -1,0 +1,224 @@
+"""Local views: small crops of a picture around random points, and where the next ones will be."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from jaxtyping import Float, Int, Shaped
+
+from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.seeding import generator
+from rmr_gym.wrappers.occlusion import picture_space
+
+Frames = Shaped[np.ndarray, "batch height width channels"]
+
+
+class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Shows a picture only through crops around pixels drawn uniformly at every step.
+
+    Observation: ``Dict(crops: uint8[A, size, size, channels], positions: float32[A, 2], queries:
+    float32[A, 2])``, and the entries of the wrapped observation named in ``keep``. ``positions``
+    are the crops' centres as (x, y) in [-1, 1], x to the right and y upwards as in the state of the
+    balls; crops that reach over the edge are padded with zeros. ``queries`` are the centres of the
+    next observation's crops: to predict them is the task, and their truth comes with the next step.
+
+    Draws come from a stream of the wrapper's own that ``reset(seed=...)`` sets.
+
+    Source: S2RM, section 6 and appendix B.2: A = 10 crops of 11 x 11 from frames of 48 x 48.
+    Differs: the paper draws queries and the next inputs independently; here they are the same
+    points, as in its rollouts (appendix F.1), where predicted crops are fed back.
+
+    Args:
+        env: An environment whose observation is a picture, or a Dict that holds one.
+        crops: Number A of crops a step.
+        size: Height and width of a crop in pixels, odd.
+        key: The picture's entry in a Dict observation.
+        keep: Entries of a Dict observation to show as well, ``"pixels"`` for instance to evaluate.
+
+    Raises:
+        RMRError: The observation holds no such picture or entry, or crops that cannot be.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> from rmr_gym.wrappers.crops import RandomCrops
+        >>> env = RandomCrops(gym.make("rmr/S2RMBalls3-v0"))
+        >>> observation, info = env.reset(seed=0)
+        >>> after = env.step(0)[0]
+        >>> observation["crops"].shape, (observation["queries"] == after["positions"]).all().item()
+        ((10, 11, 11, 1), True)
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        crops: int = 10,
+        size: int = 11,
+        key: str = "pixels",
+        keep: Sequence[str] = (),
+    ):
+        RecordConstructorArgs.__init__(self, crops=crops, size=size, key=key, keep=keep)
+        super().__init__(env)
+        self._views = _Views(self.observation_space, crops, size, key, keep)
+        self._rng = np.random.default_rng()
+        self._next = self._views.draw([self._rng])
+        self.observation_space = self._views.space
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; a seed also sets where the crops are."""
+        if seed is not None:
+            self._rng = generator(seed, "crops")
+            self._next = self._views.draw([self._rng])
+        return super().reset(seed=seed, options=options)
+
+    def observation(self, observation: Any) -> dict[str, np.ndarray]:
+        """Return crops, their positions and the next ones' positions."""
+        now, self._next = self._next, self._views.draw([self._rng])
+        batch = {name: entry[None] for name, entry in self._views.entries(observation).items()}
+        return {name: rows[0] for name, rows in self._views.look(batch, now, self._next).items()}
+
+
+class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
+    """`RandomCrops` around a vector of environments, bit-equal to it around each.
+
+    World i of ``reset(seed=s)`` sees the crops of `RandomCrops` after ``reset(seed=s + i)``.
+
+    Args:
+        env: A vector environment.
+        crops: As in `RandomCrops`, like all that follow.
+        size: Height and width of a crop in pixels, odd.
+        key: The picture's entry in a Dict observation.
+        keep: Entries of a Dict observation to show as well.
+
+    Raises:
+        RMRError: As `RandomCrops`.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        crops: int = 10,
+        size: int = 11,
+        key: str = "pixels",
+        keep: Sequence[str] = (),
+    ):
+        super().__init__(env)
+        self._views = _Views(env.single_observation_space, crops, size, key, keep)
+        self._generators = [np.random.default_rng() for _ in range(env.num_envs)]
+        self._next = self._views.draw(self._generators)
+        self.single_observation_space = self._views.space
+        self.observation_space = batch_space(self._views.space, env.num_envs)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode in every world; a seed also sets where the crops are."""
+        if seed is not None:
+            self._generators = [generator(seed + world, "crops") for world in range(self.num_envs)]
+            self._next = self._views.draw(self._generators)
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._look(observation), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step every world."""
+        observation, reward, terminated, truncated, info = self.env.step(actions)
+        return self._look(observation), reward, terminated, truncated, info
+
+    def _look(self, observation: Any) -> dict[str, np.ndarray]:
+        now, self._next = self._next, self._views.draw(self._generators)
+        return self._views.look(self._views.entries(observation), now, self._next)
+
+
+class _Views:
+    """What single and vector wrapper have in common: spaces, centres, crops."""
+
+    def __init__(
+        self, space: spaces.Space[Any], crops: int, size: int, key: str, keep: Sequence[str]
+    ):
+        picture = picture_space(space, key)
+        self._height, self._width, *channels = picture.shape
+        _check_crops(crops, size, min(self._height, self._width))
+        self._crops, self._size, self._key = crops, size, key
+        kept = space.spaces if isinstance(space, spaces.Dict) else {key: picture}
+        for name in keep:
+            if name not in kept:
+                raise unknown_name("entry of the observation", name, kept)
+        self._keep = tuple(keep)
+        shape = (crops, size, size, *(channels or [1]))
+        self.space = spaces.Dict(
+            {
+                "crops": spaces.Box(0, 255, shape, np.uint8),
+                "positions": spaces.Box(-1, 1, (crops, 2), np.float32),
+                "queries": spaces.Box(-1, 1, (crops, 2), np.float32),
+                **{name: kept[name] for name in self._keep},
+            }
+        )
+
+    def draw(self, generators: Sequence[np.random.Generator]) -> Int[np.ndarray, "batch crops 2"]:
+        """Draw the (row, column) of new centres in every world."""
+        limits = (self._height, self._width)
+        return np.stack([rng.integers(0, limits, (self._crops, 2)) for rng in generators])
+
+    def entries(self, observation: Any) -> dict[str, np.ndarray]:
+        """Return the observation as a dict, also where it is the bare picture."""
+        return observation if isinstance(observation, dict) else {self._key: observation}
+
+    def look(
+        self,
+        batch: dict[str, np.ndarray],
+        now: Int[np.ndarray, "batch crops 2"],
+        following: Int[np.ndarray, "batch crops 2"],
+    ) -> dict[str, np.ndarray]:
+        """Return the observation of every world."""
+        frames = batch[self._key]
+        frames = frames if frames.ndim == 4 else frames[..., None]
+        return {
+            "crops": crop(frames, now, self._size),
+            "positions": _as_positions(now, self._height, self._width),
+            "queries": _as_positions(following, self._height, self._width),
+            **{name: batch[name] for name in self._keep},
+        }
+
+
+def crop(
+    frames: Frames, centres: Int[np.ndarray, "batch crops 2"], size: int
+) -> Shaped[np.ndarray, "batch crops size size channels"]:
+    """Cut squares out of frames, padded with zeros where they reach over the edge.
+
+    Args:
+        frames: One picture a world.
+        centres: (row, column) of each crop's middle pixel.
+        size: Height and width of a crop, odd.
+    """
+    reach = size // 2
+    padded = np.pad(frames, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+    world = np.arange(len(frames))[:, None, None, None]
+    rows = centres[:, :, 0, None, None] + np.arange(size)[:, None]
+    columns = centres[:, :, 1, None, None] + np.arange(size)
+    return padded[world, rows, columns]
+
+
+def _as_positions(
+    centres: Int[np.ndarray, "batch crops 2"], height: int, width: int
+) -> Float[np.ndarray, "batch crops 2"]:
+    """Return the middle of pixels (row, column) as (x, y) in [-1, 1], y upwards."""
+    x = (2 * centres[..., 1] + 1) / width - 1
+    y = 1 - (2 * centres[..., 0] + 1) / height
+    return np.stack([x, y], axis=-1).astype(np.float32)
+
+
+def _check_crops(crops: int, size: int, smallest_side: int) -> None:
+    if crops < 1:
+        raise RMRError(f"expected 1 crop or more a step, found {crops!r}")
+    if size < 1 or size % 2 == 0 or size > smallest_side:
+        raise RMRError(
+            f"expected an odd size of crops from 1 to {smallest_side}, the picture's side, "
+            f"found {size!r}"
+        )
