@@ -6,15 +6,18 @@ and colours saturate.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from scipy.sparse import csc_array
 
-Shares = Float[np.ndarray, "rows columns discs"]
+Shares = Float[np.ndarray, "discs rows columns"]
 _LARGEST_IN_SINGLE = 128
+_FRAMES_A_TIME = 32
 _HALF = 0.5
+_INVISIBLE = 1e-6
 
 
 class Rasterizer:
@@ -27,7 +30,7 @@ class Rasterizer:
 
     def __init__(self, resolution: int, largest_radius: float):
         self._resolution = resolution
-        self._window = min(resolution, math.ceil(largest_radius * resolution) + 2)
+        self._window = min(resolution, math.ceil(largest_radius * resolution) + 1)
         self._dtype = np.float32 if resolution <= _LARGEST_IN_SINGLE else np.float64
 
     def close(self) -> None:
@@ -40,12 +43,17 @@ class Rasterizer:
         colors: UInt8[np.ndarray, "slots 3"],
         out: UInt8[np.ndarray, "batch height width 3"],
     ) -> None:
-        """Draw coloured discs on black into ``out``; a radius of 0 draws nothing."""
-        shades = np.tile(colors.astype(self._dtype), (len(radii), 1))
-        canvas = (self._shares(positions, radii) @ shades).reshape(out.shape)
-        if canvas.max(initial=0) > 255:
-            np.minimum(canvas, 255, out=canvas)
-        np.add(canvas, _HALF, out=out, casting="unsafe")
+        """Draw coloured discs on black into ``out``; a radius of 0 draws nothing.
+
+        A channel is the sum of share x (value + 1/2), rounded down: exact where a pixel is full.
+        """
+        values = colors.astype(self._dtype) + self._dtype(_HALF)
+        for few in _chunks(len(out)):
+            shades = np.tile(values, (len(radii[few]), 1))
+            canvas = (self._shares(positions[few], radii[few]) @ shades).reshape(out[few].shape)
+            if canvas.max(initial=0) >= 256:
+                np.minimum(canvas, 255, out=canvas)
+            np.copyto(out[few], canvas, casting="unsafe")
 
     def binary(
         self,
@@ -54,7 +62,9 @@ class Rasterizer:
         out: UInt8[np.ndarray, "batch height width 1"],
     ) -> None:
         """Draw into ``out`` 255 where discs cover at least half a pixel, elsewhere 0."""
-        np.multiply(self._covered(positions, radii).reshape(out.shape), np.uint8(255), out=out)
+        for few in _chunks(len(out)):
+            lit = _lit(self._shares(positions[few], radii[few])).reshape(out[few].shape)
+            np.multiply(lit, np.uint8(255), out=out[few])
 
     def owners(
         self,
@@ -67,23 +77,12 @@ class Rasterizer:
         0 stands where all discs together cover less than half, so that the owned pixels are the
         white ones of `binary`.
         """
-        shares = self._shares(positions, radii)
-        slots = radii.shape[1]
-        parts = shares.data.reshape(*radii.shape, -1)
-        pixels = shares.indices.reshape(parts.shape)
-        largest = np.zeros(out.size, self._dtype)
-        owner = np.zeros(out.size, np.uint8)
-        for k in range(slots):
-            where, part = pixels[:, k], parts[:, k]
-            larger = part > largest[where]
-            largest[where[larger]] = part[larger]
-            owner[where[larger]] = k + 1
-        np.multiply(owner.reshape(out.shape), _lit(shares).reshape(out.shape), out=out)
-
-    def _covered(
-        self, positions: Float[np.ndarray, "batch slots 2"], radii: Float[np.ndarray, "batch slots"]
-    ) -> UInt8[np.ndarray, " pixels"]:
-        return _lit(self._shares(positions, radii))
+        for few in _chunks(len(out)):
+            shares = self._shares(positions[few], radii[few])
+            lit = _lit(shares)
+            owner = _largest(shares, radii[few].shape, lit.size)
+            np.multiply(owner, lit, out=owner)
+            out[few] = owner.reshape(out[few].shape)
 
     def _shares(
         self, positions: Float[np.ndarray, "batch slots 2"], radii: Float[np.ndarray, "batch slots"]
@@ -99,14 +98,18 @@ class Rasterizer:
             window,
             self._dtype,
         )
-        frame = np.repeat(np.arange(len(radii)) * size**2, radii.shape[1])
-        corner = (frame + top * size + left).astype(np.int32)
+        frame = np.arange(len(radii), dtype=np.int32) * size**2
+        corner = frame[:, None] + (top * size + left).reshape(radii.shape)
         steps = np.arange(window, dtype=np.int32)
-        pixels = corner[:, None] + (steps[:, None] * size + steps).ravel()
-        data = np.ascontiguousarray(shares.reshape(window**2, -1).T)
-        starts = np.arange(0, data.size + 1, window**2, dtype=np.int32)
+        pixels = corner.reshape(-1, 1) + (steps[:, None] * size + steps).ravel()
+        starts = np.arange(0, shares.size + 1, window**2, dtype=np.int32)
         shape = (len(radii) * size**2, radii.size)
-        return csc_array((data.ravel(), pixels.ravel(), starts), shape=shape)
+        return csc_array((shares.ravel(), pixels.ravel(), starts), shape=shape)
+
+
+def _chunks(frames: int) -> Iterator[slice]:
+    """Return slices of as many frames as the processor's caches hold well."""
+    return (slice(first, first + _FRAMES_A_TIME) for first in range(0, frames, _FRAMES_A_TIME))
 
 
 def disc_shares(
@@ -123,30 +126,31 @@ def disc_shares(
     ``B(b, d) - B(a, d) - B(b, c) + B(a, c)``, where B(u, v) integrates v cut to [-s(t), s(t)] over
     t from the centre to u. For \|t\| up to ``w = s(v)`` the integrand is v, outside it is
     ``sign(v) s(t)``, so with ``S(u)``, the integral of s from the centre to u,
-    ``B = v cut(u, -w, w) + sign(v) (S(u) - cut(S(u), -S(w), S(w)))``: square roots and arcsines are
-    needed only along the axes.
+    ``B = v cut(u, -w, w) + sign(v) (S(u) - cut(S(u), -S(w), S(w)))``. ``2 S(u) = u s(u) + r^2
+    arcsin(u / r)`` and ``2 S(w) = w |v| + r^2 (pi / 2 - arcsin(|v| / r))``, so square roots and
+    arcsines are needed only along the axes.
 
     Args:
         x: Column of the centre, in pixels from the left edge of the frame.
         y: Row of the centre, in pixels from the top edge.
         radius: In pixels, 0 or more.
         size: Height and width of the frame.
-        window: Height and width of the window, at least the diameter + 2 or ``size``.
-        dtype: Precision of what is not computed along the axes; single errs by some 1e-7 r^2.
+        window: Height and width of the window, at least ceil(diameter) + 1 or ``size``.
+        dtype: Precision; single errs by some 1e-6 of a pixel for radii of some pixels.
 
     Returns:
         First column and first row of each window, and the shares, in [0, 1] up to rounding.
     """
-    radius = np.maximum(radius, 1e-6)
     left = _cut(np.floor(x - radius), 0, size - window)
     top = _cut(np.floor(y - radius), 0, size - window)
-    edges = np.arange(window + 1.0)[:, None]
-    u = _cut(edges + (left - x), -radius, radius)
-    v = _cut(edges + (top - y), -radius, radius)
-    w = np.sqrt(radius**2 - v**2)
-    lines = np.stack([u, _half_chords(u, radius), v, w, _half_chords(w, radius)]).astype(dtype)
-    u, area_u = lines[:2, None]
-    v, w, area_w = lines[2:, :, None]
+    edges = np.stack([left - x, top - y])[:, None] + np.arange(window + 1.0)[:, None]
+    radius = np.maximum(radius, _INVISIBLE).astype(dtype)
+    cuts = _cut(edges.astype(dtype), -radius, radius)
+    chords = np.sqrt((radius - cuts) * (radius + cuts))
+    sectors = radius**2 * np.arcsin(cuts / radius)
+    u, area_u = cuts[0], 0.5 * (cuts[0] * chords[0] + sectors[0])
+    v, w = cuts[1, :, None], chords[1, :, None]
+    area_w = 0.5 * (w * np.abs(v) + np.pi / 2 * radius**2 - np.abs(sectors[1, :, None]))
     outside = _cut(area_u, -area_w, area_w)
     np.subtract(area_u, outside, out=outside)
     outside *= np.sign(v)
@@ -154,8 +158,9 @@ def disc_shares(
     below *= v
     below += outside
     columns = below[:, 1:] - below[:, :-1]
-    shares = columns[1:] - columns[:-1]
-    return left.astype(np.int64), top.astype(np.int64), shares
+    shares = np.empty((x.size, window, window), dtype)
+    np.subtract(columns[1:], columns[:-1], out=np.moveaxis(shares, 0, -1))
+    return left.astype(np.int32), top.astype(np.int32), shares
 
 
 def _cut(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
@@ -164,11 +169,17 @@ def _cut(values: np.ndarray, low: Any, high: Any) -> np.ndarray:
     return np.minimum(raised, high, out=raised)
 
 
-def _half_chords(
-    u: Float[np.ndarray, "edges discs"], radius: Float[np.ndarray, " discs"]
-) -> Float[np.ndarray, "edges discs"]:
-    """Integrate sqrt(r^2 - t^2) over t from 0 to u."""
-    return 0.5 * (u * np.sqrt(radius**2 - u**2) + radius**2 * np.arcsin(u / radius))
+def _largest(shares: csc_array, shape: tuple[int, ...], count: int) -> UInt8[np.ndarray, " pixels"]:
+    """1 + the index within its frame of the disc with the largest share, 0 where there is none."""
+    parts = shares.data.reshape(*shape, -1)
+    pixels = shares.indices.reshape(parts.shape)
+    largest, owner = np.zeros(count, shares.dtype), np.zeros(count, np.uint8)
+    for k in range(shape[1]):
+        where, part = pixels[:, k], parts[:, k]
+        larger = part > largest[where]
+        largest[where[larger]] = part[larger]
+        owner[where[larger]] = k + 1
+    return owner
 
 
 def _lit(shares: csc_array) -> UInt8[np.ndarray, " pixels"]:

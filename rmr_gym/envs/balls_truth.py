@@ -29,11 +29,12 @@ def collisions(
     """
     slots = radii.shape[1]
     counts = np.zeros((len(radii), slots, slots + 2), np.uint8)
-    velocities = motion.velocities.reshape(*motion.velocities.shape[:2], -1)
-    row, step = np.nonzero((velocities[:, 1:] != velocities[:, :-1]).any(axis=2))
+    row, step = np.nonzero(_turns(motion))
     if not row.size:
         return counts
-    place, velocity = motion.positions[row, step], motion.velocities[row, step]
+    initial = (step == 0)[:, None, None]
+    place = np.where(initial, motion.first_positions[row], motion.positions[row, step - 1])
+    velocity = np.where(initial, motion.first_velocities[row], motion.velocities[row, step - 1])
     hits = np.concatenate(
         [
             _meeting(place, velocity, radii[row]) & presence[row][:, None],
@@ -58,6 +59,15 @@ def momentum(
 ) -> Float[np.ndarray, "batch 2"]:
     """Sum of m v over the balls, in mass x units / s; walls and the fixed ball change it."""
     return (masses[..., None] * velocities).sum(axis=1)
+
+
+def _turns(motion: Motion) -> Bool[np.ndarray, "batch substeps"]:
+    """Return the physics steps that change some velocity."""
+    after = motion.velocities.reshape(*motion.velocities.shape[:2], -1)
+    turns = np.empty(after.shape[:2], bool)
+    turns[:, 0] = (after[:, 0] != motion.first_velocities.reshape(len(after), -1)).any(axis=1)
+    turns[:, 1:] = (after[:, 1:] != after[:, :-1]).any(axis=2)
+    return turns
 
 
 def _meeting(

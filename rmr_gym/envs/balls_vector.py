@@ -1,8 +1,9 @@
 """Many bouncing-balls worlds stepped at once in threads."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any, Unpack
 
@@ -26,7 +27,8 @@ from rmr_gym.envs.balls_world import (
 from rmr_gym.errors import RMRError
 
 RENDER_MODES = ("rgb_array",)
-_LARGEST_GROUP = 32
+_DRAWING = 0.3
+_GROUPS = 3
 
 
 class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
@@ -40,17 +42,16 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
     Autoreset: ``AutoresetMode.NEXT_STEP``: the step after the last one of an episode ignores the
     action, begins the next episode, and returns its first observation with reward 0.
 
-    The worlds are dealt to groups, each a batch of MuJoCo's own and the drawing of its frames; the
-    groups run in threads side by side. The number of threads changes no bit of what is returned.
-    With ``renderer="mujoco"`` there is one thread, since OpenGL belongs to the thread that opens
-    it.
+    The physics runs in threads of MuJoCo's own; drawing needs Python's lock and stays in one thread.
+    So the worlds are split into groups: all threads move the first one, and each group is drawn
+    while the other threads move the next. The number of threads changes no bit of the result.
 
     Args:
         num_envs: Number of worlds, 1 or more.
         preset: A name of `rmr_gym.envs.balls_presets.PRESETS`.
         max_episode_steps: Steps after which an episode is truncated, those that the id registers
             when made by `gymnasium.make_vec`; None for no limit.
-        threads: Number of threads; None for one a processor.
+        threads: Number of threads that compute at a time; None for one a processor.
         renderer: ``"raster"`` or ``"mujoco"``.
         render_mode: ``"rgb_array"`` or None.
         render_size: Height and width of what `render` returns for each world, in pixels.
@@ -92,11 +93,15 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         self.render_mode = render_mode and parse_choice("render mode", render_mode, RENDER_MODES)
         self._render_size = parse_pixels("render_size", render_size)
         self._renderer = renderer
-        workers = _processors() if threads is None else threads
-        workers = 1 if renderer == "mujoco" else _at_least_one("threads", workers)
-        self._groups = _deal(self.num_envs, workers)
-        self._worlds = [BallsWorld(self.config, len(g), renderer) for g in self._groups]
-        self._pool = ThreadPoolExecutor(workers) if min(workers, len(self._groups)) > 1 else None
+        workers = _processors() if threads is None else _at_least_one("threads", threads)
+        self._groups = _split(self.num_envs, workers)
+        self._worlds = [
+            BallsWorld(
+                self.config, len(group), renderer, workers if group.start == 0 else workers - 1
+            )
+            for group in self._groups
+        ]
+        self._pool = ThreadPoolExecutor(1) if len(self._groups) > 1 else None
         self._studio: Painter | None = None
         self.metadata = {**self.metadata, "render_fps": max(1, round(self.config.fps))}
         self.single_observation_space = observation_space(self.config)
@@ -126,11 +131,9 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
                 self._generators[world] = seeding.np_random(s)[0]
         self._over[:] = False
         self._elapsed[:] = 0
-
-        def begin(world: BallsWorld, group: range) -> None:
+        for world, group in zip(self._worlds, self._groups, strict=True):
             world.start(range(len(group)), self._generators[group.start : group.stop], options)
-
-        return self._run(begin)
+        return self._collect([None] * len(self._worlds))
 
     def step(
         self, actions: Any
@@ -140,15 +143,15 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("call reset() before step()")
         chosen, over = self._checked_actions(actions), self._over.copy()
 
-        def move(world: BallsWorld, group: range) -> None:
+        moves = []
+        for world, group in zip(self._worlds, self._groups, strict=True):
             ended = over[group.start : group.stop]
             begun, running = np.flatnonzero(ended), np.flatnonzero(~ended)
             if begun.size:
                 world.start(begun.tolist(), [self._generators[group[i]] for i in begun])
-            if running.size:
-                world.advance(running, chosen[group.start : group.stop][running])
-
-        observations, infos = self._run(move)
+            acted = chosen[group.start : group.stop][running]
+            moves.append(partial(world.advance, running, acted) if running.size else None)
+        observations, infos = self._collect(moves)
         self._elapsed = np.where(over, 0, self._elapsed + 1)
         self._over = self._elapsed >= self._limit if self._limit else np.zeros_like(over)
         rewards = np.concatenate([world.rewards for world in self._worlds])
@@ -176,22 +179,25 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         """Return the names of the actions of one world."""
         return list(ACTIONS[: self._actions])
 
-    def _run(
-        self, change: Callable[[BallsWorld, range], None]
+    def _collect(
+        self, moves: Sequence[Callable[[], None] | None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Change all worlds and look at them, a thread a group."""
+        """Move the groups and look at each while the next one moves."""
         observations: Any = create_empty_array(
             self.single_observation_space, self.num_envs, fn=np.empty
         )
-
-        def work(world: BallsWorld, group: range) -> dict[str, np.ndarray]:
-            change(world, group)
+        first, *later = moves
+        if first:
+            first()
+        moving = [self._pool.submit(move) if move and self._pool else None for move in later]
+        truths = []
+        for world, group, moved in zip(self._worlds, self._groups, [None, *moving], strict=True):
+            if moved:
+                moved.result()
+            world.settle()
             rows = slice(group.start, group.stop)
             world.observe({name: array[rows] for name, array in observations.items()})
-            return world.truth()
-
-        mapped = map if self._pool is None else self._pool.map
-        truths = list(mapped(work, self._worlds, self._groups))
+            truths.append(world.truth())
         infos: dict[str, Any] = {}
         for name in truths[0]:
             infos[name] = np.concatenate([truth[name] for truth in truths])
@@ -221,12 +227,13 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         return chosen
 
 
-def _deal(worlds: int, threads: int) -> list[range]:
-    """Deal worlds to groups of equal size, a multiple of the threads and none too large."""
-    rounds = -(-worlds // (threads * _LARGEST_GROUP))
-    count = min(worlds, threads * rounds)
-    bounds = [worlds * k // count for k in range(count + 1)]
-    return [range(first, last) for first, last in pairwise(bounds)]
+def _split(worlds: int, threads: int) -> list[range]:
+    """Split worlds into groups, each moved in the time in which the one before it is drawn."""
+    if threads == 1:
+        return [range(worlds)]
+    sizes = np.power(_DRAWING * (threads - 1), np.arange(_GROUPS))
+    bounds = np.rint(worlds * np.cumsum([0, *sizes]) / sizes.sum()).astype(int).tolist()
+    return [range(first, last) for first, last in pairwise(bounds) if first < last]
 
 
 def _processors() -> int:

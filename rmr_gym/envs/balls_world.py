@@ -11,7 +11,7 @@ from rmr_gym.envs.balls_camera import MujocoCamera
 from rmr_gym.envs.balls_config import BallsConfig
 from rmr_gym.envs.balls_curtain import draw_curtain, hide
 from rmr_gym.envs.balls_options import parse_choice
-from rmr_gym.envs.balls_physics import BallsPhysics
+from rmr_gym.envs.balls_physics import BallsPhysics, Motion
 from rmr_gym.envs.balls_raster import Rasterizer
 from rmr_gym.envs.balls_start import draw_start
 from rmr_gym.envs.balls_truth import collisions, kinetic_energy, momentum
@@ -69,15 +69,19 @@ class BallsWorld:
         config: The world, checked.
         simulations: How many there are.
         renderer: One of `RENDERERS`.
+        threads: Number of MuJoCo's threads.
     """
 
-    def __init__(self, config: BallsConfig, simulations: int, renderer: str = "raster"):
+    def __init__(
+        self, config: BallsConfig, simulations: int, renderer: str = "raster", threads: int = 1
+    ):
         self.config = config
         self._painter = make_painter(config, renderer, config.resolution)
-        self._physics = BallsPhysics(config, simulations)
+        self._physics = BallsPhysics(config, simulations, threads)
         self._palette = config.palette()
         self._curtains = np.zeros((simulations, 4), np.int64)
         self._hits = np.zeros((simulations, config.most, config.most + 2), np.uint8)
+        self._motion: Motion | None = None
         self.rewards = np.zeros(simulations)
 
     def close(self) -> None:
@@ -105,17 +109,24 @@ class BallsWorld:
                 self._curtains[row] = draw_curtain(rng, self.config.curtain, size, size)
 
     def advance(self, rows: Int[np.ndarray, " rows"], actions: Int[np.ndarray, " rows"]) -> None:
-        """Push, then move the simulations ``rows`` on by one frame."""
+        """Push, then move the simulations ``rows`` on by one frame; `settle` comes next."""
         pushed = actions > 0
         if pushed.any():
             self._push(rows[pushed], actions[pushed])
-        physics = self._physics
-        motion = physics.advance(rows)
+        self.rewards[rows] = -_PUSH_COST * pushed
+        self._motion = self._physics.advance(rows)
+
+    def settle(self) -> None:
+        """Find out what happened in the last `advance`, if there was one."""
+        if self._motion is None:
+            return
+        motion, self._motion = self._motion, None
+        rows, physics = motion.rows, self._physics
         fixed = self.config.fixed_ball or 0.0
         hits = collisions(motion, physics.radii[rows], physics.presence[rows], fixed)
         self._hits[rows] = hits
         if self.config.push:
-            self.rewards[rows] = hits[:, _AGENT, _TARGET] - _PUSH_COST * pushed
+            self.rewards[rows] += hits[:, _AGENT, _TARGET]
 
     def observe(self, out: Mapping[str, np.ndarray]) -> None:
         """Write the observation of all simulations into arrays of `observation_space`'s entries."""

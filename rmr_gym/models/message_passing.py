@@ -30,8 +30,8 @@ PRECISIONS = ("fp32", "bf16")
 BACKENDS = ("auto", "reference", "chunked", "cpu")
 ENVIRONMENT_VARIABLE = "RMR_GYM_MESSAGES"
 
-PAIRS_WORTH_CHUNKING = 2**22
-"""Numbers in a hidden layer of all pairs from which blocks beat one large tensor."""
+SLOTS_WORTH_CHUNKING, PAIRS_WORTH_CHUNKING = 32, 2**22
+"""Slots, and numbers in a hidden layer of all pairs, from which blocks beat one large tensor."""
 
 _log = logging.getLogger(__name__)
 _override: ContextVar[str] = ContextVar("backend", default="auto")
@@ -214,8 +214,9 @@ def _engine(wanted: str, inputs: tuple[Tensor, ...], precision: str) -> Engine |
         return None
     if wanted in ("auto", "cpu") and (engine := _cpu_engine(inputs[0], wanted, precision)):
         return engine
-    pairs = inputs[0].numel() * inputs[0].shape[-2]
-    return None if wanted == "auto" and pairs < PAIRS_WORTH_CHUNKING else Chunked(precision)
+    slots = inputs[0].shape[-2]
+    small = slots < SLOTS_WORTH_CHUNKING or inputs[0].numel() * slots < PAIRS_WORTH_CHUNKING
+    return None if wanted == "auto" and small else Chunked(precision)
 
 
 def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None:

@@ -163,7 +163,7 @@ def test_bodies_that_overlap_but_part_do_not_collide():
     places = np.array([[[-0.92, 0.5], [-0.1, 0], [0.05, 0], [0.16, 0.15]]])
     before = np.array([[[0.3, 0], [1, 0], [-1, 0], [1, 1]]], float)
     after = np.array([[[0.3, 0], [-1, 0], [1, 0], [1, 1]]], float)
-    motion = Motion(np.stack([places, places], 1), np.stack([before, after], 1))
+    motion = Motion(np.array([0]), places, before, places[:, None], after[:, None])
     hits = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.0)[0]
     assert np.argwhere(hits).tolist() == [[1, 2], [2, 1]]
     middle = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.1)[0]

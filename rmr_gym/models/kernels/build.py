@@ -46,7 +46,7 @@ def load_library(source: Path) -> ctypes.CDLL:
         if not library.exists():
             _compile(source, compiler, library)
         return ctypes.CDLL(str(library))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         raise KernelError(str(error)) from error
 
 
