@@ -1,8 +1,10 @@
 """Measure the bouncing-balls environment: energy, overlap, exactness, agreement of pictures, speed.
 
 Run `python benchmarks/balls.py` (about 3 minutes on 2 cores; `--quick` for a look). Rows go to
-`results/balls_environment.csv`. Every speed is the best of many short, interleaved trials, because
-the machine may be shared; its load is written beside it.
+`results/balls_environment.csv`; parts that are not run keep theirs. Every speed is the best of many
+short, interleaved trials, because the machine may be shared; its load is written beside it. Where
+other programs keep the cores busy, `chrt --rr 1 python benchmarks/balls.py --only speeds` takes
+them for some seconds.
 """
 
 import argparse
@@ -66,7 +68,7 @@ def energy_and_overlap(worlds: int, frames: int) -> Iterator[Row]:
         before = kinetic_energy(physics.velocities, physics.masses)
         error = deepest = 0.0
         for _ in range(frames):
-            motion = physics.advance(rows)
+            motion = physics.mover(rows)()
             after = kinetic_energy(physics.velocities, physics.masses)
             error = max(error, float(np.abs(after / before - 1).max()))
             depth = deepest_overlap(
@@ -88,7 +90,7 @@ def exactness(worlds: int, frames: int = 10) -> Iterator[Row]:
         physics = started(config, worlds)
         x, v = physics.positions.copy(), physics.velocities.copy()
         for _ in range(frames):
-            physics.advance(np.arange(worlds))
+            physics.mover(np.arange(worlds))()
         seconds = frames / config.fps
         exact = [
             event_driven(*world, seconds)[0]
@@ -158,7 +160,7 @@ def stepping(worlds: int, threads: int) -> Callable[[], None]:
 
 def moving(worlds: int) -> Callable[[], None]:
     physics = started(WORLDS["rmr, 10 balls"], worlds)
-    return lambda: physics.advance(np.arange(worlds)) and None
+    return lambda: physics.mover(np.arange(worlds))() and None
 
 
 def drawing(worlds: int) -> Callable[[], None]:
@@ -232,7 +234,7 @@ def row(measure: str, what: str, value: float, goal: str, note: str) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few worlds, frames and trials")
-    parser.add_argument("--only", choices=["energy", "exactness", "pictures", "speeds"])
+    parser.add_argument("--only", nargs="+", choices=["energy", "exactness", "pictures", "speeds"])
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "balls_environment.csv")
     options = parser.parse_args()
     quick = options.quick
@@ -246,11 +248,11 @@ def main() -> None:
         "pictures": lambda: pictures(8 if quick else 64),
         "speeds": lambda: speeds(10 if quick else 150),
     }
-    rows = []
+    rows = kept(options.out, set(parts) - set(options.only or parts))
     for name, part in parts.items():
-        if options.only in (None, name):
+        if options.only is None or name in options.only:
             try:
-                rows += part()
+                rows += [{"part": name, **found} for found in part()]
             except RMRError as error:
                 print(f"{name}: left out: {error}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -258,6 +260,14 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def kept(path: Path, parts: set[str]) -> list[Row]:
+    """Return the rows of these parts that an earlier run wrote."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [dict(line) for line in csv.DictReader(file) if line["part"] in parts]
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def _held_actions(head: Head, rng: np.random.Generator) -> Iterator[int]:
         yield from block.tolist()
 
 
-def _drawn(cumulative: np.ndarray, uniform: Any) -> np.ndarray:
+def _drawn(cumulative: np.ndarray, uniform: Any) -> Any:
     """Return the actions at ``uniform`` in [0, 1); the last takes what rounding leaves."""
     return np.searchsorted(cumulative[:-1], uniform, side="right")
 

@@ -168,7 +168,7 @@ def abstract_table(run: Run) -> pd.DataFrame:
 
 
 def write_tables(run: Run, folder: Path) -> list[Path]:
-    """Write natural_, contrast_, checkpoint_ and abstract_summary.csv.
+    """Write ``natural_summary.csv``, ``contrast_``, ``checkpoint_`` and ``abstract_summary.csv``.
 
     Args:
         run: The run.

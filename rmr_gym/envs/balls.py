@@ -134,8 +134,8 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         """Move the balls on by one frame, after a push if the action is one."""
         if not self._started:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        self._world.advance(_ALL, np.array([self._checked_action(action)]))
-        self._world.settle()
+        move = self._world.mover(_ALL, np.array([self._checked_action(action)]))
+        self._world.settle(move())
         self._refresh_window()
         reward = float(self._world.rewards[0])
         return self._observation(), reward, False, False, self._info()

@@ -1,6 +1,6 @@
 """Many worlds of bouncing balls moved at once by mujoco's batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,18 +74,22 @@ class BallsPhysics:
         for row, start in zip(rows, starts, strict=True):
             self._qpos[row], self._qvel[row] = start.positions, start.velocities
 
-    def advance(self, rows: Int[np.ndarray, " rows"]) -> Motion:
-        """Move the simulations ``rows``, in ascending order, on by one frame.
+    def mover(self, rows: Int[np.ndarray, " rows"]) -> Callable[[], Motion]:
+        """Return the call that moves the simulations ``rows``, in ascending order, by one frame.
 
-        All but a few microseconds are spent outside of Python's lock, so that another thread can
-        work meanwhile.
+        The call spends all but a few microseconds outside of Python's lock, so another thread can
+        make it while this one works on.
         """
         place, velocity = self._qpos[rows], self._qvel[rows]
         ids = None if len(rows) == len(self.radii) else rows.astype(np.int32)
-        after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"), ids=ids)
-        shape = (len(rows), self._config.substeps, self._config.most, 2)
-        places, velocities = after["qpos"].reshape(shape), after["qvel"].reshape(shape)
-        return Motion(rows, place, velocity, places, velocities)
+
+        def move() -> Motion:
+            after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"), ids=ids)
+            shape = (len(rows), self._config.substeps, self._config.most, 2)
+            states = after["qpos"].reshape(shape), after["qvel"].reshape(shape)
+            return Motion(rows, place, velocity, *states)
+
+        return move
 
     def _resize(self, ids: Int[np.ndarray, " rows"]) -> None:
         """Write masses and radii into the simulations' models; absent balls touch nothing.

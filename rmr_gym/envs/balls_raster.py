@@ -31,6 +31,8 @@ class Rasterizer:
     def __init__(self, resolution: int, largest_radius: float):
         self._resolution = resolution
         self._window = min(resolution, math.ceil(largest_radius * resolution) + 1)
+        steps = np.arange(self._window, dtype=np.int32)
+        self._steps = (steps[:, None] * resolution + steps).ravel()
         self._dtype = np.float32 if resolution <= _LARGEST_IN_SINGLE else np.float64
 
     def close(self) -> None:
@@ -90,18 +92,11 @@ class Rasterizer:
         """Return the share of each pixel of all frames (row) that each disc (column) covers."""
         size, window = self._resolution, self._window
         scale = size / 2
-        left, top, shares = disc_shares(
-            (positions[..., 0].ravel() + 1) * scale,
-            (1 - positions[..., 1].ravel()) * scale,
-            radii.ravel() * scale,
-            size,
-            window,
-            self._dtype,
-        )
-        frame = np.arange(len(radii), dtype=np.int32) * size**2
-        corner = frame[:, None] + (top * size + left).reshape(radii.shape)
-        steps = np.arange(window, dtype=np.int32)
-        pixels = corner.reshape(-1, 1) + (steps[:, None] * size + steps).ravel()
+        centres = np.ascontiguousarray((positions.reshape(-1, 2) * (scale, -scale) + scale).T)
+        corners, shares = disc_shares(centres, radii.ravel() * scale, size, window, self._dtype)
+        first = corners[1] * size + corners[0]
+        first += np.repeat(np.arange(len(radii), dtype=np.int32) * size**2, radii.shape[1])
+        pixels = first[:, None] + self._steps
         starts = np.arange(0, shares.size + 1, window**2, dtype=np.int32)
         shape = (len(radii) * size**2, radii.size)
         return csc_array((shares.ravel(), pixels.ravel(), starts), shape=shape)
@@ -113,13 +108,12 @@ def _chunks(frames: int) -> Iterator[slice]:
 
 
 def disc_shares(
-    x: Float[np.ndarray, " discs"],
-    y: Float[np.ndarray, " discs"],
+    centres: Float[np.ndarray, "2 discs"],
     radius: Float[np.ndarray, " discs"],
     size: int,
     window: int,
     dtype: type[np.floating[Any]] = np.float64,
-) -> tuple[Int[np.ndarray, " discs"], Int[np.ndarray, " discs"], Shares]:
+) -> tuple[Int[np.ndarray, "2 discs"], Shares]:
     r"""Return the area of each pixel of a window around a disc that the disc covers.
 
     With the half chord ``s(t) = sqrt(r^2 - t^2)``, the disc's area in a pixel [a, b] x [c, d] is
@@ -131,8 +125,7 @@ def disc_shares(
     arcsines are needed only along the axes.
 
     Args:
-        x: Column of the centre, in pixels from the left edge of the frame.
-        y: Row of the centre, in pixels from the top edge.
+        centres: Distances of the centres from the left and from the top edge, in pixels.
         radius: In pixels, 0 or more.
         size: Height and width of the frame.
         window: Height and width of the window, at least ceil(diameter) + 1 or ``size``.
@@ -141,11 +134,10 @@ def disc_shares(
     Returns:
         First column and first row of each window, and the shares, in [0, 1] up to rounding.
     """
-    left = _cut(np.floor(x - radius), 0, size - window)
-    top = _cut(np.floor(y - radius), 0, size - window)
-    edges = np.stack([left - x, top - y])[:, None] + np.arange(window + 1.0)[:, None]
+    corners = _cut(np.floor(centres - radius), 0, size - window)
     radius = np.maximum(radius, _INVISIBLE).astype(dtype)
-    cuts = _cut(edges.astype(dtype), -radius, radius)
+    edges = ((corners - centres)[:, None] + np.arange(window + 1.0)[:, None]).astype(dtype)
+    cuts = _cut(edges, -radius, radius)
     chords = np.sqrt((radius - cuts) * (radius + cuts))
     sectors = radius**2 * np.arcsin(cuts / radius)
     u, area_u = cuts[0], 0.5 * (cuts[0] * chords[0] + sectors[0])
@@ -158,9 +150,9 @@ def disc_shares(
     below *= v
     below += outside
     columns = below[:, 1:] - below[:, :-1]
-    shares = np.empty((x.size, window, window), dtype)
-    np.subtract(columns[1:], columns[:-1], out=np.moveaxis(shares, 0, -1))
-    return left.astype(np.int32), top.astype(np.int32), shares
+    shares = np.empty((radius.size, window, window), dtype)
+    np.subtract(columns[1:], columns[:-1], out=shares.transpose(1, 2, 0))
+    return corners.astype(np.int32), shares
 
 
 def _cut(values: np.ndarray, low: Any, high: Any) -> np.ndarray:

@@ -28,23 +28,27 @@ def collisions(
         the walls.
     """
     slots = radii.shape[1]
-    counts = np.zeros((len(radii), slots, slots + 2), np.uint8)
+    partners = slots + 2
     row, step = np.nonzero(_turns(motion))
-    if not row.size:
-        return counts
     initial = (step == 0)[:, None, None]
     place = np.where(initial, motion.first_positions[row], motion.positions[row, step - 1])
     velocity = np.where(initial, motion.first_velocities[row], motion.velocities[row, step - 1])
-    hits = np.concatenate(
-        [
-            _meeting(place, velocity, radii[row]) & presence[row][:, None],
-            _meeting_middle(place, velocity, radii[row] + fixed_ball if fixed_ball else None),
-            _meeting_walls(place, velocity, radii[row]),
-        ],
-        axis=2,
-    )
-    np.add.at(counts, row, (hits & presence[row][:, :, None]).astype(np.uint8))
-    return counts
+    turned = (velocity != motion.velocities[row, step]).any(axis=2) & presence[row]
+    event, ball = np.nonzero(turned)
+    x, v, r = place[event, ball], velocity[event, ball], radii[row[event], ball]
+    target = (row[event] * slots + ball) * partners
+    outside = ((np.abs(x) + r[:, None] > 1) & (x * v > 0)).any(axis=1)
+    hits = [target[outside] + slots + 1]
+    if fixed_ball:
+        hits.append(target[_meeting(x, v, r + fixed_ball)] + slots)
+    pairs = turned[:, :, None] & turned[:, None] & ~np.eye(slots, dtype=bool)
+    event, one, other = np.nonzero(pairs)
+    gap, speed = (part[event, one] - part[event, other] for part in (place, velocity))
+    world = row[event]
+    met = _meeting(gap, speed, radii[world, one] + radii[world, other])
+    hits.append(((world * slots + one) * partners + other)[met])
+    counts = np.bincount(np.concatenate(hits), minlength=radii.size * partners)
+    return counts.astype(np.uint8).reshape(len(radii), slots, partners)
 
 
 def kinetic_energy(
@@ -71,37 +75,9 @@ def _turns(motion: Motion) -> Bool[np.ndarray, "batch substeps"]:
 
 
 def _meeting(
-    place: Float[np.ndarray, "events slots 2"],
-    velocity: Float[np.ndarray, "events slots 2"],
-    radii: Float[np.ndarray, "events slots"],
-) -> Bool[np.ndarray, "events slots slots"]:
-    gap_x, gap_y = _differences(place[..., 0]), _differences(place[..., 1])
-    speed_x, speed_y = _differences(velocity[..., 0]), _differences(velocity[..., 1])
-    reach = radii[:, :, None] + radii[:, None]
-    return (gap_x * speed_x + gap_y * speed_y < 0) & (gap_x**2 + gap_y**2 < reach**2)
-
-
-def _differences(
-    values: Float[np.ndarray, "events slots"],
-) -> Float[np.ndarray, "events slots slots"]:
-    return values[:, :, None] - values[:, None]
-
-
-def _meeting_middle(
-    place: Float[np.ndarray, "events slots 2"],
-    velocity: Float[np.ndarray, "events slots 2"],
-    reach: Float[np.ndarray, "events slots"] | None,
-) -> Bool[np.ndarray, "events slots 1"]:
-    if reach is None:
-        return np.zeros((*place.shape[:2], 1), bool)
-    closing = (place * velocity).sum(-1) < 0
-    return (closing & ((place**2).sum(-1) < reach**2))[..., None]
-
-
-def _meeting_walls(
-    place: Float[np.ndarray, "events slots 2"],
-    velocity: Float[np.ndarray, "events slots 2"],
-    radii: Float[np.ndarray, "events slots"],
-) -> Bool[np.ndarray, "events slots 1"]:
-    outside = (np.abs(place) + radii[..., None] > 1) & (place * velocity > 0)
-    return (outside[..., 0] | outside[..., 1])[..., None]
+    gap: Float[np.ndarray, "events 2"],
+    velocity: Float[np.ndarray, "events 2"],
+    reach: Float[np.ndarray, " events"],
+) -> Bool[np.ndarray, " events"]:
+    """Whether two bodies overlap and close in, seen from one of them."""
+    return ((gap**2).sum(axis=1) < reach**2) & ((gap * velocity).sum(axis=1) < 0)

@@ -1,9 +1,8 @@
 """Many bouncing-balls worlds stepped at once in threads."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise
 from typing import Any, Unpack
 
@@ -15,6 +14,7 @@ from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import UInt8
 
 from rmr_gym.envs.balls_options import BallsOptions, parse_choice, parse_pixels
+from rmr_gym.envs.balls_physics import Motion
 from rmr_gym.envs.balls_presets import configure
 from rmr_gym.envs.balls_world import (
     ACTIONS,
@@ -28,7 +28,7 @@ from rmr_gym.errors import RMRError
 
 RENDER_MODES = ("rgb_array",)
 _DRAWING = 0.3
-_GROUPS = 3
+_GROUPS = 2
 
 
 class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
@@ -42,9 +42,9 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
     Autoreset: ``AutoresetMode.NEXT_STEP``: the step after the last one of an episode ignores the
     action, begins the next episode, and returns its first observation with reward 0.
 
-    The physics runs in threads of MuJoCo's own; drawing needs Python's lock and stays in one thread.
-    So the worlds are split into groups: all threads move the first one, and each group is drawn
-    while the other threads move the next. The number of threads changes no bit of the result.
+    The physics runs in threads of MuJoCo's own; drawing needs Python's lock and stays in one
+    thread. So the worlds are split into two groups: all threads move the first one, and while it is
+    drawn, all but one move the second. The number of threads changes no bit of the result.
 
     Args:
         num_envs: Number of worlds, 1 or more.
@@ -142,7 +142,6 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         if not self._generators:
             raise ResetNeeded("call reset() before step()")
         chosen, over = self._checked_actions(actions), self._over.copy()
-
         moves = []
         for world, group in zip(self._worlds, self._groups, strict=True):
             ended = over[group.start : group.stop]
@@ -150,7 +149,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
             if begun.size:
                 world.start(begun.tolist(), [self._generators[group[i]] for i in begun])
             acted = chosen[group.start : group.stop][running]
-            moves.append(partial(world.advance, running, acted) if running.size else None)
+            moves.append(world.mover(running, acted) if running.size else None)
         observations, infos = self._collect(moves)
         self._elapsed = np.where(over, 0, self._elapsed + 1)
         self._over = self._elapsed >= self._limit if self._limit else np.zeros_like(over)
@@ -180,21 +179,18 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         return list(ACTIONS[: self._actions])
 
     def _collect(
-        self, moves: Sequence[Callable[[], None] | None]
+        self, moves: Sequence[Callable[[], Motion] | None]
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Move the groups and look at each while the next one moves."""
+        """Move the groups, and look at each while the next one moves."""
         observations: Any = create_empty_array(
             self.single_observation_space, self.num_envs, fn=np.empty
         )
-        first, *later = moves
-        if first:
-            first()
-        moving = [self._pool.submit(move) if move and self._pool else None for move in later]
         truths = []
-        for world, group, moved in zip(self._worlds, self._groups, [None, *moving], strict=True):
-            if moved:
-                moved.result()
-            world.settle()
+        for motion, world, group in zip(
+            self._motions(moves), self._worlds, self._groups, strict=True
+        ):
+            if motion:
+                world.settle(motion)
             rows = slice(group.start, group.stop)
             world.observe({name: array[rows] for name, array in observations.items()})
             truths.append(world.truth())
@@ -203,6 +199,15 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
             infos[name] = np.concatenate([truth[name] for truth in truths])
             infos[f"_{name}"] = np.ones(self.num_envs, bool)
         return observations, infos
+
+    def _motions(self, moves: Sequence[Callable[[], Motion] | None]) -> Iterator[Motion | None]:
+        """Make the first call here and start the others in the background; yield in turn."""
+        first, *later = moves
+        done = first() if first else None
+        pending = [self._pool.submit(move) if move and self._pool else None for move in later]
+        yield done
+        for future in pending:
+            yield future.result() if future else None
 
     def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
         if seed is None:

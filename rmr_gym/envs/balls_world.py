@@ -1,6 +1,6 @@
 """A batch of bouncing-balls worlds with everything that one time step shows of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,6 @@ class BallsWorld:
         self._palette = config.palette()
         self._curtains = np.zeros((simulations, 4), np.int64)
         self._hits = np.zeros((simulations, config.most, config.most + 2), np.uint8)
-        self._motion: Motion | None = None
         self.rewards = np.zeros(simulations)
 
     def close(self) -> None:
@@ -108,19 +107,21 @@ class BallsWorld:
             for row, rng in zip(rows, generators, strict=True):
                 self._curtains[row] = draw_curtain(rng, self.config.curtain, size, size)
 
-    def advance(self, rows: Int[np.ndarray, " rows"], actions: Int[np.ndarray, " rows"]) -> None:
-        """Push, then move the simulations ``rows`` on by one frame; `settle` comes next."""
+    def mover(
+        self, rows: Int[np.ndarray, " rows"], actions: Int[np.ndarray, " rows"]
+    ) -> Callable[[], Motion]:
+        """Push, and return the call that moves the simulations ``rows`` by one frame.
+
+        Another thread may make that call; what it returns goes to `settle`.
+        """
         pushed = actions > 0
         if pushed.any():
             self._push(rows[pushed], actions[pushed])
         self.rewards[rows] = -_PUSH_COST * pushed
-        self._motion = self._physics.advance(rows)
+        return self._physics.mover(rows)
 
-    def settle(self) -> None:
-        """Find out what happened in the last `advance`, if there was one."""
-        if self._motion is None:
-            return
-        motion, self._motion = self._motion, None
+    def settle(self, motion: Motion) -> None:
+        """Find out what happened in a frame."""
         rows, physics = motion.rows, self._physics
         fixed = self.config.fixed_ball or 0.0
         hits = collisions(motion, physics.radii[rows], physics.presence[rows], fixed)

@@ -70,7 +70,7 @@ def test_energy_is_kept_and_balls_hardly_overlap(name):
     physics = started(config, simulations)
     before, deepest = kinetic_energy(physics.velocities, physics.masses), 0.0
     for _ in range(100):
-        motion = physics.advance(np.arange(simulations))
+        motion = physics.mover(np.arange(simulations))()
         fixed = config.fixed_ball or 0.0
         depth = deepest_overlap(motion.positions, physics.radii, physics.presence, fixed)
         deepest = max(deepest, depth)
@@ -95,7 +95,7 @@ def test_positions_agree_with_an_event_driven_simulator(name):
     physics = started(config, simulations)
     x, v = physics.positions.copy(), physics.velocities.copy()
     for _ in range(frames):
-        physics.advance(np.arange(simulations))
+        physics.mover(np.arange(simulations))()
     exact = np.array(
         [
             event_driven(*world, frames / config.fps)[0]
@@ -178,7 +178,7 @@ def test_absent_balls_touch_nothing():
     for physics, config in ((lone, present), (crowd, padded)):
         physics.start([0], [draw_start(config, np.random.default_rng(0), options)])
         for _ in range(60):
-            physics.advance(np.arange(1))
+            physics.mover(np.arange(1))()
     assert np.allclose(crowd.positions[0, :2], lone.positions[0], atol=1e-9)
     assert not crowd.positions[0, 2:].any()
     assert momentum(crowd.velocities, crowd.masses).shape == (1, 2)
@@ -189,12 +189,12 @@ def test_each_simulation_has_its_own_masses_and_radii():
     together = started(config, 6)
     assert len({tuple(row) for row in together.radii}) > 1
     for _ in range(40):
-        together.advance(np.arange(6))
+        together.mover(np.arange(6))()
     for seed in range(6):
         alone = BallsPhysics(config, 1)
         alone.start([0], [draw_start(config, np.random.default_rng(seed))])
         for _ in range(40):
-            alone.advance(np.arange(1))
+            alone.mover(np.arange(1))()
         assert np.array_equal(alone.positions[0], together.positions[seed])
         assert np.array_equal(alone.velocities[0], together.velocities[seed])
 
@@ -202,6 +202,6 @@ def test_each_simulation_has_its_own_masses_and_radii():
 def test_simulations_that_do_not_advance_stand_still():
     physics = started(configure("rmr", {}), 3)
     before = physics.positions.copy()
-    physics.advance(np.array([0, 2]))
+    physics.mover(np.array([0, 2]))()
     assert np.array_equal(physics.positions[1], before[1])
     assert not np.array_equal(physics.positions[[0, 2]], before[[0, 2]])

@@ -19,10 +19,10 @@ def brute_force(x, y, radius, size, fine=40):
 
 def whole_frame(x, y, radius, size, window=None):
     window = window or min(size, math.ceil(2 * radius) + 2)
-    one = (np.array([v], float) for v in (x, y, radius))
-    left, top, shares = disc_shares(*one, size, window)
+    centres, radii = np.array([[x], [y]], float), np.array([radius], float)
+    (left, top), shares = disc_shares(centres, radii, size, window)
     frame = np.zeros((size, size))
-    frame[top[0] : top[0] + window, left[0] : left[0] + window] = shares[..., 0]
+    frame[top[0] : top[0] + window, left[0] : left[0] + window] = shares[0]
     return frame
 
 
@@ -56,10 +56,9 @@ def test_shares_are_shares_and_do_not_depend_on_the_window(x, y, radius, window)
 
 
 def test_single_precision_is_enough_for_a_byte():
-    one = (np.array([v]) for v in (20.3, 31.7, 9.6))
-    _, _, exact = disc_shares(*one, 64, 24)
-    one = (np.array([v]) for v in (20.3, 31.7, 9.6))
-    _, _, rough = disc_shares(*one, 64, 24, np.float32)
+    disc = np.array([[20.3], [31.7]]), np.array([9.6])
+    _, exact = disc_shares(*disc, 64, 24)
+    _, rough = disc_shares(*disc, 64, 24, np.float32)
     assert rough.dtype == np.float32
     assert np.abs(exact - rough).max() < 1 / 2550
 
