@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one clear sentence each (what was expected, what came, what to do)."""
+"""Errors that a user can mend: what was expected, what came, what to do, in one sentence."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

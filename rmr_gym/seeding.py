@@ -1,4 +1,4 @@
-"""Named random streams: every draw in the suite comes from (seed, names), never from global state."""
+"""Named random streams: every draw comes from (seed, names), never from global state."""
 
 import hashlib
 
@@ -26,5 +26,5 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def integer_seed(seed: int, *names: str | int) -> int:
-    """Return an integer in [0, 2**31) drawn from the stream ``names``, for libraries that want one."""
+    """Return an integer in [0, 2**31) of the stream ``names``, for libraries that want one."""
     return int(seed_sequence(seed, *names).generate_state(1)[0] >> 1)

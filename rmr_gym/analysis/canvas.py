@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from rmr_gym.analysis.atomic import write_atomically
+from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 
 COLOURS = {

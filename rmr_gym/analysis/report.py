@@ -8,7 +8,6 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from rmr_gym.analysis import figures, html, text
-from rmr_gym.analysis.atomic import write_atomically
 from rmr_gym.analysis.canvas import figure_bytes
 from rmr_gym.analysis.reading import reading
 from rmr_gym.analysis.run import PROBE_LABELS, Run, load_run
@@ -22,6 +21,7 @@ from rmr_gym.analysis.sections import (
     tests_section,
 )
 from rmr_gym.analysis.tables import headline_probe, summarise
+from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rmr_gym.analysis.atomic import write_atomically
 from rmr_gym.analysis.cells import Cell, cells, trained_steps
 from rmr_gym.analysis.paper import paper_abstract, paper_natural
 from rmr_gym.analysis.run import (
@@ -21,6 +20,7 @@ from rmr_gym.analysis.run import (
 )
 from rmr_gym.analysis.statistics import MIN_PAIRS, benjamini_hochberg, verdict
 from rmr_gym.analysis.terminal import natural_text
+from rmr_gym.atomic import write_atomically
 
 __all__ = [
     "abstract_table",

@@ -12,8 +12,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from rmr_gym.atomic import os_errors, write_file
 from rmr_gym.data.schema import FORMAT, FORMAT_VERSION, ColumnSpec, Manifest, episode_checksum
-from rmr_gym.data.storage import os_errors, write_file
 from rmr_gym.errors import RMRError
 
 BLOCK = 64

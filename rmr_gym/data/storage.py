@@ -1,9 +1,6 @@
-"""Files that are there as a whole or not at all, and who may write to a folder."""
+"""Who may write to the folder of a data set."""
 
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from rmr_gym.errors import RMRError
@@ -12,29 +9,6 @@ try:
     import fcntl
 except ImportError:
     fcntl = None
-
-TEMPORARY = ".tmp"
-"""How the names of files end that are not finished; a finished file never has such a name."""
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all, and make sure that it outlasts a power loss."""
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}{TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def lock(descriptor: int, path: Path, *, must_be_alone: bool) -> bool:
@@ -81,15 +55,3 @@ def _locked(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def os_errors(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while ``path`` is written into one clear error."""
-    try:
-        yield
-    except OSError as error:
-        raise RMRError(
-            f"cannot write {path}: {error.strerror or error}; finished episodes are unharmed: "
-            "make room or choose a folder that can be written, then run again"
-        ) from error

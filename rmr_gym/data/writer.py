@@ -5,6 +5,7 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from rmr_gym.atomic import TEMPORARY, os_errors, write_file
 from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import (
     EPISODES,
@@ -15,7 +16,7 @@ from rmr_gym.data.schema import (
     episode_path,
     read_manifest,
 )
-from rmr_gym.data.storage import TEMPORARY, lock, os_errors, share, write_file
+from rmr_gym.data.storage import lock, share
 from rmr_gym.errors import RMRError
 
 LOCK = ".lock"

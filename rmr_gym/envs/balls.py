@@ -23,7 +23,6 @@ from rmr_gym.envs.balls_world import (
 from rmr_gym.errors import RMRError
 
 RENDER_MODES = ("human", "rgb_array")
-_ALL = np.zeros(1, np.int64)
 
 
 class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
@@ -125,7 +124,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Begin an episode; `BouncingBallsEnv` says what ``options`` may set."""
         super().reset(seed=seed, options=options)
-        self._world.start([0], [self.np_random], options)
+        self._world.start([self.np_random], options)
         self._started = True
         self._refresh_window()
         return self._observation(), self._info()
@@ -134,8 +133,9 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         """Move the balls on by one frame, after a push if the action is one."""
         if not self._started:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        move = self._world.mover(_ALL, np.array([self._checked_action(action)]))
-        self._world.settle(move())
+        actions = np.array([self._checked_action(action)])
+        move = self._world.mover(actions)
+        self._world.settle(move(), actions)
         self._refresh_window()
         reward = float(self._world.rewards[0])
         return self._observation(), reward, False, False, self._info()

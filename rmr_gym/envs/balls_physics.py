@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from rmr_gym.envs.balls_config import BallsConfig
 from rmr_gym.envs.balls_model import SOFTNESS, compile_model, load_mujoco
@@ -14,9 +14,8 @@ from rmr_gym.envs.balls_start import Start
 
 @dataclass(frozen=True)
 class Motion:
-    """What happened to some simulations in one frame: states before and after each physics step."""
+    """What happened in one frame: the states before it and after each of its physics steps."""
 
-    rows: Int[np.ndarray, " batch"]
     first_positions: Float[np.ndarray, "batch slots 2"]
     first_velocities: Float[np.ndarray, "batch slots 2"]
     positions: Float[np.ndarray, "batch substeps slots 2"]
@@ -63,55 +62,53 @@ class BallsPhysics:
         """Velocities now; writing to them pushes the balls."""
         return self._qvel
 
-    def start(self, rows: Sequence[int], starts: Sequence[Start]) -> None:
-        """Begin new episodes in the simulations ``rows``, in ascending order."""
-        for row, start in zip(rows, starts, strict=True):
+    def start(self, starts: Sequence[Start]) -> None:
+        """Begin a new episode in every simulation."""
+        for row, start in enumerate(starts):
             self.radii[row], self.masses[row] = start.radii, start.masses
             self.presence[row] = start.presence
-        ids = np.array(rows, np.int32)
-        self._resize(ids)
-        self._batch.reset(ids, stage=self._no_stage)
-        for row, start in zip(rows, starts, strict=True):
+        self._resize()
+        self._batch.reset(stage=self._no_stage)
+        for row, start in enumerate(starts):
             self._qpos[row], self._qvel[row] = start.positions, start.velocities
 
-    def mover(self, rows: Int[np.ndarray, " rows"]) -> Callable[[], Motion]:
-        """Return the call that moves the simulations ``rows``, in ascending order, by one frame.
+    def mover(self) -> Callable[[], Motion]:
+        """Return the call that moves every simulation by one frame.
 
         The call spends all but a few microseconds outside of Python's lock, so another thread can
         make it while this one works on.
         """
-        place, velocity = self._qpos[rows], self._qvel[rows]
-        ids = None if len(rows) == len(self.radii) else rows.astype(np.int32)
+        place, velocity = self._qpos.copy(), self._qvel.copy()
 
         def move() -> Motion:
-            after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"), ids=ids)
-            shape = (len(rows), self._config.substeps, self._config.most, 2)
+            after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"))
+            shape = (len(place), self._config.substeps, self._config.most, 2)
             states = after["qpos"].reshape(shape), after["qvel"].reshape(shape)
-            return Motion(rows, place, velocity, *states)
+            return Motion(place, velocity, *states)
 
         return move
 
-    def _resize(self, ids: Int[np.ndarray, " rows"]) -> None:
+    def _resize(self) -> None:
         """Write masses and radii into the simulations' models; absent balls touch nothing.
 
         Bounding boxes follow in set_const; inertia does not matter to balls that cannot turn.
         """
-        present = self.presence[ids]
-        radii = np.where(present, self.radii[ids], self._config.largest_radius)
-        masses = np.where(present, self.masses[ids], 1.0)
-        self._set("body_mass", ids, self._bodies, masses)
-        self._set("geom_size", ids, self._geoms, _first_of_three(radii))
+        present = self.presence
+        radii = np.where(present, self.radii, self._config.largest_radius)
+        masses = np.where(present, self.masses, 1.0)
+        self._set("body_mass", self._bodies, masses)
+        self._set("geom_size", self._geoms, _first_of_three(radii))
         for name in ("geom_contype", "geom_conaffinity"):
-            self._set(name, ids, self._geoms, present)
+            self._set(name, self._geoms, present)
         for name in ("body_contype", "body_conaffinity"):
-            self._set(name, ids, self._bodies, present)
-        self._batch.set_const(ids)
-        self._set("body_invweight0", ids, self._bodies, SOFTNESS / masses[..., None])
+            self._set(name, self._bodies, present)
+        self._batch.set_const()
+        self._set("body_invweight0", self._bodies, SOFTNESS / masses[..., None])
 
-    def _set(self, field: str, ids: np.ndarray, where: slice, values: np.ndarray) -> None:
-        self._batch.expand(field)[ids, where] = values
+    def _set(self, field: str, where: slice, values: np.ndarray) -> None:
+        self._batch.expand(field)[:, where] = values
 
 
-def _first_of_three(radii: Float[np.ndarray, "rows slots"]) -> Float[np.ndarray, "rows slots 3"]:
+def _first_of_three(radii: Float[np.ndarray, "batch slots"]) -> Float[np.ndarray, "batch slots 3"]:
     """Return sphere sizes as MuJoCo stores them: the radius and two unused zeros."""
     return np.stack([radii, np.zeros_like(radii), np.zeros_like(radii)], axis=-1)

@@ -1,9 +1,7 @@
 """Many bouncing-balls worlds stepped at once in threads."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Unpack
 
 import numpy as np
@@ -27,8 +25,6 @@ from rmr_gym.envs.balls_world import (
 from rmr_gym.errors import RMRError
 
 RENDER_MODES = ("rgb_array",)
-_DRAWING = 0.3
-_GROUPS = 2
 
 
 class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
@@ -42,16 +38,16 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
     Autoreset: ``AutoresetMode.NEXT_STEP``: the step after the last one of an episode ignores the
     action, begins the next episode, and returns its first observation with reward 0.
 
-    The physics runs in threads of MuJoCo's own; drawing needs Python's lock and stays in one
-    thread. So the worlds are split into two groups: all threads move the first one, and while it is
-    drawn, all but one move the second. The number of threads changes no bit of the result.
+    The physics runs in MuJoCo's own threads. With two or more of them, the next frame of a passive
+    world, which no action can change, is already being computed while this one is drawn and while
+    the caller works. The number of threads changes no bit of the result.
 
     Args:
         num_envs: Number of worlds, 1 or more.
         preset: A name of `rmr_gym.envs.balls_presets.PRESETS`.
         max_episode_steps: Steps after which an episode is truncated, those that the id registers
             when made by `gymnasium.make_vec`; None for no limit.
-        threads: Number of threads that compute at a time; None for one a processor.
+        threads: Number of MuJoCo's threads; None for one a processor.
         renderer: ``"raster"`` or ``"mujoco"``.
         render_mode: ``"rgb_array"`` or None.
         render_size: Height and width of what `render` returns for each world, in pixels.
@@ -94,14 +90,10 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         self._render_size = parse_pixels("render_size", render_size)
         self._renderer = renderer
         workers = _processors() if threads is None else _at_least_one("threads", threads)
-        self._groups = _split(self.num_envs, workers)
-        self._worlds = [
-            BallsWorld(
-                self.config, len(group), renderer, workers if group.start == 0 else workers - 1
-            )
-            for group in self._groups
-        ]
-        self._pool = ThreadPoolExecutor(1) if len(self._groups) > 1 else None
+        self._world = BallsWorld(self.config, self.num_envs, renderer, workers)
+        ahead = workers > 1 and not self.config.push
+        self._pool = ThreadPoolExecutor(1) if ahead else None
+        self._next: Future[Motion] | None = None
         self._studio: Painter | None = None
         self.metadata = {**self.metadata, "render_fps": max(1, round(self.config.fps))}
         self.single_observation_space = observation_space(self.config)
@@ -110,8 +102,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._generators: list[np.random.Generator] = []
-        self._over = np.zeros(self.num_envs, bool)
-        self._elapsed = np.zeros(self.num_envs, np.int64)
+        self._elapsed = 0
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -129,32 +120,33 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         for world, s in enumerate(seeds):
             if s is not None:
                 self._generators[world] = seeding.np_random(s)[0]
-        self._over[:] = False
-        self._elapsed[:] = 0
-        for world, group in zip(self._worlds, self._groups, strict=True):
-            world.start(range(len(group)), self._generators[group.start : group.stop], options)
-        return self._collect([None] * len(self._worlds))
+        self._forget()
+        self._world.start(self._generators, options)
+        self._look_ahead()
+        return self._look()
 
     def step(
         self, actions: Any
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Move every world on by one frame; where an episode is over, begin the next one."""
+        """Move every world on by one frame, or begin the next episode where the last one is over.
+
+        All worlds begin and end together, since only the step limit ends an episode.
+        """
         if not self._generators:
             raise ResetNeeded("call reset() before step()")
-        chosen, over = self._checked_actions(actions), self._over.copy()
-        moves = []
-        for world, group in zip(self._worlds, self._groups, strict=True):
-            ended = over[group.start : group.stop]
-            begun, running = np.flatnonzero(ended), np.flatnonzero(~ended)
-            if begun.size:
-                world.start(begun.tolist(), [self._generators[group[i]] for i in begun])
-            acted = chosen[group.start : group.stop][running]
-            moves.append(world.mover(running, acted) if running.size else None)
-        observations, infos = self._collect(moves)
-        self._elapsed = np.where(over, 0, self._elapsed + 1)
-        self._over = self._elapsed >= self._limit if self._limit else np.zeros_like(over)
-        rewards = np.concatenate([world.rewards for world in self._worlds])
-        return observations, rewards, np.zeros_like(over), self._over.copy(), infos
+        chosen = self._checked_actions(actions)
+        if self._over():
+            self._forget()
+            self._world.start(self._generators)
+            self._look_ahead()
+        else:
+            motion = self._next.result() if self._next else self._world.mover(chosen)()
+            self._elapsed += 1
+            self._look_ahead()
+            self._world.settle(motion, chosen)
+        observations, infos = self._look()
+        ended = np.full(self.num_envs, self._over())
+        return observations, self._world.rewards.copy(), np.zeros_like(ended), ended, infos
 
     def render(self) -> tuple[UInt8[np.ndarray, "height width 3"], ...] | None:
         """Return the pictures of all worlds; None without a render mode."""
@@ -164,50 +156,46 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("call reset() before render()")
         if self._studio is None:
             self._studio = make_painter(self.config, self._renderer, self._render_size)
-        pictures = [world.picture(self._studio, self._render_size) for world in self._worlds]
-        return tuple(np.concatenate(pictures))
+        return tuple(self._world.picture(self._studio, self._render_size))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """End the threads and close the renderers."""
+        """End the thread and close the renderers."""
         if self._pool is not None:
             self._pool.shutdown()
-        for painter in [*self._worlds, *([self._studio] if self._studio else [])]:
-            painter.close()
+        self._world.close()
+        if self._studio is not None:
+            self._studio.close()
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the actions of one world."""
         return list(ACTIONS[: self._actions])
 
-    def _collect(
-        self, moves: Sequence[Callable[[], Motion] | None]
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Move the groups, and look at each while the next one moves."""
+    def _over(self) -> bool:
+        return self._limit is not None and self._elapsed >= self._limit
+
+    def _look_ahead(self) -> None:
+        """Start to compute the next frame, where there is one that no action can change."""
+        self._next = None
+        if self._pool is not None and not self._over():
+            self._next = self._pool.submit(self._world.mover())
+
+    def _forget(self) -> None:
+        """Drop a frame that was computed ahead, and count steps anew."""
+        if self._next is not None:
+            self._next.result()
+        self._next = None
+        self._elapsed = 0
+
+    def _look(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what all worlds show, in new arrays."""
         observations: Any = create_empty_array(
             self.single_observation_space, self.num_envs, fn=np.empty
         )
-        truths = []
-        for motion, world, group in zip(
-            self._motions(moves), self._worlds, self._groups, strict=True
-        ):
-            if motion:
-                world.settle(motion)
-            rows = slice(group.start, group.stop)
-            world.observe({name: array[rows] for name, array in observations.items()})
-            truths.append(world.truth())
+        self._world.observe(observations)
         infos: dict[str, Any] = {}
-        for name in truths[0]:
-            infos[name] = np.concatenate([truth[name] for truth in truths])
-            infos[f"_{name}"] = np.ones(self.num_envs, bool)
+        for name, rows in self._world.truth().items():
+            infos[name], infos[f"_{name}"] = rows, np.ones(self.num_envs, bool)
         return observations, infos
-
-    def _motions(self, moves: Sequence[Callable[[], Motion] | None]) -> Iterator[Motion | None]:
-        """Make the first call here and start the others in the background; yield in turn."""
-        first, *later = moves
-        done = first() if first else None
-        pending = [self._pool.submit(move) if move and self._pool else None for move in later]
-        yield done
-        for future in pending:
-            yield future.result() if future else None
 
     def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
         if seed is None:
@@ -230,15 +218,6 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
                 f"found {actions!r}: see get_action_meanings()"
             )
         return chosen
-
-
-def _split(worlds: int, threads: int) -> list[range]:
-    """Split worlds into groups, each moved in the time in which the one before it is drawn."""
-    if threads == 1:
-        return [range(worlds)]
-    sizes = np.power(_DRAWING * (threads - 1), np.arange(_GROUPS))
-    bounds = np.rint(worlds * np.cumsum([0, *sizes]) / sizes.sum()).astype(int).tolist()
-    return [range(first, last) for first, last in pairwise(bounds) if first < last]
 
 
 def _processors() -> int:

@@ -79,8 +79,10 @@ class BallsWorld:
         self._painter = make_painter(config, renderer, config.resolution)
         self._physics = BallsPhysics(config, simulations, threads)
         self._palette = config.palette()
+        shape = (simulations, config.most)
+        self._positions, self._velocities = np.zeros((*shape, 2)), np.zeros((*shape, 2))
+        self._hits = np.zeros((*shape, config.most + 2), np.uint8)
         self._curtains = np.zeros((simulations, 4), np.int64)
-        self._hits = np.zeros((simulations, config.most, config.most + 2), np.uint8)
         self.rewards = np.zeros(simulations)
 
     def close(self) -> None:
@@ -88,53 +90,48 @@ class BallsWorld:
         self._painter.close()
 
     def start(
-        self,
-        rows: Sequence[int],
-        generators: Sequence[np.random.Generator],
-        options: Mapping[str, Any] | None = None,
+        self, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
     ) -> None:
-        """Begin episodes in the simulations ``rows``, in ascending order, each from its generator.
+        """Begin an episode in every simulation, each from its generator.
 
         Raises:
             RMRError: A reset option that does not exist or cannot be.
         """
-        starts = [draw_start(self.config, rng, options) for rng in generators]
-        self._physics.start(rows, starts)
-        self._hits[list(rows)] = 0
-        self.rewards[list(rows)] = 0
-        if self.config.curtain:
-            size = self.config.resolution
-            for row, rng in zip(rows, generators, strict=True):
-                self._curtains[row] = draw_curtain(rng, self.config.curtain, size, size)
+        physics, config = self._physics, self.config
+        physics.start([draw_start(config, rng, options) for rng in generators])
+        self._positions, self._velocities = physics.positions.copy(), physics.velocities.copy()
+        self._hits[:] = 0
+        self.rewards[:] = 0
+        if config.curtain:
+            size = config.resolution
+            for row, rng in enumerate(generators):
+                self._curtains[row] = draw_curtain(rng, config.curtain, size, size)
 
-    def mover(
-        self, rows: Int[np.ndarray, " rows"], actions: Int[np.ndarray, " rows"]
-    ) -> Callable[[], Motion]:
-        """Push, and return the call that moves the simulations ``rows`` by one frame.
+    def mover(self, actions: Int[np.ndarray, " batch"] | None = None) -> Callable[[], Motion]:
+        """Push, and return the call that moves every simulation by one frame.
 
-        Another thread may make that call; what it returns goes to `settle`.
+        Another thread may make that call, and nothing is seen of it before its result goes to
+        `settle`.
         """
-        pushed = actions > 0
-        if pushed.any():
-            self._push(rows[pushed], actions[pushed])
-        self.rewards[rows] = -_PUSH_COST * pushed
-        return self._physics.mover(rows)
+        if actions is not None and actions.any():
+            self._push(actions)
+        return self._physics.mover()
 
-    def settle(self, motion: Motion) -> None:
-        """Find out what happened in a frame."""
-        rows, physics = motion.rows, self._physics
+    def settle(self, motion: Motion, actions: Int[np.ndarray, " batch"]) -> None:
+        """Show the state after a frame, and find out what happened in it."""
+        physics = self._physics
+        self._positions, self._velocities = motion.positions[:, -1], motion.velocities[:, -1]
         fixed = self.config.fixed_ball or 0.0
-        hits = collisions(motion, physics.radii[rows], physics.presence[rows], fixed)
-        self._hits[rows] = hits
+        self._hits = collisions(motion, physics.radii, physics.presence, fixed)
         if self.config.push:
-            self.rewards[rows] += hits[:, _AGENT, _TARGET]
+            self.rewards = self._hits[:, _AGENT, _TARGET] - _PUSH_COST * (actions > 0)
 
     def observe(self, out: Mapping[str, np.ndarray]) -> None:
         """Write the observation of all simulations into arrays of `observation_space`'s entries."""
         physics = self._physics
-        out["state"][:] = physics.positions
+        out["state"][:] = self._positions
         entries = {
-            "velocities": physics.velocities,
+            "velocities": self._velocities,
             "radii": physics.radii,
             "masses": physics.masses,
             "presence": physics.presence,
@@ -150,11 +147,11 @@ class BallsWorld:
 
     def truth(self) -> dict[str, np.ndarray]:
         """Return new arrays of what the simulator knows, for info."""
-        physics = self._physics
+        masses = self._physics.masses
         known = {
             "collisions": self._hits.copy(),
-            "kinetic_energy": kinetic_energy(physics.velocities, physics.masses),
-            "momentum": momentum(physics.velocities, physics.masses),
+            "kinetic_energy": kinetic_energy(self._velocities, masses),
+            "momentum": momentum(self._velocities, masses),
         }
         if self.config.masks:
             known["masks"] = self.masks()
@@ -182,29 +179,26 @@ class BallsWorld:
                 veiled[:] = veiled // 4 + _SHADE
         return frames
 
-    def _push(self, rows: Int[np.ndarray, " rows"], actions: Int[np.ndarray, " rows"]) -> None:
+    def _push(self, actions: Int[np.ndarray, " batch"]) -> None:
         """Change the agent's velocity by push / mass, or by less where energy would pass its bound.
 
         The bound is the energy that the balls have if all start at the highest speed; it keeps
         overlaps small and velocities inside their space.
         """
-        physics, config = self._physics, self.config
-        velocities, masses = physics.velocities[rows], physics.masses[rows]
-        mass = masses[:, _AGENT]
-        limit = 0.5 * config.speeds[1] ** 2 * masses.sum(axis=1)
+        velocities, masses = self._physics.velocities, self._physics.masses
+        directions, mass = _DIRECTIONS[actions], masses[:, _AGENT]
+        limit = 0.5 * self.config.speeds[1] ** 2 * masses.sum(axis=1)
         room = np.maximum(limit - kinetic_energy(velocities, masses), 0)
-        change = config.push / mass
-        along = (velocities[:, _AGENT] * _DIRECTIONS[actions]).sum(axis=1)
+        along = (velocities[:, _AGENT] * directions).sum(axis=1)
         largest = np.sqrt(along**2 + 2 * room / mass) - along
-        change = np.minimum(change, largest)
-        velocities[:, _AGENT] += change[:, None] * _DIRECTIONS[actions]
-        physics.velocities[rows] = velocities
+        change = np.minimum(self.config.push / mass, largest)
+        velocities[:, _AGENT] += change[:, None] * directions
 
     def _discs(
         self,
     ) -> tuple[Float[np.ndarray, "batch slots 2"], Float[np.ndarray, "batch slots"]]:
         """Return places and radii of all that is drawn: the balls, then the fixed one if any."""
-        positions, radii = self._physics.positions, self._physics.radii
+        positions, radii = self._positions, self._physics.radii
         if not self.config.fixed_ball:
             return positions, radii
         count = len(radii)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
@@ -20,7 +21,6 @@ from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.natural import collapse_message
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.store import write_bytes, write_text
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
 
@@ -131,7 +131,7 @@ def compare(
         "slots": {game: summary["slots"] for game, summary in summaries.items()},
         "problems": problems,
     }
-    write_text(out / "run.json", json.dumps(description, indent=1))
+    write_atomically(out / "run.json", json.dumps(description, indent=1))
     return problems
 
 
@@ -215,7 +215,7 @@ def _seconds(outcome: Outcome) -> list[dict[str, float]]:
 def _write_table(
     path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None
 ) -> None:
-    write_text(
+    write_atomically(
         path, pd.DataFrame(rows, columns=list(columns) if columns else None).to_csv(index=False)
     )
 
@@ -244,7 +244,7 @@ def _write_frames(out: Path, tasks: Sequence[GameTask]) -> None:
         arrays[f"{task.game}_ram"] = loaded["ram"][rows]
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_bytes(out / "frames.npz", buffer.getvalue())
+    write_atomically(out / "frames.npz", buffer.getvalue())
 
 
 def machine(workers: int) -> dict[str, Any]:

@@ -6,8 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rmr_gym.atomic import os_errors, sync_folder
 from rmr_gym.errors import RMRError
 
 STAGE_VERSIONS = {"pretrain": 1, "natural": 1, "supervised": 1, "probe": 1}
@@ -50,7 +50,7 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
     """
     if folder.exists() and not overwrite:
         raise RMRError(f"{folder} exists already: choose another folder or overwrite it (--force)")
-    with _writable(folder):
+    with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
@@ -118,7 +118,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = root
-        with _writable(root):
+        with os_errors(root):
             root.mkdir(parents=True, exist_ok=True)
 
     def folder(self, stage: str, key: dict[str, Any]) -> Path:
@@ -156,28 +156,6 @@ class Store:
         return artifact
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file as `write_bytes` does."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or as it was before.
-
-    Raises:
-        RMRError: If it cannot be written.
-    """
-    with _writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-
-
 def _fill(folder: Path, artifact: Artifact) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
     save_file(contiguous, folder / _TENSORS)
@@ -191,19 +169,4 @@ def _fill(folder: Path, artifact: Artifact) -> None:
 def _move_into_place(temporary: Path, folder: Path) -> None:
     temporary.chmod(0o755)
     temporary.replace(folder)
-    descriptor = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RMRError(
-            f"cannot write {path}: {error.strerror or error}; free some space, or choose a folder "
-            "that you may write to"
-        ) from error
+    sync_folder(folder.parent)

@@ -1,5 +1,4 @@
 import json
-import os
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from rmr_gym.protocol.store import (
     Store,
     read_artifact,
     write_artifact,
-    write_text,
 )
 
 
@@ -104,20 +102,6 @@ def test_a_file_where_a_folder_should_be_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RMRError, match="cannot write"):
         Store(tmp_path / "file" / "store")
-    with pytest.raises(RMRError, match="cannot write"):
-        write_text(tmp_path / "file" / "x.csv", "a")
-
-
-def test_text_is_replaced_whole(tmp_path, monkeypatch):
-    write_text(tmp_path / "t.csv", "old")
-
-    def no_sync(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", no_sync)
-    with pytest.raises(RMRError, match="No space left"):
-        write_text(tmp_path / "t.csv", "new")
-    assert (tmp_path / "t.csv").read_text() == "old"
 
 
 def test_records_are_plain_json(tmp_path):

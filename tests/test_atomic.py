@@ -1,6 +1,6 @@
 import pytest
 
-from rmr_gym.analysis.atomic import write_atomically
+from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 
 

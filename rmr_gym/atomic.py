@@ -1,0 +1,69 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rmr_gym.errors import RMRError
+
+TEMPORARY = ".tmp"
+"""How the names of files end that are not finished; a finished file never has such a name."""
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write a file with `write_file`, making missing folders.
+
+    Args:
+        path: Where the file goes.
+        content: Bytes, or text to be stored as UTF-8.
+
+    Returns:
+        The path.
+
+    Raises:
+        RMRError: If the file cannot be written; what was there before is untouched.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all, and make sure that it outlasts a power loss."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}{TEMPORARY}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that renames in a folder outlast a power loss, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while ``path`` is written into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise RMRError(
+            f"cannot write {path}: {error.strerror or error}; what was finished is unharmed: make "
+            "room or choose a folder that can be written, then run again"
+        ) from error
