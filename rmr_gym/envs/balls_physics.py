@@ -72,6 +72,10 @@ class BallsPhysics:
         for row, start in enumerate(starts):
             self._qpos[row], self._qvel[row] = start.positions, start.velocities
 
+    def move(self) -> Motion:
+        """Move every simulation by one frame."""
+        return self.mover()()
+
     def mover(self) -> Callable[[], Motion]:
         """Return the call that moves every simulation by one frame.
 

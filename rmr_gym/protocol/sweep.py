@@ -86,7 +86,7 @@ def _on_cluster(cells: Sequence[Cell], workers: int) -> Iterator[Outcome]:
         n_workers=min(workers, max(1, len(cells))),
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,  # pyright: ignore[reportArgumentType]  (None: no dashboard)
+        dashboard_address="127.0.0.1:0",
         silence_logs=logging.ERROR,
     )
     with cluster, Client(cluster) as client:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +22,7 @@ from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.envs.games import Game, find_game
 from rmr_gym.errors import RMRError, unknown_name
 
-Store = Literal["auto", "observation"]
+AnyEnv = gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]
 _STORES = ("auto", "observation")
 _PACKAGES = ("rmr-gym", "gymnasium", "numpy", "h5py", "hdf5plugin")
 
@@ -63,16 +63,17 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     def __init__(
         self,
-        env: gym.Env[Any, Any],
+        env: AnyEnv,
         path: str | os.PathLike[str],
         *,
         head: str = "unknown",
         overwrite: bool = False,
-        store: Store = "auto",
+        store: str = "auto",
     ):
         RecordConstructorArgs.__init__(
             self, path=os.fspath(path), head=head, overwrite=overwrite, store=store
         )
+        env = _single(env)
         self._manifest = describe(env, heads=(head,), store=store)
         super().__init__(env)
         self._path, self._head, self._overwrite = path, head, overwrite
@@ -146,11 +147,11 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
 
 def describe(
-    env: gym.Env[Any, Any],
+    env: AnyEnv,
     *,
     heads: tuple[str, ...],
     settings: Mapping[str, Any] | None = None,
-    store: Store = "auto",
+    store: str = "auto",
 ) -> Manifest:
     """Return the manifest of a data set of this environment.
 
@@ -163,11 +164,7 @@ def describe(
     Raises:
         RMRError: The environment is none, or what it shows or takes cannot be stored.
     """
-    if not isinstance(env, gym.Env):
-        raise RMRError(
-            f"expected a single Gymnasium environment, found {type(env).__name__}: wrap each "
-            "environment before they are put into a vector"
-        )
+    env = _single(env)
     if store not in _STORES:
         raise unknown_name("choice of what to store", str(store), _STORES)
     on_ale, spec = _ale_of(env) is not None, env.spec
@@ -187,7 +184,16 @@ def describe(
     )
 
 
-def _columns_of(env: gym.Env[Any, Any], store: Store) -> tuple[ColumnSpec, ...]:
+def _single(env: AnyEnv) -> gym.Env[Any, Any]:
+    if not isinstance(env, gym.Env):
+        raise RMRError(
+            f"expected a single Gymnasium environment, found {type(env).__name__}: wrap each "
+            "environment before they are put into a vector"
+        )
+    return env
+
+
+def _columns_of(env: gym.Env[Any, Any], store: str) -> tuple[ColumnSpec, ...]:
     ale = _ale_of(env)
     if store == "observation" or ale is None:
         return observation_columns(env.observation_space)

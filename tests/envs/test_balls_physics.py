@@ -11,7 +11,7 @@ from rmr_gym.envs.balls_truth import collisions, kinetic_energy, momentum
 def started(config, simulations: int) -> BallsPhysics:
     physics = BallsPhysics(config, simulations)
     starts = [draw_start(config, np.random.default_rng(seed)) for seed in range(simulations)]
-    physics.start(range(simulations), starts)
+    physics.start(starts)
     return physics
 
 
@@ -70,7 +70,7 @@ def test_energy_is_kept_and_balls_hardly_overlap(name):
     physics = started(config, simulations)
     before, deepest = kinetic_energy(physics.velocities, physics.masses), 0.0
     for _ in range(100):
-        motion = physics.mover(np.arange(simulations))()
+        motion = physics.move()
         fixed = config.fixed_ball or 0.0
         depth = deepest_overlap(motion.positions, physics.radii, physics.presence, fixed)
         deepest = max(deepest, depth)
@@ -95,7 +95,7 @@ def test_positions_agree_with_an_event_driven_simulator(name):
     physics = started(config, simulations)
     x, v = physics.positions.copy(), physics.velocities.copy()
     for _ in range(frames):
-        physics.mover(np.arange(simulations))()
+        physics.move()
     exact = np.array(
         [
             event_driven(*world, frames / config.fps)[0]
@@ -163,7 +163,7 @@ def test_bodies_that_overlap_but_part_do_not_collide():
     places = np.array([[[-0.92, 0.5], [-0.1, 0], [0.05, 0], [0.16, 0.15]]])
     before = np.array([[[0.3, 0], [1, 0], [-1, 0], [1, 1]]], float)
     after = np.array([[[0.3, 0], [-1, 0], [1, 0], [1, 1]]], float)
-    motion = Motion(np.array([0]), places, before, places[:, None], after[:, None])
+    motion = Motion(places, before, places[:, None], after[:, None])
     hits = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.0)[0]
     assert np.argwhere(hits).tolist() == [[1, 2], [2, 1]]
     middle = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.1)[0]
@@ -176,9 +176,9 @@ def test_absent_balls_touch_nothing():
     lone, crowd = BallsPhysics(present, 1), BallsPhysics(padded, 1)
     options = {"positions": [[-0.4, 0.02], [0.3, 0]], "velocities": [[1, 0], [-0.5, 0.2]]}
     for physics, config in ((lone, present), (crowd, padded)):
-        physics.start([0], [draw_start(config, np.random.default_rng(0), options)])
+        physics.start([draw_start(config, np.random.default_rng(0), options)])
         for _ in range(60):
-            physics.mover(np.arange(1))()
+            physics.move()
     assert np.allclose(crowd.positions[0, :2], lone.positions[0], atol=1e-9)
     assert not crowd.positions[0, 2:].any()
     assert momentum(crowd.velocities, crowd.masses).shape == (1, 2)
@@ -189,19 +189,11 @@ def test_each_simulation_has_its_own_masses_and_radii():
     together = started(config, 6)
     assert len({tuple(row) for row in together.radii}) > 1
     for _ in range(40):
-        together.mover(np.arange(6))()
+        together.move()
     for seed in range(6):
         alone = BallsPhysics(config, 1)
-        alone.start([0], [draw_start(config, np.random.default_rng(seed))])
+        alone.start([draw_start(config, np.random.default_rng(seed))])
         for _ in range(40):
-            alone.mover(np.arange(1))()
+            alone.move()
         assert np.array_equal(alone.positions[0], together.positions[seed])
         assert np.array_equal(alone.velocities[0], together.velocities[seed])
-
-
-def test_simulations_that_do_not_advance_stand_still():
-    physics = started(configure("rmr", {}), 3)
-    before = physics.positions.copy()
-    physics.mover(np.array([0, 2]))()
-    assert np.array_equal(physics.positions[1], before[1])
-    assert not np.array_equal(physics.positions[[0, 2]], before[[0, 2]])

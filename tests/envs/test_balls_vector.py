@@ -88,15 +88,19 @@ def test_reset_options_reach_every_world():
 
 
 def test_pictures_of_all_worlds():
-    envs = BouncingBallsVectorEnv(3, "rnem-4", render_mode="rgb_array", render_size=96)
+    options = {"render_mode": "rgb_array", "render_size": 96}
+    envs = BouncingBallsVectorEnv(3, "rnem-4", threads=2, **options)
     with pytest.raises(ResetNeeded):
         envs.render()
     envs.reset(seed=7)
-    pictures = envs.render()
-    single = BouncingBallsEnv("rnem-4", render_mode="rgb_array", render_size=96)
+    single = BouncingBallsEnv("rnem-4", **options)
     single.reset(seed=9)
-    assert len(pictures) == 3
-    assert np.array_equal(pictures[2], single.render())
+    for _ in range(3):
+        pictures = envs.render()
+        assert len(pictures) == 3
+        assert np.array_equal(pictures[2], single.render())
+        envs.step(np.zeros(3, int))
+        single.step(0)
     assert BouncingBallsVectorEnv(2).render() is None
 
 
