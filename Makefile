@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rmr-gym demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto --dist loadgroup -q
+	$(BIN)/python -m pytest -n auto -q
 
 check: $(VENV)/.installed-dev docs
 	$(BIN)/ruff check .
@@ -32,7 +32,7 @@ $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) --editable '.[balls,dev]'
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 clean:

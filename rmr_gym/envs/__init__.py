@@ -1,25 +1,30 @@
-"""What can be stepped: the paired Atari environments and the table of games."""
+"""What can be stepped: the paired Atari environments, the table of games, bouncing balls."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
+from rmr_gym.envs.balls_presets import register_balls
 from rmr_gym.envs.games import GAMES, Game, find_game
 
 if TYPE_CHECKING:
     from rmr_gym.envs.atari import PairedAtariEnv
+    from rmr_gym.envs.balls import BouncingBallsEnv
 
-__all__ = ["GAMES", "Game", "PairedAtariEnv", "find_game", "register_envs"]
+__all__ = ["GAMES", "BouncingBallsEnv", "Game", "PairedAtariEnv", "find_game", "register_envs"]
 
-_LAZY = {"PairedAtariEnv": "rmr_gym.envs.atari"}
+_LAZY = {
+    "BouncingBallsEnv": "rmr_gym.envs.balls",
+    "PairedAtariEnv": "rmr_gym.envs.atari",
+}
 
 
 def register_envs() -> None:
-    """Register ``rmr/<Game>-v0`` for every game of the table; ``import rmr_gym`` has done it.
+    """Register every game of the table and the bouncing balls; ``import rmr_gym`` has done it.
 
-    The entry points are strings, so ALE is not imported before an environment is made. No
-    ``max_episode_steps`` is registered: the limit is counted in emulated frames by ALE itself
+    The entry points are strings, so neither ALE nor MuJoCo is imported before an environment is
+    made. No ``max_episode_steps`` is registered for the games: the limit is counted in emulated frames by ALE itself
     (108,000 by default: 30 minutes of play, 27,000 steps at frame skip 4) and reported as
     ``truncated``, so that it stays right when the frame skip is changed.
     """
@@ -30,6 +35,7 @@ def register_envs() -> None:
                 entry_point="rmr_gym.envs.atari:PairedAtariEnv",
                 kwargs={"game": game.name},
             )
+    register_balls()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 
 Shares = Float[np.ndarray, "discs rows columns"]
 _LARGEST_IN_SINGLE = 128
-_FRAMES_A_TIME = 32
+_PIXELS_A_TIME = 32 * 64 * 64
 _HALF = 0.5
 _INVISIBLE = 1e-6
 
@@ -50,7 +50,7 @@ class Rasterizer:
         A channel is the sum of share x (value + 1/2), rounded down: exact where a pixel is full.
         """
         values = colors.astype(self._dtype) + self._dtype(_HALF)
-        for few in _chunks(len(out)):
+        for few in self._chunks(len(out)):
             shades = np.tile(values, (len(radii[few]), 1))
             canvas = (self._shares(positions[few], radii[few]) @ shades).reshape(out[few].shape)
             if canvas.max(initial=0) >= 256:
@@ -64,7 +64,7 @@ class Rasterizer:
         out: UInt8[np.ndarray, "batch height width 1"],
     ) -> None:
         """Draw into ``out`` 255 where discs cover at least half a pixel, elsewhere 0."""
-        for few in _chunks(len(out)):
+        for few in self._chunks(len(out)):
             lit = _lit(self._shares(positions[few], radii[few])).reshape(out[few].shape)
             np.multiply(lit, np.uint8(255), out=out[few])
 
@@ -79,12 +79,17 @@ class Rasterizer:
         0 stands where all discs together cover less than half, so that the owned pixels are the
         white ones of `binary`.
         """
-        for few in _chunks(len(out)):
+        for few in self._chunks(len(out)):
             shares = self._shares(positions[few], radii[few])
             lit = _lit(shares)
             owner = _largest(shares, radii[few].shape, lit.size)
             np.multiply(owner, lit, out=owner)
             out[few] = owner.reshape(out[few].shape)
+
+    def _chunks(self, frames: int) -> Iterator[slice]:
+        """Return slices of as many frames as the processor's caches hold well."""
+        few = max(1, _PIXELS_A_TIME // self._resolution**2)
+        return (slice(first, first + few) for first in range(0, frames, few))
 
     def _shares(
         self, positions: Float[np.ndarray, "batch slots 2"], radii: Float[np.ndarray, "batch slots"]
@@ -100,11 +105,6 @@ class Rasterizer:
         starts = np.arange(0, shares.size + 1, window**2, dtype=np.int32)
         shape = (len(radii) * size**2, radii.size)
         return csc_array((shares.ravel(), pixels.ravel(), starts), shape=shape)
-
-
-def _chunks(frames: int) -> Iterator[slice]:
-    """Return slices of as many frames as the processor's caches hold well."""
-    return (slice(first, first + _FRAMES_A_TIME) for first in range(0, frames, _FRAMES_A_TIME))
 
 
 def disc_shares(
