@@ -178,10 +178,9 @@ def _record_in_processes(
             "to record the rest, with fewer workers if memory was short"
         ) from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
         hold.close()
         lifeline.close()
-        pool.shutdown(wait=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _end_with(lifeline: Connection) -> None:

@@ -37,7 +37,7 @@ def load_mujoco() -> Any:
     except ImportError as error:
         raise RMRError(
             "expected mujoco 4 or newer, which moves the balls, found an import that fails "
-            f"({error}): install it with `pip install 'rmr-gym[balls]'`"
+            f"({error}): install it with `pip install 'mujoco>=4'`"
         ) from error
     finally:
         if hopeless and asked is not None:

@@ -30,6 +30,8 @@ def collisions(
     slots = radii.shape[1]
     partners = slots + 2
     row, step = np.nonzero(_turns(motion))
+    if not row.size:
+        return np.zeros((len(radii), slots, partners), np.uint8)
     initial = (step == 0)[:, None, None]
     place = np.where(initial, motion.first_positions[row], motion.positions[row, step - 1])
     velocity = np.where(initial, motion.first_velocities[row], motion.velocities[row, step - 1])

@@ -4,14 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rmr_gym.wrappers.crops import RandomCrops, VectorRandomCrops
+    from rmr_gym.wrappers.occlusion import Curtain
     from rmr_gym.wrappers.paired import PairedObservation
     from rmr_gym.wrappers.record import RecordTransitions
 
-__all__ = ["PairedObservation", "RecordTransitions"]
+__all__ = [
+    "Curtain",
+    "PairedObservation",
+    "RandomCrops",
+    "RecordTransitions",
+    "VectorRandomCrops",
+]
 
 _LAZY = {
+    "Curtain": "rmr_gym.wrappers.occlusion",
     "PairedObservation": "rmr_gym.wrappers.paired",
+    "RandomCrops": "rmr_gym.wrappers.crops",
     "RecordTransitions": "rmr_gym.wrappers.record",
+    "VectorRandomCrops": "rmr_gym.wrappers.crops",
 }
 
 

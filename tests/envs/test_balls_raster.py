@@ -96,12 +96,12 @@ def test_overlaps_saturate():
 
 def test_frames_do_not_depend_on_their_batch():
     rng = np.random.default_rng(0)
-    positions, radii = rng.uniform(-0.8, 0.8, (40, 7, 2)), rng.uniform(0, 0.2, (40, 7))
+    positions, radii = rng.uniform(-0.8, 0.8, (80, 7, 2)), rng.uniform(0, 0.2, (80, 7))
     colors = rng.integers(0, 256, (7, 3), dtype=np.uint8)
     painter = Rasterizer(48, 0.2)
-    together, alone = np.empty((40, 48, 48, 3), np.uint8), np.empty((1, 48, 48, 3), np.uint8)
+    together, alone = np.empty((80, 48, 48, 3), np.uint8), np.empty((1, 48, 48, 3), np.uint8)
     painter.rgb(positions, radii, colors, together)
-    for k in range(40):
+    for k in range(80):
         painter.rgb(positions[k : k + 1], radii[k : k + 1], colors, alone)
         assert np.array_equal(alone[0], together[k])
 
