@@ -15,6 +15,7 @@ import pandas as pd
 
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
+from rmr_gym.models.kernels import cpu_engine
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
@@ -110,12 +111,23 @@ def compare(
         raise RMRError(f"every natural run failed; the first said: {problems[0]}")
     _write_tables(out, tasks, seeds, abstract, natural)
     _write_frames(out, tasks)
-    finished = datetime.now(UTC)
-    preset = tasks[0].preset
-    description = {
+    description = _description(tasks, seeds, command, workers, started)
+    description |= {"datasets": summaries, "problems": problems}
+    description["slots"] = {game: summary["slots"] for game, summary in summaries.items()}
+    write_atomically(out / "run.json", json.dumps(description, indent=1))
+    return problems
+
+
+def _description(
+    tasks: Sequence[GameTask], seeds: Sequence[int], command: str, workers: int, started: datetime
+) -> dict[str, Any]:
+    finished, preset = datetime.now(UTC), tasks[0].preset
+    return {
         "command": command,
         "preset": preset.name,
         "config": as_json(preset),
+        "device": tasks[0].device,
+        "message_passing": _message_passing(preset.model.precision),
         "games": [task.game for task in tasks],
         "seeds": list(seeds),
         "objective": preset.natural.objective,
@@ -127,12 +139,7 @@ def compare(
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": (finished - started).total_seconds(),
-        "datasets": summaries,
-        "slots": {game: summary["slots"] for game, summary in summaries.items()},
-        "problems": problems,
     }
-    write_atomically(out / "run.json", json.dumps(description, indent=1))
-    return problems
 
 
 def _run(cells: list[Cell], workers: int, progress: Progress | None) -> dict[str, Outcome]:

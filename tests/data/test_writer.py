@@ -4,6 +4,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -105,6 +106,23 @@ def test_the_bytes_do_not_depend_on_the_process(tmp_path):
 
 def root() -> Path:
     return Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("seed", [4, None])
+def test_the_format_page_tells_how_to_read_it(tmp_path, seed):
+    """Run the page's reader, which knows nothing of this package, and its checksum."""
+    page = (root() / "docs" / "dataset_format.md").read_text(encoding="utf-8")
+    reader = page.split("```python")[-1].split("```")[0]
+    assert "rmr_gym" not in reader
+    names: dict[str, Any] = {}
+    exec(compile(reader, "dataset_format.md", "exec"), names)
+    episode = made(index=3, length=70, seed=seed)
+    path = written(tmp_path, episode) / "episodes" / "000003.h5"
+    about, columns = names["read_episode"](path)
+    assert (about["index"], about["length"], about["head"]) == (3, 70, "tester")
+    assert about.get("seed") == seed
+    np.testing.assert_array_equal(columns["pixels"], episode.observations["pixels"])
+    np.testing.assert_array_equal(columns["terminated"], episode.terminated)
 
 
 def test_frames_are_compressed_eight_to_a_chunk(tmp_path):
