@@ -142,6 +142,11 @@ def _description(
     }
 
 
+def _message_passing(precision: str) -> str:
+    engine = cpu_engine(precision)
+    return f"compiled, {engine.precision}" if engine else f"PyTorch, {precision}"
+
+
 def _run(cells: list[Cell], workers: int, progress: Progress | None) -> dict[str, Outcome]:
     return {
         outcome.key: outcome for outcome in run_cells(cells, workers=workers, progress=progress)
