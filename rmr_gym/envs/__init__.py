@@ -24,9 +24,9 @@ def register_envs() -> None:
     """Register every game of the table and the bouncing balls; ``import rmr_gym`` has done it.
 
     The entry points are strings, so neither ALE nor MuJoCo is imported before an environment is
-    made. No ``max_episode_steps`` is registered for the games: the limit is counted in emulated frames by ALE itself
-    (108,000 by default: 30 minutes of play, 27,000 steps at frame skip 4) and reported as
-    ``truncated``, so that it stays right when the frame skip is changed.
+    made. No ``max_episode_steps`` is registered for the games: the limit is counted in emulated
+    frames by ALE itself (108,000 by default: 30 minutes of play, 27,000 steps at frame skip 4) and
+    reported as ``truncated``, so that it stays right when the frame skip is changed.
     """
     for game in GAMES.values():
         if game.env_id not in gym.registry:

@@ -144,7 +144,7 @@ def _description(
 
 def _message_passing(precision: str) -> str:
     engine = cpu_engine(precision)
-    return f"compiled, {engine.precision}" if engine else f"PyTorch, {precision}"
+    return f"compiled, {engine.unit}" if engine else f"PyTorch, {precision}"
 
 
 def _run(cells: list[Cell], workers: int, progress: Progress | None) -> dict[str, Outcome]:
