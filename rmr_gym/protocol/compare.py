@@ -31,6 +31,11 @@ VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
 ABSTRACT_COLUMNS = (
     "game", "model", "seed", "step", "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy",
 )  # fmt: skip
+ABSTRACT_CURVE_COLUMNS = ("game", "model", "seed", "step", "loss")
+NATURAL_CURVE_COLUMNS = (
+    "game", "objective", "arm", "seed", "step", "loss", "positive_energy", "negative_energy",
+)  # fmt: skip
+TIMING_COLUMNS = ("game", "stage", "arm", "seed", "seconds")
 NATURAL_COLUMNS = (
     "game", "objective", "arm", "seed", "step", "probe", "micro_f1", "macro_f1", "slot_accuracy",
     "effective_rank", "dead_slots",
@@ -189,7 +194,7 @@ def _write_tables(
         base = {"game": task.game, "model": task.preset.model.core, "seed": stages.PRETRAIN_SEED}
         labels.append((abstract[f"pretrain {task.game}"], base))
     _write_table(out / "abstract.csv", _rows(labels, "rows"), ABSTRACT_COLUMNS)
-    _write_table(out / "abstract_curves.csv", _rows(labels, "curve"))
+    _write_table(out / "abstract_curves.csv", _rows(labels, "curve"), ABSTRACT_CURVE_COLUMNS)
     timings = [
         {"game": base["game"], "stage": "pretrain", "arm": "", "seed": base["seed"], **seconds}
         for outcome, base in labels
@@ -204,14 +209,14 @@ def _write_tables(
                 base = {"game": task.game, "objective": objective, "arm": arm, "seed": seed}
                 labels += [(outcome, base)] if outcome else []
     _write_table(out / "natural.csv", _rows(labels, "rows"), NATURAL_COLUMNS)
-    _write_table(out / "natural_curves.csv", _rows(labels, "curve"))
+    _write_table(out / "natural_curves.csv", _rows(labels, "curve"), NATURAL_CURVE_COLUMNS)
     timings += [
         {"game": base["game"], "stage": "natural", "arm": base["arm"], "seed": base["seed"]}
         | seconds
         for outcome, base in labels
         for seconds in _seconds(outcome)
     ]
-    _write_table(out / "timings.csv", timings)
+    _write_table(out / "timings.csv", timings, TIMING_COLUMNS)
 
 
 def _rows(labels: Iterable[tuple[Outcome, dict[str, Any]]], part: str) -> list[dict[str, Any]]:
@@ -224,12 +229,8 @@ def _seconds(outcome: Outcome) -> list[dict[str, float]]:
     return [] if outcome.error else [{"seconds": round(outcome.value["seconds"], 2)}]
 
 
-def _write_table(
-    path: Path, rows: list[dict[str, Any]], columns: Sequence[str] | None = None
-) -> None:
-    write_atomically(
-        path, pd.DataFrame(rows, columns=list(columns) if columns else None).to_csv(index=False)
-    )
+def _write_table(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    write_atomically(path, pd.DataFrame(rows, columns=list(columns)).to_csv(index=False))
 
 
 def _data_summary(task: GameTask) -> dict[str, Any]:
