@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             args=arguments,
         )
     except RMRError as error:
-        err_console.print(f"rmr-gym: {error}", style="bold red", markup=False, highlight=False)
+        err_console.print(
+            f"rmr-gym: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     except KeyboardInterrupt:
         err_console.print("stopped; run the same command again and it goes on where it was")
@@ -311,7 +313,7 @@ def _compare(
         )
     report(out)
     for problem in problems:
-        err_console.print(f"note: {problem}", style="yellow", markup=False)
+        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _record(
