@@ -21,5 +21,4 @@ napoleon_custom_sections = ["Source", "Differs"]
 default_role = "literal"
 html_theme = "furo"
 html_title = "rmr_gym"
-html_static_path = ["_static"]
 exclude_patterns = ["_build"]
