@@ -95,9 +95,13 @@ def _on_cluster(cells: Sequence[Cell], workers: int) -> Iterator[Outcome]:
             for rank, cell in enumerate(cells)
         }
         for future in as_completed(pending):
-            key = pending.pop(future)
-            if future.status == "finished":
-                yield future.result()
-            else:
-                yield Outcome(key, None, f"the worker was lost: {future.exception()}")
+            yield _gathered(pending.pop(future), future)
             future.release()
+
+
+def _gathered(key: str, future: Any) -> Outcome:
+    """Return a finished cell's outcome; where its worker died since, wait until it is redone."""
+    try:
+        return future.result()
+    except Exception as error:  # whatever the cluster says is the report
+        return Outcome(key, None, f"the worker was lost: {error}")

@@ -71,6 +71,19 @@ def test_bad_sweeps_are_refused(cells, workers, message):
         run_cells(cells, workers=workers)
 
 
+def test_a_result_whose_worker_died_is_waited_for():
+    from concurrent.futures import Future
+
+    from rmr_gym.protocol.sweep import Outcome, _gathered
+
+    future = Future()
+    future.set_result(Outcome("a", 1, None))
+    assert _gathered("a", future).value == 1
+    broken = Future()
+    broken.set_exception(RuntimeError("killed four times"))
+    assert "killed four times" in _gathered("b", broken).error
+
+
 def test_cluster_gives_the_same_and_survives_a_killed_worker(tmp_path):
     cells = [Cell(str(value), pow, (value, 2)) for value in range(4)]
     cells += [Cell("dies", die_once, (str(tmp_path / "marker"),)), Cell("bad", poisoned, ())]
