@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/rmr-gym demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n auto -q
+	$(BIN)/python -m pytest -n auto -q -rs
 
 check: $(VENV)/.installed-dev docs
 	$(BIN)/ruff check .
