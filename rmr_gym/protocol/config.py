@@ -150,8 +150,8 @@ PRESETS: dict[str, Preset] = {
         seeds=3,
         model=_SMALL,
         recording=Recording(train_episodes=12, validation_episodes=6, max_steps=200),
-        pretraining=Pretraining(steps=80, checkpoints=(40, 80), validation_rows=500),
-        natural=Natural(checkpoints=(5, 20)),
+        pretraining=Pretraining(steps=80, batch=32, checkpoints=(40, 80), validation_rows=400),
+        natural=Natural(checkpoints=(5, 15), batch=32),
         probing=Probing(probes=("ridge", "adam_std"), train_rows=800, test_rows=500),
     ),
     "laptop": Preset(
