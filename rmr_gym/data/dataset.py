@@ -1,59 +1,31 @@
 """Reading recorded data sets."""
 
 import hashlib
+import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Int
 
+from rmr_gym.data.duplicates import DuplicateReport, digests, duplicate_report, duplicate_rows
 from rmr_gym.data.episode_reader import EpisodeInfo, read_column, read_info, verify_episode
-from rmr_gym.data.schema import ColumnSpec, episode_indices, episode_path, read_manifest
+from rmr_gym.data.random_access import Batch, TransitionReader
+from rmr_gym.data.schema import ColumnSpec, Episode, episode_indices, episode_path, read_manifest
+from rmr_gym.data.transitions import Transitions, transition_rows
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.types import FrameTransform
 
-
-@dataclass(frozen=True)
-class Transitions:
-    """Columns of some episodes, each in one array, and where its transitions lie in them.
-
-    ``transitions[name]`` is the column ``name``: observations have T + 1 rows an episode of T
-    steps, one episode after another; actions, rewards and flags have T.
-
-    Attributes:
-        columns: The columns that were loaded.
-        current: For each transition, the row of the observation before it; the one after it is in
-            the next row.
-        episode: For each transition, the position of its episode among those that were loaded.
-
-    Example:
-        >>> before = transitions["ram"][transitions.current]  # doctest: +SKIP
-        >>> after = transitions["ram"][transitions.current + 1]  # doctest: +SKIP
-    """
-
-    columns: Mapping[str, np.ndarray]
-    current: Int64[np.ndarray, " transitions"]
-    episode: Int64[np.ndarray, " transitions"]
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.columns:
-            raise RMRError(
-                f"column {name!r} was not loaded, only {', '.join(self.columns)}: name it in "
-                "load(columns=...)"
-            )
-        return self.columns[name]
-
-    def __len__(self) -> int:
-        return len(self.current)
+__all__ = ["TransitionDataset", "Transitions", "duplicate_rows"]
 
 
 class TransitionDataset:
     """A recorded data set, read from its folder.
 
-    Opening it reads the manifest and the attributes of every episode; columns are read by `load`.
-    Episodes that appear later, because a recorder still writes, are not seen.
+    Opening it reads the manifest and the attributes of every episode; columns are read by `load`,
+    `batch` and `episode`. Episodes that appear later, because a recorder still writes, are not
+    seen (`rmr_gym.data.verification.being_written` tells); what was opened stays readable.
 
     Args:
         path: Folder of the data set.
@@ -76,6 +48,7 @@ class TransitionDataset:
         self.episodes = [
             read_info(episode_path(self.path, index)) for index in episode_indices(self.path)
         ]
+        self._readers: dict[tuple[str, ...], TransitionReader] = {}
         if verify:
             self.verify()
 
@@ -86,6 +59,18 @@ class TransitionDataset:
 
     def __len__(self) -> int:
         return sum(episode.length for episode in self.episodes)
+
+    def stored_bytes(self) -> int:
+        """Return the size of the episodes' files."""
+        return sum(episode_path(self.path, e.index).stat().st_size for e in self.episodes)
+
+    def raw_bytes(self) -> int:
+        """Return the size of all columns in memory."""
+        return sum(
+            math.prod(column.shape, start=np.dtype(column.dtype).itemsize)
+            * (len(self) + len(self.episodes) * self._is_observation(name))
+            for name, column in self.manifest.columns.items()
+        )
 
     def __repr__(self) -> str:
         title = self.manifest.game or self.manifest.env_id or "unregistered environment"
@@ -134,21 +119,106 @@ class TransitionDataset:
         Raises:
             RMRError: There is no such column or episode, or a file is damaged.
         """
-        for name in columns:
-            if name not in self.manifest.columns:
-                raise unknown_name("column", name, self.manifest.columns)
+        self._require(columns)
         chosen = self._chosen(episodes)
-        lengths = np.array([info.length for info in chosen], dtype=np.int64)
+        current, episode = transition_rows([info.length for info in chosen])
         arrays = {
             name: self._load_column(name, chosen, transform if name == "pixels" else None)
             for name in dict.fromkeys(columns)
         }
-        firsts = np.cumsum(lengths + 1) - (lengths + 1)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return Transitions(
-            columns=arrays,
-            current=(np.repeat(firsts, lengths) + within).astype(np.int64),
-            episode=np.repeat(np.arange(len(chosen)), lengths).astype(np.int64),
+        return Transitions(arrays, current, episode)
+
+    def reader(
+        self, columns: Sequence[str], episodes: Sequence[int] | None = None
+    ) -> TransitionReader:
+        """Return random access to columns of some episodes, for data sets larger than memory.
+
+        Args:
+            columns: Names of the columns.
+            episodes: Positions in `episodes`; None for all.
+
+        Raises:
+            RMRError: There is no such column or episode.
+        """
+        self._require(columns)
+        chosen = self._chosen(episodes)
+        paths = [episode_path(self.path, info.index) for info in chosen]
+        return TransitionReader(self.manifest, paths, [e.length for e in chosen], columns)
+
+    def batch(self, indices: Int[np.ndarray, " batch"], columns: Sequence[str]) -> Batch:
+        """Read transitions of the whole data set from disk; only the chunks that hold them.
+
+        Args:
+            indices: Which of the ``len(dataset)`` transitions, in any order.
+            columns: Names of the columns.
+
+        Raises:
+            RMRError: There is no such column or transition, or a file is damaged.
+        """
+        key = tuple(columns)
+        if key not in self._readers:
+            self._readers[key] = self.reader(columns)
+        return self._readers[key].batch(indices)
+
+    def episode(self, position: int) -> Episode:
+        """Read one whole episode.
+
+        Args:
+            position: Its position in `episodes`.
+
+        Raises:
+            RMRError: There is no such episode, or its file is damaged.
+        """
+        (info,) = self._chosen([position])
+        read = {name: self._load_column(name, [info], None) for name in self.manifest.columns}
+        return Episode(
+            index=info.index,
+            seed=info.seed,
+            head=info.head,
+            observations={each.name: read[each.name] for each in self.manifest.observations},
+            actions=read["action"],
+            rewards=read["reward"],
+            terminated=read["terminated"],
+            truncated=read["truncated"],
+            interrupted=info.interrupted,
+        )
+
+    def duplicates(
+        self, column: str = "pixels", episodes: Sequence[int] | None = None
+    ) -> DuplicateReport:
+        """Count the observations that are byte-equal to earlier ones, an episode at a time.
+
+        Args:
+            column: Name of a column of observations.
+            episodes: Positions in `episodes`, in the order wanted; None for all.
+
+        Raises:
+            RMRError: There is no such column or episode, or a file is damaged.
+        """
+        return duplicate_report(self._rows(column, info) for info in self._chosen(episodes))
+
+    def shared_rows(
+        self, reference: Sequence[int], episodes: Sequence[int], column: str = "pixels"
+    ) -> int:
+        """Count the observations of ``episodes`` that also occur in ``reference``.
+
+        For training and test episodes of a split: how many test frames were seen in training.
+
+        Args:
+            reference: Positions in `episodes`.
+            episodes: Positions in `episodes`.
+            column: Name of a column of observations.
+
+        Raises:
+            RMRError: There is no such column or episode, or a file is damaged.
+        """
+        known: set[bytes] = set()
+        for info in self._chosen(reference):
+            known.update(digests(self._rows(column, info)))
+        return sum(
+            digest in known
+            for info in self._chosen(episodes)
+            for digest in digests(self._rows(column, info))
         )
 
     def verify(self) -> None:
@@ -159,6 +229,17 @@ class TransitionDataset:
         """
         for info in self.episodes:
             verify_episode(episode_path(self.path, info.index), info, self.manifest)
+
+    def _require(self, columns: Sequence[str]) -> None:
+        for name in columns:
+            if name not in self.manifest.columns:
+                raise unknown_name("column", name, self.manifest.columns)
+
+    def _rows(self, column: str, info: EpisodeInfo) -> np.ndarray:
+        if not self._is_observation(column):
+            names = [each.name for each in self.manifest.observations]
+            raise unknown_name("column of observations", column, names)
+        return self._load_column(column, [info], None)
 
     def _is_observation(self, name: str) -> bool:
         return any(column.name == name for column in self.manifest.observations)
@@ -193,30 +274,6 @@ class TransitionDataset:
             at += length
         assert out is not None
         return out
-
-
-def duplicate_rows(
-    reference_frames: Shaped[np.ndarray, "reference ..."], frames: Shaped[np.ndarray, "rows ..."]
-) -> Bool[np.ndarray, " rows"]:
-    """Return which of ``frames`` are byte-equal to any of ``reference_frames``.
-
-    Source: Anand et al. (2019), their code: test frames that occur in training are dropped.
-    Differs: none.
-
-    Raises:
-        RMRError: The frames differ in type or size, so that none could be equal.
-    """
-    if (reference_frames.dtype, reference_frames.shape[1:]) != (frames.dtype, frames.shape[1:]):
-        raise RMRError(
-            f"expected frames of one type and size, found {reference_frames.dtype}"
-            f"{list(reference_frames.shape[1:])} and {frames.dtype}{list(frames.shape[1:])}"
-        )
-    known = {_digest(frame) for frame in reference_frames}
-    return np.fromiter((_digest(frame) in known for frame in frames), dtype=bool, count=len(frames))
-
-
-def _digest(frame: np.ndarray) -> bytes:
-    return hashlib.sha256(frame.tobytes()).digest()
 
 
 def _transformed(frames: np.ndarray, transform: FrameTransform) -> np.ndarray:

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from rmr_gym.errors import RMRError
 
 FORMAT = "rmr_gym.dataset"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 EPISODES = "episodes"
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
@@ -24,6 +24,22 @@ SIMULATORS = ("ale-py", "mujoco")
 """Packages whose version decides what an episode holds; the others are only noted."""
 
 Encoding = Literal["raw", "ale_palette"]
+
+
+def require_version(found: int, path: Path) -> None:
+    """Make sure that ``path`` is of the version of the format that this package reads.
+
+    Raises:
+        RMRError: It is older or newer.
+    """
+    if found == FORMAT_VERSION:
+        return
+    mend = (
+        "upgrade rmr-gym to read it"
+        if found > FORMAT_VERSION
+        else "it comes from before the first release; record again, into another folder"
+    )
+    raise RMRError(f"{path} has format version {found}, expected {FORMAT_VERSION}: {mend}")
 
 
 def episode_path(root: Path, index: int) -> Path:
@@ -119,7 +135,7 @@ class Manifest:
         """Return the manifest that ``text``, the content of ``path``, describes.
 
         Raises:
-            RMRError: It is no manifest, or one of a newer format.
+            RMRError: It is no manifest, or one of another version of the format.
         """
         try:
             content = json.loads(text)
@@ -128,11 +144,7 @@ class Manifest:
             raise _foreign(path) from error
         if found[0] != FORMAT or not isinstance(found[1], int):
             raise _foreign(path)
-        if found[1] > FORMAT_VERSION:
-            raise RMRError(
-                f"{path} has format version {found[1]}, expected at most {FORMAT_VERSION}: "
-                "upgrade rmr-gym to read it"
-            )
+        require_version(found[1], path)
         return cls._from_content(content, path)
 
     @classmethod
@@ -162,7 +174,7 @@ def read_manifest(root: Path) -> Manifest:
     """Return the manifest of the data set in ``root``.
 
     Raises:
-        RMRError: There is none, or it is foreign or of a newer format.
+        RMRError: There is none, or it is foreign or of another version of the format.
     """
     path = root / MANIFEST
     try:
@@ -218,14 +230,15 @@ def episode_checksum(
         seed: Its seed, or None.
         head: Its behaviour head.
         interrupted: Its flag.
-        columns: By name, the type, the shape and the sha256 of the little-endian bytes.
+        columns: By name, the type, the shape and, in hex, the XXH3 (128 bits) of the little-endian
+            bytes.
     """
     content = {
         "index": index,
         "seed": seed,
         "head": head,
         "interrupted": interrupted,
-        "columns": {name: [dtype, *shape, sha] for name, (dtype, shape, sha) in columns.items()},
+        "columns": {name: [dtype, *shape, xxh] for name, (dtype, shape, xxh) in columns.items()},
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

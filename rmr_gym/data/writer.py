@@ -1,5 +1,6 @@
 """Writing data sets: one file an episode, there as a whole or not at all."""
 
+import logging
 import os
 import weakref
 from pathlib import Path
@@ -21,13 +22,16 @@ from rmr_gym.errors import RMRError
 
 LOCK = ".lock"
 
+_log = logging.getLogger(__name__)
+
 
 class DatasetWriter:
     """Adds episodes to the data set in a folder, which it makes if there is none.
 
     An episode is compressed in memory while it grows; its file is then written under a temporary
     name, flushed to the disk and renamed. A run that is killed at any instant leaves every finished
-    episode and at most a temporary file, which readers ignore and the next writer removes.
+    episode and at most a temporary file a process, which readers ignore and the next writer removes
+    and says so (a warning of the logger ``rmr_gym.data.writer``, which Python shows by default).
 
     Several processes may write different episodes of one data set at the same time. Where the
     system has no file locks (Windows, some network drives) a writer does not see the others:
@@ -132,8 +136,7 @@ class DatasetWriter:
         folder, path = self.path / EPISODES, self.path / MANIFEST
         folder.mkdir(exist_ok=True)
         if alone:
-            for leftover in (*self.path.glob(f".*{TEMPORARY}"), *folder.glob(f".*{TEMPORARY}")):
-                leftover.unlink()
+            _remove([*self.path.glob(f".*{TEMPORARY}"), *folder.glob(f".*{TEMPORARY}")])
         if overwrite:
             for index in episode_indices(self.path):
                 episode_path(self.path, index).unlink()
@@ -149,6 +152,17 @@ class DatasetWriter:
                 f"{self.path} holds another data set ({'; '.join(differences)}): choose another "
                 "folder, or overwrite it"
             )
+
+
+def _remove(leftovers: list[Path]) -> None:
+    """Delete what a killed recorder had not finished, and say so."""
+    for leftover in leftovers:
+        leftover.unlink()
+        _log.warning(
+            "dropped %s, which a recorder that was killed had not finished; finished episodes are "
+            "unharmed, and recording again with the same arguments records the one that is missing",
+            leftover,
+        )
 
 
 def _check_folder(path: Path) -> None:

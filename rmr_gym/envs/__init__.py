@@ -10,13 +10,26 @@ from rmr_gym.envs.games import GAMES, Game, find_game
 
 if TYPE_CHECKING:
     from rmr_gym.envs.atari import PairedAtariEnv
+    from rmr_gym.envs.atari_vector import PairedAtariVectorEnv
     from rmr_gym.envs.balls import BouncingBallsEnv
+    from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
 
-__all__ = ["GAMES", "BouncingBallsEnv", "Game", "PairedAtariEnv", "find_game", "register_envs"]
+__all__ = [
+    "GAMES",
+    "BouncingBallsEnv",
+    "BouncingBallsVectorEnv",
+    "Game",
+    "PairedAtariEnv",
+    "PairedAtariVectorEnv",
+    "find_game",
+    "register_envs",
+]
 
 _LAZY = {
     "BouncingBallsEnv": "rmr_gym.envs.balls",
+    "BouncingBallsVectorEnv": "rmr_gym.envs.balls_vector",
     "PairedAtariEnv": "rmr_gym.envs.atari",
+    "PairedAtariVectorEnv": "rmr_gym.envs.atari_vector",
 }
 
 
@@ -33,6 +46,7 @@ def register_envs() -> None:
             gym.register(
                 id=game.env_id,
                 entry_point="rmr_gym.envs.atari:PairedAtariEnv",
+                vector_entry_point="rmr_gym.envs.atari_vector:PairedAtariVectorEnv",
                 kwargs={"game": game.name},
             )
     register_balls()

@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from rmr_gym.wrappers.occlusion import Curtain
     from rmr_gym.wrappers.paired import PairedObservation
     from rmr_gym.wrappers.record import RecordTransitions
+    from rmr_gym.wrappers.record_vector import RecordVectorTransitions
 
 __all__ = [
     "Curtain",
     "PairedObservation",
     "RandomCrops",
     "RecordTransitions",
+    "RecordVectorTransitions",
     "VectorRandomCrops",
 ]
 
@@ -22,6 +24,7 @@ _LAZY = {
     "PairedObservation": "rmr_gym.wrappers.paired",
     "RandomCrops": "rmr_gym.wrappers.crops",
     "RecordTransitions": "rmr_gym.wrappers.record",
+    "RecordVectorTransitions": "rmr_gym.wrappers.record_vector",
     "VectorRandomCrops": "rmr_gym.wrappers.crops",
 }
 

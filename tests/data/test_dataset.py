@@ -1,6 +1,7 @@
 import json
 import shutil
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
-from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.duplicates import DuplicateReport
+from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.errors import RMRError
 
@@ -226,8 +228,8 @@ def test_an_episode_under_another_name(copied):
 
 def test_an_episode_of_a_newer_format(copied):
     with h5py.File(copied / "episodes" / "000000.h5", "r+") as file:
-        file.attrs["format_version"] = 2
-    with pytest.raises(RMRError, match=r"000000\.h5 has format version 2, .*upgrade"):
+        file.attrs["format_version"] = FORMAT_VERSION + 1
+    with pytest.raises(RMRError, match=r"000000\.h5 has format version .*upgrade"):
         TransitionDataset(copied)
 
 
@@ -257,11 +259,35 @@ def test_verify_notices_what_was_changed(copied, change):
         else:
             file[change][0] = file[change][0] + 1
     dataset = TransitionDataset(copied)
-    dataset.load(columns=("pixels", "ram", "action", "reward"))
-    with pytest.raises(RMRError, match=r"000002\.h5 is truncated, damaged or foreign \(it"):
+    with pytest.raises(RMRError, match=r"000002\.h5 is truncated, damaged or foreign \("):
         dataset.verify()
     with pytest.raises(RMRError):
         TransitionDataset(copied, verify=True)
+
+
+@pytest.mark.parametrize("changed", ["ram", "actions"])
+def test_verify_notices_whole_columns_of_another_episode(copied, tmp_path, changed):
+    """Every chunk agrees with its own sum, and only the episode's checksum can tell."""
+    episode = made(2, 1)
+    other = (
+        replace(episode, actions=episode.actions + 1)
+        if changed == "actions"
+        else replace(
+            episode, observations={**episode.observations, "ram": episode.observations["ram"] + 1}
+        )
+    )
+    with DatasetWriter(tmp_path / "other", MANIFEST) as writer:
+        writer.write(other)
+    path = copied / "episodes" / "000002.h5"
+    with h5py.File(path) as file:
+        checksum = file.attrs["sha256"]
+    shutil.copy(tmp_path / "other" / "episodes" / "000002.h5", path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["sha256"] = checksum
+    dataset = TransitionDataset(copied)
+    dataset.load(columns=tuple(MANIFEST.columns))
+    with pytest.raises(RMRError, match=r"000002\.h5 .*it does not match its checksum"):
+        dataset.verify()
 
 
 def test_damage_anywhere_is_noticed_or_harmless(copied):
@@ -270,7 +296,7 @@ def test_damage_anywhere_is_noticed_or_harmless(copied):
     content = path.read_bytes()
     whole = TransitionDataset(copied).load(columns=tuple(MANIFEST.columns))
     noticed = 0
-    for at in np.random.default_rng(0).choice(len(content), size=80, replace=False):
+    for at in np.random.default_rng(0).choice(len(content), size=40, replace=False):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
         try:
             dataset = TransitionDataset(copied, verify=True)
@@ -280,18 +306,57 @@ def test_damage_anywhere_is_noticed_or_harmless(copied):
         loaded = dataset.load(columns=tuple(MANIFEST.columns))
         for name in MANIFEST.columns:
             np.testing.assert_array_equal(loaded[name], whole[name])
-    assert noticed > 30
+    assert noticed > 15
 
 
-def test_duplicate_rows_by_hand():
-    reference = np.array([[[1, 2]], [[3, 4]]], dtype=np.uint8)
-    frames = np.array([[[3, 4]], [[4, 3]], [[1, 2]], [[1, 3]]], dtype=np.uint8)
-    assert duplicate_rows(reference, frames).tolist() == [True, False, True, False]
-    assert duplicate_rows(reference[:0], frames).tolist() == [False] * 4
-    strided = np.repeat(frames, 2, axis=2)[:, :, ::2]
-    assert duplicate_rows(reference, strided).tolist() == [True, False, True, False]
+def test_a_whole_episode(recorded):
+    episode, expected = TransitionDataset(recorded).episode(1), made(1, 70)
+    assert (episode.index, episode.seed, episode.head) == (1, None, "odd")
+    assert not episode.interrupted
+    for name in ("pixels", "ram"):
+        np.testing.assert_array_equal(episode.observations[name], expected.observations[name])
+    np.testing.assert_array_equal(episode.actions, expected.actions)
+    np.testing.assert_array_equal(episode.rewards, expected.rewards)
+    np.testing.assert_array_equal(episode.terminated, expected.terminated)
+    np.testing.assert_array_equal(episode.truncated, expected.truncated)
+    with pytest.raises(RMRError, match=r"from 0 to 2 in .*, found 3"):
+        TransitionDataset(recorded).episode(3)
 
 
-def test_duplicates_of_another_size():
-    with pytest.raises(RMRError, match=r"found uint8\[2, 2\] and uint8\[2, 3\]"):
-        duplicate_rows(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 3), np.uint8))
+def test_sizes(recorded):
+    dataset = TransitionDataset(recorded)
+    files = (recorded / "episodes").glob("*.h5")
+    assert dataset.stored_bytes() == sum(file.stat().st_size for file in files)
+    assert dataset.raw_bytes() == 79 * (210 * 160 + 128) + 76 * (8 + 8 + 1 + 1)
+
+
+def test_duplicates_within_and_across_episodes(recorded):
+    dataset = TransitionDataset(recorded)
+    report = dataset.duplicates()
+    assert (report.rows, report.within, report.across, report.repeated) == (79, 0, 6 + 2, 6 + 2)
+    assert dataset.duplicates("ram") == DuplicateReport(79, 0, 0, 0)
+    assert dataset.duplicates("pixels", episodes=[1, 0, 2]) == report
+    assert dataset.duplicates("pixels", episodes=[1]).repeated == 0
+    with pytest.raises(RMRError, match="unknown column of observations 'action'"):
+        dataset.duplicates("action")
+
+
+def test_rows_shared_by_two_sets_of_episodes(recorded):
+    dataset = TransitionDataset(recorded)
+    assert dataset.shared_rows([0, 2], [1]) == 6
+    assert dataset.shared_rows([1], [0, 2]) == 8
+    assert dataset.shared_rows([], [1]) == dataset.shared_rows([1], []) == 0
+    assert dataset.shared_rows([0], [1, 2], column="ram") == 0
+
+
+def test_opening_beside_a_writer(copied):
+    """Episodes that were finished are read; later ones and half of one are not seen."""
+    before = TransitionDataset(copied)
+    with DatasetWriter(copied, MANIFEST) as writer:
+        growing = writer.episode(3, None, "odd")
+        growing.begin({"pixels": np.zeros((210, 160), np.uint8), "ram": np.zeros(128, np.uint8)})
+        assert TransitionDataset(copied, verify=True).fingerprint == before.fingerprint
+        growing.abandon()
+        writer.write(made(3, 4))
+        assert len(TransitionDataset(copied, verify=True)) == 80
+        assert len(before) == len(before.load(columns=("ram",))) == 76

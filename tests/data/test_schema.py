@@ -133,7 +133,15 @@ def test_a_newer_format_is_refused(tmp_path):
     newer = replace(manifest(), format_version=FORMAT_VERSION + 1).to_json()
     content = {**json.loads(newer), "a key of the future": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(RMRError, match=r"format version 2, expected at most 1: upgrade"):
+    message = rf"format version {FORMAT_VERSION + 1}, expected {FORMAT_VERSION}: upgrade"
+    with pytest.raises(RMRError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_the_format_before_the_first_release_is_refused(tmp_path):
+    older = replace(manifest(), format_version=1).to_json()
+    (tmp_path / "manifest.json").write_text(older)
+    with pytest.raises(RMRError, match=r"manifest\.json has format version 1, .*record again"):
         read_manifest(tmp_path)
 
 

@@ -52,6 +52,20 @@ def play(env: gym.Env, steps: int, seed: int | None = None) -> None:
         env.step(ACTION)
 
 
+def test_what_the_caller_writes_over_is_kept_as_it_was(tmp_path):
+    env = RecordTransitions(Counter(), tmp_path)
+    env.reset()
+    action = np.zeros(2, np.float32)
+    for step in range(4):
+        action[:] = step / 4
+        observation, *_ = env.step(action)
+        observation["state"][:] = -1
+    env.close()
+    loaded = TransitionDataset(tmp_path).load(columns=("action", "state"))
+    assert loaded["action"][:, 0].tolist() == [0.0, 0.25, 0.5, 0.75]
+    assert loaded["state"][:, 0].tolist() == [10, 11, 12, 13, 14]
+
+
 def test_any_storable_environment_is_recorded(tmp_path):
     env = RecordTransitions(Counter(), tmp_path / "d", head="fixed")
     play(env, 4, seed=3)
@@ -170,7 +184,7 @@ def test_what_cannot_be_stored_is_refused_before_anything_is_written(tmp_path, s
 
 def test_a_vector_is_refused(tmp_path):
     envs = gym.make_vec("test/Counter-v0", 2, vectorization_mode="sync")
-    with pytest.raises(RMRError, match="wrap each environment before they are put into a vector"):
+    with pytest.raises(RMRError, match="around a vector, use RecordVectorTransitions"):
         RecordTransitions(envs, tmp_path)
     envs.close()
 

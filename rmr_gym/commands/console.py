@@ -1,0 +1,77 @@
+"""What every subcommand prints with: two consoles, tables, progress with the time left."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+out_console, err_console = Console(), Console(stderr=True)
+ProgressFor = Callable[[str], Callable[[int, int], None]]
+QUIET_SECONDS = 10.0
+
+
+def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
+    """Print the named columns of ``rows``; floats to four places."""
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(
+            *(
+                f"{row[key]:.4f}" if isinstance(row[key], float) else str(row[key])
+                for key in columns
+            )
+        )
+    out_console.print(table)
+
+
+@contextmanager
+def progress_bars() -> Iterator[ProgressFor]:
+    """Give progress callbacks by title: bars with time left on a terminal, lines elsewhere."""
+    if not err_console.is_terminal:
+        yield _progress_lines
+        return
+    from rich.progress import (  # noqa: PLC0415
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err_console) as bars:
+
+        def progress_for(title: str) -> Callable[[int, int], None]:
+            task = bars.add_task(title, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield progress_for
+
+
+def _progress_lines(title: str) -> Callable[[int, int], None]:
+    started = time.monotonic()
+    spoken = started
+
+    def progress(done: int, total: int) -> None:
+        nonlocal spoken
+        now = time.monotonic()
+        if done < total and now - spoken < QUIET_SECONDS:
+            return
+        spoken = now
+        left = (now - started) / max(done, 1) * (total - done)
+        err_console.print(
+            f"{title}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left", highlight=False
+        )
+
+    return progress

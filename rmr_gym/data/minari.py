@@ -1,0 +1,311 @@
+"""Exchange with Minari, the format of the Farama Foundation: export and import without loss.
+
+Minari is an optional dependency: ``pip install "rmr-gym[minari]"``. JAX, which Minari's own
+recorder needs, is not used.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rmr_gym.atomic import TEMPORARY, os_errors, sync_folder, write_atomically
+from rmr_gym.data.copying import Progress, copy_episodes
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.episode_reader import verify_episode
+from rmr_gym.data.minari_spaces import action_space, as_observation, env_spec, observation_space
+from rmr_gym.data.schema import (
+    ColumnSpec,
+    Episode,
+    Manifest,
+    episode_path,
+    flatten,
+    observation_columns,
+    step_columns,
+)
+from rmr_gym.data.storage import lock
+from rmr_gym.errors import RMRError
+
+if TYPE_CHECKING:
+    from minari import EpisodeData, MinariDataset
+    from minari.dataset.minari_storage import MinariStorage
+
+_NAMESPACE, _MANIFEST = "namespace_metadata.json", "rmr_gym_manifest"
+_INDEX, _HEAD, _INTERRUPTED = "rmr_gym_index", "rmr_gym_head", "rmr_gym_interrupted"
+
+
+def export_minari(
+    dataset: TransitionDataset,
+    dataset_id: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a data set as one that ``minari.load_dataset`` reads, bit-equal in every column.
+
+    Columns stay as they were recorded: the screen of an Atari game as palette indices, of which
+    `rmr_gym.palette` makes gray and RGB. Minari stores without compression: 33.7 kB a step of an
+    Atari game. The manifest and each episode's head, seed and number go along, so that
+    `import_minari` gives back an equal data set. The data set appears as a whole or not at all;
+    one episode at a time is held in memory.
+
+    Args:
+        dataset: What to write.
+        dataset_id: Minari's id, for instance ``"rmr/pong-v0"``.
+        root: Folder of Minari's data sets; None for Minari's own choice, which is the environment
+            variable ``MINARI_DATASETS_PATH`` or a folder in the home directory.
+        overwrite: Replace the Minari data set of that id.
+        progress: Called with (episodes that were written, all episodes).
+
+    Returns:
+        The folder of the Minari data set.
+
+    Raises:
+        RMRError: Minari is missing, the id is malformed or taken, the data set is empty or damaged,
+            or the folder cannot be written.
+    """
+    _require_minari()
+    if not dataset.episodes:
+        raise RMRError(f"expected at least one episode to export, found none in {dataset.path}")
+    final = _place(dataset_id, root)
+    if final.exists() and not overwrite:
+        raise RMRError(f"{final} exists already: choose another id or add --force")
+    with os_errors(final), _replacing(final) as folder:
+        storage = _new_storage(dataset.manifest, dataset_id, folder)
+        for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
+            verify_episode(episode_path(dataset.path, info.index), info, dataset.manifest)
+            storage.update_episodes([_buffer(dataset.episode(position), position)])
+            about = {_HEAD: info.head, _INDEX: info.index, _INTERRUPTED: info.interrupted}
+            storage.update_episode_metadata([about], [position])
+            if progress is not None:
+                progress(done, len(dataset.episodes))
+    return final
+
+
+def import_minari(
+    dataset_id: str,
+    path: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TransitionDataset:
+    """Write a local Minari data set as one of this package, bit-equal in every column.
+
+    Observations may be any array or (nested) Dict of arrays with T + 1 rows, actions any array.
+    Rewards are stored as float64. Of a data set that `export_minari` did not write, the algorithm's
+    name becomes the head. After an interruption the same call goes on where it was.
+
+    Args:
+        dataset_id: Minari's id, for instance ``"D4RL/door/human-v2"``.
+        path: Folder of the data set to write.
+        root: Folder of Minari's data sets, as for `export_minari`.
+        overwrite: Delete the data set that is in ``path`` first.
+        progress: Called with (episodes that are there, all episodes).
+
+    Raises:
+        RMRError: Minari or its data set is missing, the data set holds what cannot be stored, the
+            folder holds something else, or it cannot be written.
+    """
+    _require_minari()
+    with _reading(dataset_id):
+        source = _opened(dataset_id, root)
+        about = list(source.storage.get_episode_metadata(source.episode_indices))
+        positions = {int(each.get(_INDEX, at)): at for at, each in enumerate(about)}
+        manifest = _manifest(source, dataset_id)
+
+    def read(index: int) -> Episode:
+        at = positions[index]
+        with _reading(dataset_id):
+            return _episode(source[at], about[at], index, manifest)
+
+    return copy_episodes(
+        path, manifest, list(positions), read, overwrite=overwrite, progress=progress
+    )
+
+
+def _require_minari() -> None:
+    try:
+        import minari  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise RMRError(
+            f"expected the package minari, found that it cannot be imported ({error}): install it "
+            'with `pip install "rmr-gym[minari]"`'
+        ) from error
+
+
+def _place(dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
+    """Return where Minari looks for the data set."""
+    from minari.dataset.minari_dataset import parse_dataset_id  # noqa: PLC0415
+    from minari.storage.datasets_root_dir import get_dataset_path  # noqa: PLC0415
+
+    try:
+        parse_dataset_id(dataset_id)
+    except (ValueError, TypeError) as error:
+        raise RMRError(
+            f"expected a Minari id of letters, digits, '-' and '_' with a version, like rmr/pong-v0"
+            f", found {dataset_id!r}"
+        ) from error
+    return Path(root) / dataset_id if root is not None else get_dataset_path(dataset_id)
+
+
+@contextmanager
+def _replacing(final: Path) -> Iterator[Path]:
+    """Give a hidden folder that takes the place of ``final`` when all has been written.
+
+    What a killed export left in it is removed by the next one of the same id.
+    """
+    folder = final.with_name(f".{final.name}{TEMPORARY}")
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock(descriptor, final, must_be_alone=True)
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        try:
+            yield folder
+            _flush(folder / "data")
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        _swap(folder, final)
+    finally:
+        os.close(descriptor)
+
+
+def _flush(folder: Path) -> None:
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    sync_folder(folder)
+
+
+def _swap(folder: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.old{TEMPORARY}")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    folder.rename(final)
+    sync_folder(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariStorage":
+    import minari  # noqa: PLC0415
+    from minari.dataset.minari_storage import MinariStorage  # noqa: PLC0415
+
+    for namespace in folder.parents[: dataset_id.count("/")]:
+        if not (namespace / _NAMESPACE).exists():
+            write_atomically(namespace / _NAMESPACE, "{}")
+    storage = MinariStorage.new(
+        folder / "data",
+        observation_space=observation_space(manifest),
+        action_space=action_space(manifest),
+        env_spec=env_spec(manifest),
+        data_format="hdf5",
+        jpeg_encoding=False,
+    )
+    storage.update_metadata(
+        {
+            "dataset_id": dataset_id,
+            "minari_version": minari.__version__,
+            "algorithm_name": ", ".join(manifest.heads) or "unknown",
+            "description": "Recorded by rmr_gym, losslessly; pixels of Atari games are indices of "
+            "ALE's palette.",
+            _MANIFEST: manifest.to_json(),
+        }
+    )
+    return storage
+
+
+def _buffer(episode: Episode, position: int) -> Any:
+    from minari.data_collector import EpisodeBuffer  # noqa: PLC0415
+
+    steps: dict[str, Any] = {
+        "actions": episode.actions,
+        "rewards": episode.rewards,
+        "terminations": episode.terminated,
+        "truncations": episode.truncated,
+    }
+    return EpisodeBuffer(
+        id=position, seed=episode.seed, observations=as_observation(episode.observations), **steps
+    )
+
+
+def _opened(dataset_id: str, root: str | os.PathLike[str] | None) -> "MinariDataset":
+    from minari import MinariDataset  # noqa: PLC0415
+
+    place = _place(dataset_id, root)
+    if not (place / "data" / "metadata.json").is_file():
+        raise RMRError(
+            f"expected the Minari data set {dataset_id} in {place}, found none: get it with "
+            f"`minari download {dataset_id}`, or name the folder of Minari's data sets (--root)"
+        )
+    return MinariDataset(place / "data")
+
+
+@contextmanager
+def _reading(dataset_id: str) -> Iterator[None]:
+    """Turn what Minari finds wrong with a data set of its own into one clear error."""
+    try:
+        yield
+    except RMRError:
+        raise
+    except (ImportError, OSError, RuntimeError, LookupError, ValueError, AssertionError) as error:
+        raise RMRError(
+            f"Minari cannot read its data set {dataset_id} ({error}): download or export it again"
+        ) from error
+
+
+def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
+    metadata = source.storage.metadata
+    if _MANIFEST in metadata:
+        return Manifest.from_json(metadata[_MANIFEST], source.storage.data_path)
+    observations = observation_columns(source.observation_space)
+    steps = step_columns(source.action_space)
+    if len(source):
+        first = source[0]
+        rows = flatten(first.observations)
+        observations = tuple(_spec(spec.name, rows[spec.name]) for spec in observations)
+        steps = (_spec("action", first.actions), *steps[1:])
+    space, spec = source.action_space, source.env_spec
+    return Manifest(
+        observations=observations,
+        steps=steps,
+        env_id=spec.id if spec else None,
+        env_kwargs=dict(spec.kwargs) if spec else {},
+        actions=int(space.n) if isinstance(space, spaces.Discrete) else None,
+        heads=(str(metadata.get("algorithm_name", "unknown")),),
+        settings={"minari": dataset_id, "jpeg": source.storage.jpeg_encoding},
+        versions={"minari": source.minari_version},
+    )
+
+
+def _spec(name: str, rows: np.ndarray) -> ColumnSpec:
+    """Describe a column as its data is; the type may be another than that of the space."""
+    if rows.dtype.kind not in "biuf":
+        raise RMRError(f"expected numbers in column {name!r}, found {rows.dtype}: not storable")
+    return ColumnSpec(name, rows.dtype.name, rows.shape[1:])
+
+
+def _episode(
+    data: "EpisodeData", about: Mapping[str, Any], index: int, manifest: Manifest
+) -> Episode:
+    terminated, truncated = data.terminations.astype(bool), data.truncations.astype(bool)
+    ended = bool(terminated[-1:].any() or truncated[-1:].any())
+    return Episode(
+        index=index,
+        seed=about.get("seed"),
+        head=str(about.get(_HEAD, manifest.heads[0] if manifest.heads else "unknown")),
+        observations=flatten(data.observations),
+        actions=data.actions,
+        rewards=data.rewards.astype(np.float64),
+        terminated=terminated,
+        truncated=truncated,
+        interrupted=bool(about.get(_INTERRUPTED, not ended)),
+    )
