@@ -1,19 +1,27 @@
 """`rmr-gym`: the command line, the only place that knows every part of the suite."""
 
+import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
 from tyro.extras import SubcommandApp
 
+from rmr_gym.commands import dataset as dataset_commands
+from rmr_gym.commands import policies as policy_commands
+from rmr_gym.commands.console import (
+    ProgressFor,
+    err_console,
+    out_console,
+    print_rows,
+    progress_bars,
+)
 from rmr_gym.envs.games import GAMES, find_game
 from rmr_gym.errors import RMRError
 
@@ -24,9 +32,6 @@ if TYPE_CHECKING:
     from rmr_gym.protocol.store import Artifact
 
 app = SubcommandApp()
-out_console, err_console = Console(), Console(stderr=True)
-ProgressFor = Callable[[str], Callable[[int, int], None]]
-QUIET_SECONDS = 10.0
 
 Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
 Positional = tyro.conf.Positional
@@ -50,53 +55,117 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+app.command(
+    dataset_commands.app, name="dataset", help="Look into, check, exchange and join data sets."
+)
+app.command(
+    policy_commands.app, name="policies", help="Train, measure and list the recorded players."
+)
+
+
 @app.command
 def record(
-    game: str,
-    out: Path,
+    game: str | None = None,
+    env: str | None = None,
+    out: Path | None = None,
     episodes: int = 96,
-    max_steps: int = 500,
+    max_steps: int | None = None,
     heads: str = "all",
     seed: int = 0,
     frameskip: int = 4,
     repeat_action_probability: float = 0.0,
+    policies: Path | None = None,
+    options: tuple[str, ...] = (),
     workers: int = 1,
     force: bool = False,
 ) -> None:
-    """Record paired RAM and pixels of one game, losslessly, one file an episode.
+    """Record a game (paired RAM and pixels) or another environment, losslessly.
 
-    Run again after an interruption: finished episodes are kept, the rest is recorded, and the data
-    set ends byte-equal to that of an unbroken run.
+    One file an episode. Run again after an interruption: finished episodes are kept, the rest is
+    recorded, and the data set ends byte-equal to that of an unbroken run.
 
     Args:
-        game: Name of the game, for instance Pong.
-        out: Folder of the data set.
+        game: Name of the game, for instance Pong; or give --env.
+        env: Id of any other registered environment, for instance rmr/BouncingBalls-v0.
+        out: Folder of the data set; default: runs/data/NAME-EPISODES[xMAX_STEPS].
         episodes: Number of episodes.
-        max_steps: Agent steps after which an episode is cut.
-        heads: Which behaviour heads play in turn: all, uniform, or names joined by commas.
+        max_steps: Agent steps after which an episode is cut; default: 500 for a game, the
+            environment's own limit otherwise.
+        heads: Which behaviour heads play a game in turn: all (32 of graded skill), unskilled,
+            uniform, or names joined by commas; see `rmr-gym policies list`.
         seed: Seed of every draw.
-        frameskip: Emulated frames an agent step.
+        frameskip: Emulated frames an agent step of a game.
         repeat_action_probability: Sticky actions, 0 to 1; 0 keeps RAM deterministic.
+        policies: Folder of trained policies, from `rmr-gym policies train`; default: the shipped.
+        options: What the environment of --env is made with, for instance balls=4 resolution=32.
         workers: Processes that record side by side.
         force: Overwrite a data set that is there.
     """
-    from rmr_gym.agents.collect import collect  # noqa: PLC0415
-
+    name, folder = _what_to_record(game, env), f"{episodes}"
+    if game is not None:
+        max_steps = 500 if max_steps is None else max_steps
+    if max_steps is not None:
+        folder += f"x{max_steps}"
+    recorder = (
+        _game_recorder(name, heads, frameskip, repeat_action_probability, policies)
+        if env is None
+        else _env_recorder(env, options)
+    )
     with progress_bars() as progress_for:
-        dataset = collect(
-            find_game(game).name,
-            out,
+        dataset = recorder(
+            path=out or Path("runs") / "data" / f"{name}-{folder}",
             episodes=episodes,
             max_steps=max_steps,
             seed=seed,
-            heads=heads,
             workers=workers,
-            frameskip=frameskip,
-            repeat_action_probability=repeat_action_probability,
             overwrite=force,
-            progress=progress_for(f"recording {find_game(game).name}"),
+            progress=progress_for(f"recording {name}"),
         )
     out_console.print(repr(dataset), markup=False)
+
+
+def _what_to_record(game: str | None, env: str | None) -> str:
+    """Return the name of the one that is given, as a folder may be called."""
+    if (game is None) == (env is None):
+        raise RMRError("expected either --game NAME or --env ID, to say what to record")
+    return find_game(game).name if game else str(env).rpartition("/")[2]
+
+
+def _game_recorder(
+    game: str,
+    heads: str,
+    frameskip: int,
+    repeat_action_probability: float,
+    policies: Path | None,
+) -> Callable[..., "TransitionDataset"]:
+    from rmr_gym.agents.collect import collect  # noqa: PLC0415
+    from rmr_gym.agents.policies import SHIPPED  # noqa: PLC0415
+
+    return partial(
+        collect,
+        game,
+        heads=heads,
+        frameskip=frameskip,
+        repeat_action_probability=repeat_action_probability,
+        policies=policies or SHIPPED,
+    )
+
+
+def _env_recorder(env: str, options: Sequence[str]) -> Callable[..., "TransitionDataset"]:
+    from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
+
+    return partial(collect_env, env, **dict(map(_option, options)))
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Return name and value of ``name=value``, the value as JSON or, failing that, as text."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise RMRError(f"expected an option as name=value, for instance balls=4, found {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 @app.command
@@ -129,7 +198,7 @@ def pretrain(
     with progress_bars() as progress_for:
         artifact = stages.pretrained(task, progress_for(f"pretraining on {task.game} RAM"))
     _export(out, artifact, task, force, kind="processor")
-    _print_rows(artifact.record["rows"], ("model", "step", "slot_accuracy", "bit_f1"))
+    print_rows(artifact.record["rows"], ("model", "step", "slot_accuracy", "bit_f1"))
 
 
 @app.command
@@ -207,7 +276,7 @@ def probe(
             probed = stages.probed(task, stages.kept_encoder(task, seed, artifact, step))
             rows += [{"step": step, **row} for row in probed.record["rows"]]
             progress(done, len(steps))
-    _print_rows(rows, ("step", "probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank"))
+    print_rows(rows, ("step", "probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank"))
 
 
 @app.command
@@ -408,67 +477,3 @@ def _export(out: Path, artifact: "Artifact", task: "GameTask", force: bool, **ex
     }
     write_artifact(out, Artifact(artifact.record | described, artifact.tensors), overwrite=force)
     out_console.print(f"written: {out}", markup=False, soft_wrap=True)
-
-
-def _print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(
-            *(
-                f"{row[key]:.4f}" if isinstance(row[key], float) else str(row[key])
-                for key in columns
-            )
-        )
-    out_console.print(table)
-
-
-@contextmanager
-def progress_bars() -> Iterator[ProgressFor]:
-    """Give progress callbacks by title: bars with time left on a terminal, lines elsewhere."""
-    if not err_console.is_terminal:
-        yield _progress_lines
-        return
-    from rich.progress import (  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=err_console) as bars:
-
-        def progress_for(title: str) -> Callable[[int, int], None]:
-            task = bars.add_task(title, total=None)
-            return lambda done, total: bars.update(task, completed=done, total=total)
-
-        yield progress_for
-
-
-def _progress_lines(title: str) -> Callable[[int, int], None]:
-    started = time.monotonic()
-    spoken = started
-
-    def progress(done: int, total: int) -> None:
-        nonlocal spoken
-        now = time.monotonic()
-        if done < total and now - spoken < QUIET_SECONDS:
-            return
-        spoken = now
-        left = (now - started) / max(done, 1) * (total - done)
-        err_console.print(
-            f"{title}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left", highlight=False
-        )
-
-    return progress

@@ -1,22 +1,17 @@
 """Recording a game with the behaviour heads: resumable, in one process or several."""
 
-import atexit
 import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from rmr_gym.agents.heads import Head, select_heads
+from rmr_gym.agents.heads import UNSKILLED, Head, Policy, select_heads
+from rmr_gym.agents.policies import SHIPPED, networks, weights_sha256
+from rmr_gym.agents.processes import in_processes
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
 from rmr_gym.data.writer import DatasetWriter
@@ -39,6 +34,7 @@ class Plan:
     max_steps: int | None
     frameskip: int
     repeat_action_probability: float
+    policies: Path = SHIPPED
 
     def environment(self) -> PairedAtariEnv:
         """Make the environment; its screen is read once, as palette indices."""
@@ -55,7 +51,20 @@ class Plan:
     def manifest(self, env: PairedAtariEnv) -> Manifest:
         """Return the manifest of the data set that the plan leads to."""
         settings = {"recorder": "collect", "seed": self.seed, "max_steps": self.max_steps}
+        if any(head.skill != UNSKILLED for head in self.heads):
+            settings["policies"] = weights_sha256(self.game, self.policies)
         return describe(env, heads=tuple(head.name for head in self.heads), settings=settings)
+
+    def player(self, index: int) -> Policy:
+        """Return the policy that plays episode ``index``."""
+        head, rng = self.head(index), generator(self.seed, "policy", index)
+        if head.skill == UNSKILLED:
+            return head.policy(rng)
+        return head.policy(rng, networks(self.game, self.policies)[head.skill])
+
+    def head(self, index: int) -> Head:
+        """Return the head whose turn episode ``index`` is."""
+        return self.heads[index % len(self.heads)]
 
 
 def collect(
@@ -69,6 +78,7 @@ def collect(
     workers: int = 1,
     frameskip: int = 4,
     repeat_action_probability: float = 0.0,
+    policies: Path = SHIPPED,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TransitionDataset:
@@ -93,6 +103,7 @@ def collect(
             one, the calling script needs its ``if __name__ == "__main__":`` guard.
         frameskip: Emulated frames a step.
         repeat_action_probability: Sticky actions, in [0, 1].
+        policies: Folder of the trained policies of the skilled heads; default: the shipped ones.
         overwrite: Delete the episodes that are there first.
         progress: Called with (episodes that are there, ``episodes``).
 
@@ -113,6 +124,7 @@ def collect(
         max_steps,
         frameskip,
         repeat_action_probability,
+        policies,
     )
     env = plan.environment()
     with DatasetWriter(path, plan.manifest(env), overwrite=overwrite) as writer:
@@ -122,7 +134,10 @@ def collect(
         _report(progress, done, episodes)
         processes = min(workers, len(missing))
         if processes > 1:
-            _record_in_processes(plan, writer.path, missing, processes, progress, episodes)
+            calls = [(plan, index, writer.path) for index in missing]
+            finished = in_processes(_record_in_worker, calls, processes, f"recorded into {path}")
+            for done_now, _ in enumerate(finished, done + 1):
+                _report(progress, done_now, episodes)
         else:
             for done_now, index in enumerate(missing, done + 1):
                 record_episode(env, plan, index, writer)
@@ -132,10 +147,9 @@ def collect(
 
 def record_episode(env: PairedAtariEnv, plan: Plan, index: int, writer: DatasetWriter) -> None:
     """Play and write episode ``index`` of the plan, a function of the two."""
-    head = plan.heads[index % len(plan.heads)]
-    policy = head.policy(generator(plan.seed, "policy", index))
+    policy = plan.player(index)
     seed = integer_seed(plan.seed, "episode", index)
-    episode = writer.episode(index, seed, head.name)
+    episode = writer.episode(index, seed, plan.head(index).name)
     try:
         observation, _ = env.reset(seed=seed)
         episode.begin(observation)
@@ -149,50 +163,6 @@ def record_episode(env: PairedAtariEnv, plan: Plan, index: int, writer: DatasetW
         episode.finish()
     finally:
         episode.abandon()
-
-
-def _record_in_processes(
-    plan: Plan,
-    path: Path,
-    missing: Sequence[int],
-    processes: int,
-    progress: Progress | None,
-    episodes: int,
-) -> None:
-    """Record in worker processes, which end when this function does, whatever ends it."""
-    context = get_context("spawn")
-    lifeline, hold = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_end_with, initargs=(lifeline,)
-    )
-    try:
-        waiting = [pool.submit(_record_in_worker, plan, index, path) for index in missing]
-        for done, future in enumerate(as_completed(waiting), episodes - len(missing) + 1):
-            future.result()
-            _report(progress, done, episodes)
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise RMRError(
-            f"a process that recorded into {path} died (killed, out of memory, or started by a "
-            'script without `if __name__ == "__main__":`); finished episodes are kept: run again '
-            "to record the rest, with fewer workers if memory was short"
-        ) from error
-    finally:
-        hold.close()
-        lifeline.close()
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with(lifeline: Connection) -> None:
-    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    atexit.register(_environment.cache_clear)
-
-    def wait_for_the_end() -> None:
-        lifeline.poll(None)
-        os._exit(1)
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def _record_in_worker(plan: Plan, index: int, path: Path) -> None:

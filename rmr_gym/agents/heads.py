@@ -7,10 +7,15 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64
 
+from rmr_gym.agents.ram_network import RamNetwork, ram_features
 from rmr_gym.envs.games import ACTION_NAMES
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.seeding import generator
 from rmr_gym.types import Observation
+
+UNSKILLED = "none"
+SKILLS = ("low", "middle", "high")
+"""Levels of skill above none; each game has a trained network a level."""
 
 _BLOCK = 256
 
@@ -26,25 +31,45 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Head:
-    """One way of playing without having learned: which actions, and how long each is held.
+    """One way of playing: how well, how often at random, and how long an action is held.
 
-    At each step the action of the step before is kept with probability ``hold``; otherwise a new
-    one is drawn from ``preference``. Each action is therefore held for 1 / (1 - hold) steps on
-    average (more where the same one is drawn again).
+    At each step the action of the step before is kept with probability ``hold``. Otherwise, with
+    probability ``exploration``, a new one is drawn from ``preference``; otherwise it is drawn from
+    the softmax of the scores of the game's network of that skill.
 
     Attributes:
-        name: Its name in manifests, ``<preference>-<mean steps of holding>``.
-        preference: Probability of each of the 18 actions.
+        name: Its name in manifests.
+        skill: ``"none"``, ``"low"``, ``"middle"`` or ``"high"``.
+        exploration: Probability of not asking the network, in [0, 1]; 1 without skill.
         hold: Probability of keeping the action, in [0, 1).
+        preference: Probability of each of the 18 actions when the network is not asked.
     """
 
     name: str
-    preference: tuple[float, ...]
+    skill: str
+    exploration: float
     hold: float
+    preference: tuple[float, ...]
 
-    def policy(self, rng: np.random.Generator) -> Policy:
-        """Return a policy that plays one episode with draws from ``rng``."""
-        return _HeldActions(self, rng)
+    def policy(self, rng: np.random.Generator, network: RamNetwork | None = None) -> Policy:
+        """Return a policy that plays one episode with draws from ``rng``.
+
+        Args:
+            rng: Source of every draw.
+            network: The game's network of this head's skill (`rmr_gym.agents.policies.networks`);
+                heads without skill need none.
+
+        Raises:
+            RMRError: The head has a skill and no network came.
+        """
+        if self.skill == UNSKILLED:
+            return _HeldActions(self, rng)
+        if network is None:
+            raise RMRError(
+                f"expected the network of skill {self.skill!r} for head {self.name!r}, found none: "
+                "take it from rmr_gym.agents.policies.networks(game)"
+            )
+        return _Skilled(self, rng, network)
 
 
 class _HeldActions:
@@ -66,6 +91,45 @@ def _held_actions(head: Head, rng: np.random.Generator) -> Iterator[int]:
         block = np.where(source >= 0, fresh[source], held)
         held = block[-1]
         yield from block.tolist()
+
+
+class _Skilled:
+    """Asks the network with the RAM of this step and of the one before."""
+
+    def __init__(self, head: Head, rng: np.random.Generator, network: RamNetwork):
+        self._draws = _skilled_draws(head, rng)
+        self._network = network
+        self._before: np.ndarray | None = None
+        self._action = 0
+
+    def act(self, observation: Observation) -> int:
+        ram, before = observation["ram"], self._before
+        self._before = ram
+        held, explored, drawn, noise = next(self._draws)
+        if held and before is not None:
+            return self._action
+        if explored:
+            self._action = drawn
+        else:
+            features = ram_features(ram, ram if before is None else before)
+            self._action = int((self._network.scores(features) + noise).argmax())
+        return self._action
+
+
+def _skilled_draws(
+    head: Head, rng: np.random.Generator
+) -> Iterator[tuple[bool, bool, int, np.ndarray]]:
+    """Yield, for each step, whether to hold, whether to explore, what, and Gumbel noise.
+
+    The largest of scores with Gumbel noise is a draw from their softmax.
+    """
+    cumulative = np.cumsum(head.preference)
+    while True:
+        held = rng.random(_BLOCK) < head.hold
+        explored = rng.random(_BLOCK) < head.exploration
+        drawn = _drawn(cumulative, rng.random(_BLOCK))
+        noise = rng.gumbel(size=(_BLOCK, len(head.preference)))
+        yield from zip(held.tolist(), explored.tolist(), drawn.tolist(), noise, strict=True)
 
 
 def _drawn(cumulative: np.ndarray, uniform: Any) -> Any:
@@ -101,26 +165,42 @@ _PREFERENCES: dict[str, tuple[float, ...]] = {
 }
 
 _HOLDS = {1: 0.0, 2: 0.5, 5: 0.8, 20: 0.95}
+_EXPLORATION = (0.0, 0.05, 0.2, 0.5)
+_PERSISTENCE = (0.0, 0.5)
+
+
+def _unskilled_rows() -> Iterator[Head]:
+    for row, (name, preference) in enumerate(_PREFERENCES.items()):
+        steps = list(_HOLDS)[(row + row // len(_HOLDS)) % len(_HOLDS)]
+        yield Head(f"{name}-{steps}", UNSKILLED, 1.0, _HOLDS[steps], preference)
+
+
+def _skilled_rows(skill: str) -> Iterator[Head]:
+    for row in range(len(_EXPLORATION) * len(_PERSISTENCE)):
+        explore, hold = _EXPLORATION[row % 4], _PERSISTENCE[(row + row // 4) % 2]
+        name = f"{skill}-e{100 * explore:02.0f}-h{100 * hold:02.0f}"
+        yield Head(name, skill, explore, hold, _PREFERENCES["uniform"])
 
 
 def _rows() -> Iterator[Head]:
-    """Yield every combination once; the first eight already differ in both respects."""
-    steps, names = list(_HOLDS), list(_PREFERENCES)
-    for row in range(len(steps) * len(names)):
-        name = names[row % len(names)]
-        held = steps[(row + row // len(names)) % len(steps)]
-        yield Head(f"{name}-{held}", _PREFERENCES[name], _HOLDS[held])
+    """Yield one head of each skill in turn, so that the first few already differ."""
+    low, middle, high = map(_skilled_rows, SKILLS)
+    for heads in zip(high, _unskilled_rows(), middle, low, strict=True):
+        yield from heads
 
 
 HEADS: tuple[Head, ...] = tuple(_rows())
-"""The 32 heads: 8 preferences x 4 lengths of holding, in the order in which episodes take turns.
+"""The 32 heads of every game, in the order in which episodes take turns.
+
+24 of trained skill: 3 levels x 4 rates of exploration x 2 lengths of holding; 8 without: as many
+preferences for actions, held for 1, 2, 5 or 20 steps on average.
 
 Source: RMR, section 5 (transitions from the 32 policy heads of an Agent57).
-Differs: those heads are not public. These are their unskilled stand-in: they differ in exploration
-as Agent57's do, and none has learned a game. Heads of trained skill are more rows of this kind.
+Differs: those heads are not public. These grade what PPO learns from the RAM in a modest budget;
+`rmr_gym.agents.policies` tells where the networks come from, its table what each head scores.
 """
 
-UNIFORM = HEADS[0]
+UNIFORM = next(head for head in HEADS if head.name == "uniform-1")
 """A new action at every step, all 18 equally likely."""
 
 
@@ -128,20 +208,23 @@ def select_heads(choice: str | Sequence[str]) -> tuple[Head, ...]:
     """Return the heads that a choice stands for.
 
     Args:
-        choice: ``"all"``; ``"uniform"`` for the uniform random policy alone; names, in a sequence
-            or in one string with commas between them.
+        choice: ``"all"``; ``"unskilled"`` for those that need no trained network; ``"uniform"`` for
+            the uniform random policy alone; names, in a sequence or in one string with commas
+            between them.
 
     Raises:
         RMRError: There is no such head, none is named, or one is named twice.
     """
     if choice == "all":
         return HEADS
+    if choice == "unskilled":
+        return tuple(head for head in HEADS if head.skill == UNSKILLED)
     names = choice.split(",") if isinstance(choice, str) else list(choice)
     names = [UNIFORM.name if name.strip() == "uniform" else name.strip() for name in names]
     table = {head.name: head for head in HEADS}
     for name in names:
         if name not in table:
-            raise unknown_name("behaviour head", name, ["all", "uniform", *table])
+            raise unknown_name("behaviour head", name, ["all", "unskilled", "uniform", *table])
     if not names or len(set(names)) != len(names):
         raise RMRError(f"expected behaviour heads, each named once, found {names}")
     return tuple(table[name] for name in names)

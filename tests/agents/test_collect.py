@@ -15,6 +15,7 @@ from gymnasium.wrappers import TimeLimit
 
 from rmr_gym.agents.collect import collect
 from rmr_gym.agents.heads import HEADS
+from rmr_gym.agents.policies import networks
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.errors import RMRError
 from rmr_gym.seeding import generator, integer_seed
@@ -72,7 +73,7 @@ def test_the_wrapper_would_have_written_the_same_files(unbroken, tmp_path):
     env = RecordTransitions(
         TimeLimit(gym.make("rmr/Pong-v0"), STEPS), tmp_path / "one", head=head.name
     )
-    policy = head.policy(generator(0, "policy", 2))
+    policy = head.policy(generator(0, "policy", 2), networks("Pong")[head.skill])
     observation, _ = env.reset(seed=integer_seed(0, "episode", 2))
     over = False
     while not over:

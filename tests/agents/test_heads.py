@@ -1,94 +1,162 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from rmr_gym.agents.heads import HEADS, Head, select_heads
+from rmr_gym.agents.heads import HEADS, SKILLS, UNSKILLED, Head, select_heads
+from rmr_gym.agents.ram_network import HIDDEN, RamNetwork, ram_features
 from rmr_gym.envs.games import ACTION_NAMES
 from rmr_gym.errors import RMRError
 
+UNTRAINED = [head for head in HEADS if head.skill == UNSKILLED]
+TRAINED = [head for head in HEADS if head.skill != UNSKILLED]
+
+
+def a_network(seed: int = 0) -> RamNetwork:
+    rng = np.random.default_rng(seed)
+    widths = (256, *HIDDEN, 18)
+    return RamNetwork(
+        tuple(
+            (rng.normal(size=(outside, inside)), rng.normal(size=outside))
+            for inside, outside in itertools.pairwise(widths)
+        )
+    )
+
+
+def screens(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(seed)
+    return [{"ram": row} for row in rng.integers(0, 256, (count, 128), np.uint8)]
+
 
 def played(head: Head, steps: int, seed: int = 0) -> np.ndarray:
-    policy = head.policy(np.random.default_rng(seed))
-    return np.array([policy.act(None) for _ in range(steps)])
-
-
-def expected_repeats(head: Head) -> float:
-    return head.hold + (1 - head.hold) * np.square(head.preference).sum()
+    policy = head.policy(np.random.default_rng(seed), a_network())
+    return np.array([policy.act(screen) for screen in screens(steps)])
 
 
 def test_thirty_two_heads_no_two_alike():
     assert len(HEADS) == 32
     assert len({head.name for head in HEADS}) == 32
-    assert len({(head.preference, head.hold) for head in HEADS}) == 32
-    assert len({head.hold for head in HEADS}) == 4
-    assert len({head.preference for head in HEADS}) == 8
+    assert len({(h.skill, h.exploration, h.hold, h.preference) for h in HEADS}) == 32
+    assert len(UNTRAINED) == 8
+    assert len({head.preference for head in UNTRAINED}) == 8
+    assert {head.hold for head in UNTRAINED} == {0.0, 0.5, 0.8, 0.95}
+    for skill in SKILLS:
+        rows = [head for head in HEADS if head.skill == skill]
+        assert len({(head.exploration, head.hold) for head in rows}) == 8
 
 
-def test_the_first_eight_heads_differ_in_both_respects():
-    assert len({head.preference for head in HEADS[:8]}) == 8
-    assert len({head.hold for head in HEADS[:8]}) == 4
+def test_the_first_four_heads_have_four_skills():
+    assert {head.skill for head in HEADS[:4]} == {UNSKILLED, *SKILLS}
 
 
-@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.name)
-def test_a_head_plays_as_its_row_says(head):
+@pytest.mark.parametrize("head", UNTRAINED, ids=lambda head: head.name)
+def test_an_unskilled_head_plays_as_its_row_says(head):
     assert sum(head.preference) == pytest.approx(1)
     steps = 40_000
-    actions = played(head, steps)
+    policy = head.policy(np.random.default_rng(0))
+    actions = np.array([policy.act(None) for _ in range(steps)])
     assert actions.min() >= 0
     assert actions.max() <= 17
     repeats = np.mean(actions[1:] == actions[:-1])
-    assert repeats == pytest.approx(expected_repeats(head), abs=0.02)
+    expected = head.hold + (1 - head.hold) * np.square(head.preference).sum()
+    assert repeats == pytest.approx(expected, abs=0.02)
     frequency = np.bincount(actions, minlength=18) / steps
     drawn_afresh = steps * (1 - head.hold)
     np.testing.assert_allclose(frequency, head.preference, atol=4 / np.sqrt(drawn_afresh))
 
 
 def test_preferences_lean_where_they_say():
-    by_name = {head.name: np.array(head.preference) for head in HEADS}
-    for name, words in {
-        "fire-2": ("FIRE",),
-        "horizontal-5": ("LEFT", "RIGHT"),
-        "vertical-1": ("UP", "DOWN"),
-        "up-1": ("UP",),
-    }.items():
-        named = np.array([any(word in action for word in words) for action in ACTION_NAMES])
-        assert by_name[name][named].sum() > 0.8
-        assert by_name[name].min() > 0, "every action stays possible"
-    assert np.ptp(by_name["uniform-1"]) == 0
+    for head in UNTRAINED:
+        words = {"fire": ("FIRE",), "horizontal": ("LEFT", "RIGHT"), "vertical": ("UP", "DOWN")}
+        preference = np.array(head.preference)
+        assert preference.min() > 0, "every action stays possible"
+        kind = head.name.rsplit("-", 1)[0]
+        if kind in words:
+            named = [any(word in name for word in words[kind]) for name in ACTION_NAMES]
+            assert preference[np.array(named)].sum() > 0.8
 
 
 def test_the_name_tells_how_long_an_action_is_held():
-    for head in HEADS:
+    for head in UNTRAINED:
         assert 1 / (1 - head.hold) == pytest.approx(int(head.name.rsplit("-", 1)[1]))
+    for head in TRAINED:
+        explored, held = (int(part[1:]) / 100 for part in head.name.split("-")[1:])
+        assert (explored, held) == (head.exploration, head.hold)
 
 
-def test_the_generator_decides():
-    head = HEADS[5]
+def test_a_skilled_head_draws_from_the_softmax_of_its_scores():
+    head = next(head for head in TRAINED if (head.exploration, head.hold) == (0, 0))
+    *hidden, _ = a_network().layers
+    constant = [(weight * 0, bias * 0) for weight, bias in hidden]
+    network = RamNetwork((*constant, (np.zeros((18, HIDDEN[1])), np.log(np.arange(1, 19)))))
+    policy, screen = head.policy(np.random.default_rng(0), network), screens(1)[0]
+    actions = np.array([policy.act(screen) for _ in range(20_000)])
+    frequency = np.bincount(actions, minlength=18) / len(actions)
+    np.testing.assert_allclose(frequency, np.arange(1, 19) / 171, atol=0.012)
+
+
+def test_a_skilled_head_sees_the_change_since_the_step_before():
+    """With scores far apart the softmax is the best action: that of the plain computation."""
+    head = next(head for head in TRAINED if (head.exploration, head.hold) == (0, 0))
+    shown, network = screens(50), a_network()
+    sharp = RamNetwork(tuple((weight * 50, bias * 50) for weight, bias in network.layers))
+    policy = head.policy(np.random.default_rng(3), sharp)
+    before = shown[0]["ram"]
+    for screen in shown:
+        best = int(sharp.scores(ram_features(screen["ram"], before)).argmax())
+        assert policy.act(screen) == best
+        before = screen["ram"]
+
+
+@pytest.mark.parametrize("hold", [0.0, 0.5])
+def test_exploring_heads_play_every_action(hold):
+    head = next(h for h in TRAINED if (h.exploration, h.hold) == (0.5, hold))
+    assert len(np.unique(played(head, 4000))) == 18
+
+
+def test_holding_heads_repeat_actions():
+    pairs = {
+        hold: next(h for h in TRAINED if (h.skill, h.exploration, h.hold) == ("high", 0.5, hold))
+        for hold in (0.0, 0.5)
+    }
+    repeats = {hold: np.mean(np.diff(played(head, 4000)) == 0) for hold, head in pairs.items()}
+    assert repeats[0.5] == pytest.approx(0.5 + 0.5 * repeats[0.0], abs=0.05)
+
+
+@pytest.mark.parametrize("head", [UNTRAINED[5], TRAINED[2], TRAINED[-1]], ids=lambda h: h.name)
+def test_the_generator_decides(head):
     assert (played(head, 700, seed=1) == played(head, 700, seed=1)).all()
     assert (played(head, 700, seed=1) != played(head, 700, seed=2)).any()
-    assert all(type(action) is int for action in [head.policy(np.random.default_rng(0)).act(None)])
+
+
+def test_a_skilled_head_needs_its_network():
+    with pytest.raises(RMRError, match=r"expected the network of skill 'high' for head 'high-e00"):
+        HEADS[0].policy(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     ("choice", "names"),
     [
         ("uniform", ["uniform-1"]),
-        ("fire-2,uniform-20", ["fire-2", "uniform-20"]),
-        ("fire-2, uniform", ["fire-2", "uniform-1"]),
-        (["up-1"], ["up-1"]),
-        (("uniform", "mix_a-2"), ["uniform-1", "mix_a-2"]),
+        ("fire-2,uniform", ["fire-2", "uniform-1"]),
+        ("low-e05-h50, fire-2", ["low-e05-h50", "fire-2"]),
+        (["uniform-1"], ["uniform-1"]),
     ],
 )
 def test_choices(choice, names):
+    known = {head.name for head in HEADS}
+    assert set(names) <= known, sorted(known)
     assert [head.name for head in select_heads(choice)] == names
 
 
 def test_all_of_them():
     assert select_heads("all") == HEADS
+    assert set(select_heads("unskilled")) == set(UNTRAINED)
 
 
 def test_wrong_choices():
-    with pytest.raises(RMRError, match="unknown behaviour head 'fier-2': did you mean 'fire-2'"):
-        select_heads("fier-2")
+    with pytest.raises(RMRError, match="unknown behaviour head 'high-e00': did you mean 'high-e"):
+        select_heads("high-e00")
     for wrong in ([], "fire-2,fire-2", ["uniform", "uniform-1"]):
         with pytest.raises(RMRError, match="each named once"):
             select_heads(wrong)

@@ -1,0 +1,59 @@
+"""Worker processes, none of which outlives the process that started them."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rmr_gym.errors import RMRError
+
+
+def in_processes(
+    function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], processes: int, what: str
+) -> Iterator[Any]:
+    """Call a function of a module once for each of ``calls`` and yield the results as they come.
+
+    Args:
+        function: What is called; it and its arguments must be such that processes can pass them.
+        calls: The arguments of each call.
+        processes: Number of worker processes.
+        what: What they did, for the message if one dies, for instance "recorded into pong".
+
+    Raises:
+        RMRError: A worker died.
+    """
+    context = get_context("spawn")
+    lifeline, hold = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_end_with, initargs=(lifeline,)
+    )
+    try:
+        for future in as_completed([pool.submit(function, *call) for call in calls]):
+            yield future.result()
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise RMRError(
+            f"a process that {what} died (killed, out of memory, or started by a "
+            'script without `if __name__ == "__main__":`); what was finished is kept: run '
+            "again to do the rest, with fewer workers if memory was short"
+        ) from error
+    finally:
+        hold.close()
+        lifeline.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait_for_the_end() -> None:
+        lifeline.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -1,0 +1,170 @@
+"""`rmr-gym policies`: train, grade, measure and list the players that data are recorded with."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.envs.games import GAMES, find_game
+from rmr_gym.errors import RMRError
+
+app = SubcommandApp()
+Games = tyro.conf.Positional[tuple[str, ...]]
+
+
+@app.command
+def train(
+    games: Games = (),
+    out: Path = Path("runs/policies"),
+    steps: int = 500_000,
+    episodes: int = 10,
+    seed: int = 0,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Train policies from RAM with PPO, and keep a low, a middle and a high level of each game.
+
+    Run again after an interruption: games that are finished are not trained again. The result can
+    be recorded with: `rmr-gym record --policies OUT/weights`.
+
+    Args:
+        games: Names of games; default: all 24.
+        out: Folder of the checkpoints; the graded weights go to OUT/weights.
+        steps: Steps of training a game, 4 frames each.
+        episodes: Episodes on which each checkpoint is measured before it is graded.
+        seed: Of training and measuring.
+        workers: Games that are trained side by side, each in a process.
+    """
+    names = _names(games)
+    job = partial(_train_one, out=out, steps=steps, episodes=episodes, seed=seed)
+    with progress_bars() as progress_for:
+        progress = progress_for("training policies")
+        for done, path in enumerate(_in_processes(job, names, workers), 1):
+            progress(done, len(names))
+            out_console.print(f"written: {path}", markup=False, soft_wrap=True)
+
+
+@app.command
+def evaluate(
+    games: Games = (),
+    out: Path = Path("runs/policies/returns.csv"),
+    policies: Path | None = None,
+    episodes: int = 10,
+    max_steps: int = 4500,
+    seed: int = 0,
+    workers: int = os.cpu_count() or 1,
+) -> None:
+    """Measure the return of each of the 32 heads of games, and write a table.
+
+    Games that the table holds already are not measured again.
+
+    Args:
+        games: Names of games; default: all 24.
+        out: CSV of one row a game and head.
+        policies: Folder of trained policies; default: those that come with the package.
+        episodes: Episodes a head.
+        max_steps: Steps after which an episode is cut; 4500 are five minutes of play.
+        seed: Of the episodes.
+        workers: Games that are measured side by side, each in a process.
+    """
+    from rmr_gym.agents.grading import evaluate_heads, read_returns, write_returns  # noqa: PLC0415
+    from rmr_gym.agents.policies import SHIPPED  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = [*read_returns(out)]
+    there = {row["game"] for row in rows}
+    missing = [name for name in _names(games) if name not in there]
+    job = partial(
+        evaluate_heads,
+        folder=policies or SHIPPED,
+        episodes=episodes,
+        max_steps=max_steps,
+        seed=seed,
+    )
+    with progress_bars() as progress_for:
+        progress = progress_for("measuring heads")
+        for done, measured in enumerate(_in_processes(job, missing, workers), 1):
+            rows = sorted([*rows, *measured], key=lambda row: row["game"])
+            write_returns(out, rows)
+            progress(done, len(missing))
+    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+
+
+@app.command(name="list")
+def list_heads(game: tyro.conf.Positional[str | None] = None) -> None:
+    """Print what the shipped heads score, beside random play and a human tester.
+
+    Args:
+        game: One game, for all of its 32 heads; default: all games, their best head alone.
+    """
+    from rmr_gym.agents.policies import REFERENCE_SOURCE, references, shipped_returns  # noqa: PLC0415
+
+    name = None if game is None else find_game(game).name
+    rows = shipped_returns()
+    if name is not None:
+        print_rows(
+            [row for row in rows if row["game"] == name],
+            ("head", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
+        )
+        known = references()[name]
+        out_console.print(f"published: random {known.random}, human {known.human}")
+    else:
+        print_rows([*_best_of_each(rows)], ("game", "uniform-1", "best", "head", "random", "human"))
+    out_console.print(f"random and human: {REFERENCE_SOURCE}", markup=False)
+
+
+def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+    from rmr_gym.agents.policies import references  # noqa: PLC0415
+
+    for name, known in references().items():
+        of_game = {row["head"]: float(row["mean_return"]) for row in rows if row["game"] == name}
+        if of_game:
+            head, best = max(of_game.items(), key=lambda item: item[1])
+            yield {
+                "game": name,
+                "uniform-1": f"{of_game['uniform-1']:.1f}",
+                "best": f"{best:.1f}",
+                "head": head,
+                **known._asdict(),
+            }
+
+
+def _names(games: Iterable[str]) -> list[str]:
+    names = [find_game(game).name for game in games] or list(GAMES)
+    if len(set(names)) != len(names):
+        raise RMRError(f"each game may be named once, got {', '.join(names)}")
+    return names
+
+
+def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:
+    import torch  # noqa: PLC0415
+
+    from rmr_gym.agents.grading import grade  # noqa: PLC0415
+    from rmr_gym.agents.ppo import train_policy  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    final = out / "weights" / f"{game}.safetensors"
+    if final.exists():
+        return final
+    checkpoints = train_policy(game, out, steps=steps, seed=seed)
+    return grade(game, checkpoints, out / "weights", episodes=episodes, seed=seed)
+
+
+def _in_processes(job: Callable[[str], Any], games: list[str], workers: int) -> Iterator[Any]:
+    """Yield what ``job`` returns for each game, as they finish."""
+    from rmr_gym.agents.processes import in_processes  # noqa: PLC0415
+
+    if workers < 1:
+        raise RMRError(f"workers must be 1 or more, got {workers}")
+    if workers == 1 or len(games) < 2:
+        yield from map(job, games)
+        return
+    calls = [(job, game) for game in games]
+    yield from in_processes(_call, calls, min(workers, len(games)), "worked on policies")
+
+
+def _call(job: Callable[[str], Any], game: str) -> Any:
+    return job(game)
