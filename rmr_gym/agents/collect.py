@@ -150,6 +150,7 @@ def record_episode(env: PairedAtariEnv, plan: Plan, index: int, writer: DatasetW
     policy = plan.player(index)
     seed = integer_seed(plan.seed, "episode", index)
     episode = writer.episode(index, seed, plan.head(index).name)
+    env.read_into(episode.rows)
     try:
         observation, _ = env.reset(seed=seed)
         episode.begin(observation)
@@ -162,19 +163,20 @@ def record_episode(env: PairedAtariEnv, plan: Plan, index: int, writer: DatasetW
             over = terminated or truncated
         episode.finish()
     finally:
+        env.read_into(None)
         episode.abandon()
 
 
 def _record_in_worker(plan: Plan, index: int, path: Path) -> None:
-    env = _environment(plan)
-    with DatasetWriter(path, plan.manifest(env)) as writer:
-        record_episode(env, plan, index, writer)
+    env, writer = _recorder(plan, path)
+    record_episode(env, plan, index, writer)
 
 
 @lru_cache(maxsize=1)
-def _environment(plan: Plan) -> PairedAtariEnv:
-    """Return this worker's environment: loading the game costs as much as hundreds of steps."""
-    return plan.environment()
+def _recorder(plan: Plan, path: Path) -> tuple[PairedAtariEnv, DatasetWriter]:
+    """Return this worker's environment and writer: making them costs hundreds of steps."""
+    env = plan.environment()
+    return env, DatasetWriter(path, plan.manifest(env))
 
 
 def _check(**counts: Any) -> None:

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
-from rmr_gym.envs.emulator import Pixels, ScreenAndRAM, choose_mode, load
+from rmr_gym.envs.emulator import Allocate, Pixels, ScreenAndRAM, choose_mode, load
 from rmr_gym.envs.games import ACTION_NAMES, find_game
 from rmr_gym.errors import RMRError
 
@@ -163,6 +163,16 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
             )
             return None
         return self.ale.getScreenRGB()
+
+    def read_into(self, allocate: Allocate | None) -> None:
+        """Read what is observed into arrays of the caller's, which saves a recorder a copy.
+
+        Args:
+            allocate: Called at every reset and step; gives arrays ``ram`` uint8[128] and ``pixels``
+                of the observation's size. They are filled and returned as the observation, so it
+                is for the caller to keep it from changing. None: new arrays, as ever.
+        """
+        self._reader.allocate = allocate or self._reader.new_arrays
 
     def palette_screen(self) -> UInt8[np.ndarray, "height width"]:
         """Return the palette indices of the current screen, whatever ``pixels`` shows."""

@@ -1,5 +1,6 @@
 """The emulator underneath: loading a game, and reading its RAM and its screen."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,10 @@ _SCREENS: dict[str, tuple[int, str]] = {
 }
 
 
+Allocate = Callable[[], dict[str, np.ndarray]]
+"""Gives writable arrays for RAM and screen, by name, in C order."""
+
+
 class ScreenAndRAM:
     """Reads the RAM and the screen of an ALE, both after the last frame that it emulated.
 
@@ -29,6 +34,7 @@ class ScreenAndRAM:
 
     Attributes:
         space: The space of what `read` returns.
+        allocate: Gives the arrays that `read` fills, by name; new ones unless it is set.
 
     Raises:
         RMRError: ``pixels`` is none of the three.
@@ -42,6 +48,7 @@ class ScreenAndRAM:
         self._read_screen = getattr(ale, reader)
         self._ram_size = ale.getRAMSize()
         self._shape = (*ale.getScreenDims(), channels)
+        self.allocate: Allocate = self.new_arrays
         self.space = spaces.Dict(
             ram=spaces.Box(0, 255, (self._ram_size,), np.uint8),
             pixels=spaces.Box(0, 255, self._shape, np.uint8),
@@ -49,15 +56,27 @@ class ScreenAndRAM:
 
     def pixels(self) -> UInt8[np.ndarray, "height width channels"]:
         """Return the screen as a new array."""
-        pixels = np.empty(self._shape, np.uint8)
-        self._read_screen(pixels if self._shape[2] == 3 else pixels[:, :, 0])
-        return pixels
+        return self._fill(np.empty(self._shape, np.uint8))
 
     def read(self) -> dict[str, np.ndarray]:
-        """Return RAM and screen as new arrays."""
-        ram = np.empty(self._ram_size, np.uint8)
+        """Return RAM and screen, in new arrays or in those that ``allocate`` gives."""
+        arrays = self.allocate()
+        ram, pixels = arrays["ram"], arrays["pixels"]
+        if pixels.shape != self._shape:
+            pixels = pixels.reshape(self._shape)
         self._read_ram(ram)
-        return {"ram": ram, "pixels": self.pixels()}
+        return {"ram": ram, "pixels": self._fill(pixels)}
+
+    def new_arrays(self) -> dict[str, np.ndarray]:
+        """Return arrays to read into; what ``allocate`` is unless it is set."""
+        return {
+            "ram": np.empty(self._ram_size, np.uint8),
+            "pixels": np.empty(self._shape, np.uint8),
+        }
+
+    def _fill(self, pixels: np.ndarray) -> np.ndarray:
+        self._read_screen(pixels if self._shape[2] == 3 else pixels[:, :, 0])
+        return pixels
 
 
 def load(game: Game, max_num_frames: int) -> ALEInterface:

@@ -15,7 +15,7 @@ from rmr_gym.errors import RMRError, unknown_name
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 STORES = ("auto", "observation")
-_PACKAGES = ("rmr-gym", "gymnasium", "numpy", "h5py", "hdf5plugin")
+_PACKAGES = ("rmr-gym", "gymnasium", "numpy", "h5py", "hdf5plugin", "zstandard", "xxhash")
 _OF_MAKE_VEC = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "max_episode_steps")
 _OF_VECTORS = ("workers", "threads", "copy", "autoreset_mode")
 
