@@ -112,7 +112,8 @@ def list_heads(game: tyro.conf.Positional[str | None] = None) -> None:
         known = references()[name]
         out_console.print(f"published: random {known.random}, human {known.human}")
     else:
-        print_rows([*_best_of_each(rows)], ("game", "uniform-1", "best", "head", "random", "human"))
+        columns = ("game", "uniform-1", "best", "head", "published random", "human")
+        print_rows([*_best_of_each(rows)], columns)
     out_console.print(f"random and human: {REFERENCE_SOURCE}", markup=False)
 
 
@@ -128,7 +129,8 @@ def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
                 "uniform-1": f"{of_game['uniform-1']:.1f}",
                 "best": f"{best:.1f}",
                 "head": head,
-                **known._asdict(),
+                "published random": f"{known.random:.1f}",
+                "human": f"{known.human:.1f}",
             }
 
 
