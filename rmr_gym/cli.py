@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.extras import SubcommandApp
 
+from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import dataset as dataset_commands
 from rmr_gym.commands import policies as policy_commands
 from rmr_gym.commands.console import (
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+app.command(
+    balls_commands.app, name="balls", help="Pretrain P on ball positions; score its rollouts."
+)
 app.command(
     dataset_commands.app, name="dataset", help="Look into, check, exchange and join data sets."
 )

@@ -1,7 +1,7 @@
 """Processors P: an action encoder, a core over the slots and a skip without parameters."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.models.interaction import InteractionNetwork
 from rmr_gym.models.message_passing import fully_connected_messages
 
 
@@ -39,6 +40,31 @@ class Processor(nn.Module):
         alpha = self.action_encoder.weight.T[action] + self.action_encoder.bias
         z = z + alpha[:, None]
         return self.core(z) + z
+
+
+class PassiveProcessor(nn.Module):
+    r"""P of a world without actions: one core a pass, each with the skip.
+
+    .. math:: z^{(k+1)} = P_k(z^{(k)}) + z^{(k)}
+
+    Source: RMR, Appendix A (2 passes of message passing).
+    Differs: whether the passes share weights is not stated; they do not. The skip is Appendix F's.
+
+    Args:
+        cores: Modules from latents [batch slots dim] to latents of the same shape, in turn.
+        skip: Whether the latents are added to what each core returns; off where the core is meant
+            to be a bottleneck, which a skip would lead around.
+    """
+
+    def __init__(self, cores: Iterable[nn.Module], *, skip: bool = True):
+        super().__init__()
+        self.cores, self.skip = nn.ModuleList(cores), skip
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the latents one time step later."""
+        for core in self.cores:
+            z = core(z) + z if self.skip else core(z)
+        return z
 
 
 class MessagePassing(nn.Module):
@@ -140,6 +166,7 @@ CORES: dict[str, Callable[..., nn.Module]] = {
     "mpnn": lambda slots, dim, **options: MessagePassing(dim, **options),
     "deep_sets": lambda slots, dim, **options: DeepSets(dim, **options),
     "mlp": lambda slots, dim, **options: FlatMLP(slots, dim),
+    "interaction": lambda slots, dim, **options: InteractionNetwork(dim),
     "none": lambda slots, dim, **options: NoCore(),
 }
 """Makers of processor cores by name; ``options`` are those of `MessagePassing`."""

@@ -19,7 +19,14 @@ from torch import Tensor
 from rmr_gym.atomic import os_errors, sync_folder
 from rmr_gym.errors import RMRError
 
-STAGE_VERSIONS = {"pretrain": 1, "natural": 1, "supervised": 1, "probe": 1}
+STAGE_VERSIONS = {
+    "pretrain": 1,
+    "natural": 1,
+    "supervised": 1,
+    "probe": 1,
+    "balls_pretrain": 1,
+    "balls_rollouts": 1,
+}
 """Raised by one whenever a stage computes something else, so that old results are not reused."""
 
 _TENSORS, _RECORD = "tensors.safetensors", "record.json"
