@@ -152,7 +152,7 @@ def _place(dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
             f"expected a Minari id of letters, digits, '-' and '_' with a version, like rmr/pong-v0"
             f", found {dataset_id!r}"
         ) from error
-    return Path(root) / dataset_id if root is not None else get_dataset_path(dataset_id)
+    return Path(root).absolute() / dataset_id if root is not None else get_dataset_path(dataset_id)
 
 
 @contextmanager

@@ -375,3 +375,11 @@ def test_neither_jax_nor_torch_is_needed(recorded, tmp_path):
     environment = {**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "minari")}
     command = [sys.executable, "-c", code, str(recorded.path), str(tmp_path / "back")]
     subprocess.run(command, check=True, env=environment)
+
+
+def test_a_root_that_is_relative_and_not_there_yet(recorded, tmp_path, monkeypatch):
+    """Minari itself joins a relative folder to itself."""
+    monkeypatch.chdir(tmp_path)
+    export_minari(recorded, "rmr/balls-v0", root="new/folder")
+    back = import_minari("rmr/balls-v0", "back", root="new/folder")
+    assert back.fingerprint == recorded.fingerprint
