@@ -30,7 +30,7 @@ _STEPS_A_ROUND = 128
 class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
     """Shows a policy in training the features of `ram_features`, and rewards on a log scale.
 
-    The reward r becomes sign(r) log2(1 + |r|): 1 stays 1, and a bonus of a thousand points does
+    A reward becomes the logarithm to base 2 of one plus its size, with its sign: 1 stays 1, and a bonus of a thousand points does
     not drown all else.
     """
 
