@@ -30,8 +30,8 @@ _STEPS_A_ROUND = 128
 class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
     """Shows a policy in training the features of `ram_features`, and rewards on a log scale.
 
-    A reward becomes the logarithm to base 2 of one plus its size, with its sign: 1 stays 1, and a bonus of a thousand points does
-    not drown all else.
+    A reward becomes the logarithm to base 2 of one plus its size, with its sign: 1 stays 1, and a
+    bonus of a thousand points does not drown all else.
     """
 
     def __init__(self, env: gym.Env[Any, Any]):
