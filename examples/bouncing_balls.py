@@ -8,9 +8,9 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from PIL import Image
 
 import rmr_gym  # noqa: F401  (registers the environments)
+from rmr_gym.analysis.films import write_film, write_sheet
 from rmr_gym.envs.balls_presets import PRESETS
 
 
@@ -52,22 +52,6 @@ def many(preset: str, worlds: int, steps: int) -> None:
     envs.close()
 
 
-def save_film(frames: list[np.ndarray], path: Path, milliseconds: int = 50) -> None:
-    """Write a GIF that plays in a loop."""
-    images = [Image.fromarray(frame) for frame in frames]
-    images[0].save(path, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
-
-
-def save_sheet(frames: list[np.ndarray], path: Path, columns: int = 8, scale: int = 3) -> None:
-    """Write up to 16 frames, evenly chosen and enlarged, as one picture."""
-    chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, 16).round().astype(int)]
-    tiles = [np.repeat(np.repeat(f, scale, 0), scale, 1) for f in chosen]
-    tiles = [np.pad(np.broadcast_to(t, (*t.shape[:2], 3)), ((2,), (2,), (0,)), constant_values=90)
-             for t in tiles]  # fmt: skip
-    rows = [np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)]
-    Image.fromarray(np.concatenate(rows)).save(path)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--preset", default="rmr", choices=list(PRESETS))
@@ -78,8 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     seen, shown = watch(options.preset, options.frames, options.size)
-    save_film(shown, options.out / f"{options.preset}.gif")
-    save_sheet(seen, options.out / f"{options.preset}.png")
+    write_film(options.out / f"{options.preset}.gif", shown)
+    sheet = [seen[k] for k in np.linspace(0, len(seen) - 1, 16).round().astype(int)]
+    write_sheet(options.out / f"{options.preset}.png", sheet)
     many(options.preset, options.worlds, steps=5)
     print(f"written: {options.preset}.gif and {options.preset}.png in {options.out}")
 

@@ -2,10 +2,13 @@ import inspect
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
 from rmr_gym.errors import RMRError
-from rmr_gym.metrics import BitScores, bit_f1, count_bits, effective_rank
+from rmr_gym.metrics import BitScores, bit_f1, count_bits, effective_rank, foreground_ari
 
 
 def noisy_bits(seed, shape=(200, 5, 8), flip=0.2):
@@ -114,3 +117,27 @@ def test_effective_rank_of_single_precision():
     assert effective_rank(features) == pytest.approx(
         effective_rank(features.astype(np.float64)), rel=1e-5
     )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), objects=st.integers(1, 4), labels=st.integers(1, 4))
+def test_foreground_ari_equals_scikit_learn(data, objects, labels):
+    shape = (2, 3, 4)
+    truth = data.draw(arrays(np.uint8, shape, elements=st.integers(0, objects)))
+    predicted = data.draw(arrays(np.int64, shape, elements=st.integers(0, labels - 1)))
+    for row, score in enumerate(foreground_ari(truth, predicted)):
+        seen = truth[row] > 0
+        if not seen.any():
+            assert np.isnan(score)
+            continue
+        expected = adjusted_rand_score(truth[row][seen], predicted[row][seen])
+        assert score == pytest.approx(expected, abs=1e-12)
+
+
+def test_foreground_ari_ignores_names_and_background():
+    truth = np.array([[[0, 1, 1], [2, 2, 0]]])
+    predicted = np.array([[[7, 3, 3], [0, 0, 5]]])
+    assert foreground_ari(truth, predicted).tolist() == [1.0]
+    assert foreground_ari(truth, np.ones_like(truth)).tolist() == [0.0]
+    with pytest.raises(RMRError, match="one shape"):
+        foreground_ari(truth, predicted[:, :1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.extras import SubcommandApp
 
+from rmr_gym.commands import balls_films, balls_natural
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.errors import RMRError
 
@@ -25,6 +26,11 @@ SCORES = (
 MODEL = ("model", "predict", "aggregation", "dim", "seed")
 REFERENCE = "reflected"
 KIND = "balls processor"
+
+app.command(balls_films.films)
+app.command(
+    balls_natural.app, name="natural", help="Put P into a model of pixels, beside its controls."
+)
 
 
 @app.command

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.errors import RMRError, unknown_name
@@ -67,12 +67,23 @@ def arm_processor(
     """
     arm = find_arm(name)
     processor = make_core(model, model.core if arm.core == "configured" else arm.core, seed)
+    prepare(name, arm, processor, pretrained, seed)
+    return processor
+
+
+def prepare(
+    name: str, arm: Arm, processor: nn.Module, pretrained: dict[str, Tensor] | None, seed: int
+) -> None:
+    """Load, shuffle and freeze a fresh processor, as its arm asks for.
+
+    Raises:
+        RMRError: Missing donor, or a donor of other sizes.
+    """
     if arm.pretrained:
         if pretrained is None:
-            raise RMRError(f"the arm {name!r} needs a pretrained processor: run `rmr-gym pretrain`")
+            raise RMRError(f"the arm {name!r} needs a pretrained processor: pretrain one first")
         load_weights(processor, pretrained, "the donor's processor")
     if arm.shuffled:
         shuffle_weights(processor, generator(seed, "shuffled P"))
     if arm.frozen:
         freeze(processor)
-    return processor

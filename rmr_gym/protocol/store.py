@@ -26,6 +26,12 @@ STAGE_VERSIONS = {
     "probe": 1,
     "balls_pretrain": 1,
     "balls_rollouts": 1,
+    "balls_natural": 1,
+    "balls_natural_scores": 1,
+    "natural_pipeline": 1,
+    "ranking": 1,
+    "label_probe": 1,
+    "memory_probe": 1,
 }
 """Raised by one whenever a stage computes something else, so that old results are not reused."""
 

@@ -1,0 +1,69 @@
+"""Films and sheets of frames: what people would rather look at."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from rmr_gym.atomic import write_atomically
+from rmr_gym.errors import RMRError
+
+Frame = UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _ 1"]
+_EDGE = 90
+
+
+def enlarged(frame: Frame, times: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Return a frame in colours, every pixel a square of ``times`` pixels."""
+    colours = np.broadcast_to(frame, (*frame.shape[:2], 3))
+    return colours.repeat(times, axis=0).repeat(times, axis=1)
+
+
+def write_film(path: Path, frames: Sequence[Frame], fps: float = 20.0) -> Path:
+    """Write frames of one size as a GIF that plays in a loop; a GIF shows at most 50 a second.
+
+    Raises:
+        RMRError: No frames, frames that differ in size, a rate that is not above 0.
+    """
+    if not frames or len({frame.shape[:2] for frame in frames}) > 1 or fps <= 0:
+        raise RMRError(
+            f"a film needs frames of one size and a rate above 0, got {len(frames)} frames of "
+            f"{len({frame.shape[:2] for frame in frames})} sizes at {fps} a second"
+        )
+    images = [Image.fromarray(np.ascontiguousarray(enlarged(frame, 1))) for frame in frames]
+    buffer = io.BytesIO()
+    images[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=max(20, round(1000 / fps)),
+        loop=0,
+    )
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def write_sheet(path: Path, frames: Sequence[Frame], columns: int = 8, times: int = 3) -> Path:
+    """Write frames side by side, row by row, as one PNG.
+
+    Raises:
+        RMRError: No frames.
+    """
+    if not frames:
+        raise RMRError("a sheet needs at least one frame, got none")
+    tiles = [
+        np.pad(enlarged(frame, times), ((2,), (2,), (0,)), constant_values=_EDGE)
+        for frame in frames
+    ]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    rows = [
+        np.concatenate(tiles[start : start + columns], axis=1)
+        for start in range(0, len(tiles), columns)
+    ]
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(rows)).save(buffer, format="PNG")
+    write_atomically(path, buffer.getvalue())
+    return path
