@@ -20,7 +20,6 @@ from rmr_gym.seeding import integer_seed
 
 PRECISIONS = ("fp32", "bf16")
 SCORE_BATCH = 64
-_COLOUR_SCALE = 0.1
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,14 @@ class PixelPipeline(nn.Module):
         with self._arithmetic(past):
             return self.decoder(latents)
 
-    def still(self, frame: Float[Tensor, "batch height width 3"]) -> Decoded:
-        """Decode a frame from its own slots, as if nothing moved and there were no P."""
-        with self._arithmetic(frame):
-            slots = self.encoder(frame[:, None])[:, 0]
+    def still(self, clip: Float[Tensor, "batch time height width 3"]) -> Decoded:
+        """Decode every frame of a clip from its own slots, as if nothing moved and there were no P.
+
+        The slots are handed on from frame to frame as in `forward`; frames of all clips come one
+        after another.
+        """
+        with self._arithmetic(clip):
+            slots = self.encoder(clip).flatten(0, 1)
             return self.decoder(self.join(torch.cat([slots] * HISTORY, dim=-1)))
 
     def _arithmetic(self, like: Tensor) -> torch.autocast:
@@ -140,13 +143,14 @@ def _aim(pipeline: PixelPipeline, decoder: ObjectDecoder) -> None:
 
 @torch.no_grad()
 def align(pipeline: PixelPipeline, abstract: dict[str, Tensor], seed: int) -> None:
-    """Begin where the abstract pipeline ended: its encoder reads the places that slots look at.
+    """Begin where the abstract pipeline ended: its encoder reads the places where slots are drawn.
 
-    A slot's mean place is in the coordinates of a ball's position. So the abstract encoder can read
-    the places of three frames, and the abstract decoder say where each slot's picture goes: P meets
-    the latents that it was trained on, though no frame was ever paired with a state. Colours are
-    added in directions that the abstract decoder does not see; all else a slot holds starts with no
-    weight. Everything but P is trained on from there.
+    After the warm start the decoder says where it draws each slot's picture, linearly in the slot,
+    in the coordinates of the balls' positions. So the abstract encoder can read these places in
+    three frames, and the abstract decoder say where the next pictures go: P meets the latents that
+    it was trained on, though no frame was ever paired with a state. Colour and content of the
+    pictures are added in directions that the abstract encoder and decoder do not use. Everything
+    but a frozen P is trained on from there.
 
     Source: none; RMR starts from fresh encoders and decoders. What it changes is in
     docs/bouncing_balls.md.
@@ -154,32 +158,45 @@ def align(pipeline: PixelPipeline, abstract: dict[str, Tensor], seed: int) -> No
     Args:
         pipeline: Changed in place; its decoder is an `ObjectDecoder`.
         abstract: Tensors of a pipeline that predicts positions (`BallsModel.predict`).
-        seed: Fixes the directions of the colours.
+        seed: Fixes the directions of colour and content.
 
     Raises:
-        RMRError: Another decoder, or latents too narrow to hold place and colour.
+        RMRError: Another decoder, or latents too narrow to hold place, colour and content.
     """
-    decoder, weight = pipeline.decoder, abstract["decoder.weight"]
-    if not isinstance(decoder, ObjectDecoder) or weight.shape[1] < MOMENTS:
+    decoder, dim = pipeline.decoder, pipeline.join.out_features
+    if not isinstance(decoder, ObjectDecoder):
         raise RMRError(
-            f"an aligned start needs the decoder 'object' and latents of {MOMENTS} or more, found "
-            f"{type(decoder).__name__} and {weight.shape[1]}"
+            f"an aligned start needs the decoder 'object', found {type(decoder).__name__}"
         )
-    generator = torch_generator(integer_seed(seed, "colours of an aligned start"))
-    colours = _COLOUR_SCALE * torch.randn(weight.shape[1], 3, generator=generator)
-    seen, _ = torch.linalg.qr(weight.T)
-    colours -= seen @ (seen.T @ colours)
-    pipeline.join.weight.zero_()
-    pipeline.join.bias.copy_(abstract["encoder.bias"])
-    for instant in range(HISTORY):
-        end = (instant + 1) * pipeline.encoder.width
-        places = abstract["encoder.weight"][:, 2 * instant : 2 * instant + 2]
-        pipeline.join.weight[:, end - MOMENTS : end - MOMENTS + 2] = places
-    pipeline.join.weight[:, -3:] = colours
-    decoder.position.weight.copy_(weight)
+    used = torch.cat([abstract["encoder.weight"].T, abstract["decoder.weight"]])
+    used = torch.cat([used, abstract["encoder.bias"][None]])
+    looks = (decoder.colour, decoder.content)
+    needed = len(used) + sum(layer.out_features for layer in looks)
+    if dim < needed:
+        raise RMRError(f"an aligned start needs latents of {needed} or more, found {dim}")
+    place = _read_from_slot(pipeline, decoder.position)
+    seen = [_read_from_slot(pipeline, layer) for layer in looks]
+    generator = torch_generator(integer_seed(seed, "directions of an aligned start"))
+    free = torch.randn(dim, needed - len(used), generator=generator)
+    free = torch.linalg.qr(torch.cat([used.T, free], dim=1))[0][:, len(used) :]
+    join = abstract["encoder.weight"].unflatten(1, (HISTORY, 2))
+    pipeline.join.weight.copy_(torch.cat([each @ place[0] for each in join.unbind(1)], dim=1))
+    pipeline.join.bias.copy_(abstract["encoder.bias"] + (join @ place[1]).sum(dim=1))
+    pipeline.join.weight[:, -pipeline.encoder.width :] += free @ torch.cat([w for w, _ in seen])
+    pipeline.join.bias += free @ torch.cat([b for _, b in seen])
+    decoder.position.weight.copy_(abstract["decoder.weight"])
     decoder.position.bias.copy_(abstract["decoder.bias"])
-    decoder.colour.weight.copy_(torch.linalg.pinv(colours))
-    decoder.colour.bias.copy_(-decoder.colour.weight @ pipeline.join.bias)
+    for layer, rows in zip(
+        looks, free.T.split([layer.out_features for layer in looks]), strict=True
+    ):
+        layer.weight.copy_(rows)
+        layer.bias.zero_()
+
+
+def _read_from_slot(pipeline: PixelPipeline, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of what a layer of the decoder reads from a still slot."""
+    still = pipeline.join.weight.unflatten(1, (HISTORY, pipeline.encoder.width)).sum(dim=1)
+    return layer.weight @ still, layer.weight @ pipeline.join.bias + layer.bias
 
 
 class FrameData(NamedTuple):
@@ -296,7 +313,7 @@ def score_frames(
         few = slice(start, start + SCORE_BATCH)
         clip = clips(data, index[few]).to(next(pipeline.parameters()).device)
         following = clip[:, HISTORY]
-        decoded = pipeline.still(following) if still else pipeline(clip[:, :HISTORY])
+        decoded = _last_of(pipeline.still(clip[:, 1:])) if still else pipeline(clip[:, :HISTORY])
         errors.append((decoded.frame - following).square().mean(dim=(1, 2, 3)))
         copied.append((clip[:, HISTORY - 1] - following).square().mean(dim=(1, 2, 3)))
         if truth is not None:
@@ -309,6 +326,11 @@ def score_frames(
         mse / copy_mse if copy_mse else float("nan"),
         float(np.nanmean(np.concatenate(agreement))) if agreement else float("nan"),
     )
+
+
+def _last_of(decoded: Decoded) -> Decoded:
+    """Keep the last frame of every clip."""
+    return Decoded(*(part[HISTORY - 1 :: HISTORY] for part in decoded))
 
 
 def windows_ahead(data: FrameData, steps: int) -> Int[np.ndarray, " chosen"]:

@@ -126,7 +126,8 @@ def train_frames(
     pipeline: PixelPipeline,
     data: FrameData,
     *,
-    still: bool = False,
+    still: int = 0,
+    held: bool = False,
     done: int = 0,
     seed: int = 0,
     scratch: Scratch | None = None,
@@ -141,7 +142,8 @@ def train_frames(
         phase: Steps, rate, batch.
         pipeline: Trained in place; a frozen P stays as it is.
         data: Frames to learn from.
-        still: Show a frame again, without P (the warm start), instead of predicting the next.
+        still: Show so many frames of a clip again, without P (the warm start); 0: predict the next.
+        held: Leave the slot encoder as it is.
         done: Steps of the phases before, so that no batch comes twice.
         seed: Fixes the batches; shared by paired arms.
         scratch: Room for unfinished state.
@@ -152,14 +154,17 @@ def train_frames(
     """
     place = next(pipeline.parameters()).device
     before = parameter_hash(pipeline.processor)
+    pipeline.encoder.requires_grad_(not held)
     stream = "still" if still else "pixels"
 
     def step_at(step: int) -> Step:
         index = batch_indices(data, phase.batch, seed, stream, done + step)
         clip = clips(data, index).to(place)
-        target = clip[:, HISTORY]
-        decoded = pipeline.still(target) if still else pipeline(clip[:, :HISTORY])
-        return Step((decoded.frame - target).square().mean(), {})
+        past, target = clip[:, :HISTORY], clip[:, HISTORY]
+        if still:
+            shown = past[:, -still:]
+            return Step((pipeline.still(shown).frame - shown.flatten(0, 1)).square().mean(), {})
+        return Step((pipeline(past).frame - target).square().mean(), {})
 
     trained = train(
         pipeline,
@@ -228,7 +233,8 @@ def _after(
             phase,
             restored(task, arm, seed, before),
             pixels_of(task, "training"),
-            still=arm is None,
+            still=_still_frames(task, phases) if arm is None else 0,
+            held=arm is not None and len(phases) <= task.preset.held,
             done=before.record["step"],
             seed=seed,
             scratch=scratch,
@@ -238,6 +244,12 @@ def _after(
         return artifact
 
     return Store(task.store).get_or_run("balls_natural", stage_key(task, arm, seed, phases), run)
+
+
+def _still_frames(task: PixelTask, phases: tuple[Phase, ...]) -> int:
+    """Return how long the clips of the warm start are in the last of these phases."""
+    preset = task.preset
+    return HISTORY if len(phases) > len(preset.warm_start) - preset.handed_on else 1
 
 
 def _start(task: PixelTask, arm: str | None, seed: int, progress: Progress | None) -> Artifact:
@@ -292,5 +304,7 @@ def stage_key(
         "donor": donor(task).record["processor_hash"] if pretrained else None,
         "warm_start": [as_json(each) for each in task.preset.warm_start] if arm else None,
         "phases": [as_json(each) for each in phases],
+        "held": min(task.preset.held, len(phases)) if arm else 0,
+        "still": 0 if arm else _still_frames(task, phases),
         "seed": seed,
     }

@@ -16,7 +16,11 @@ class PixelPreset:
         name: In `PIXEL_PRESETS`.
         warm_start: Phases in which encoder and decoder learn to show a frame again, without P;
             the arms of a seed share it.
+        handed_on: Number of phases, the last of the warm start, that show clips of three frames, so
+            that slots learn to stay with their object; the others show single frames.
         phases: Phases in which an arm learns to predict the next frame.
+        held: Number of phases, from the first, in which the slot encoder stays as it is: until the
+            rest has found its way around P, its errors would unlearn the slots.
         model: Sizes.
         windows: At most so many validation windows are scored.
         validation_share: Share of the episodes that only scores are computed on.
@@ -26,6 +30,8 @@ class PixelPreset:
     warm_start: tuple[Phase, ...]
     phases: tuple[Phase, ...]
     model: PixelModel = field(default_factory=PixelModel)
+    handed_on: int = 0
+    held: int = 1
     windows: int = 1000
     validation_share: float = 0.1
 
@@ -40,14 +46,19 @@ PIXEL_PRESETS: dict[str, PixelPreset] = {
     ),
     "laptop": PixelPreset(
         name="laptop",
-        warm_start=(Phase(100, 2e-4, 32), Phase(600, 2e-3, 32), Phase(200, 5e-4, 32)),
-        phases=(Phase(1000, 5e-4, 32), Phase(400, 1e-4, 32)),
+        warm_start=(
+            *(Phase(100, 2e-4, 32), Phase(600, 2e-3, 32)),
+            *(Phase(300, 1e-3, 12), Phase(100, 2e-4, 12)),
+        ),
+        handed_on=2,
+        phases=(Phase(400, 1e-3, 32), Phase(500, 5e-4, 32), Phase(200, 1e-4, 32)),
         model=PixelModel(BallsModel(precision="bf16"), precision="bf16"),
     ),
     "paper": PixelPreset(
         name="paper",
         warm_start=(),
         phases=(Phase(100_000, learning_rate=1e-4, batch=512),),
+        held=0,
         model=PixelModel(channels=64, decoder_channels=64, cell=2, decoder="broadcast"),
     ),
 }

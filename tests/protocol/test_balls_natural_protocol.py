@@ -22,12 +22,14 @@ from rmr_gym.protocol.balls_natural_presets import (
     PixelPreset,
     find_pixel_preset,
 )
+from rmr_gym.protocol.store import Artifact
 
 EPISODES, STEPS, BALLS = 5, 11, 3
 SIZES = BallsModel(dim=16)
 TINY = PixelPreset(
     name="tiny",
-    warm_start=(Phase(3, batch=4),),
+    warm_start=(Phase(3, batch=4), Phase(1, batch=2)),
+    handed_on=1,
     phases=(Phase(2, batch=4), Phase(2, 2e-4, batch=4)),
     model=PixelModel(SIZES, slot_dim=8, channels=4, decoder_channels=4, grid=4),
     windows=12,
@@ -119,7 +121,7 @@ def test_arms_of_a_seed_share_warm_start_and_batches(task, monkeypatch):
     monkeypatch.setattr(balls_natural, "batch_indices", spied)
     for arm in ("baseline", "random_p"):
         balls_natural.trained(task, arm, 0)
-    assert len(seen["baseline", "still"]) == 3
+    assert len(seen["baseline", "still"]) == 4
     assert ("random_p", "still") not in seen, "the warm start is computed once"
     batches = seen["baseline", "pixels"]
     assert batches == seen["random_p", "pixels"]
@@ -151,6 +153,27 @@ def test_equal_runs_give_equal_bytes_and_a_stopped_run_goes_on(task, tmp_path, m
     assert not same(without_p(whole), without_p(other))
 
 
+def test_the_slot_encoder_is_held_until_the_rest_has_found_its_way(task):
+    warm = balls_natural.warm_started(task, 0).tensors
+    for phases, held in ((TINY.phases[:1], True), (TINY.phases, False)):
+        after = balls_natural.trained(replace(task, preset=replace(TINY, phases=phases)), "rmr", 0)
+        same_start = same(after.part("encoder"), Artifact({}, warm).part("encoder"))
+        assert same_start == held
+
+
+def test_clips_end_the_warm_start(task, monkeypatch):
+    shown = []
+    still = balls_natural.PixelPipeline.still
+
+    def spied(self, clip):
+        shown.append(clip.shape[:2])
+        return still(self, clip)
+
+    monkeypatch.setattr(balls_natural.PixelPipeline, "still", spied)
+    balls_natural.warm_started(task, 0)
+    assert shown == [(4, 1)] * 3 + [(2, 3)]
+
+
 def test_an_aligned_start_hands_the_abstract_pipeline_over_and_then_trains(task):
     abstract = balls_natural.donor(task)
     untouched = replace(task, preset=replace(TINY, phases=()))
@@ -174,7 +197,7 @@ def test_compare_gives_a_row_an_arm_and_seed(task):
     assert [outcome.error for outcome in outcomes] == [None] * 6
     rows = [outcome.value for outcome in outcomes]
     assert [(row["arm"], row["seed"], row["step"]) for row in rows] == [
-        *(("warm_start", 0, 3), ("warm_start", 1, 3)),
+        *(("warm_start", 0, 4), ("warm_start", 1, 4)),
         *(("rmr", 0, 4), ("no_p", 0, 4), ("rmr", 1, 4), ("no_p", 1, 4)),
     ]
     assert set(rows[-1]) == set(scores.ROW)
