@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -66,14 +67,17 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def panel_grid(titles: list[str], height: float = 2.3) -> tuple[Figure, list[Axes]]:
-    """Make a grid of panels, at most `ACROSS` in a row, each with its title.
+def panel_grid(
+    titles: list[str], height: float = 2.3, most: int = ACROSS
+) -> tuple[Figure, list[Axes]]:
+    """Make a grid of panels, each with its title.
 
     Args:
         titles: One title a panel.
         height: Inches of a row of panels.
+        most: Panels in a row, where there are so many.
     """
-    across = min(ACROSS, len(titles))
+    across = min(most, len(titles))
     down = math.ceil(len(titles) / across)
     figure = new_figure(max(4.8, 3.3 * across), height * down + 0.6)
     axes = figure.subplots(down, across, squeeze=False).ravel()
@@ -85,12 +89,12 @@ def panel_grid(titles: list[str], height: float = 2.3) -> tuple[Figure, list[Axe
     return figure, panels
 
 
-def label_outer(panels: list[Axes], across: str, up: str) -> None:
-    """Label the lowest panel of each column and the first of each row."""
+def label_outer(panels: list[Axes], across: str, up: str, most: int = ACROSS) -> None:
+    """Label the lowest panel of each column and the first of each row of so many panels."""
     for index, panel in enumerate(panels):
-        if index % ACROSS == 0:
+        if index % most == 0:
             panel.set_ylabel(up)
-        if index + ACROSS >= len(panels):
+        if index + most >= len(panels):
             panel.set_xlabel(across)
 
 
@@ -105,20 +109,45 @@ def log_where_it_helps(panel: Axes, shown: np.ndarray, span: int) -> None:
 
 
 def finish(
-    figure: Figure, panels: list[Axes], across: str, up: str, labels: dict[str, str]
+    figure: Figure,
+    panels: list[Axes],
+    across: str,
+    up: str,
+    labels: dict[str, str],
+    most: int = ACROSS,
 ) -> None:
     """Label the outer axes and put one legend for all panels under them."""
-    label_outer(panels, across, up)
+    label_outer(panels, across, up, most)
     handles = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     order = [label for label in labels.values() if label in handles]
     order += [label for label in handles if label not in order]
-    columns = 4 if len(panels) > 2 else 3 if len(panels) == 2 else 2
+    columns = {1: 2, 2: 3}.get(min(len(panels), most), 4)
     figure.legend(
         [handles[label] for label in order], order, loc="outside lower center", ncols=columns
     )
+
+
+def draw_seeds(panel: Axes, rows: pd.DataFrame, along: str, metric: str, **style: Any) -> None:
+    """Draw the mean over seeds as a line and, of two seeds or more, their range as a band.
+
+    Args:
+        panel: Where.
+        rows: One row a seed and place.
+        along: Column of the places, from left to right.
+        metric: Column of the height; rows without a number are left out.
+        style: Of the line; the band takes its colour.
+    """
+    scored = rows.dropna(subset=[metric])
+    at, heights = scored[along].to_numpy(float), scored[metric].to_numpy(float)
+    places = np.unique(at)
+    seeds = [heights[at == place] for place in places]
+    if any(len(there) > 1 for there in seeds):
+        low, high = [there.min() for there in seeds], [there.max() for there in seeds]
+        panel.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    panel.plot(places, [there.mean() for there in seeds], markersize=5, **style)
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:

@@ -39,8 +39,8 @@ class Cell:
     checkpoint: int
     arms: dict[str, pd.DataFrame]
 
-    def seed_differences(self, arm: str, baseline: str) -> dict[int, float]:
-        """Return micro F1 of ``arm`` minus that of ``baseline`` for each seed that has both.
+    def seed_pairs(self, arm: str, baseline: str) -> dict[int, tuple[float, float]]:
+        """Return micro F1 of ``arm`` and of ``baseline`` for each seed that has both.
 
         An arm without randomness that was noted once is compared to every seed of the baseline.
         """
@@ -49,7 +49,21 @@ class Cell:
         first, second = self._by_seed(arm), self._by_seed(baseline)
         if arm in SEEDLESS_ARMS and len(first) == 1:
             first = dict.fromkeys(second, next(iter(first.values())))
-        return {seed: first[seed] - second[seed] for seed in sorted(set(first) & set(second))}
+        return {seed: (first[seed], second[seed]) for seed in sorted(set(first) & set(second))}
+
+    def seed_differences(self, arm: str, baseline: str) -> dict[int, float]:
+        """Return micro F1 of ``arm`` minus that of ``baseline``, see `seed_pairs`."""
+        pairs = self.seed_pairs(arm, baseline)
+        return {seed: first - second for seed, (first, second) in pairs.items()}
+
+    def relative_improvement(self, arm: str, baseline: str) -> float:
+        """Return by how many per cent of the baseline ``arm`` is higher, a mean over seeds.
+
+        NaN where there is no pair with a baseline above 0.
+        """
+        pairs = self.seed_pairs(arm, baseline).values()
+        gains = [100 * (first - second) / second for first, second in pairs if second > 0]
+        return float(np.mean(gains)) if gains else float("nan")
 
     def difference(self, arm: str, baseline: str) -> PairedDifference:
         """Compare the micro F1 of two arms, paired by seed; 0 pairs where there is no pair."""

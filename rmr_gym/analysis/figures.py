@@ -14,7 +14,6 @@ from rmr_gym.analysis.canvas import (
     ACROSS,
     CHANGED,
     COLOURS,
-    MARKERS,
     OTHER,
     finish,
     label_outer,
@@ -24,7 +23,13 @@ from rmr_gym.analysis.canvas import (
     save_figure,
     styled,
 )
-from rmr_gym.analysis.cells import Cell, cells, trained_steps, with_references
+from rmr_gym.analysis.cells import Cell, cells
+from rmr_gym.analysis.checkpoint_figures import (
+    METRIC_LABELS,
+    checkpoint_curves,
+    panel_titles,
+    require_rows,
+)
 from rmr_gym.analysis.run import (
     ARM_LABELS,
     MODEL_LABELS,
@@ -46,15 +51,6 @@ __all__ = [
     "save_figure",
 ]
 
-METRIC_LABELS = {
-    "micro_f1": "bit F1 (micro)",
-    "macro_f1": "bit F1 (macro)",
-    "slot_accuracy": "slot accuracy",
-    "effective_rank": "effective rank",
-    "loss": "loss",
-    "positive_energy": "positive energy",
-    "negative_energy": "negative energy",
-}
 CURVE_POINTS = 200
 """A longer curve is averaged over groups of neighbouring steps."""
 
@@ -66,7 +62,7 @@ def abstract_curves(run: Run) -> Figure:
     Raises:
         RMRError: If the run has no abstract curves.
     """
-    _require(len(run.abstract_curves), run, "abstract_curves.csv")
+    require_rows(len(run.abstract_curves), run, "abstract_curves.csv")
     games = [game for game in run.games if game in set(run.abstract_curves["game"])]
     figure, panels = panel_grid(games)
     for game, panel in zip(games, panels, strict=True):
@@ -90,41 +86,17 @@ def natural_curves(run: Run, column: str = "loss") -> Figure:
     """
     trained = ~run.natural_curves["arm"].isin(list(REFERENCE_ARMS))
     curves = pd.DataFrame(run.natural_curves[trained]).dropna(subset=[column])
-    _require(len(curves), run, "natural_curves.csv")
+    require_rows(len(curves), run, "natural_curves.csv")
     keys = [
         (game, objective)
         for game in run.games
         for objective in in_order(values(where(curves, game=game), "objective"), OBJECTIVE_LABELS)
     ]
-    figure, panels = panel_grid(_titles(keys))
+    figure, panels = panel_grid(panel_titles(keys))
     for (game, objective), panel in zip(keys, panels, strict=True):
         rows = where(curves, game=game, objective=objective)
         _draw_curves(panel, rows, "arm", ARM_LABELS, column)
     finish(figure, panels, "gradient step", METRIC_LABELS[column], ARM_LABELS)
-    return figure
-
-
-@styled
-def checkpoint_curves(run: Run, metric: str = "micro_f1", probe: str = "ridge") -> Figure:
-    """Draw a probe score against the checkpoint: dots are seeds, lines join their means.
-
-    Arms without checkpoints (untrained, PCA) are level lines.
-
-    Args:
-        run: The run.
-        metric: "micro_f1", "macro_f1", "slot_accuracy" or "effective_rank".
-        probe: Which probe's scores.
-
-    Raises:
-        RMRError: If the run has no natural results, or none under this probe.
-    """
-    _require(len(run.natural), run, "natural.csv")
-    keys = [(cell.game, cell.objective) for cell in cells(run, probe)]
-    figure, panels = panel_grid(_titles(keys))
-    for (game, objective), panel in zip(keys, panels, strict=True):
-        rows = with_references(where(run.natural, game=game, probe=probe), objective)
-        _draw_checkpoints(panel, rows, metric)
-    finish(figure, panels, "checkpoint (gradient steps)", METRIC_LABELS[metric], ARM_LABELS)
     return figure
 
 
@@ -150,9 +122,9 @@ def difference_dots(
         for cell in cells(run, probe, step)
         if any(cell.seed_differences(arm, baseline) for arm in cell.arms)
     ]
-    _require(len(shown), run, "natural.csv")
+    require_rows(len(shown), run, "natural.csv")
     arms = in_order({arm for cell in shown for arm in cell.arms} - {baseline}, ARM_LABELS)
-    titles = _titles([(cell.game, cell.objective) for cell in shown])
+    titles = panel_titles([(cell.game, cell.objective) for cell in shown])
     titles = [f"{title}, step {cell.checkpoint}" for title, cell in zip(titles, shown, strict=True)]
     figure, panels = panel_grid(titles, height=0.9 + 0.22 * len(arms))
     for index, (cell, panel) in enumerate(zip(shown, panels, strict=True)):
@@ -197,21 +169,6 @@ def frames_beside_ram(run: Run, game: str, count: int = 3) -> Figure:
     return figure
 
 
-def _require(rows: int, run: Run, file: str) -> None:
-    if not rows:
-        raise RMRError(
-            f"{run.folder} has nothing to draw in {file}: let the run go on, or run "
-            "`rmr-gym compare` again"
-        )
-
-
-def _titles(keys: list[tuple[str, str]]) -> list[str]:
-    """Title panels by game, and by objective where there is more than one."""
-    if len({objective for _, objective in keys}) == 1:
-        return [game for game, _ in keys]
-    return [f"{game}, {OBJECTIVE_LABELS.get(objective, objective)}" for game, objective in keys]
-
-
 def _draw_curves(
     panel: Axes, rows: pd.DataFrame, by: str, labels: dict[str, str], column: str
 ) -> None:
@@ -246,30 +203,6 @@ def _mean_curve(curves: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
     table = pd.concat([pd.Series(points, index=steps) for steps, points in curves], axis=1)
     mean = table.sort_index().mean(axis=1)
     return mean.index.to_numpy(float), mean.to_numpy(float)
-
-
-def _draw_checkpoints(panel: Axes, rows: pd.DataFrame, metric: str) -> None:
-    ticks = trained_steps(rows)
-    for order, arm in enumerate(in_order(values(rows, "arm"), ARM_LABELS)):
-        of_arm = where(rows, arm=arm).dropna(subset=[metric])
-        if of_arm.empty:
-            continue
-        steps = sorted({int(step) for step in values(of_arm, "step")})
-        means = [float(values(where(of_arm, step=step), metric).mean()) for step in steps]
-        colour = COLOURS.get(arm, OTHER)
-        style = {"color": colour, "label": ARM_LABELS.get(arm, arm), "zorder": 4 - 0.1 * order}
-        if arm in REFERENCE_ARMS and not set(steps) & set(ticks):
-            panel.axhline(means[-1], linestyle="--" if arm == "untrained" else ":", **style)
-            continue
-        dots = values(of_arm, "step"), values(of_arm, metric)
-        panel.plot(*dots, ".", color=colour, alpha=0.35, markersize=4)
-        panel.plot(steps, means, marker=MARKERS.get(arm, "*"), markersize=5, **style)
-    if len(ticks) > 1 and ticks[-1] > 5 * ticks[0]:
-        panel.set_xscale("log")
-    if metric == "effective_rank":
-        log_where_it_helps(panel, values(rows, metric), 5)
-    panel.set_xticks(ticks, [f"{step:,}" for step in ticks])
-    panel.set_xticks([], minor=True)
 
 
 def _draw_difference(panel: Axes, row: int, cell: Cell, arm: str, baseline: str) -> None:

@@ -99,10 +99,9 @@ def bullets(sentences: Iterable[str]) -> str:
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return a list of subjects, each with what is said of it."""
-    return "".join(
-        f"<dt>{escape(subject)}</dt><dd>{escape(said)}</dd>" for subject, said in pairs
-    ).join(("<dl>", "</dl>"))
+    """Return a list of subjects, each with what is said of it; nothing where there is none."""
+    items = [f"<dt>{escape(subject)}</dt><dd>{escape(said)}</dd>" for subject, said in pairs]
+    return f"<dl>{''.join(items)}</dl>" if items else ""
 
 
 def paragraph(sentence: str) -> str:

@@ -10,6 +10,7 @@ from rmr_gym.analysis import text
 from rmr_gym.analysis.paper import paper_verdict
 from rmr_gym.analysis.run import (
     ARM_LABELS,
+    CELL_STATES,
     MODEL_LABELS,
     OBJECTIVE_LABELS,
     REFERENCE_ARMS,
@@ -66,7 +67,7 @@ def reading(run: Run, summary: Summary) -> list[Finding]:
         *_missing(natural),
         *_collapses(run),
         *_abstract(summary.abstract),
-        *_problems(run),
+        *unfinished(run),
     ]
 
 
@@ -231,10 +232,15 @@ def _abstract(table: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def _problems(run: Run) -> Iterator[Finding]:
+def unfinished(run: Run) -> Iterator[Finding]:
+    """Say what failed, and how many cells of a sweep are not done."""
     problems = run.info.get("problems")
     if isinstance(problems, list) and problems:
         yield Finding("What failed on the way", f"{'; '.join(map(str, problems))}.")
+    states = list(values(run.cells, "state"))
+    if states and states.count("done") < len(states):
+        counts = [f"{states.count(state)} {state}" for state in in_order(states, CELL_STATES)]
+        yield Finding("Unfinished", f"of {len(states)} cells of the sweep {', '.join(counts)}.")
 
 
 def _games(rows: list[Any]) -> str:

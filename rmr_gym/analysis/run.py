@@ -1,7 +1,5 @@
 """A run folder read back: its tables, its description, its frames, and the order of its arms."""
 
-import json
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +9,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from rmr_gym.analysis.run_files import read_frames, read_info, read_table
 from rmr_gym.errors import RMRError
+
+SWEEP_KINDS = ("transfer", "bottleneck")
+"""Kinds of run whose scores need more columns than a comparison's."""
 
 SLOTS = 128
 """RAM bytes, and so slots, of the machine."""
@@ -51,8 +53,9 @@ REFERENCE_ARMS = ("untrained", "supervised", "pca")
 SEEDLESS_ARMS = ("pca",)
 """Arms without randomness: noted once, they stand beside every seed."""
 
-_TEXT = ("game", "model", "objective", "arm", "probe", "stage")
-_WHOLE = ("seed", "step")
+CELL_STATES = ("done", "failed", "waiting")
+"""States of a sweep's cells, in order."""
+
 _ABSTRACT_KEY = ("game", "model", "seed", "step")
 _NATURAL_KEY = ("game", "objective", "arm", "seed", "step")
 _BITS = ("slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy")
@@ -63,6 +66,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "natural": (*_NATURAL_KEY, "probe"),
     "natural_curves": _NATURAL_KEY,
     "timings": (),
+    "cells": ("key",),
 }
 """Columns that name a row of each table; a name stands once, except in the timings."""
 
@@ -72,6 +76,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "natural": (*KEYS["natural"], *_PROBED),
     "natural_curves": (*_NATURAL_KEY, "loss", "positive_energy", "negative_energy"),
     "timings": ("game", "stage", "arm", "seed", "seconds"),
+    "cells": ("key", "state", "seconds", "attempts", "error"),
 }
 """Columns of each table."""
 
@@ -88,6 +93,7 @@ class Run:
         natural: Probe scores, one row a (game, objective, arm, seed, step, probe).
         natural_curves: Training losses and energies of the arms.
         timings: Seconds a stage took, by game, arm and seed.
+        cells: What became of each cell of a sweep: state (done, failed, waiting), error.
         frames: ``<Game>_rgb`` uint8[k, height, width, 3] and ``<Game>_ram`` uint8[k, 128].
     """
 
@@ -98,6 +104,7 @@ class Run:
     natural: pd.DataFrame
     natural_curves: pd.DataFrame
     timings: pd.DataFrame
+    cells: pd.DataFrame
     frames: dict[str, UInt8[np.ndarray, "..."]]
 
     @property
@@ -115,7 +122,7 @@ class Run:
         return in_order(self.natural["probe"], PROBE_LABELS)
 
 
-def in_order(names: Iterable[str], labels: dict[str, str]) -> list[str]:
+def in_order(names: Iterable[str], labels: Iterable[str]) -> list[str]:
     """Return the distinct names, known ones in the order of ``labels``, others sorted after."""
     present = set(names)
     return [name for name in labels if name in present] + sorted(present - set(labels))
@@ -143,14 +150,24 @@ def blocks(frame: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], list[dic
     return found
 
 
+def run_kind(folder: Path) -> str:
+    """Return the kind of a run folder: what run.json says, else what its tables are of.
+
+    Raises:
+        RMRError: If run.json is damaged.
+    """
+    found = [kind for kind in SWEEP_KINDS if (folder / f"{kind}.csv").is_file()]
+    return str(read_info(folder).get("kind", (*found, "compare")[0]))
+
+
 def load_run(folder: Path | str) -> Run:
-    """Read a run folder; tables that are not there yet become empty tables.
+    """Read the run folder of a comparison; tables that are not there yet become empty tables.
 
     Args:
         folder: A folder written by ``rmr-gym demo`` or ``rmr-gym compare``.
 
     Raises:
-        RMRError: If it is no run folder, or a file in it is damaged.
+        RMRError: If it is no such run folder, or a file in it is damaged.
     """
     folder = Path(folder)
     expected = ["run.json", *(f"{name}.csv" for name in COLUMNS)]
@@ -160,84 +177,22 @@ def load_run(folder: Path | str) -> Run:
             f"{folder} is not a run: expected a folder with run.json and natural.csv, found "
             f"{found}; make one with `rmr-gym demo` or `rmr-gym compare`"
         )
-    tables = {name: _read_table(folder / f"{name}.csv", name) for name in COLUMNS}
-    return Run(folder=folder, info=_read_info(folder), frames=_read_frames(folder), **tables)
-
-
-def _read_table(path: Path, name: str) -> pd.DataFrame:
-    columns, key = COLUMNS[name], list(KEYS[name])
-    frame = _read_csv(path) if path.is_file() else None
-    frame = pd.DataFrame(columns=list(columns)) if frame is None else frame
-    missing = [column for column in (key or columns) if column not in frame]
-    if missing:
+    if (kind := run_kind(folder)) in SWEEP_KINDS:
         raise RMRError(
-            f"{path} lacks the columns {', '.join(missing)}: expected {', '.join(columns)}; it may "
-            "be another program's file: delete it and run `rmr-gym compare` again"
+            f"{folder} is a run of the kind {kind}: expected a comparison; read it with "
+            "rmr_gym.analysis.sweep_run.load_sweep_run"
         )
-    others = [column for column in frame if column not in columns]
-    frame = pd.DataFrame(
-        {column: _typed(frame, column, path) for column in columns}
-        | {column: frame[column] for column in others}
-    )
-    if key and frame.duplicated(key).any():
-        first = frame.to_dict("records")[int(np.argmax(frame.duplicated(key)))]
-        raise RMRError(
-            f"{path} has two rows for {', '.join(f'{name} {first[name]}' for name in key)}: "
-            "expected one; delete it and run `rmr-gym compare` again"
-        )
-    return frame
+    return read_run(folder)
 
 
-def _read_csv(path: Path) -> pd.DataFrame | None:
-    """Return a table; None for a file without as much as a header."""
-    try:
-        return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
-    except pd.errors.EmptyDataError:
-        return None
-    except (ValueError, OSError) as error:
-        raise RMRError(
-            f"{path} cannot be read as CSV ({error}): delete it and run `rmr-gym compare` again"
-        ) from error
+def read_run(folder: Path) -> Run:
+    """Read what a comparison writes from any folder; what is not there is empty.
 
-
-def _typed(frame: pd.DataFrame, column: str, path: Path) -> np.ndarray:
-    """Text as text, numbers as float (NaN if not there), seeds and steps whole (-1: not noted)."""
-    if column not in frame:
-        return np.full(len(frame), np.nan)
-    found = frame[column].to_numpy(object)
-    if column in _TEXT:
-        return np.array(["" if pd.isna(value) else str(value) for value in found], object)
-    try:
-        numbers = np.array([float(value) for value in found])
-    except (ValueError, TypeError) as error:
-        raise RMRError(
-            f"{path}, column {column}: expected numbers, found {error}; delete the file and run "
-            "`rmr-gym compare` again"
-        ) from error
-    return np.where(np.isnan(numbers), -1, numbers).astype(int) if column in _WHOLE else numbers
-
-
-def _read_info(folder: Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    if not path.is_file():
-        return {}
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RMRError(f"{path} is not JSON ({error}): run `rmr-gym compare` again") from error
-    if not isinstance(info, dict):
-        raise RMRError(f"{path}: expected a JSON object, found {type(info).__name__}")
-    return info
-
-
-def _read_frames(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / "frames.npz"
-    if not path.is_file():
-        return {}
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if archive[name].dtype == "u1"}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RMRError(
-            f"{path} cannot be read ({error}): delete it and run `rmr-gym compare` again"
-        ) from error
+    Raises:
+        RMRError: If a file is damaged.
+    """
+    tables = {
+        name: read_table(folder / f"{name}.csv", columns, KEYS[name])
+        for name, columns in COLUMNS.items()
+    }
+    return Run(folder=folder, info=read_info(folder), frames=read_frames(folder), **tables)

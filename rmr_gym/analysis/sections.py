@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rmr_gym.analysis import html, text
 from rmr_gym.analysis.html import Entry, Group, Row
 from rmr_gym.analysis.run import (
     ARM_LABELS,
+    CELL_STATES,
     OBJECTIVE_LABELS,
     PROBE_LABELS,
     Run,
@@ -59,7 +61,7 @@ def natural_section(table: pd.DataFrame) -> str:
         return ""
     rows: list[Row] = []
     for (game, objective), block in blocks(table, "game", "objective").items():
-        rows.append(Group(f"{game}: {_objective(objective)}, step {block[0]['checkpoint']:,}"))
+        rows.append(Group(f"{game}: {objective_title(objective)}, step {block[0]['checkpoint']:,}"))
         rows += [_natural_row(row) for row in block]
     probe = str(table.iloc[0]["probe"])
     caption = (
@@ -80,9 +82,9 @@ def _natural_row(row: dict[Any, Any]) -> list[str | Entry]:
         _spread(row, "effective_rank", 1),
         text.number(row["dead_slots_mean"], 0),
         text.signed(row["cswm_difference"]),
-        _verdict(row["cswm_verdict"]),
+        verdict_entry(row["cswm_verdict"]),
         text.signed(row["untrained_difference"]),
-        _verdict(row["untrained_verdict"]),
+        verdict_entry(row["untrained_verdict"]),
     ]
 
 
@@ -95,7 +97,7 @@ def tests_section(natural: pd.DataFrame, contrast: pd.DataFrame) -> str:
     controls = blocks(contrast, "game", "objective")
     rows: list[Row] = []
     for (game, objective), block in blocks(natural, "game", "objective").items():
-        rows.append(Group(f"{game}: {_objective(objective)}, step {block[0]['checkpoint']:,}"))
+        rows.append(Group(f"{game}: {objective_title(objective)}, step {block[0]['checkpoint']:,}"))
         rows += [
             _test_row(row["label"], baseline, row, f"{baseline}_")
             for baseline in BASELINES
@@ -118,10 +120,10 @@ def _test_row(label: str, baseline: str, row: dict[Any, Any], prefix: str) -> li
         Entry(text.interval(row[f"{prefix}low"], row[f"{prefix}high"]), "quiet"),
         text.p_value(row[f"{prefix}p_better"]),
         text.p_value(row[f"{prefix}p_worse"]),
-        _verdict(row[f"{prefix}verdict"]),
+        verdict_entry(row[f"{prefix}verdict"]),
         text.p_value(row[f"{prefix}p_better_bh"]),
         text.p_value(row[f"{prefix}p_worse_bh"]),
-        _verdict(row[f"{prefix}verdict_bh"]),
+        verdict_entry(row[f"{prefix}verdict_bh"]),
     ]
 
 
@@ -134,21 +136,21 @@ def checkpoints_section(table: pd.DataFrame) -> str:
     header = ("probe", "step", *labels, "RMR to C-SWM", "verdict", "corrected")
     rows: list[Row] = []
     for (game, objective), block in blocks(table, "game", "objective").items():
-        rows.append(Group(f"{game}: {_objective(objective)}"))
+        rows.append(Group(f"{game}: {objective_title(objective)}"))
         for probe, step in dict.fromkeys((row["probe"], row["checkpoint"]) for row in block):
             here = [row for row in block if (row["probe"], row["checkpoint"]) == (probe, step)]
             means = {row["arm"]: text.number(row["micro_f1_mean"]) for row in here}
             scores = [means.get(arm, text.MISSING) for arm in arms]
-            shown = _rmr_verdict({row["arm"]: row for row in here}.get("rmr"))
+            shown = _rmrverdict_entry({row["arm"]: row for row in here}.get("rmr"))
             label = PROBE_LABELS.get(str(probe), str(probe))
             rows.append([label, f"{step:,}", *scores, *shown])
     return html.table(header, rows, "Mean bit F1 over seeds; references stand at their own step")
 
 
-def _rmr_verdict(row: dict[Any, Any] | None) -> list[str | Entry]:
+def _rmrverdict_entry(row: dict[Any, Any] | None) -> list[str | Entry]:
     if row is None:
         return [text.MISSING] * 3
-    verdicts = [_verdict(row["cswm_verdict"]), _verdict(row["cswm_verdict_bh"])]
+    verdicts = [verdict_entry(row["cswm_verdict"]), verdict_entry(row["cswm_verdict_bh"])]
     return [text.signed(row["cswm_difference"]), *verdicts]
 
 
@@ -195,7 +197,7 @@ def description_section(run: Run) -> str:
         for label, value in _split(name, fact)
     ]
     parts = [html.table(("what", "value"), rows)] if rows else []
-    return "".join([*parts, _datasets(run), _timings(run.timings)])
+    return "".join([*parts, _datasets(run), _timings(run.timings), _cells(run.cells)])
 
 
 def _split(name: str, fact: Any) -> list[tuple[str, Any]]:
@@ -242,6 +244,22 @@ def _timings(timings: pd.DataFrame) -> str:
     return html.heading("Time") + html.table(("game", *stages, "all"), rows, caption)
 
 
+def _cells(cells: pd.DataFrame) -> str:
+    """Return how many cells of a sweep are done, and which failed why."""
+    if cells.empty:
+        return ""
+    states = list(values(cells, "state"))
+    counts = [f"{states.count(state)} {state}" for state in in_order(states, CELL_STATES)]
+    spent = text.duration(float(np.nansum(values(cells, "seconds").astype(float))))
+    caption = f"{', '.join(counts)}; computing took {spent}"
+    rows: list[Row] = [
+        [row["key"], str(row["attempts"]), Entry(row["error"], "wrap")]
+        for row in where(cells, state="failed").to_dict("records")
+    ]
+    failed = html.table(("failed cell", "attempts", "error"), rows) if rows else ""
+    return html.heading("Cells of the sweep") + html.paragraph(f"{caption}.") + failed
+
+
 def _fact(name: str, value: Any) -> str:
     """Return a value of run.json as one line."""
     if name == "seconds" and isinstance(value, int | float):
@@ -253,7 +271,8 @@ def _fact(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _verdict(found: str) -> Entry:
+def verdict_entry(found: str) -> Entry:
+    """Return a verdict as a table cell, marked where it is better or worse."""
     mark = {"better": "▲ ", "worse": "▼ "}.get(found, "")
     return Entry(f"{mark}{found}" or text.MISSING, found if mark else "quiet")
 
@@ -262,5 +281,6 @@ def _spread(row: dict[Any, Any], metric: str, digits: int = 3) -> str:
     return text.spread(row[f"{metric}_mean"], row[f"{metric}_std"], digits)
 
 
-def _objective(name: str) -> str:
+def objective_title(name: str) -> str:
+    """Return what an objective is called above a table."""
     return f"objective {OBJECTIVE_LABELS.get(name, name)}"

@@ -8,6 +8,12 @@ import numpy as np
 import pandas as pd
 
 from rmr_gym.analysis.cells import Cell, cells, trained_steps
+from rmr_gym.analysis.differences import (
+    DIFFERENCE_COLUMNS,
+    difference_columns,
+    means,
+    with_corrected,
+)
 from rmr_gym.analysis.paper import paper_abstract, paper_natural
 from rmr_gym.analysis.run import (
     ARM_LABELS,
@@ -18,7 +24,6 @@ from rmr_gym.analysis.run import (
     values,
     where,
 )
-from rmr_gym.analysis.statistics import MIN_PAIRS, benjamini_hochberg, verdict
 from rmr_gym.analysis.terminal import natural_text
 from rmr_gym.atomic import write_atomically
 
@@ -30,7 +35,6 @@ __all__ = [
     "natural_table",
     "summarise",
     "terminal_table",
-    "write_tables",
 ]
 
 BASELINES = ("cswm", "untrained")
@@ -100,7 +104,7 @@ def natural_table(run: Run, probe: str = "ridge", step: int | None = None) -> pd
     ]
     table = pd.DataFrame(rows, columns=_NATURAL_COLUMNS)
     for baseline in BASELINES:
-        table = _with_corrected(table, f"{baseline}_")
+        table = with_corrected(table, f"{baseline}_")
     return table
 
 
@@ -126,13 +130,13 @@ def contrast_table(run: Run, probe: str = "ridge", step: int | None = None) -> p
             "checkpoint": cell.checkpoint,
             "control": control,
             "label": ARM_LABELS[control],
-            **_difference(cell, "rmr", control, ""),
+            **difference_columns(cell, "rmr", control, ""),
         }
         for cell in cells(run, probe, step)
         for control in CONTROLS
         if control in cell.arms and "rmr" in cell.arms
     ]
-    return _with_corrected(pd.DataFrame(rows, columns=_CONTRAST_COLUMNS), "")
+    return with_corrected(pd.DataFrame(rows, columns=_CONTRAST_COLUMNS), "")
 
 
 def checkpoint_table(run: Run) -> pd.DataFrame:
@@ -167,26 +171,22 @@ def abstract_table(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=_ABSTRACT_COLUMNS)
 
 
-def write_tables(run: Run, folder: Path) -> list[Path]:
-    """Write ``natural_summary.csv``, ``contrast_``, ``checkpoint_`` and ``abstract_summary.csv``.
-
-    Args:
-        run: The run.
-        folder: Where the files go.
-
-    Returns:
-        Their paths.
-
-    Raises:
-        RMRError: If a file cannot be written.
-    """
-    summary = summarise(run)
-    tables = {
+def summary_tables(summary: Summary) -> dict[str, pd.DataFrame]:
+    """Return the tables by the names of their files."""
+    return {
         "natural_summary.csv": summary.natural,
         "contrast_summary.csv": summary.contrast,
         "checkpoint_summary.csv": summary.checkpoints,
         "abstract_summary.csv": summary.abstract,
     }
+
+
+def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
+    """Write tables as CSV, the same bytes for the same tables, and return their paths.
+
+    Raises:
+        RMRError: If a file cannot be written.
+    """
     return [
         write_atomically(folder / name, table.to_csv(index=False, float_format="%.6g"))
         for name, table in tables.items()
@@ -214,37 +214,13 @@ def _arm_row(cell: Cell, arm: str, frame: pd.DataFrame) -> dict[str, Any]:
         "label": ARM_LABELS.get(arm, arm),
         "step": int(values(frame, "step").max()) if len(frame) else cell.checkpoint,
         "seeds": int((~np.isnan(values(frame, "micro_f1"))).sum()),
-        **_means(frame, NATURAL_METRICS),
+        **means(frame, NATURAL_METRICS),
         "paper_mean": paper.get(f"{arm}_mean", np.nan),
         "paper_std": paper.get(f"{arm}_std", np.nan),
     }
     for baseline in BASELINES:
-        row |= _difference(cell, arm, baseline, f"{baseline}_")
+        row |= difference_columns(cell, arm, baseline, f"{baseline}_")
     return row
-
-
-def _difference(cell: Cell, arm: str, baseline: str, prefix: str) -> dict[str, Any]:
-    """Return the columns of a paired difference; no verdict where there is nothing to compare."""
-    result = cell.difference(arm, baseline)
-    found = vars(result) | {"difference": result.mean}
-    if arm == baseline or baseline not in cell.arms:
-        found["verdict"] = ""
-    return {f"{prefix}{name}": found[name] for name in _DIFFERENCE_COLUMNS}
-
-
-def _with_corrected(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    enough = table[f"{prefix}pairs"].to_numpy(float) >= MIN_PAIRS
-    corrected = {}
-    for direction in ("p_better", "p_worse"):
-        raw = table[f"{prefix}{direction}"].to_numpy(float)
-        corrected[direction] = benjamini_hochberg(np.where(enough, raw, np.nan))
-    raw_verdicts, pairs = table[f"{prefix}verdict"], table[f"{prefix}pairs"]
-    verdicts = [
-        verdict(better, worse, int(count)) if raw else ""
-        for better, worse, count, raw in zip(*corrected.values(), pairs, raw_verdicts, strict=True)
-    ]
-    columns = {f"{prefix}{name}_bh": values for name, values in corrected.items()}
-    return table.assign(**columns, **{f"{prefix}verdict_bh": verdicts})
 
 
 def _model_row(game: str, model: str, step: int, frame: pd.DataFrame) -> dict[str, Any]:
@@ -256,37 +232,25 @@ def _model_row(game: str, model: str, step: int, frame: pd.DataFrame) -> dict[st
         "label": MODEL_LABELS.get(model, model),
         "step": step,
         "seeds": int((~np.isnan(values(frame, "bit_f1"))).sum()),
-        **_means(frame, ABSTRACT_METRICS),
+        **means(frame, ABSTRACT_METRICS),
         "paper_slot_accuracy": paper.get(f"{name}_slot_acc", np.nan),
         "paper_bit_f1": paper.get(f"{name}_bit_f1", np.nan),
     }
-
-
-def _means(frame: pd.DataFrame, metrics: tuple[str, ...]) -> dict[str, float]:
-    """Mean and sample deviation over the seeds that have a number; NaN where there are too few."""
-    found = {}
-    for metric in metrics:
-        scores = values(frame, metric)
-        scores = scores[~np.isnan(scores)]
-        found[f"{metric}_mean"] = float(scores.mean()) if len(scores) else np.nan
-        found[f"{metric}_std"] = float(scores.std(ddof=1)) if len(scores) > 1 else np.nan
-    return found
 
 
 def _pairs_of(metrics: tuple[str, ...]) -> list[str]:
     return [f"{metric}_{kind}" for metric in metrics for kind in ("mean", "std")]
 
 
-_DIFFERENCE_COLUMNS = ("pairs", "difference", "low", "high", "p_better", "p_worse", "verdict")
 _NATURAL_COLUMNS = [
     *("game", "objective", "probe", "checkpoint", "arm", "label", "step", "seeds"),
     *_pairs_of(NATURAL_METRICS),
     *("paper_mean", "paper_std"),
-    *(f"{baseline}_{name}" for baseline in BASELINES for name in _DIFFERENCE_COLUMNS),
+    *(f"{baseline}_{name}" for baseline in BASELINES for name in DIFFERENCE_COLUMNS),
 ]
 _CONTRAST_COLUMNS = [
     *("game", "objective", "probe", "checkpoint", "control", "label"),
-    *_DIFFERENCE_COLUMNS,
+    *DIFFERENCE_COLUMNS,
 ]
 _ABSTRACT_COLUMNS = [
     *("game", "model", "label", "step", "seeds"),

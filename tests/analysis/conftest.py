@@ -155,3 +155,105 @@ def make_run(tmp_path):
         return folder
 
     return make
+
+
+GAMES = (
+    *("Pong", "Breakout", "Freeway", "Seaquest", "SpaceInvaders", "Skiing", "Asteroids"),
+    *("BattleZone", "Berzerk", "Bowling", "Boxing", "DemonAttack", "Frostbite", "Hero"),
+    *("MontezumaRevenge", "MsPacman", "Pitfall", "PrivateEye", "Qbert", "Riverraid", "Tennis"),
+    *("Venture", "VideoPinball", "YarsRevenge"),
+)
+
+
+def scored(f1, **names):
+    return names | {
+        "objective": "cswm",
+        "probe": "ridge",
+        "micro_f1": f1,
+        "macro_f1": f1 - 0.05,
+        "slot_accuracy": f1 - 0.2,
+        "effective_rank": 50.0,
+        "dead_slots": 0,
+    }
+
+
+def write_sweep(folder, kind, rows, info):
+    folder.mkdir()
+    pd.DataFrame(rows).to_csv(folder / f"{kind}.csv", index=False)
+    (folder / "run.json").write_text(json.dumps({"kind": kind} | info))
+    return folder
+
+
+@pytest.fixture
+def make_transfer(tmp_path):
+    """Write a transfer folder; `gain(donor, recipient)` is what a donor's P adds to C-SWM's F1."""
+
+    def make(
+        name="transfer",
+        *,
+        games=6,
+        seeds=5,
+        others=("balls",),
+        gain=lambda donor, recipient: 0.0,
+        controls=None,
+        missing=(),
+        steps=(100, 300),
+        noise=0.002,
+    ):
+        rng = np.random.default_rng(0)
+        names, rows = GAMES[:games], []
+        arms = {"cswm": 0.0, "random_p": 0.0, "untrained": 0.0} if controls is None else controls
+        for recipient, seed in product(names, range(seeds)):
+            shared = 0.75 + rng.normal(0, 0.01)
+            for step in steps:
+                place = {"recipient": recipient, "seed": seed, "step": step}
+                for arm, more in arms.items():
+                    f1 = shared + more + rng.normal(0, noise)
+                    if arm != "untrained" or step == steps[0]:
+                        at = place | {"step": 0 if arm == "untrained" else step}
+                        rows.append(scored(f1, **at, arm=arm, donor=""))
+                for donor in (*names, *others):
+                    f1 = shared + gain(donor, recipient) + rng.normal(0, noise)
+                    if (donor, recipient) not in missing:
+                        rows.append(scored(f1, **place, arm="rmr", donor=donor))
+        info = {"games": list(names), "donors": [*names, *others], "command": "rmr-gym transfer"}
+        return write_sweep(tmp_path / name, "transfer", rows, info)
+
+    return make
+
+
+@pytest.fixture
+def make_bottleneck(tmp_path):
+    """Write a bottleneck folder; `fall[arm]` is what the F1 of an arm loses at dim 1."""
+
+    def make(
+        name="bottleneck", *, games=2, seeds=6, dims=(2, 8, 64), fall=None, missing=(), noise=0.002
+    ):
+        rng = np.random.default_rng(0)
+        names, rows = GAMES[:games], []
+        lost = {"rmr": 0.4, "cswm": 0.2, "untrained": 0.2} if fall is None else fall
+        for game, dim, seed in product(names, dims, range(seeds)):
+            shared = 0.8 + rng.normal(0, 0.001)
+            for arm, most in lost.items():
+                step = 0 if arm == "untrained" else 300
+                f1 = shared - most / dim + rng.normal(0, noise)
+                if (game, dim) not in missing:
+                    rows.append(scored(f1, game=game, dim=dim, arm=arm, seed=seed, step=step))
+        info = {"games": list(names), "dims": list(dims), "command": "rmr-gym bottleneck"}
+        folder = write_sweep(tmp_path / name, "bottleneck", rows, info)
+        pd.DataFrame(
+            {
+                "game": game,
+                "dim": dim,
+                "step": step,
+                "slot_accuracy": 0.8,
+                "bit_f1": 0.95 - 0.1 / dim - 0.2 * (step == 100),
+                "bit_accuracy": 0.96,
+                "mask_accuracy": 0.9,
+                "loss": 0.1,
+            }
+            for game, dim, step in product(names, dims, (100, 500))
+        ).to_csv(folder / "bottleneck_abstract.csv", index=False)
+        return folder
+
+    return make

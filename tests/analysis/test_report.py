@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rmr_gym.analysis.report import write_report
+from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.errors import RMRError
 
 VOID = {"meta", "img", "br"}
@@ -60,8 +60,9 @@ def test_a_whole_report(make_run):
     assert "5 min 00 s" in words
     assert "Linux <x86_64> & more" in words
     saved = sorted(file.name for file in (folder / "figures").iterdir())
-    assert len(saved) == page.seen.count("img") == 9
-    assert {"abstract_loss.svg", "effective_rank.svg", "frames_Pong.png"} <= set(saved)
+    assert len(saved) == page.seen.count("img") == 8
+    assert {"abstract_loss.svg", "f1_and_rank_ridge.svg", "frames_Pong.png"} <= set(saved)
+    assert (folder / "natural_summary.csv").is_file()
 
 
 def test_the_page_needs_no_network_and_repeats_byte_for_byte(make_run, tmp_path):
@@ -114,3 +115,82 @@ def test_no_run_no_page(tmp_path):
     with pytest.raises(RMRError, match="is not a run"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transfer_report(make_transfer):
+    folder = make_transfer(games=3, missing={("balls", "Pong")})
+    line = "<b>,failed,2.0,2,NaN loss at step 40"
+    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{line}\n")
+    path = write_report(folder)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.headings == [
+        "What the numbers say",
+        "Transfer matrix",
+        "Counts and tests across recipients",
+        "Scores beside the controls",
+        "The same matrix against the controls",
+        "Donors and recipients",
+        "Probes and checkpoints",
+        "Probes over training",
+        "Every cell",
+        "What was run",
+        "How to read this",
+    ]
+    words = " ".join(page.words)
+    assert "missing" in words
+    assert "NaN loss at step 40" in words
+    assert "<b>" in words
+    tables = {f"transfer_{name}.csv" for name in ("summary", "overview", "ranking", "robustness")}
+    assert tables <= {file.name for file in folder.iterdir()}
+    saved = {file.name for file in (folder / "figures").iterdir()}
+    assert {"transfer_cswm_cswm.svg", "transfer_cswm_random_p.svg", "ranking_cswm.svg"} <= saved
+    assert all(link.startswith(("data:image/", "#s")) for link in page.links)
+
+
+def test_a_bottleneck_report(make_bottleneck):
+    folder = make_bottleneck(seeds=3)
+    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert page.headings == [
+        "What the numbers say",
+        "Bit F1 by latent size",
+        "Against the widest latent",
+        "RMR and controls at each size",
+        "P itself, on RAM",
+        "What was run",
+        "How to read this",
+    ]
+    assert "▼" not in " ".join(page.words)
+    saved = {file.name for file in (folder / "figures").iterdir()}
+    assert saved == {"bottleneck_ridge.svg", "bottleneck_abstract.svg"}
+    assert (folder / "bottleneck_narrowing.csv").is_file()
+
+
+def test_runs_that_have_only_begun_have_a_report(make_transfer, make_bottleneck):
+    for folder, file in (
+        (make_transfer(games=2), "transfer.csv"),
+        (make_bottleneck(), "bottleneck.csv"),
+    ):
+        (folder / file).unlink()
+        page = Page(write_report(folder).read_text(encoding="utf-8"))
+        assert page.headings[0] == "Unfinished"
+
+
+def test_a_report_of_abstract_models_alone(make_run):
+    drop = ("natural.csv", "natural_curves.csv", "frames.npz")
+    folder = make_run(seeds=2, drop=drop, info={"kind": "table2"})
+    path, short = write_report_and_text(folder)
+    headings = Page(path.read_text(encoding="utf-8")).headings
+    assert headings == [
+        "What the numbers say",
+        "Table 2: abstract models beside the paper",
+        "Abstract pipeline",
+        "Training curves",
+        "What was run",
+    ]
+    assert "above the copy baseline's" in short
+
+
+def test_an_unknown_kind_lists_those_there_are(make_run):
+    folder = make_run(seeds=1, info={"kind": "tranfser"})
+    with pytest.raises(RMRError, match="did you mean 'transfer'"):
+        write_report(folder)

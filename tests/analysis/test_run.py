@@ -78,6 +78,7 @@ def test_damaged_files_are_named(make_run):
     (folder / "run.json").write_text("[]")
     with pytest.raises(RMRError, match="expected a JSON object"):
         load_run(folder)
+    (folder / "run.json").unlink()
     (folder / "natural.csv").write_bytes(b"\x89HDF\r\n\x1a\n\xff\xfe")
     with pytest.raises(RMRError, match=r"natural\.csv cannot be read"):
         load_run(folder)

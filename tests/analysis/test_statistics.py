@@ -2,7 +2,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -28,6 +28,7 @@ def test_equals_scipy_without_ties(pairs, alternative):
     assert signed_rank_p(differences, alternative) == pytest.approx(expected, rel=1e-10)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=9).filter(any))
 def test_equals_enumeration_with_ties_and_zeros(values):
     differences = np.array(values, float)

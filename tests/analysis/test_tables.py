@@ -9,8 +9,9 @@ from rmr_gym.analysis.tables import (
     checkpoint_table,
     contrast_table,
     natural_table,
+    save_tables,
     summarise,
-    write_tables,
+    summary_tables,
 )
 from rmr_gym.errors import RMRError
 
@@ -206,7 +207,8 @@ def test_an_empty_run_gives_empty_tables_with_their_columns(make_run):
 
 def test_tables_are_written_and_read_back(make_run, tmp_path):
     run = load_run(make_run())
-    paths = write_tables(run, tmp_path / "out")
+    tables = summary_tables(summarise(run))
+    paths = save_tables(tables, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in paths}
     natural = pd.read_csv(tmp_path / "out" / "natural_summary.csv")
     assert list(natural.columns) == list(natural_table(run).columns)
@@ -214,5 +216,5 @@ def test_tables_are_written_and_read_back(make_run, tmp_path):
         natural_table(run)["micro_f1_mean"].to_numpy(), abs=1e-6
     )
     before = [path.read_bytes() for path in paths]
-    write_tables(run, tmp_path / "out")
+    save_tables(tables, tmp_path / "out")
     assert before == [path.read_bytes() for path in paths]

@@ -1,0 +1,270 @@
+"""Agents on different features: final return and sample efficiency over seeds, and paired tests."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from rmr_gym.analysis.run import blocks, values
+from rmr_gym.analysis.run_files import read_table
+from rmr_gym.analysis.statistics import benjamini_hochberg, paired_difference
+from rmr_gym.atomic import write_atomically
+from rmr_gym.errors import RMRError
+
+KEY = ("env", "algorithm", "features", "seed", "step")
+NUMBERS = ("seed", "step", "return", "episodes")
+ALL, RANDOM = "all", "random"
+RESAMPLES = 2000
+SUMMARY, PAIRS = "agents_summary.csv", "agents_pairs.csv"
+
+FEATURE_LABELS = {
+    "rmr": "RMR features",
+    "cswm": "C-SWM features",
+    "random_p": "features of a frozen random P",
+    "shuffled_p": "features of a weight-shuffled P",
+    "no_p": "features without P",
+    "untrained": "untrained encoder",
+    "supervised": "features supervised on RAM",
+    "cnn": "NatureCNN, end to end",
+    "ram": "RAM bits",
+    "state": "positions and velocities",
+}
+"""What agents see, in the order of tables and figures."""
+
+MEASURES = ("final", "efficiency")
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one agent reached.
+
+    Attributes:
+        env: World.
+        algorithm: How it learnt.
+        features: What it saw.
+        seed: Of training.
+        returned: Mean return of its last measurement, points.
+        final: The same, normalised: 0 for random play, 1 for the best agent of the world.
+        efficiency: Mean normalised return along training, from 0 at the start.
+    """
+
+    env: str
+    algorithm: str
+    features: str
+    seed: int
+    returned: float
+    final: float
+    efficiency: float
+
+
+def load_results(folder: Path) -> pd.DataFrame:
+    """Read ``results.csv`` of a comparison of agents.
+
+    Raises:
+        RMRError: It is missing, damaged or empty.
+    """
+    path = folder / "results.csv"
+    if not path.is_file():
+        raise RMRError(
+            f"expected a comparison of agents, found no {path}: make one with "
+            "`rmr-gym agent compare`"
+        )
+    table = read_table(path, NUMBERS, KEY)
+    table["algorithm"] = table["algorithm"].fillna("").astype(str)
+    if not len(table):
+        raise RMRError(f"{path} holds no agents yet: wait until the first one has learnt")
+    return table
+
+
+def scores(table: pd.DataFrame) -> list[Score]:
+    """Return what each agent reached; agents stopped before the last step of their world are out.
+
+    Args:
+        table: As `load_results` gives it.
+    """
+    found = []
+    for (env,), rows in blocks(table, "env").items():
+        agents = pd.DataFrame([row for row in rows if row["features"] != RANDOM])
+        if not len(agents):
+            continue
+        low, unit = normalisation(rows)
+        last = float(values(agents, "step").max())
+        for (algorithm, features, seed), run in blocks(
+            agents.sort_values(["seed", "step"]), *KEY[1:4]
+        ).items():
+            if run[-1]["step"] < last:
+                continue
+            reached = [0.0, *((row["return"] - low) / unit for row in run)]
+            area = np.trapezoid(reached, [0.0, *(row["step"] for row in run)])
+            score = (run[-1]["return"], reached[-1], float(area) / last)
+            found.append(Score(env, algorithm, features, seed, *score))
+    return found
+
+
+def normalisation(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
+    """Return the points that count as 0 and those that one unit is, of one world's rows.
+
+    0 is random play (without it, the worst agent), 1 the best last measurement of any agent; where
+    no agent is better than random play, a unit is a point.
+    """
+    agents = [row for row in rows if row["features"] != RANDOM]
+    last = max(row["step"] for row in agents)
+    final = [row["return"] for row in agents if row["step"] == last]
+    low = next((row["return"] for row in rows if row["features"] == RANDOM), min(final))
+    best = max(final)
+    return low, best - low if best > low else 1.0
+
+
+def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
+    """Return the interquartile mean of the last axis: a quarter of the runs is cut at either end.
+
+    Of n runs, int(n / 4) fall at each end, and the others count alike.
+
+    Source: Agarwal et al. 2021, section 4.3.
+    """
+    ordered = np.sort(runs, axis=-1)
+    cut = ordered.shape[-1] // 4
+    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(-1))
+
+
+def stratified_interval(
+    strata: Sequence[Float[np.ndarray, " runs"]],
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Return the 95% percentile-bootstrap interval of the interquartile mean.
+
+    Runs are drawn anew within each world. NaN where no world has two runs.
+
+    Source: Agarwal et al. 2021, section 4.1.
+
+    Args:
+        strata: Runs of each world.
+        rng: Where the draws come from.
+        resamples: How many there are.
+    """
+    if max(map(len, strata)) < 2:
+        return float("nan"), float("nan")
+    drawn = [runs[rng.integers(len(runs), size=(resamples, len(runs)))] for runs in strata]
+    low, high = np.quantile(iqm(np.concatenate(drawn, axis=1)), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def profile(
+    runs: Float[np.ndarray, " runs"], thresholds: Float[np.ndarray, " thresholds"]
+) -> Float[np.ndarray, " thresholds"]:
+    """Return the share of runs above each threshold.
+
+    Source: Agarwal et al. 2021, section 4.2 (score distribution).
+    """
+    return (runs[:, None] > thresholds).mean(0)
+
+
+def summary(found: Sequence[Score]) -> list[dict[str, Any]]:
+    """Return a row for each kind of agent in each world, and in `pooled_worlds` together."""
+    rows, rng = [], np.random.default_rng(0)
+    for env in _worlds(found):
+        for algorithm, features in kinds(found):
+            runs = strata_of(found, env, algorithm, features)
+            if not runs:
+                continue
+            row: dict[str, Any] = {"env": env, "algorithm": algorithm, "features": features}
+            row["runs"] = sum(map(len, runs))
+            returns = [each.returned for group in runs for each in group]
+            row["return_iqm"] = float("nan") if env == ALL else float(iqm(np.array(returns)))
+            for measure in MEASURES:
+                strata = [np.array([getattr(each, measure) for each in group]) for group in runs]
+                low, high = stratified_interval(strata, rng)
+                row |= {
+                    measure: float(iqm(np.concatenate(strata))),
+                    f"{measure}_low": low,
+                    f"{measure}_high": high,
+                }
+            rows.append(row)
+    return rows
+
+
+def pairs(found: Sequence[Score]) -> list[dict[str, Any]]:
+    """Return exact paired tests of every two kinds of agents of one algorithm.
+
+    A pair are two agents of one world and seed. p-values are one-sided, from Wilcoxon's signed-rank
+    test; ``adjusted`` ones are corrected for all tests of the same direction in the table
+    (Benjamini and Hochberg). The verdict goes by the raw ones.
+    """
+    rows, rng = [], np.random.default_rng(0)
+    agents = {(each.env, each.algorithm, each.features, each.seed): each for each in found}
+    for env in _worlds(found):
+        worlds = pooled_worlds(found) if env == ALL else [env]
+        for one, other in combinations(kinds(found), 2):
+            both = [
+                (agents[key], agents[twin])
+                for key in agents
+                if key[1:3] == one and key[0] in worlds
+                for twin in [(key[0], *other, key[3])]
+                if twin in agents
+            ]
+            if one[0] != other[0] or not both:
+                continue
+            for measure in MEASURES:
+                gaps = np.array([getattr(a, measure) - getattr(b, measure) for a, b in both])
+                named = {"env": env, "algorithm": one[0], "first": one[1], "second": other[1]}
+                rows.append(named | {"measure": measure} | vars(paired_difference(gaps, rng)))
+    for side in ("better", "worse"):
+        adjusted = benjamini_hochberg(np.array([row[f"p_{side}"] for row in rows], float))
+        for row, p in zip(rows, adjusted, strict=True):
+            row[f"adjusted_{side}"] = float(p)
+    return rows
+
+
+def kinds(found: Sequence[Score]) -> list[tuple[str, str]]:
+    """Return the algorithms with their features, in the order of tables."""
+    return in_table_order((each.algorithm, each.features) for each in found)
+
+
+def in_table_order(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return distinct (algorithm, features) in the order of tables."""
+    order = {name: place for place, name in enumerate(FEATURE_LABELS)}
+    return sorted(set(kinds), key=lambda kind: (kind[0], order.get(kind[1], len(order)), kind[1]))
+
+
+def pooled_worlds(found: Sequence[Score]) -> list[str]:
+    """Return the worlds of "all": the largest group in which the same kinds of agents are."""
+    groups: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for env in dict.fromkeys(each.env for each in found):
+        there = frozenset(kinds([each for each in found if each.env == env]))
+        groups.setdefault(there, []).append(env)
+    return max(groups.values(), key=len, default=[])
+
+
+def strata_of(found: Sequence[Score], env: str, algorithm: str, features: str) -> list[list[Score]]:
+    """Return the agents of one kind, world by world; of `pooled_worlds` with "all"."""
+    worlds, kind = pooled_worlds(found) if env == ALL else [env], (algorithm, features)
+    groups = [
+        [each for each in found if (each.algorithm, each.features) == kind and each.env == world]
+        for world in worlds
+    ]
+    return [group for group in groups if group]
+
+
+def write_tables(folder: Path) -> tuple[Path, Path]:
+    """Write ``agents_summary.csv`` and ``agents_pairs.csv`` of a comparison into its folder.
+
+    Raises:
+        RMRError: As `load_results`.
+    """
+    found = scores(load_results(folder))
+    written = [
+        write_atomically(folder / name, pd.DataFrame(rows).to_csv(index=False))
+        for name, rows in ((SUMMARY, summary(found)), (PAIRS, pairs(found)))
+    ]
+    return written[0], written[1]
+
+
+def _worlds(found: Sequence[Score]) -> list[str]:
+    worlds = list(dict.fromkeys(each.env for each in found))
+    return [*worlds, ALL] if len(pooled_worlds(found)) > 1 else worlds

@@ -1,0 +1,87 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from rmr_gym.analysis.abstract_comparison import (
+    abstract_comparison,
+    abstract_comparison_section,
+    abstract_dots,
+    model_summary,
+    write_abstract_comparison,
+)
+from rmr_gym.analysis.run import load_run
+from rmr_gym.errors import RMRError
+
+ROWS = [
+    ("Pong", "copy", 0, 0.70, 0.80),
+    ("Pong", "mpnn", 60, 0.10, 0.10),
+    ("Pong", "mpnn", 120, 0.75, 0.90),
+    ("Breakout", "copy", 0, 0.80, 0.90),
+    ("Breakout", "mpnn", 120, 0.85, 0.88),
+    ("Breakout", "mlp", 120, 0.90, 0.95),
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    table = pd.DataFrame(ROWS, columns=["game", "model", "step", "slot_accuracy", "bit_f1"])
+    table.assign(seed=0).to_csv(tmp_path / "abstract.csv", index=False)
+    return load_run(tmp_path)
+
+
+def test_ours_and_the_papers_and_both_over_copying(run):
+    table = abstract_comparison(run).set_index(["game", "model"])
+    row = table.loc[("Pong", "mpnn")]
+    assert row["step"] == 120
+    assert row["bit_f1_over_copy"] == pytest.approx(0.90 - 0.80)
+    assert row["paper_bit_f1"] == 0.952
+    assert row["paper_slot_accuracy_over_copy"] == pytest.approx(0.8323 - 0.6876)
+    assert table.loc[("Pong", "copy"), "slot_accuracy_over_copy"] == 0
+
+
+def test_summary_means_and_counts(run):
+    summary = model_summary(abstract_comparison(run)).set_index("model")
+    assert list(summary.index) == ["copy", "mlp", "mpnn"]
+    mpnn = summary.loc["mpnn"]
+    assert mpnn["games"] == 2
+    assert mpnn["bit_f1"] == pytest.approx(0.89)
+    assert mpnn["beats_copy"] == 1
+    assert mpnn["paper_beats_copy"] == 2
+    assert mpnn["best"] == 1
+    assert summary.loc["mlp", "best"] == 1
+    assert mpnn["paper_best"] == 2
+
+
+def test_files_and_section(run, tmp_path):
+    paths = write_abstract_comparison(run, tmp_path / "out")
+    assert [path.name for path in paths] == [
+        *("table2.csv", "table2_summary.csv", "abstract_beside_paper.png")
+    ]
+    read = pd.read_csv(paths[0])
+    assert len(read) == 5
+    section = abstract_comparison_section(run)
+    for said in ("Pong", "MPNN", "0.952", "+0.100", "copy baseline", "data:image/png"):
+        assert said in section
+
+
+def test_the_figure_has_a_filled_and_a_hollow_dot_a_score(run):
+    figure = abstract_dots(run)
+    assert isinstance(figure, Figure)
+    left, right = figure.axes
+    filled = [line for line in right.lines if line.get_fillstyle() == "full"]
+    drawn = np.sort(np.concatenate([line.get_xdata() for line in filled]))
+    np.testing.assert_allclose(drawn, [0.80, 0.88, 0.90, 0.90, 0.95])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["Breakout", "Pong"]
+    heights = np.concatenate([line.get_ydata() for line in filled])
+    assert len(set(np.round(heights, 6))) == 5
+
+
+def test_a_run_without_abstract_scores(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    run = load_run(tmp_path)
+    assert abstract_comparison(run).empty
+    assert model_summary(abstract_comparison(run)).empty
+    assert abstract_comparison_section(run) == ""
+    with pytest.raises(RMRError, match="no abstract scores"):
+        abstract_dots(run)

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from rmr_gym.analysis.sweep_run import load_sweep_run
+from rmr_gym.analysis.transfer import (
+    OTHER_P,
+    OWN_P,
+    baselines,
+    condensed,
+    read_matrix,
+    transfer_table,
+)
+from rmr_gym.analysis.transfer_overview import ALL_PAIRS, overview_table, summarise_transfer
+
+
+def matrix_of(folder):
+    return read_matrix(load_sweep_run(folder))
+
+
+def row(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def planted(donor, recipient):
+    return {"Pong": 0.02, "Breakout": -0.02}.get(donor, 0.0)
+
+
+def test_every_pair_stands_once_and_roles_are_told_apart(make_transfer):
+    matrix = matrix_of(make_transfer(games=3, others=("balls", "random_dynamics")))
+    table = transfer_table(matrix)
+    assert matrix.games == ["Pong", "Breakout", "Freeway"]
+    donors = table[table["role"] != "control"]
+    assert len(donors) == 5 * 3
+    assert not donors.duplicated(["source", "recipient"]).any()
+    assert donors["own"].sum() == 3
+    assert set(table[table["role"] == "other"]["source"]) == {"balls", "random_dynamics"}
+    assert set(table[table["role"] == "control"]["source"]) == {"cswm", "random_p", "untrained"}
+
+
+def test_a_planted_effect_is_found_by_donor_in_both_directions(make_transfer):
+    table = transfer_table(matrix_of(make_transfer(seeds=6, gain=planted)))
+    for source, verdict, sign in (("Pong", "better", 1), ("Breakout", "worse", -1)):
+        rows = table[table["source"] == source]
+        assert set(rows["verdict"]) == {verdict}
+        assert rows["relative"].to_numpy() == pytest.approx(sign * 100 * 0.02 / 0.75, abs=0.6)
+        assert rows["difference"].to_numpy() == pytest.approx(sign * 0.02, abs=0.004)
+    assert set(table[table["source"] == "Pong"]["p_better"]) == {1 / 64}
+
+
+def test_numbers_equal_a_hand_count(make_transfer):
+    folder = make_transfer(games=2, gain=planted)
+    sweep = load_sweep_run(folder)
+    found = row(transfer_table(read_matrix(sweep)), source="Pong", recipient="Breakout")
+    at = sweep.scores.query("recipient == 'Breakout' and step == 300").set_index("seed")["micro_f1"]
+    arm = sweep.scores.query("recipient == 'Breakout' and step == 300").set_index("seed")
+    frozen = at[arm["donor"] == "Pong"].sort_index()
+    trained = at[arm["arm"] == "cswm"].sort_index()
+    assert found["difference"] == pytest.approx((frozen - trained).mean())
+    assert found["relative"] == pytest.approx(100 * (frozen / trained - 1).mean())
+    expected = stats.wilcoxon(frozen, trained, alternative="greater", method="exact").pvalue
+    assert found["p_better"] == pytest.approx(expected)
+
+
+def test_correction_is_over_the_donors_alone(make_transfer):
+    table = transfer_table(matrix_of(make_transfer(gain=planted)))
+    donors = table[table["role"] != "control"]
+    expected = stats.false_discovery_control(donors["p_better"].to_numpy())
+    assert donors["p_better_bh"].to_numpy() == pytest.approx(expected)
+
+
+def test_null_data_is_hardly_marked(make_transfer):
+    table = transfer_table(matrix_of(make_transfer(games=12, seeds=8)))
+    donors = table[table["role"] != "control"]
+    raw = donors["verdict"].isin(["better", "worse"]).mean()
+    assert 0 < raw < 0.2
+    assert donors["verdict_bh"].isin(["better", "worse"]).sum() == 0
+
+
+def test_no_significance_under_five_seeds(make_transfer):
+    matrix = matrix_of(make_transfer(seeds=3, gain=lambda *_: 0.2))
+    table = transfer_table(matrix)
+    compared = table[table["source"] != "cswm"]
+    assert set(compared["verdict"]) == set(compared["verdict_bh"]) == {"too few seeds"}
+    counts = row(overview_table(table), scope=ALL_PAIRS)
+    assert (counts["too_few"], counts["better"], counts["worse"]) == (36, 0, 0)
+
+
+def test_missing_cells_stay_in_the_table_and_cost_only_themselves(make_transfer):
+    missing = {("Pong", "Freeway"), ("balls", "Pong")}
+    whole = transfer_table(matrix_of(make_transfer("whole", games=4, gain=planted)))
+    table = transfer_table(matrix_of(make_transfer(games=4, gain=planted, missing=missing)))
+    assert len(table) == len(whole)
+    lacking = table[(table["pairs"] == 0) & (table["source"] != "cswm")]
+    assert set(zip(lacking["source"], lacking["recipient"], strict=True)) == missing
+    assert lacking["relative"].isna().all()
+    counts = row(overview_table(table), scope=ALL_PAIRS)
+    assert (counts["cells"], counts["compared"]) == (16, 15)
+
+
+def test_a_recipient_without_any_score_is_a_missing_column(make_transfer):
+    folder = make_transfer(games=3)
+    text = (folder / "transfer.csv").read_text().splitlines(keepends=True)
+    lines = [line for line in text if "Freeway" not in line.split(",")[0]]
+    (folder / "transfer.csv").write_text("".join(lines))
+    table = transfer_table(matrix_of(folder))
+    column = table[table["recipient"] == "Freeway"]
+    assert list(column["source"]) == ["Pong", "Breakout", "Freeway", "balls"]
+    assert (column["pairs"] == 0).all()
+
+
+def test_the_own_p_and_controls_as_baselines(make_transfer):
+    def gain(donor, recipient):
+        return 0.03 if donor == recipient else 0.01
+
+    controls = {"cswm": 0.0, "random_p": 0.01, "untrained": 0.05}
+    matrix = matrix_of(make_transfer(seeds=6, gain=gain, controls=controls))
+    assert baselines(matrix) == ["cswm", "random_p", "untrained", "own"]
+    summary = summarise_transfer(matrix)
+    across = summary.overview.set_index(["against", "scope"])
+    assert across.loc[("cswm", OTHER_P), "verdict"] == "better"
+    assert across.loc[("random_p", OWN_P), "difference"] == pytest.approx(0.02, abs=0.002)
+    assert abs(across.loc[("random_p", OTHER_P), "difference"]) < 0.001
+    assert across.loc[("untrained", OWN_P), "verdict"] == "worse"
+    assert across.loc[("own", OTHER_P), "difference"] == pytest.approx(-0.02, abs=0.002)
+    assert across.loc[("cswm", OTHER_P), "recipients"] == 6
+    assert ("own", OWN_P) not in across.index
+
+
+def test_one_value_a_recipient_is_tested_across_recipients(make_transfer):
+    table = transfer_table(matrix_of(make_transfer(gain=lambda *_: 0.02)))
+    found = row(overview_table(table), scope=OTHER_P)
+    others = table[(table["role"] == "game") & ~table["own"]]
+    means = others.groupby("recipient")["difference"].mean()
+    assert found["difference"] == pytest.approx(means.mean())
+    assert found["p_better"] == pytest.approx(0.5 ** len(means))
+
+
+def test_robustness_holds_every_checkpoint(make_transfer):
+    summary = summarise_transfer(matrix_of(make_transfer(games=3)))
+    assert set(summary.robustness["checkpoint"]) == {100, 300}
+    last = summary.robustness[summary.robustness["checkpoint"] == 300]
+    headline = summary.overview[summary.overview["against"] == "cswm"]
+    assert last["relative"].to_numpy() == pytest.approx(headline["relative"].to_numpy())
+
+
+def test_the_condensed_run_averages_other_games_by_seed(make_transfer):
+    sweep = load_sweep_run(make_transfer(games=3, gain=planted))
+    natural = condensed(read_matrix(sweep)).natural
+    assert set(natural["arm"]) == {"rmr", OTHER_P, "cswm", "random_p", "untrained"}
+    found = natural.query("game == 'Pong' and seed == 2 and step == 300").set_index("arm")
+    scores = sweep.scores.query("recipient == 'Pong' and seed == 2 and step == 300")
+    by_donor = scores.set_index("donor")["micro_f1"]
+    assert found.loc["rmr", "micro_f1"] == pytest.approx(by_donor["Pong"])
+    assert found.loc[OTHER_P, "micro_f1"] == pytest.approx(
+        np.mean([by_donor["Breakout"], by_donor["Freeway"]])
+    )
+
+
+def test_a_run_that_has_only_begun_gives_empty_tables(make_transfer):
+    folder = make_transfer(games=2)
+    (folder / "transfer.csv").unlink()
+    summary = summarise_transfer(matrix_of(folder))
+    for table in vars(summary).values():
+        assert table.empty
+    assert "verdict_bh" in summary.cells

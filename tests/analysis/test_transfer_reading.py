@@ -1,0 +1,67 @@
+from rmr_gym.analysis.sweep_run import load_sweep_run
+from rmr_gym.analysis.transfer import read_matrix
+from rmr_gym.analysis.transfer_overview import summarise_transfer
+from rmr_gym.analysis.transfer_reading import transfer_reading
+
+
+def said_of(folder):
+    matrix = read_matrix(load_sweep_run(folder))
+    findings = transfer_reading(matrix, summarise_transfer(matrix))
+    return {each.subject: each.statement for each in findings}
+
+
+OWN, OTHER = "Does a frozen P of the same game help?", "Does a frozen P of another game help?"
+
+
+def test_a_lead_that_a_random_p_shares_is_no_knowledge(make_transfer):
+    controls = {"cswm": 0.0, "random_p": 0.03, "untrained": -0.05}
+    said = said_of(make_transfer(gain=lambda *_: 0.02, controls=controls))
+    assert "against C-SWM (P trained) yes: +0.02" in said[OTHER]
+    assert "against a frozen random P no, worse: −0.01" in said[OTHER]
+    assert "not above a frozen random P: that what P knows helps is not shown" in said[OTHER]
+    assert "untrained encoder: that training" not in said[OTHER]
+
+
+def test_a_lead_over_all_that_know_nothing_is_said_and_so_is_the_untrained_encoder(make_transfer):
+    controls = {"cswm": 0.0, "random_p": 0.01, "untrained": 0.06}
+    said = said_of(make_transfer(gain=lambda *_: 0.03, controls=controls))
+    assert "what P knows makes a difference" in said[OWN]
+    assert "Nor is it above an untrained encoder: that training so helps is not shown" in said[OWN]
+
+
+def test_without_the_controls_nothing_is_concluded(make_transfer):
+    said = said_of(make_transfer(gain=lambda *_: 0.03, controls={"cswm": 0.0}))
+    assert "Not run: a frozen random P and an untrained encoder; so no lead" in said[OWN]
+
+
+def test_counts_stand_beside_the_papers(make_transfer):
+    said = said_of(make_transfer(gain=lambda *_: 0.03))
+    counts = said["Pairs of games, frozen P against C-SWM (P trained)"]
+    assert counts.startswith("of 36 pairs 36 (100.0%) better, 0 (0.0%) neither, 0 (0.0%) worse")
+    assert "64.6% better, 33.7% same, 1.7% worse" in counts
+    assert "Other games' P against the own" in said
+
+
+def test_few_seeds_and_few_recipients_settle_nothing(make_transfer):
+    said = said_of(make_transfer(games=3, seeds=3, gain=lambda *_: 0.2))
+    assert "these numbers settle nothing" in said[OTHER]
+    counts = said["Pairs of games, frozen P against C-SWM (P trained)"]
+    assert counts.startswith("no significance is claimed on 9 with fewer than 5 seeds")
+    assert "How coarse the test of a cell is" not in said
+
+
+def test_the_coarseness_of_five_seeds_is_said(make_transfer):
+    said = said_of(make_transfer())
+    assert (
+        "p cannot be below 0.0312; after correction over 42 cells none is marked unless at "
+        "least 27 reach it" in said["How coarse the test of a cell is"]
+    )
+
+
+def test_missing_and_failed_cells_are_said(make_transfer):
+    folder = make_transfer(games=3, missing={("balls", "Pong")})
+    lines = "a,done,1,1,\nb,failed,1,2,NaN loss\nc,waiting,,0,\n"
+    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{lines}")
+    said = said_of(folder)
+    assert said["Missing cells"] == "1 of 12 have no pair of seeds (balls to Pong)."
+    assert said["Unfinished"] == "of 3 cells of the sweep 1 done, 1 failed, 1 waiting."
