@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rmr_gym.atomic import write_atomically
+from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.errors import RMRError
 from rmr_gym.models.kernels import cpu_engine
 from rmr_gym.palette import palette_to_rgb
@@ -22,11 +23,17 @@ from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.natural import collapse_message
 from rmr_gym.protocol.stages import GameTask
+from rmr_gym.protocol.store import STAGE_VERSIONS, Artifact
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
 
 EXAMPLE_FRAMES = 4
 VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
+
+_PROPOSALS = ("name", "games", "seeds")
+"""Entries of a preset that decide no result."""
+
+_STAGES = ("pretrain", "natural", "supervised", "probe")
 
 ABSTRACT_COLUMNS = (
     "game", "model", "seed", "step", "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy",
@@ -48,11 +55,11 @@ def pretrain_cell(task: GameTask) -> dict[str, Any]:
     return {"rows": record["rows"], "curve": record["curve"], "seconds": record["seconds"]}
 
 
-def arm_cell(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
+def arm_cell(task: GameTask, arm: str, seed: int, donor: Artifact | None = None) -> dict[str, Any]:
     """Train one arm of one seed, probe every checkpoint, and return rows for the tables."""
     if arm in REFERENCES and arm != "supervised":
         return _reference(task, arm, seed)
-    encoders = stages.trained_encoders(task, arm, seed)
+    encoders = stages.trained_encoders(task, arm, seed, donor)
     rows = []
     for step in stages.kept_steps(encoders):
         probed = stages.probed(task, stages.kept_encoder(task, seed, encoders, step))
@@ -105,12 +112,20 @@ def compare(
         raise RMRError("a comparison needs at least one game and one seed")
     started = datetime.now(UTC)
     summaries = {task.game: _data_summary(task) for task in tasks}
-    abstract = _run(
-        [Cell(f"pretrain {task.game}", pretrain_cell, (task,)) for task in tasks],
-        workers,
-        progress_for("abstract pretraining"),
+    first = [
+        Cell(f"pretrain {task.game}", pretrain_cell, (task,), inputs=cell_inputs(task))
+        for task in tasks
+    ]
+    outcomes = run_cells(
+        [*first, *_arm_cells(tasks, seeds)],
+        workers=workers,
+        progress=progress_for("pretraining, natural training and probes"),
+        folder=out,
     )
-    natural = _run(_arm_cells(tasks, seeds), workers, progress_for("natural training and probes"))
+    abstract, natural = (
+        {outcome.key: outcome for outcome in part}
+        for part in (outcomes[: len(first)], outcomes[len(first) :])
+    )
     problems = _problems([*abstract.values(), *natural.values()])
     if all(outcome.error for outcome in natural.values()):
         raise RMRError(f"every natural run failed; the first said: {problems[0]}")
@@ -123,11 +138,23 @@ def compare(
     return problems
 
 
+def cell_inputs(task: GameTask) -> dict[str, Any]:
+    """Return what decides the results on a game, whatever the folders and whoever asks."""
+    config = as_json(task.preset)
+    return {
+        "config": {name: config[name] for name in config if name not in _PROPOSALS},
+        "device": task.device,
+        "data": TransitionDataset(task.data).fingerprint,
+        "stages": {name: STAGE_VERSIONS[name] for name in _STAGES},
+    }
+
+
 def _description(
     tasks: Sequence[GameTask], seeds: Sequence[int], command: str, workers: int, started: datetime
 ) -> dict[str, Any]:
     finished, preset = datetime.now(UTC), tasks[0].preset
     return {
+        "kind": "compare",
         "command": command,
         "preset": preset.name,
         "config": as_json(preset),
@@ -152,24 +179,23 @@ def _message_passing(precision: str) -> str:
     return f"compiled, {engine.unit}" if engine else f"PyTorch, {precision}"
 
 
-def _run(cells: list[Cell], workers: int, progress: Progress | None) -> dict[str, Outcome]:
-    return {
-        outcome.key: outcome for outcome in run_cells(cells, workers=workers, progress=progress)
-    }
-
-
 def _key(task: GameTask, arm: str, seed: int) -> str:
     return f"natural {task.game} {arm} {seed}"
 
 
 def _arm_cells(tasks: Sequence[GameTask], seeds: Sequence[int]) -> list[Cell]:
     return [
-        Cell(_key(task, arm, seed), arm_cell, (task, arm, seed))
+        Cell(_key(task, arm, seed), arm_cell, (task, arm, seed), _needs(task, arm), inputs)
         for task in tasks
+        for inputs in [cell_inputs(task)]
         for seed in seeds
         for arm in (*ARMS, *REFERENCES)
         if arm != "pca" or seed == seeds[0]
     ]
+
+
+def _needs(task: GameTask, arm: str) -> tuple[str, ...]:
+    return (f"pretrain {task.game}",) if arm in ARMS and ARMS[arm].pretrained else ()
 
 
 def _problems(outcomes: Iterable[Outcome]) -> list[str]:

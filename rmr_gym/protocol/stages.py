@@ -95,7 +95,9 @@ def probe_sets(task: GameTask) -> ProbeSets:
     return ProbeSets(training, kept, dropped)
 
 
-def pretrained(task: GameTask, progress: Progress | None = None) -> Artifact:
+def pretrained(
+    task: GameTask, progress: Progress | None = None, seed: int = PRETRAIN_SEED
+) -> Artifact:
     """Return the game's pretrained abstract pipeline, trained now or found in the store."""
     preset = task.preset
     episodes = open_episodes(task)
@@ -111,7 +113,7 @@ def pretrained(task: GameTask, progress: Progress | None = None) -> Artifact:
             training,
             validation,
             episodes.slots,
-            seed=PRETRAIN_SEED,
+            seed=seed,
             device=task.device,
             scratch=scratch,
             progress=progress,
@@ -119,7 +121,7 @@ def pretrained(task: GameTask, progress: Progress | None = None) -> Artifact:
 
     key = _data_key(task) | {
         "config": as_json(preset.pretraining),
-        "seed": PRETRAIN_SEED,
+        "seed": seed,
         "threshold": preset.probing.entropy_threshold,
     }
     return Store(task.store).get_or_run("pretrain", key, run)

@@ -32,6 +32,9 @@ STAGE_VERSIONS = {
     "ranking": 1,
     "label_probe": 1,
     "memory_probe": 1,
+    "copying_task": 1,
+    "world_model": 1,
+    "world_model_scores": 1,
 }
 """Raised by one whenever a stage computes something else, so that old results are not reused."""
 

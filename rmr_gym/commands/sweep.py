@@ -1,0 +1,235 @@
+"""`rmr-gym sweep`: the transfer matrix, the bottleneck, and how far a sweep is."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.extras import SubcommandApp
+
+from rmr_gym.commands.console import err_console, out_console, progress_bars
+from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.errors import RMRError
+
+if TYPE_CHECKING:
+    from rmr_gym.protocol.stages import GameTask
+    from rmr_gym.protocol.sweep_status import Estimate, Kind
+    from rmr_gym.protocol.transfer_donors import Donor
+
+app = SubcommandApp()
+Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
+Positional = tyro.conf.Positional
+
+
+@app.command
+def transfer(
+    games: tuple[str, ...] = (),
+    donors: tuple[str, ...] = (),
+    preset: Preset_ = "laptop",
+    objective: str | None = None,
+    seeds: int | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    root: Path = Path("runs"),
+    device: str = "cpu",
+    workers: int = os.cpu_count() or 1,
+    scheduler: str | None = None,
+) -> None:
+    """Train every recipient's encoder through every donor's frozen P, beside the controls.
+
+    Run again after whatever stopped it: finished cells are kept, failed ones are tried again.
+
+    Args:
+        games: Recipients, or "all" for the paper's 24; default: the preset's.
+        donors: Names of games, random_dynamics, or NAME=FOLDER of a pretrained P, for instance
+            balls=runs/balls; default: the recipients.
+        preset: Sizes, steps, checkpoints, probes and the number of seeds.
+        objective: The natural objective; default: the preset's.
+        seeds: Number of paired seeds; default: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        out: Run folder; default: ROOT/PRESET-OBJECTIVE-transfer.
+        root: Folder of finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        workers: Cells side by side, each in a process.
+        scheduler: Address of a Dask cluster that runs the cells instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
+    """
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+    from rmr_gym.protocol.transfer import transfer as run_transfer  # noqa: PLC0415
+
+    chosen = find_preset(preset).with_objective(objective)
+    count = _seed_count(seeds, chosen.seeds)
+    out = out or root / f"{preset}-{chosen.natural.objective}-transfer"
+    with progress_bars() as progress_for:
+
+        def tasks_of(names: Sequence[str]) -> "list[GameTask]":
+            return game_tasks(
+                *(names, chosen, root),
+                **{"data": data, "device": device, "workers": workers},
+                progress_for=progress_for,
+            )
+
+        tasks = tasks_of(games)
+        problems = run_transfer(
+            tasks,
+            _donors(donors or [task.game for task in tasks], tasks[0], tasks_of),
+            range(count),
+            out,
+            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            workers=workers,
+            scheduler=scheduler,
+            progress_for=progress_for,
+        )
+    _conclude(out, problems)
+
+
+@app.command
+def bottleneck(
+    games: tuple[str, ...] = (),
+    dims: tuple[int, ...] = (2, 4, 8, 16, 32, 64),
+    preset: Preset_ = "laptop",
+    objective: str | None = None,
+    seeds: int | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    root: Path = Path("runs"),
+    device: str = "cpu",
+    workers: int = os.cpu_count() or 1,
+    scheduler: str | None = None,
+) -> None:
+    """Pretrain, train and probe with latents of several widths.
+
+    Run again after whatever stopped it: finished cells are kept, failed ones are tried again.
+
+    Args:
+        games: Names of games, or "all" for the paper's 24; default: the preset's.
+        dims: Widths of the latents.
+        preset: Sizes, steps, checkpoints, probes and the number of seeds.
+        objective: The natural objective; default: the preset's.
+        seeds: Number of paired seeds; default: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        out: Run folder; default: ROOT/PRESET-OBJECTIVE-bottleneck.
+        root: Folder of finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        workers: Cells side by side, each in a process.
+        scheduler: Address of a Dask cluster that runs the cells instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
+    """
+    from rmr_gym.protocol.bottleneck import bottleneck as run_bottleneck  # noqa: PLC0415
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+
+    chosen = find_preset(preset).with_objective(objective)
+    count = _seed_count(seeds, chosen.seeds)
+    out = out or root / f"{preset}-{chosen.natural.objective}-bottleneck"
+    with progress_bars() as progress_for:
+        tasks = game_tasks(
+            *(games, chosen, root),
+            **{"data": data, "device": device, "workers": workers},
+            progress_for=progress_for,
+        )
+        problems = run_bottleneck(
+            tasks,
+            dims,
+            range(count),
+            out,
+            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            workers=workers,
+            scheduler=scheduler,
+            progress_for=progress_for,
+        )
+    _conclude(out, problems)
+
+
+@app.command
+def status(folder: Positional[Path]) -> None:
+    """Tell how many cells of a sweep are done, what they cost, what failed and how long it takes.
+
+    May be asked while the sweep runs, and from another machine that sees the folder.
+
+    Args:
+        folder: Run folder of a sweep or a comparison.
+    """
+    from rmr_gym.protocol.sweep_folder import FAILED, SweepFolder  # noqa: PLC0415
+    from rmr_gym.protocol.sweep_status import estimate, kinds  # noqa: PLC0415
+
+    kept = SweepFolder(folder)
+    states = kept.read_states()
+    _print_kinds(kinds(states))
+    times = [time for state in states if (time := kept.finished(state.key))]
+    _print_lines(_estimate_lines(estimate(states, times)))
+    for state in states:
+        if state.state == FAILED:
+            error = f"failed, attempt {state.attempts}: {state.key}: {state.error}"
+            _print_lines([error, f"  log: {kept.log(state.key)}"])
+
+
+def _donors(
+    names: Sequence[str], task: "GameTask", tasks_of: "Callable[[Sequence[str]], list[GameTask]]"
+) -> "list[Donor]":
+    """Return the donors of the names in their order; games may be told by "all"."""
+    from rmr_gym.protocol.transfer_donors import (  # noqa: PLC0415
+        RANDOM_DYNAMICS,
+        folder_donor,
+        game_donor,
+        random_dynamics_donor,
+    )
+
+    found = []
+    for name in names:
+        label, equals, folder = name.partition("=")
+        if equals:
+            found.append(folder_donor(label, Path(folder), task.preset.model))
+        elif name == RANDOM_DYNAMICS:
+            found.append(random_dynamics_donor(task))
+        else:
+            found += [game_donor(task) for task in tasks_of([name])]
+    return found
+
+
+def _seed_count(seeds: int | None, default: int) -> int:
+    if seeds is not None and seeds < 1:
+        raise RMRError(f"seeds must be 1 or more, got {seeds}")
+    return seeds or default
+
+
+def _conclude(out: Path, problems: Sequence[str]) -> None:
+    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+    for problem in problems:
+        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_kinds(rows: "Sequence[Kind]") -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("cells", "done", "failed", "waiting", "seconds a cell")
+    for row in rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+        table.add_row(row.name, str(row.done), str(row.failed), str(row.waiting), seconds)
+    out_console.print(table)
+
+
+def _estimate_lines(known: "Estimate") -> list[str]:
+    cost = f"spent {_duration(known.spent)} of one core; the rest needs {_duration(known.rest)}"
+    if known.unknown:
+        cost += f" and {known.unknown} cells of kinds of which none is done yet"
+    if not known.rate or not known.left:
+        return [cost]
+    return [cost, f"of late {3600 * known.rate:.0f} cells an hour: {_duration(known.left)} left"]
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds, minutes or hours, whichever reads best."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        out_console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,158 @@
+"""Cells on a Dask cluster: one that is started here, or any other by its address."""
+
+import logging
+import multiprocessing
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import ExitStack
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from rmr_gym.errors import RMRError
+from rmr_gym.protocol.sweep_cells import Agenda, Cell, Outcome
+from rmr_gym.protocol.sweep_folder import ATTEMPTS
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Compute = Callable[[Cell], Outcome]
+CONNECT_SECONDS = 10
+HEAL_SECONDS = 2
+
+_FORKS = "forkserver" in multiprocessing.get_all_start_methods()
+_LOCAL_SETTINGS = {
+    "distributed.worker.multiprocessing-method": "forkserver" if _FORKS else "spawn",
+    "distributed.deploy.lost-worker-timeout": "10 seconds",
+}
+"""A killed worker is there again in a moment; one that Dask fails to bring back, because it was
+killed while it started, is given up after so long, and asked for anew."""
+
+
+def on_local_cluster(
+    agenda: Agenda, first: list[Cell], compute: Compute, workers: int
+) -> Iterator[Outcome]:
+    """Run cells in processes of this machine and yield outcomes as they come."""
+    import dask.config  # noqa: PLC0415  (heavy)
+    from distributed import Client, LocalCluster  # noqa: PLC0415  (heavy)
+
+    count = min(workers, len(agenda))
+    with ExitStack() as stack:
+        stack.enter_context(dask.config.set(_LOCAL_SETTINGS))
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            memory_limit=0,  # a worker that Dask pauses for its memory would never go on
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+        stack.enter_context(cluster)
+        client = stack.enter_context(Client(cluster))
+        yield from _run(client, agenda, first, compute, heal=lambda: cluster.scale(count))
+
+
+def on_scheduler(
+    agenda: Agenda, first: list[Cell], compute: Compute, address: str
+) -> Iterator[Outcome]:
+    """Run cells on the cluster of a Dask scheduler and yield outcomes as they come.
+
+    Raises:
+        RMRError: No scheduler answers, it goes away, or its workers have several threads.
+    """
+    with _connect(address) as client:
+        _refuse_threads(client)
+        try:
+            yield from _run(client, agenda, first, compute, heal=lambda: None)
+        except CancelledError as error:
+            raise RMRError(
+                f"the Dask scheduler at {address} went away: start it again and run the same "
+                "command; finished cells are kept"
+            ) from error
+
+
+def _connect(address: str) -> "Client":
+    from distributed import Client  # noqa: PLC0415  (heavy)
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, name="rmr-gym")
+    except (OSError, ValueError) as error:
+        raise RMRError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__}): expected an address "
+            "like tcp://host:8786 of one started with `dask scheduler`"
+        ) from error
+
+
+def _refuse_threads(client: "Client") -> None:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if any(worker["nthreads"] > 1 for worker in workers):
+        raise RMRError(
+            "expected workers of one thread each, for a cell sets the threads of its process: "
+            "start them with `dask worker --nthreads 1 --nworkers N`"
+        )
+
+
+def _run(
+    client: "Client",
+    agenda: Agenda,
+    first: list[Cell],
+    compute: Compute,
+    heal: Callable[[], object],
+) -> Iterator[Outcome]:
+    ended: SimpleQueue[Future] = SimpleQueue()
+    pending: dict[Future, Cell] = {}
+    losses: Counter[str] = Counter()
+    run = uuid.uuid4().hex[:8]
+
+    def submit(cell: Cell) -> None:
+        name = f"{cell.key} ({run}-{losses[cell.key]})"
+        future = client.submit(compute, cell, key=name, priority=-agenda.rank(cell), pure=False)
+        pending[future] = cell
+        future.add_done_callback(ended.put)
+
+    for cell in first:
+        submit(cell)
+    while pending:
+        future = _next(ended, heal)
+        cell = pending.pop(future)
+        outcome = _gathered(cell.key, future)
+        if outcome is None:
+            losses[cell.key] += 1
+            if losses[cell.key] < ATTEMPTS:
+                submit(cell)
+                continue
+            outcome = Outcome(cell.key, None, "its workers were lost again and again")
+        agenda.finish(outcome)
+        yield outcome
+        ready, blocked = agenda.take()
+        for cell in ready:
+            submit(cell)
+        yield from blocked
+
+
+def _next(ended: "SimpleQueue[Future]", heal: Callable[[], object]) -> "Future":
+    while True:
+        try:
+            return ended.get(timeout=HEAL_SECONDS)
+        except Empty:
+            heal()
+
+
+def _gathered(key: str, future: Any) -> Outcome | None:
+    """Return a finished cell's outcome; None where Dask gave it up because workers died.
+
+    Raises:
+        RMRError: What the worker says cannot be mended by running other cells.
+        CancelledError: The scheduler is gone.
+    """
+    from distributed import KilledWorker  # noqa: PLC0415  (heavy)
+
+    try:
+        return future.result()
+    except (RMRError, CancelledError):
+        raise
+    except KilledWorker:
+        return None
+    except Exception as error:  # whatever the cluster says is the report
+        return Outcome(key, None, f"the cluster could not run it: {error!r}")

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from rmr_gym.domains.atari_labels import CATEGORIES, label_values, labels_of
+from rmr_gym.envs.games import GAMES
+from rmr_gym.errors import RMRError
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_every_game_has_labels_that_make_sense(game):
+    labels = labels_of(game)
+    assert len({label.name for label in labels}) == len(labels) >= 5
+    assert all(0 <= label.ram < 128 for label in labels)
+    assert all(label.category in CATEGORIES for label in labels)
+    bits = [(label.ram, bit) for label in labels for bit in range(8) if label.mask >> bit & 1]
+    assert len(bits) == len(set(bits)), "two labels share a bit"
+
+
+def test_as_many_labels_as_the_source_has():
+    assert sum(len(labels_of(game)) for game in GAMES) == 362
+
+
+def test_masked_bits_are_shifted_down():
+    labels = labels_of("Asteroids")
+    ram = np.zeros((2, 128), np.uint8)
+    ram[0, 60], ram[1, 60] = 0x4D, 0x3F
+    names = [label.name for label in labels]
+    values = label_values(ram, labels)
+    assert values[:, names.index("num_lives")].tolist() == [4, 3]
+    assert values[:, names.index("player_direction")].tolist() == [0xD, 0xF]
+    ram[:, 73] = [255, 7]
+    assert label_values(ram, labels)[:, names.index("player_x")].tolist() == [255, 7]
+
+
+def test_unknown_games_are_named():
+    with pytest.raises(RMRError, match="did you mean 'Pong'"):
+        labels_of("Pongo")
+
+
+@pytest.mark.parametrize(
+    ("game", "label", "sign"),
+    [("Pong", "enemy_score", -1), ("Breakout", "score", 1), ("Breakout", "score_times_five", 1)],
+)
+def test_scores_change_with_the_reward_and_never_else(recorded, game, label, sign):
+    from rmr_gym.data.dataset import TransitionDataset
+
+    dataset = TransitionDataset(recorded(game))
+    loaded = dataset.load(columns=("ram", "reward"), episodes=range(len(dataset.episodes)))
+    (chosen,) = (each for each in labels_of(game) if each.name == label)
+    value = label_values(loaded["ram"], (chosen,))[:, 0]
+    changed = value[loaded.current] != value[loaded.current + 1]
+    rewarded = sign * loaded["reward"] > 0
+    assert (changed == rewarded).all()
+    assert rewarded.any()
