@@ -1,0 +1,119 @@
+"""The world models by name, their sizes, and how they are trained and scored."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
+
+
+@dataclass(frozen=True)
+class WorldPreset:
+    """Everything that fixes a run but data, model and seeds.
+
+    Attributes:
+        name: In `WORLD_PRESETS`, and a key of every entry's sizes.
+        steps: Gradient steps at most.
+        batch: Sequences a step.
+        length: Frames that a model sees in training; it predicts the one after each.
+        check_every: Gradient steps between two looks at the validation loss.
+        patience: Looks without improvement after which training ends.
+        learning_rate: Of Adam.
+        validation_share: Share of the episodes that are not trained on.
+        sequences: At most so many sequences are scored.
+        last: Predictions at the end of a sequence that the scores are taken on.
+        seen: Frames that are shown before a simulation.
+        ahead: Frames that are simulated.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    length: int
+    check_every: int
+    patience: int = 10
+    learning_rate: float = 1e-3
+    validation_share: float = 0.1
+    sequences: int = 1000
+    last: int = 10
+    seen: int = 10
+    ahead: int = 10
+
+    def __post_init__(self) -> None:
+        counts = (self.steps, self.batch, self.length, self.check_every, self.patience)
+        scored = (self.sequences, self.last, self.seen, self.ahead)
+        if min(*counts, *scored) < 1 or self.learning_rate <= 0 or self.last >= self.length:
+            raise RMRError(
+                "expected counts of 1 or more, a learning rate above 0 and fewer last predictions "
+                f"than frames of a sequence, got {self}"
+            )
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Steps after which the validation loss is looked at."""
+        return (*range(self.check_every, self.steps, self.check_every), self.steps)
+
+
+WORLD_PRESETS: dict[str, WorldPreset] = {
+    "smoke": WorldPreset(
+        "smoke", 6, 4, 5, 3, sequences=8, last=2, seen=3, ahead=2, validation_share=0.4
+    ),
+    "laptop": WorldPreset("laptop", 4000, 16, 15, 250, sequences=200, last=10),
+    "paper": WorldPreset("paper", 390_500, 64, 30, 781, seen=20),
+}
+"""Presets by name. "paper" is R-NEM's: 50,000 sequences in batches of 64 are 781 steps an epoch, at
+most 500 epochs, early stopping after 10 without improvement."""
+
+
+@dataclass(frozen=True)
+class WorldEntry:
+    """One world model.
+
+    Attributes:
+        make: Makes it from (sizes, height, width and channels of a frame, number of actions or 0).
+        sizes: A frozen dataclass a preset, by the preset's name.
+        grouped: Whether it has a number of groups that can be chosen, ``sizes.groups`` in training
+            and ``model.groups`` at any time.
+    """
+
+    make: Callable[[Any, tuple[int, int, int], int], nn.Module]
+    sizes: Mapping[str, Any]
+    grouped: bool = False
+
+
+_NEM_SIZES = {
+    "smoke": NEMSizes(3, channels=(2, 4), hidden=16, dim=8, width=8, attention=4),
+    "laptop": NEMSizes(channels=(8, 16), hidden=128, dim=64, width=64, attention=32),
+    "paper": NEMSizes(),
+}
+
+WORLD_MODELS: dict[str, WorldEntry] = {
+    name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
+    for name, make in NEM_MODELS.items()
+}
+"""World models by name."""
+
+
+def find_world_preset(name: str) -> WorldPreset:
+    """Return a preset by name.
+
+    Raises:
+        RMRError: With the choices and the nearest, if there is none of that name.
+    """
+    if name not in WORLD_PRESETS:
+        raise unknown_name("preset", name, WORLD_PRESETS)
+    return WORLD_PRESETS[name]
+
+
+def find_world_model(name: str) -> WorldEntry:
+    """Return a model's entry by name.
+
+    Raises:
+        RMRError: With the choices and the nearest, if there is none of that name.
+    """
+    if name not in WORLD_MODELS:
+        raise unknown_name("world model", name, WORLD_MODELS)
+    return WORLD_MODELS[name]

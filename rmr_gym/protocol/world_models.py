@@ -1,0 +1,207 @@
+"""Training a world model on sequences of frames."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rmr_gym.data.sampling import batch_indices
+from rmr_gym.domains.world_balls import Clips, load_clips
+from rmr_gym.errors import RMRError
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.pipeline import find_device
+from rmr_gym.models.processors import load_weights
+from rmr_gym.models.world_model import unroll
+from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
+from rmr_gym.protocol.config import as_json
+from rmr_gym.protocol.store import Artifact, Scratch, Store
+from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
+from rmr_gym.seeding import integer_seed
+
+VALIDATION = 200
+"""At most so many validation sequences decide when training ends and which weights are kept."""
+
+
+@dataclass(frozen=True)
+class WorldTask:
+    """What a stage must know: the data, the model, how to treat them.
+
+    Attributes:
+        data: Folder of a recorded data set with frames of one channel.
+        store: Folder of finished stages.
+        model: A name in `WORLD_MODELS`.
+        preset: Sizes, training, scores.
+        groups: K in training, for models that have groups; None: the preset's.
+        device: Where to train, for instance "cpu" or "cuda".
+
+    Raises:
+        RMRError: There is no such model, or it cannot have so many groups.
+    """
+
+    data: Path
+    store: Path
+    model: str
+    preset: WorldPreset
+    groups: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        entry = find_world_model(self.model)
+        if self.groups is not None and (not entry.grouped or self.groups < 2):
+            raise RMRError(
+                f"expected 2 groups or more in a model that has groups, got {self.groups} and "
+                f"{self.model}: leave their number out, or for one group choose the model rnn"
+            )
+
+    @property
+    def sizes(self) -> Any:
+        """Sizes of the model."""
+        sizes = find_world_model(self.model).sizes[self.preset.name]
+        return sizes if self.groups is None else replace(sizes, groups=self.groups)
+
+
+@lru_cache(maxsize=2)
+def load_part(data: Path, validation_share: float, part: str, length: int) -> Clips:
+    """Load all windows of the episodes for "training", those side by side for "validation"."""
+    episodes = open_balls(data, validation_share)
+    stride = 1 if part == "training" else length
+    return load_clips(episodes.dataset, getattr(episodes, part), length, stride)
+
+
+def initial(task: WorldTask, clips: Clips, seed: int) -> nn.Module:
+    """Make the model of a task for the frames of some clips; weights from (seed, "world model")."""
+    make, sizes = find_world_model(task.model).make, task.sizes
+    generator = torch_generator(integer_seed(seed, "world model"))
+    return build(lambda: make(sizes, clips.shape, clips.choices), generator)
+
+
+def restored(task: WorldTask, clips: Clips, seed: int, artifact: Artifact) -> nn.Module:
+    """Make the trained model that an artifact holds."""
+    model = initial(task, clips, seed)
+    load_weights(model, artifact.part("best"), f"the world model {task.model}")
+    return model.to(find_device(task.device)).eval()
+
+
+def sequence_loss(
+    model: Any, frames: Tensor, actions: Tensor | None, generator: torch.Generator
+) -> Tensor:
+    """Return the loss of the next frame, mean over frames and sequences, sum over pixels."""
+    told = None if actions is None else actions[:, :-1]
+    states = unroll(model, frames[:, :-1], told, generator)
+    losses = [model.loss(state, frames[:, t + 1]) for t, state in enumerate(states)]
+    return torch.stack(losses).mean()
+
+
+def trained(task: WorldTask, seed: int, progress: Progress | None = None) -> Artifact:
+    """Return the trained model, trained now or found in the store.
+
+    Source: R-NEM, Appendix A: Adam, the loss of the next frame at every step, early stopping on the
+    validation loss, the weights of the best look kept.
+    Differs: a look every so many steps instead of every epoch; training sequences begin anywhere in
+    an episode.
+
+    Args:
+        task: Data, model, preset.
+        seed: Fixes initial weights, batches and noise.
+        progress: Called after every gradient step.
+
+    Returns:
+        Tensors ``best.*``; the record holds ``curve``, ``looks`` and the ``step`` of the best.
+    """
+    key = training_key(task, seed)
+    return Store(task.store).get_or_run(
+        "world_model", key, lambda scratch: train_model(task, seed, scratch, progress)
+    )
+
+
+def train_model(
+    task: WorldTask, seed: int, scratch: Scratch | None = None, progress: Progress | None = None
+) -> Artifact:
+    """Train a model; see `trained`.
+
+    Raises:
+        RMRError: An unknown model or device, frames or groups that do not fit it.
+    """
+    preset, place = task.preset, find_device(task.device)
+    clips, held_out = (
+        load_part(task.data, preset.validation_share, part, preset.length + 1)
+        for part in ("training", "validation")
+    )
+    model = initial(task, clips, seed).to(place)
+    looks = _looks_before(scratch)
+
+    def step_at(step: int) -> Step:
+        index = batch_indices(clips, preset.batch, seed, "world model", step)
+        noise = _generator(place, seed, "world model noise", step)
+        return Step(sequence_loss(model, *clips.shown(index, place), noise), {})
+
+    def checkpoint_at(step: int) -> Kept:
+        looks.append(
+            {"step": step, "validation_loss": validation_loss(model, held_out, preset.batch)}
+        )
+        best = min(looks, key=lambda look: look["validation_loss"])
+        since = sum(look["step"] > best["step"] for look in looks)
+        tensors = {f"best.{name}": tensor for name, tensor in model.state_dict().items()}
+        return Kept(tensors if best is looks[-1] else {}, looks[-1], since >= preset.patience)
+
+    run = train(
+        model,
+        step_at,
+        checkpoint_at,
+        checkpoints=preset.checkpoints,
+        learning_rate=preset.learning_rate,
+        scratch=scratch,
+        progress=progress,
+    )
+    best = min(run.records, key=lambda look: look["validation_loss"])
+    record = {"step": best["step"], "seed": seed, "curve": run.curve, "looks": run.records}
+    return Artifact(record | {"model": task.model, "sizes": as_json(task.sizes)}, run.tensors)
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, clips: Clips, batch: int) -> float:
+    """Return the training loss on validation sequences, with noise that is always the same."""
+    place = next(model.parameters()).device
+    count = min(len(clips.rows), VALIDATION)
+    chosen = np.linspace(0, len(clips.rows) - 1, count).astype(np.int64)
+    total = 0.0
+    model.eval()
+    for start in range(0, count, batch):
+        few = chosen[start : start + batch]
+        noise = _generator(place, 0, "world model validation", start)
+        total += len(few) * sequence_loss(model, *clips.shown(few, place), noise).item()
+    model.train()
+    return total / count
+
+
+def training_key(task: WorldTask, seed: int) -> dict[str, Any]:
+    """Return everything that the weights hang on."""
+    preset = task.preset
+    episodes = open_balls(task.data, preset.validation_share)
+    return {
+        "data": episodes.dataset.fingerprint,
+        "split": [len(episodes.training), len(episodes.validation), SPLIT_SEED],
+        "device": task.device,
+        "model": task.model,
+        "sizes": as_json(task.sizes),
+        "training": [
+            *(preset.steps, preset.batch, preset.length, preset.check_every),
+            *(preset.patience, preset.learning_rate, VALIDATION),
+        ],
+        "seed": seed,
+    }
+
+
+def _looks_before(scratch: Scratch | None) -> list[dict[str, Any]]:
+    """Return the looks that a run took before it was stopped."""
+    state = scratch.load() if scratch else None
+    return list(state.record["records"]) if state else []
+
+
+def _generator(place: torch.device, seed: int, *names: str | int) -> torch.Generator:
+    return torch.Generator(place).manual_seed(integer_seed(seed, *names))

@@ -1,0 +1,120 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+import rmr_gym  # noqa: F401
+from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.domains.world_balls import collided, load_clips, relational_weight, true_groups
+from rmr_gym.errors import RMRError
+
+OPTIONS = {"resolution": 32, "observe": ["radii", "velocities"]}
+STEPS = 40
+
+
+def record(path, env_id="rmr/RNEMBalls6to8-v0", episodes=2, **options):
+    return collect_env(env_id, path, episodes=episodes, max_steps=STEPS, **OPTIONS | options)
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    return record(tmp_path_factory.mktemp("data") / "crowd")
+
+
+def replayed(dataset, episode, **options):
+    """Return what the simulator itself says of a recorded episode."""
+    env = gym.make(dataset.manifest.env_id, masks=True, **OPTIONS | options)
+    infos = [env.reset(seed=dataset.episodes[episode].seed)[1]]
+    infos += [env.step(0)[-1] for _ in range(STEPS)]
+    env.close()
+    return infos
+
+
+def test_groups_are_those_of_the_simulator(crowd):
+    clips = load_clips(crowd, [0, 1], STEPS + 1, truth=True)
+    for episode, rows in enumerate(clips.rows):
+        infos = replayed(crowd, episode)
+        truth = np.stack([info["masks"] for info in infos])
+        found = true_groups(clips, rows)
+        assert np.array_equal(found > 0, truth > 0)
+        assert (found == truth).mean() > 0.999, "pixels where balls touch may differ"
+
+
+def test_collisions_are_those_of_the_simulator(crowd):
+    clips = load_clips(crowd, [0, 1], STEPS + 1, truth=True)
+    right = wrong = 0
+    for episode, rows in enumerate(clips.rows):
+        infos = replayed(crowd, episode)
+        balls = len(infos[0]["collisions"])
+        truth = np.stack([info["collisions"][:, :balls].any(axis=1) for info in infos[1:]])
+        found = collided(clips, rows[:-1])
+        right += (found & truth).sum()
+        wrong += (found != truth).sum()
+    assert right > 20
+    assert wrong <= 0.1 * right, "a ball that hits a wall beside another one may be mistaken"
+
+
+def test_relational_pixels_belong_to_balls_that_collide(crowd):
+    clips = load_clips(crowd, [0], STEPS + 1, truth=True)
+    rows = clips.rows[0, :-1]
+    hit, weight = collided(clips, rows), relational_weight(clips, rows)
+    assert hit.any()
+    assert np.array_equal(weight.any(axis=(1, 2)), hit.any(axis=1))
+    for instant in np.flatnonzero(hit.any(axis=1)):
+        owners = [true_groups(clips, rows[instant : instant + 1] + ahead)[0] for ahead in (0, 1)]
+        marked = np.flatnonzero(hit[instant]) + 1
+        expected = np.isin(owners[0], marked) | np.isin(owners[1], marked)
+        assert np.array_equal(weight[instant] > 0, expected)
+
+
+def test_a_fixed_ball_and_a_curtain(tmp_path):
+    dataset = record(tmp_path / "s2rm", "rmr/S2RMBalls3-v0", episodes=1)
+    clips = load_clips(dataset, [0], 5, truth=True)
+    middle = true_groups(clips, clips.rows[0])[:, 15:17, 15:17]
+    assert (middle == 4).all(), "the ball in the middle has a number of its own"
+    dataset = record(tmp_path / "curtain", "rmr/RNEMBallsCurtain-v0", episodes=1)
+    clips = load_clips(dataset, [0], STEPS + 1, truth=True)
+    groups = true_groups(clips, clips.rows[0])
+    assert np.array_equal(groups > 0, clips.frames[clips.rows[0]][..., 0] > 0)
+    assert set(np.unique(groups)) == {0, 1, 2, 3}
+
+
+def test_windows_shown_and_strides(crowd):
+    every, apart = (load_clips(crowd, [0, 1], 10, stride) for stride in (1, 10))
+    assert every.rows.shape == (2 * (STEPS - 8), 10)
+    assert apart.rows.shape == (8, 10)
+    assert every.shape == (32, 32, 1)
+    assert every.truth is None
+    index = np.array([3, 0])
+    frames, actions = every.shown(index, torch.device("cpu"))
+    assert actions is None
+    assert frames.shape == (2, 10, 32, 32, 1)
+    assert set(frames.unique().tolist()) == {0.0, 1.0}
+    assert np.array_equal(frames[0, 2].numpy() * 255, every.frames[5])
+
+
+def test_actions_of_a_world_that_has_some(tmp_path):
+    dataset = record(tmp_path / "pushed", "rmr/PushedBalls-v0", frames="binary", colors="white")
+    clips = load_clips(dataset, [0, 1], 4)
+    assert clips.choices == 5
+    _, actions = clips.shown(np.array([0]), torch.device("cpu"))
+    recorded = dataset.load(columns=("action",), episodes=[0, 1])["action"]
+    assert actions[0].tolist() == recorded[:4].tolist()
+    second = int(np.searchsorted(clips.current, STEPS + 1))
+    _, actions = clips.shown(np.array([second]), torch.device("cpu"))
+    assert actions[0].tolist() == recorded[STEPS : STEPS + 4].tolist()
+
+
+def test_data_that_do_not_fit(crowd, tmp_path):
+    with pytest.raises(RMRError, match="record longer episodes"):
+        load_clips(crowd, [0], STEPS + 2)
+    with pytest.raises(RMRError, match="one channel"):
+        load_clips(record(tmp_path / "rgb", frames="rgb"), [0], 3)
+    bare = collect_env(
+        "rmr/RNEMBalls4-v0", tmp_path / "bare", episodes=1, max_steps=5, resolution=16
+    )
+    assert isinstance(bare, TransitionDataset)
+    clips = load_clips(bare, [0], 3, truth=True)
+    with pytest.raises(RMRError, match="found no truth"):
+        true_groups(clips, clips.rows[0])

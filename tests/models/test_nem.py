@@ -1,0 +1,336 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from rmr_gym.errors import RMRError
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.nem import flipped, mixed, responsibilities
+from rmr_gym.models.nem_dynamics import LSTMUpdate, RecurrentUpdate, RelationalUpdate
+from rmr_gym.models.nem_frames import DoublingConv, FrameDecoder, FrameEncoder
+from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
+from rmr_gym.models.world_model import SURE, frame_bce, unroll
+
+SHAPE = (8, 8, 1)
+SIZES = NEMSizes(3, channels=(2, 4), hidden=12, dim=6, width=5, attention=4)
+PAPER = {
+    "rnem": 4_951_978,
+    "rnem_no_attention": 4_926_577,
+    "rnnem": 4_611_827,
+    "nem": 2_280_338,
+    "rnn": 4_611_827,
+    "lstm": 5_185_077,
+}
+
+
+def make(name, sizes=SIZES, shape=SHAPE, actions=0, seed=0):
+    return build(lambda: NEM_MODELS[name](sizes, shape, actions), torch_generator(seed))
+
+
+def moving_block(batch=2, time=5, size=8):
+    """Return sequences in which a 3 x 3 block moves to the right, one pixel a frame."""
+    frames = torch.zeros(batch, time, size, size, 1)
+    for row in range(batch):
+        for t in range(time):
+            frames[row, t, row + 1 : row + 4, t : t + 3] = 1
+    return frames
+
+
+def total_loss(model, frames, actions=None, seed=1):
+    states = unroll(model, frames[:, :-1], actions, torch_generator(seed))
+    return torch.stack([model.loss(s, frames[:, t + 1]) for t, s in enumerate(states)]).mean()
+
+
+@pytest.mark.parametrize("name", NEM_MODELS)
+def test_every_model_is_a_world_model(name):
+    model, frames = make(name), moving_block()
+    states = list(unroll(model, frames, None, torch_generator(1), seen=3))
+    assert len(states) == 5
+    for state in states:
+        frame, groups = model.decode(state)
+        assert frame.shape == (2, *SHAPE)
+        assert frame.min() >= 0
+        assert frame.max() <= 1
+        if model.groups > 1:
+            assert groups.shape == (2, 3, 8, 8)
+            torch.testing.assert_close(groups.sum(dim=1), torch.ones(2, 8, 8))
+        else:
+            assert groups is None
+    assert not torch.equal(states[2].pictures, states[3].pictures)
+    total_loss(model, frames).backward()
+    unmoved = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not unmoved
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_parameters_of_the_appendix(name):
+    assert sum(p.numel() for p in make(name, NEMSizes(), (64, 64, 1)).parameters()) == PAPER[name]
+
+
+def test_parameters_counted_by_hand():
+    encoder = (
+        *(16 * 16 + 16 + 32, 16 * 16 * 32 + 32 + 64, 32 * 16 * 64 + 64 + 128),
+        *(4096 * 512 + 512, 1024),
+    )
+    decoder = (
+        *(250 * 512 + 512 + 1024, 512 * 4096 + 4096 + 8192),
+        *(64 * 16 * 32 + 32 + 64, 32 * 16 * 16 + 16 + 32, 16 * 16 + 1),
+    )
+    update = (762 * 250 + 250, 500)
+    assert sum((*encoder, *decoder, *update)) == PAPER["rnnem"]
+    layer, pairs = 250 * 250 + 250 + 500, 500 * 250 + 250 + 500
+    attention = (250 * 100 + 100 + 200, 100 + 1)
+    relational = (layer, pairs, layer, *attention, 1012 * 250 + 250, 500)
+    assert PAPER["rnem"] - PAPER["rnnem"] == sum(relational) - sum(update)
+    assert PAPER["rnem"] - PAPER["rnem_no_attention"] == sum(attention)
+
+
+def test_e_step_by_hand():
+    pictures = torch.tensor([0.9, 0.3, 0.3]).view(1, 3, 1, 1, 1)
+    lit = responsibilities(pictures, torch.ones(1, 1, 1, 1)).flatten()
+    torch.testing.assert_close(lit, torch.tensor([0.6, 0.2, 0.2]), atol=1e-5, rtol=0)
+    dark = responsibilities(pictures, torch.zeros(1, 1, 1, 1)).flatten()
+    torch.testing.assert_close(dark, torch.tensor([0.1, 0.7, 0.7]) / 1.5, atol=1e-5, rtol=0)
+    nothing = responsibilities(torch.zeros(1, 2, 1, 1, 1), torch.ones(1, 1, 1, 1)).flatten()
+    torch.testing.assert_close(nothing, torch.tensor([0.5, 0.5]))
+
+
+def test_loss_equals_a_loop_over_groups_and_pixels():
+    model, frames = make("rnem"), moving_block(time=3)
+    *_, state = unroll(model, frames[:, :2], None, torch_generator(1))
+    following = frames[:, 2]
+    psi, expected = state.pictures.detach().double(), torch.zeros(2, dtype=torch.float64)
+    for b in range(2):
+        for y in range(8):
+            for x in range(8):
+                pixel = following[b, y, x, 0].item()
+                likely = [p if pixel else 1 - p for p in psi[b, :, y, x, 0]]
+                for k in range(3):
+                    share = (likely[k] + 1e-6) / (sum(likely) + 3e-6)
+                    expected[b] -= share * likely[k].log()
+                    expected[b] -= (1 - share) * (1 - psi[b, k, y, x, 0]).log()
+    torch.testing.assert_close(model.loss(state, following).double(), expected, rtol=1e-5, atol=0)
+
+
+def test_one_group_has_the_cross_entropy_as_its_loss():
+    model, frames = make("rnn"), moving_block(time=2)
+    (state,) = unroll(model, frames[:, :1], None, torch_generator(1))
+    expected = frame_bce(model.decode(state).frame, frames[:, 1])
+    torch.testing.assert_close(model.loss(state, frames[:, 1]), expected)
+
+
+def test_interaction_equals_a_loop_over_pairs():
+    update = build(lambda: RelationalUpdate(7, 6, 2, 5, 4), torch_generator(0))
+    memory, seen, action = torch.rand(2, 4, 6), torch.randn(2, 4, 7), torch.randn(2, 2)
+    new, shown, attention = update(memory, seen, action)
+    for b in range(2):
+        encoded = [update.encode(torch.cat([memory[b, k], action[b]])) for k in range(4)]
+        joint = torch.cat([update.focus.weight, update.context.weight], dim=1)
+        for k in range(4):
+            effect = torch.zeros(5)
+            for i in range(4):
+                if i != k:
+                    both = torch.cat([encoded[k], encoded[i]])
+                    xi = update.embedding(joint @ both + update.focus.bias)
+                    weight = update.attend(xi)
+                    torch.testing.assert_close(attention[b, k, i], weight[0])
+                    effect = effect + weight * update.effect(xi)
+            raw = update.recurrence(torch.cat([encoded[k], effect, seen[b, k], action[b]]))
+            torch.testing.assert_close(new[b, k], raw.sigmoid())
+            torch.testing.assert_close(shown[b, k], update.norm(raw).sigmoid())
+    assert not torch.diagonal(attention, dim1=1, dim2=2).any()
+
+
+def test_without_attention_all_effects_count_alike():
+    update = build(lambda: RelationalUpdate(7, 6, 0, 5, 0), torch_generator(0))
+    *_, attention = update(torch.rand(2, 3, 6), torch.randn(2, 3, 7), torch.zeros(2, 0))
+    assert torch.equal(attention, (1 - torch.eye(3)).expand(2, 3, 3))
+
+
+def test_lstm_equals_its_equations():
+    update = build(lambda: LSTMUpdate(7, 6), torch_generator(0))
+    memory, seen = torch.randn(1, 1, 12), torch.randn(1, 1, 7)
+    new, shown, _ = update(memory, seen, torch.zeros(1, 0))
+    cell, output = memory[0, 0].split(6)
+    i, j, f, o = (
+        F.layer_norm(gate, (6,))
+        for gate in (update.gates.weight @ torch.cat([output, seen[0, 0]])).split(6)
+    )
+    cell = F.layer_norm(cell * torch.sigmoid(f + 1) + torch.sigmoid(i) * torch.tanh(j), (6,))
+    torch.testing.assert_close(new[0, 0], torch.cat([cell, torch.tanh(cell) * torch.sigmoid(o)]))
+    torch.testing.assert_close(shown[0, 0], new[0, 0, 6:])
+
+
+def test_a_step_equals_one_group_after_another():
+    model, frames = make("rnnem"), moving_block(time=2)
+    before = model.step(model.init_state(2, torch_generator(1)), frames[:, 0], None)
+    after = model.step(before, frames[:, 1], None)
+    shares = responsibilities(before.pictures, frames[:, 1])
+    for k in range(3):
+        error = shares[:, k, ..., None] * (after.noisy - before.pictures[:, k])
+        raw = model.update.recurrence(torch.cat([before.memory[:, k], model.encoder(error)], -1))
+        torch.testing.assert_close(after.memory[:, k], raw.sigmoid())
+        picture = model.decoder(model.update.norm(raw).sigmoid())
+        torch.testing.assert_close(after.pictures[:, k], picture)
+    torch.testing.assert_close(after.groups, shares)
+
+
+def test_the_gradient_step_climbs_along_the_likelihood():
+    model, frames = make("nem"), moving_block(time=2)
+    model.noise = 0.0
+    state = model.step(model.init_state(2, torch_generator(1)), frames[:, 0], None)
+    state = state._replace(noisy=frames[:, 1], memory=state.memory.detach())
+    with torch.no_grad():
+        slope = model.slope(state)
+
+        def likelihood(theta):
+            psi = model.decoder(theta)
+            target = frames[:, 1, None].expand_as(psi)
+            log = -F.binary_cross_entropy(psi, target, reduction="none")
+            return (state.groups[..., None] * log).sum() / 8
+
+        step = torch.zeros_like(slope)
+        step[0, 1, 2] = 1e-2
+        rise = (likelihood(state.memory + step) - likelihood(state.memory - step)) / 2e-2
+        torch.testing.assert_close(rise, slope[0, 1, 2], rtol=0.02, atol=1e-3)
+        new = model.m_step(state, None)
+    torch.testing.assert_close(new.memory, state.memory + model.rate * slope)
+
+
+@pytest.mark.parametrize("name", ["rnem", "rnem_no_attention", "rnnem", "nem"])
+def test_groups_have_no_order(name):
+    model, frames, order = make(name), moving_block(time=4), torch.tensor([2, 0, 1])
+    model.noise = 0.0
+    first = model.init_state(2, torch_generator(1))
+    other = first._replace(groups=first.groups[:, order])
+    for t in range(3):
+        first, other = (model.step(state, frames[:, t], None) for state in (first, other))
+    torch.testing.assert_close(first.memory[:, order], other.memory, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first.pictures[:, order], other.pictures, rtol=1e-4, atol=1e-5)
+    shuffled = first.attention[:, order][:, :, order]
+    torch.testing.assert_close(shuffled, other.attention, rtol=1e-4, atol=1e-5)
+
+
+def test_groups_may_change_after_training():
+    model, frames = make("rnem"), moving_block()
+    model.groups = 6
+    *_, state = unroll(model, frames, None, torch_generator(1))
+    assert state.groups.shape == (2, 6, 8, 8)
+
+
+def test_no_gradient_through_the_shares():
+    model, frames = make("rnem"), moving_block(time=2)
+    state = model.step(model.init_state(2, torch_generator(1)), frames[:, 0], None)
+    assert state.pictures.requires_grad
+    assert not responsibilities(state.pictures, frames[:, 1]).requires_grad
+
+
+def test_simulation_feeds_the_prediction_back():
+    model, frames = make("rnem"), moving_block(time=2)
+    model.noise = 0.0
+    *_, state = unroll(model, frames, None, torch_generator(1))
+    state = state._replace(pictures=state.pictures * 0.3)
+    lit = (state.pictures.amax(dim=1) > 0.1).float()
+    assert 0 < lit.mean() < 1, "the threshold must separate something here"
+    after = model.step(state, None, None)
+    shares = responsibilities(state.pictures, lit)
+    torch.testing.assert_close(after.groups, shares)
+    torch.testing.assert_close(after.noisy, mixed(state._replace(groups=shares)))
+
+
+def test_noise_flips_the_share_of_pixels_it_should():
+    frame = torch.zeros(4, 50, 50, 1)
+    frame[:2] = 1
+    noisy = flipped(frame, 0.2, torch_generator(0))
+    changed = (noisy != frame).float().mean().item()
+    assert changed == pytest.approx(0.2, abs=0.02)
+    assert torch.equal(flipped(frame, 0.2, torch_generator(0)), noisy)
+    assert torch.equal(flipped(frame, 0.0, torch_generator(0)), frame)
+
+
+def test_actions_reach_the_prediction():
+    model, frames = make("rnem", actions=3), moving_block(time=3)
+    ends = [
+        list(unroll(model, frames, torch.full((2, 3), action), torch_generator(1)))[-1]
+        for action in (0, 2)
+    ]
+    assert not torch.allclose(ends[0].pictures, ends[1].pictures)
+    with pytest.raises(RMRError, match="expected an action"):
+        model.step(model.init_state(2, torch_generator(1)), frames[:, 0], None)
+
+
+@pytest.mark.parametrize("name", ["rnem", "lstm"])
+def test_overfits_one_batch(name):
+    sizes = NEMSizes(2, channels=(4, 8), hidden=32, dim=16, width=16, attention=8, noise=0.0)
+    model, frames = make(name, sizes), moving_block()
+    copied = frame_bce(frames[:, :-1], frames[:, 1:]).mean()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        total_loss(model, frames).backward()
+        optimizer.step()
+    with torch.no_grad():
+        states = list(unroll(model, frames[:, :-1], None, torch_generator(1)))
+        predicted = torch.stack([model.decode(state).frame for state in states], dim=1)
+    assert frame_bce(predicted, frames[:, 1:]).mean() < 0.2 * copied
+
+
+def test_encoder_and_decoder_of_the_appendix():
+    encoder, decoder = (
+        FrameEncoder((64, 64, 1), (16, 32, 64), 512),
+        FrameDecoder(250, (64, 64, 1), (16, 32, 64), 512),
+    )
+    kinds = [(nn.Conv2d, 3), (nn.ELU, 4), (nn.GroupNorm, 3), (nn.LayerNorm, 1)]
+    for kind, count in kinds:
+        assert sum(isinstance(layer, kind) for layer in encoder.layers) == count
+    assert encoder(torch.zeros(2, 3, 64, 64, 1)).shape == (2, 3, 512)
+    assert decoder(torch.zeros(2, 3, 250)).shape == (2, 3, 64, 64, 1)
+    assert sum(isinstance(layer, nn.ReLU) for layer in decoder.layers) == 4
+
+
+def test_doubling_equals_repeated_pixels_and_a_convolution():
+    layer = build(lambda: DoublingConv(3, 2), torch_generator(0))
+    picture = torch.randn(2, 3, 5, 4, generator=torch_generator(1))
+    repeated = F.pad(F.interpolate(picture, scale_factor=2), (1, 2, 1, 2))
+    expected = F.conv2d(repeated, layer.weight, layer.bias)
+    torch.testing.assert_close(layer(picture), expected)
+
+
+def test_recurrence_without_layer_norm_on_what_is_kept():
+    update = build(lambda: RecurrentUpdate(7, 6), torch_generator(0))
+    memory, seen = torch.rand(2, 3, 6), torch.randn(2, 3, 7)
+    kept, shown, _ = update(memory, seen, torch.zeros(2, 0))
+    raw = update.recurrence(torch.cat([memory, seen], dim=-1))
+    torch.testing.assert_close(kept, raw.sigmoid())
+    torch.testing.assert_close(shown, F.layer_norm(raw, (6,)).sigmoid())
+
+
+def test_a_certain_mistake_costs_as_much_as_in_the_paper():
+    wrong = frame_bce(torch.zeros(1, 2, 2, 1), torch.ones(1, 2, 2, 1))
+    assert wrong.item() == pytest.approx(-4 * torch.log(torch.tensor(SURE)).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "shape"),
+    [
+        ("rnem", NEMSizes(0), SHAPE),
+        ("rnem", NEMSizes(noise=0.7), SHAPE),
+        ("rnem", NEMSizes(channels=(2, 4)), (10, 8, 1)),
+        ("rnem", NEMSizes(channels=()), SHAPE),
+    ],
+)
+def test_sizes_that_cannot_be(name, sizes, shape):
+    with pytest.raises(RMRError, match="expected"):
+        make(name, sizes, shape)
+
+
+def test_a_single_group_cannot_interact():
+    model = make("rnem", NEMSizes(1, channels=(2,), hidden=4, dim=4, width=4, attention=2))
+    with pytest.raises(RMRError, match="2 groups or more"):
+        model.step(model.init_state(1, torch_generator(0)), torch.zeros(1, *SHAPE), None)
+
+
+@pytest.mark.parametrize("seen", [0, 6])
+def test_some_frame_must_be_shown(seen):
+    with pytest.raises(RMRError, match="1 to 5 frames"):
+        next(unroll(make("rnn"), moving_block(), None, torch_generator(0), seen))

@@ -1,0 +1,208 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.errors import RMRError
+from rmr_gym.models.world_model import Prediction, WorldModel, frame_bce
+from rmr_gym.protocol import balls, world_models
+from rmr_gym.protocol import world_model_presets as presets
+from rmr_gym.protocol import world_model_rollouts as rollouts
+from rmr_gym.protocol import world_model_scores as scores
+from rmr_gym.protocol.world_model_presets import WORLD_MODELS, WORLD_PRESETS, WorldEntry
+from rmr_gym.protocol.world_models import WorldTask
+
+TINY = replace(WORLD_PRESETS["smoke"], steps=4, batch=2, check_every=2)
+OPTIONS = {"resolution": 16, "observe": ["radii", "velocities"]}
+
+
+class Copier(nn.Module):
+    """Predicts the frame that it saw last, and groups the left and the right half."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def init_state(self, batch, generator):
+        del generator
+        return torch.zeros(batch, *self.shape)
+
+    def step(self, state, observation, action):
+        del action
+        return state if observation is None else observation
+
+    def decode(self, state):
+        half = torch.zeros(len(state), 2, *self.shape[:2])
+        half[:, 0, :, : self.shape[1] // 2] = half[:, 1, :, self.shape[1] // 2 :] = 1
+        return Prediction(state, half)
+
+    def loss(self, state, following):
+        return frame_bce(state, following) + self.nothing.square()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "balls"
+    collect_env("rmr/RNEMBalls4-v0", path, episodes=5, max_steps=11, **OPTIONS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "crowd"
+    collect_env("rmr/RNEMBalls6to8-v0", path, episodes=2, max_steps=11, **OPTIONS)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _copier(monkeypatch):
+    entry = WorldEntry(
+        lambda sizes, shape, actions: Copier(shape), dict.fromkeys(WORLD_PRESETS, TINY)
+    )
+    monkeypatch.setitem(presets.WORLD_MODELS, "copier", entry)
+    yield
+    balls.open_balls.cache_clear()
+    world_models.load_part.cache_clear()
+
+
+@pytest.fixture
+def task(recorded, tmp_path):
+    return WorldTask(recorded, tmp_path / "store", "rnem", TINY)
+
+
+@pytest.mark.parametrize("name", [*WORLD_MODELS])
+def test_every_entry_is_trained_and_scored(task, name):
+    task = replace(task, model=name)
+    artifact = world_models.trained(task, 0)
+    clips = rollouts.test_clips(task, None, 4)
+    model = world_models.restored(task, clips, 0, artifact)
+    assert isinstance(model, WorldModel)
+    row = scores.scored(task, 0)
+    assert set(scores.ROW) <= set(row)
+    assert all(row[key] > 0 for key in scores.ROW if key.endswith("bce"))
+    assert (row["ari"] is not None) == WORLD_MODELS[name].grouped
+    assert len(row["rollout"]) == TINY.ahead
+    assert scores.scored(task, 0) == row
+
+
+def test_copying_is_as_good_as_copying(task):
+    row = scores.scored(replace(task, model="copier"), 0)
+    assert row["relative_bce"] == row["relative_relational_bce"] == 1
+    assert row["relative_rollout_bce"] == 1
+    assert row["relational_bce"] < row["bce"]
+    assert row["rollout"] == row["rollout_copied"]
+    assert -0.2 < row["ari"] < 0.9
+
+
+def test_scores_are_means_over_the_last_predictions(task):
+    clips = rollouts.test_clips(task, None, TINY.length + 1)
+    frames, _ = clips.shown(np.arange(len(clips.rows)), torch.device("cpu"))
+    wrong = (frames[:, 1:] != frames[:, :-1]).float().sum(dim=(2, 3, 4))[:, -TINY.last :]
+    row = scores.scored(replace(task, model="copier"), 0)
+    assert row["bce"] == pytest.approx(wrong.mean().item() * -np.log(1e-6), rel=1e-2)
+
+
+def test_training_reads_no_truth(task, monkeypatch):
+    asked, load = [], TransitionDataset.load
+
+    def spied(self, columns, **options):
+        asked.append(tuple(columns))
+        return load(self, columns=columns, **options)
+
+    monkeypatch.setattr(TransitionDataset, "load", spied)
+    world_models.trained(task, 0)
+    assert set(asked) == {("pixels",)}
+
+
+def test_a_stopped_run_ends_as_an_unbroken_one(task, tmp_path, monkeypatch):
+    whole = world_models.trained(task, 0)
+    again = replace(task, store=tmp_path / "again")
+
+    def stop(done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rmr_gym.protocol.training.SAVE_EVERY_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        world_models.trained(again, 0, stop)
+    steps = []
+    resumed = world_models.trained(again, 0, lambda done, total: steps.append(done))
+    assert steps == [4]
+    assert whole.tensors.keys() == resumed.tensors.keys()
+    assert all(torch.equal(value, resumed.tensors[name]) for name, value in whole.tensors.items())
+    assert whole.record["looks"] == resumed.record["looks"]
+    other = world_models.trained(again, 1)
+    assert any(not torch.equal(v, whole.tensors[name]) for name, v in other.tensors.items())
+
+
+def test_the_best_look_is_kept_and_patience_ends(task, monkeypatch):
+    losses = iter([3.0, 1.0, 2.0, 2.5, 0.0])
+    weights = []
+
+    def validation_loss(model, clips, batch):
+        del clips, batch
+        weights.append({k: v.detach().clone() for k, v in model.state_dict().items()})
+        return next(losses)
+
+    monkeypatch.setattr(world_models, "validation_loss", validation_loss)
+    eager = replace(TINY, steps=50, check_every=1, patience=2)
+    artifact = world_models.trained(replace(task, preset=eager), 0)
+    assert [look["validation_loss"] for look in artifact.record["looks"]] == [3.0, 1.0, 2.0, 2.5]
+    assert artifact.record["step"] == 2
+    best = artifact.part("best")
+    assert all(torch.equal(value, best[name]) for name, value in weights[1].items())
+
+
+def test_more_balls_and_more_groups_without_training_again(task, crowd, monkeypatch):
+    world_models.trained(task, 0)
+    monkeypatch.setattr(world_models, "train_model", None)
+    few = scores.scored(task, 0, crowd)
+    many = scores.scored(task, 0, crowd, groups=8)
+    assert (few["groups"], many["groups"]) == (3, 8)
+    assert few["bce"] != many["bce"]
+    assert scores.scored(task, 0)["bce"] != few["bce"]
+
+
+def test_groups_that_cannot_be(task):
+    for groups in (0, 1):
+        with pytest.raises(RMRError, match="2 groups or more"):
+            replace(task, groups=groups)
+    with pytest.raises(RMRError, match="2 groups or more"):
+        replace(task, model="lstm", groups=4)
+    assert replace(task, groups=4).sizes.groups == 4
+    with pytest.raises(RMRError, match="rnem"):
+        replace(task, model="r-nem")
+
+
+def test_sequences_to_draw_are_in_line(task):
+    sheets = rollouts.drawn(replace(task, model="copier"), 0, 2, seen=3, ahead=3)
+    assert len(sheets) == 2
+    for sheet in sheets:
+        assert sheet.truth.shape == (4, 16, 16)
+        assert sheet.seen == 2
+        np.testing.assert_array_equal(sheet.predicted[1:3], sheet.truth[:2])
+        np.testing.assert_array_equal(sheet.predicted[3], sheet.truth[1])
+        assert sheet.shares.shape == (4, 2, 16, 16)
+        assert sheet.pictures is None
+    sheet = rollouts.drawn(task, 0, 1, seen=3, ahead=3)[0]
+    assert sheet.pictures.shape == sheet.shares.shape == (4, 3, 16, 16)
+    np.testing.assert_allclose(sheet.pictures.max(axis=1), sheet.predicted)
+    assert sheet.attention.shape == (4, 3, 3)
+    with pytest.raises(RMRError, match="2 frames or more"):
+        rollouts.drawn(task, 0, 1, seen=1, ahead=3)
+    with pytest.raises(RMRError, match="sequences to draw"):
+        rollouts.drawn(task, 0, 100, seen=3, ahead=3)
+
+
+def test_presets_that_cannot_be():
+    for wrong in ({"steps": 0}, {"learning_rate": 0.0}, {"last": 5}):
+        with pytest.raises(RMRError, match="expected counts"):
+            replace(TINY, **wrong)
+    assert WORLD_PRESETS["paper"].checkpoints[0] == 781
+    with pytest.raises(RMRError, match="laptop"):
+        presets.find_world_preset("labtop")
