@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.extras import SubcommandApp
 
+from rmr_gym.commands import abstract as abstract_commands
+from rmr_gym.commands import agent as agent_commands
 from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import dataset as dataset_commands
+from rmr_gym.commands import encoder as encoder_commands
 from rmr_gym.commands import policies as policy_commands
-from rmr_gym.commands.console import (
-    ProgressFor,
-    err_console,
-    out_console,
-    print_rows,
-    progress_bars,
-)
-from rmr_gym.envs.games import GAMES, find_game
+from rmr_gym.commands import sweep as sweep_commands
+from rmr_gym.commands import world_model as world_model_commands
+from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
+from rmr_gym.commands.measure import measure
+from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.data.dataset import TransitionDataset
-    from rmr_gym.protocol.config import Preset, Recording
+    from rmr_gym.protocol.config import Preset
     from rmr_gym.protocol.stages import GameTask
     from rmr_gym.protocol.store import Artifact
 
@@ -65,6 +66,20 @@ app.command(
 app.command(
     policy_commands.app, name="policies", help="Train, measure and list the recorded players."
 )
+app.command(
+    abstract_commands.app, name="abstract", help="Table 2: abstract models beside the paper's."
+)
+app.command(encoder_commands.app, name="encoder", help="Make, show and list pretrained encoders.")
+app.command(agent_commands.app, name="agent", help="Train, measure and watch agents.")
+app.command(
+    sweep_commands.app, name="sweep", help="Transfer matrix, bottleneck; how far a sweep is."
+)
+app.command(
+    world_model_commands.app,
+    name="world-model",
+    help="Models of whole worlds from frames: train, evaluate, rollout.",
+)
+app.command(measure)
 
 
 @app.command
@@ -312,7 +327,7 @@ def compare(
     if seeds is not None and seeds < 1:
         raise RMRError(f"seeds must be 1 or more, got {seeds}")
     _compare(
-        _game_names(games or chosen.games),
+        games,
         chosen,
         seeds or chosen.seeds,
         out or root / f"{preset}-{chosen.natural.objective}",
@@ -333,7 +348,7 @@ def demo(root: Path = Path("runs"), workers: int = os.cpu_count() or 1) -> None:
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
 
     chosen = find_preset("smoke")
-    _compare(_game_names(chosen.games), chosen, chosen.seeds, root / "demo", root, workers)
+    _compare((), chosen, chosen.seeds, root / "demo", root, workers)
 
 
 @app.command
@@ -341,20 +356,17 @@ def report(folder: Positional[Path]) -> None:
     """Write tables, figures and a self-contained HTML page from a run folder.
 
     Args:
-        folder: Run folder of `rmr-gym compare` or `rmr-gym demo`.
+        folder: Run folder of `rmr-gym compare`, `demo`, `abstract table` or `sweep`.
     """
-    from rmr_gym.analysis.report import write_report  # noqa: PLC0415
-    from rmr_gym.analysis.tables import load_run, terminal_table, write_tables  # noqa: PLC0415
+    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
 
-    run = load_run(folder)
-    write_tables(run, folder)
-    page = write_report(folder)
-    out_console.print(terminal_table(run), markup=False, highlight=False, soft_wrap=True)
+    page, text = write_report_and_text(folder)
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
 def _compare(
-    games: list[str],
+    games: Sequence[str],
     preset: "Preset",
     seeds: int,
     out: Path,
@@ -362,20 +374,13 @@ def _compare(
     workers: int,
     device: str = "cpu",
 ) -> None:
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.compare import compare as run_comparison  # noqa: PLC0415
-    from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
-    from rmr_gym.protocol.store import Store  # noqa: PLC0415
 
-    if workers < 1:
-        raise RMRError(f"workers must be 1 or more, got {workers}")
-    find_device(device)
-    store = Store(root / "store").root
     with progress_bars() as progress_for:
-        tasks = []
-        for game in games:
-            data = _record(game, preset.recording, root, workers, progress_for)
-            tasks.append(GameTask(game, data, store, preset, device))
+        tasks = game_tasks(
+            *(games, preset, root),
+            **{"data": None, "device": device, "workers": workers, "progress_for": progress_for},
+        )
         problems = run_comparison(
             tasks,
             range(seeds),
@@ -387,36 +392,6 @@ def _compare(
     report(out)
     for problem in problems:
         err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _record(
-    game: str, recording: "Recording", root: Path, workers: int, progress_for: ProgressFor
-) -> Path:
-    from rmr_gym.agents.collect import collect  # noqa: PLC0415
-
-    episodes = recording.train_episodes + recording.validation_episodes
-    path = root / "data" / f"{game}-{episodes}x{recording.max_steps}"
-    collect(
-        game,
-        path,
-        episodes=episodes,
-        max_steps=recording.max_steps,
-        heads=recording.heads,
-        frameskip=recording.frameskip,
-        repeat_action_probability=recording.repeat_action_probability,
-        workers=workers,
-        progress=progress_for(f"recording {game}"),
-    )
-    return path
-
-
-def _game_names(games: Sequence[str]) -> list[str]:
-    if tuple(games) == ("all",):
-        return list(GAMES)
-    names = [find_game(game).name for game in games]
-    if len(set(names)) != len(names):
-        raise RMRError(f"each game may be named once, got {', '.join(names)}")
-    return names
 
 
 def _task(

@@ -51,7 +51,11 @@ PIXEL_PRESETS: dict[str, PixelPreset] = {
             *(Phase(300, 1e-3, 12), Phase(100, 2e-4, 12)),
         ),
         handed_on=2,
-        phases=(Phase(400, 1e-3, 32), Phase(500, 5e-4, 32), Phase(200, 1e-4, 32)),
+        phases=(
+            *(Phase(100, 1e-4, 32), Phase(300, 5e-4, 32)),
+            *(Phase(500, 5e-4, 32), Phase(200, 1e-4, 32)),
+        ),
+        held=2,
         model=PixelModel(BallsModel(precision="bf16"), precision="bf16"),
     ),
     "paper": PixelPreset(

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from rmr_gym.wrappers.paired import PairedObservation
     from rmr_gym.wrappers.record import RecordTransitions
     from rmr_gym.wrappers.record_vector import RecordVectorTransitions
+    from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
 
 __all__ = [
     "Curtain",
     "PairedObservation",
+    "RMRObservationWrapper",
+    "RMRVectorObservation",
     "RandomCrops",
     "RecordTransitions",
     "RecordVectorTransitions",
@@ -22,6 +25,8 @@ __all__ = [
 _LAZY = {
     "Curtain": "rmr_gym.wrappers.occlusion",
     "PairedObservation": "rmr_gym.wrappers.paired",
+    "RMRObservationWrapper": "rmr_gym.wrappers.rmr_features",
+    "RMRVectorObservation": "rmr_gym.wrappers.rmr_features",
     "RandomCrops": "rmr_gym.wrappers.crops",
     "RecordTransitions": "rmr_gym.wrappers.record",
     "RecordVectorTransitions": "rmr_gym.wrappers.record_vector",

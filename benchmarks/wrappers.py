@@ -1,0 +1,208 @@
+"""What RMR features cost: batched against one by one, beyond the encoder, and in SB3's training.
+
+Both sides of every comparison run in turn in one process; the fastest round of each counts.
+
+Run it: `python benchmarks/wrappers.py` (options: `--help`).
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import rmr_gym  # noqa: F401  (registers the environments)
+from rmr_gym.agents.rmr_vec_env import RMRVecEnv
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.palette import palette_to_gray, palette_to_rgb
+from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
+from rmr_gym.wrappers.screens import Shrinker
+
+
+class Replay(gym.Env):
+    """Shows the screens of a game that was played, again and again, at no cost."""
+
+    def __init__(self, screens: np.ndarray):
+        self.observation_space = gym.spaces.Box(0, 255, screens.shape[1:], np.uint8)
+        self.action_space = gym.spaces.Discrete(18)
+        self._screens = itertools.cycle(screens)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        return next(self._screens), {}
+
+    def step(self, action: Any) -> Any:
+        return next(self._screens), 0.0, False, False, {}
+
+
+class ReplayVector(VectorEnv):
+    """Many of them, at no cost either."""
+
+    metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, screens: np.ndarray):
+        self.num_envs, self._screens = screens.shape[1], itertools.cycle(screens)
+        self.single_observation_space = gym.spaces.Box(0, 255, screens.shape[2:], np.uint8)
+        self.single_action_space = gym.spaces.Discrete(18)
+        self.action_space = gym.spaces.MultiDiscrete([18] * self.num_envs)
+        self._still = np.zeros(self.num_envs), *np.zeros((2, self.num_envs), bool), {}
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        return next(self._screens), {}
+
+    def step(self, actions: Any) -> Any:
+        return next(self._screens), *self._still
+
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+clock = CLOCKS["wall"]
+PHASES = 16
+"""Screens of a replay."""
+
+
+def fastest(rounds: int, phases: int = 1, **sides: Callable[[], Any]) -> dict[str, float]:
+    """Run the sides in turn; return the seconds of the fastest round of each.
+
+    Args:
+        rounds: How often.
+        phases: Rounds after which what is shown repeats; the fastest of each phase is taken, and
+            the mean over the phases.
+        sides: What to run.
+    """
+    best = {name: np.full(phases, np.inf) for name in sides}
+    for number in range(rounds * phases):
+        for name, run in sides.items():
+            start = clock()
+            run()
+            at = number % phases
+            best[name][at] = min(best[name][at], clock() - start)
+    return {name: float(seconds.mean()) for name, seconds in best.items()}
+
+
+def random_encoder(dim: int) -> PretrainedEncoder:
+    """Make an encoder of the laptop preset's sizes; what it learnt does not matter for speed."""
+    config = EncoderConfig("Pong", dim=dim)
+    encoder = build(config.encoder, torch_generator(0))
+    encoder.standardise_by(torch.full((84, 84), 90.0), 30.0)
+    return PretrainedEncoder(config, encoder)
+
+
+def batched(encoder: PretrainedEncoder, count: int, rounds: int) -> None:
+    """Compare the vector wrapper with one wrapper around each environment."""
+    played = palette_to_gray(play("Pong", count))
+    actions = np.zeros(count, np.int64)
+    vector = RMRVectorObservation(ReplayVector(played), encoder)
+    each = [RMRObservationWrapper(Replay(screens), encoder) for screens in played.swapaxes(0, 1)]
+    games = RMRVectorObservation(gym.make_vec("rmr/Pong-v0", count, workers=0), encoder)
+    apart = SyncVectorEnv([lambda: RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder)] * count)
+    for env in (vector, *each, games, apart):
+        env.reset()
+    seconds = fastest(
+        rounds,
+        PHASES,
+        vector=lambda: vector.step(actions),
+        each=lambda: [env.step(0) for env in each],
+        games_vector=lambda: games.step(actions),
+        games_each=lambda: apart.step(actions),
+    )
+    print(f"steps/s of {count} environments: one forward for all | one each | ratio")
+    for title, one, other in (
+        ("wrapper alone", "vector", "each"),
+        ("with emulator", "games_vector", "games_each"),
+    ):
+        ratio = seconds[other] / seconds[one]
+        print(f"  {title}: {count / seconds[one]:.0f} | {count / seconds[other]:.0f} | {ratio:.2f}")
+
+
+def overhead(encoder: PretrainedEncoder, game: str, count: int, rounds: int) -> None:
+    """Compare a wrapped step with the forward of the encoder in it."""
+    indices = play(game, count)
+    gray = palette_to_gray(indices)
+    frames = torch.from_numpy(Shrinker(84, 84)(gray[0].astype(np.float32)))
+    actions = np.zeros(count, np.int64)
+    print(f"a wrapped step over the forward of the encoder in it, {count} at once, {game}")
+    for kind, shown, pixels in (
+        ("gray", gray, "gray"),
+        ("palette", indices, "palette"),
+        ("rgb", palette_to_rgb(indices), "auto"),
+    ):
+        envs = RMRVectorObservation(ReplayVector(shown), encoder, pixels=pixels)
+        envs.reset()
+        with torch.inference_mode():
+            seconds = fastest(
+                rounds,
+                PHASES,
+                step=lambda envs=envs: envs.step(actions),
+                forward=lambda: encoder.encoder(frames),
+            )
+        share = seconds["step"] / seconds["forward"] - 1
+        print(
+            f"  {kind}: {1e6 * seconds['step'] / count:.0f} us a frame, of which the encoder "
+            f"{1e6 * seconds['forward'] / count:.0f} us: overhead {100 * share:.0f}%"
+        )
+
+
+def training(encoder: PretrainedEncoder, copies: int, steps: int, rounds: int) -> None:
+    """Compare PPO on frozen features with PPO on frames through SB3's NatureCNN."""
+
+    def games() -> DummyVecEnv:
+        return DummyVecEnv([lambda: gym.make("rmr/Pong-v0", pixels="gray")] * copies)
+
+    sizes: Any = {"n_steps": steps, "batch_size": min(256, steps * copies), "device": "cpu"}
+    frozen = PPO("MlpPolicy", RMRVecEnv(games(), encoder), **sizes)
+    frames = RMRVecEnv(games(), encoder, output="frames", history=4)
+    network = PPO("CnnPolicy", frames, **sizes)
+    seconds = fastest(
+        rounds,
+        frozen=lambda: frozen.learn(steps * copies, reset_num_timesteps=False),
+        network=lambda: network.learn(steps * copies, reset_num_timesteps=False),
+    )
+    rates = {name: steps * copies / spent for name, spent in seconds.items()}
+    print(
+        f"PPO, {copies} copies of Pong, steps/s: frozen RMR features {rates['frozen']:.0f}, "
+        f"NatureCNN {rates['network']:.0f}: ratio {rates['frozen'] / rates['network']:.2f}"
+    )
+
+
+def play(game: str, count: int) -> np.ndarray:
+    """Return palette indices [steps, count, 210, 160] of random play."""
+    envs = gym.make_vec(f"rmr/{game}-v0", count, workers=0, pixels="palette")
+    envs.reset(seed=0)
+    envs.action_space.seed(0)
+    shown = [envs.step(envs.action_space.sample())[0]["pixels"] for _ in range(PHASES + 50)]
+    return np.stack(shown[50:])[..., 0]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=16, help="environments of a vector")
+    parser.add_argument("--games", nargs="+", default=["Pong", "Breakout", "MsPacman", "Freeway"])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--copies", type=int, default=8, help="environments in training")
+    parser.add_argument("--steps", type=int, default=64, help="of each copy a round of training")
+    parser.add_argument("--training-rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--clock", choices=list(CLOCKS), default="wall", help="cpu where others run"
+    )
+    options = parser.parse_args(arguments)
+    global clock  # noqa: PLW0603
+    clock = CLOCKS[options.clock]
+    torch.set_num_threads(options.threads)
+    encoder = random_encoder(options.dim)
+    batched(encoder, options.count, options.rounds)
+    for game in options.games:
+        overhead(encoder, game, options.count, options.rounds)
+    training(encoder, options.copies, options.steps, options.training_rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What an agent is trained on: a world, what it sees of it, and how it learns."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rmr_gym.envs.games import GAMES, find_game
+from rmr_gym.errors import RMRError, unknown_name
+
+BALLS, BALLS_ID = "PushedBalls", "rmr/PushedBalls-v0"
+
+ALGORITHMS = ("ppo", "dqn")
+
+ENCODED = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
+"""Features of a frozen encoder, by the arm that made it."""
+
+FEATURES = (*ENCODED, "cnn", "ram", "state")
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What fixes the training of an agent, but for its length.
+
+    Attributes:
+        game: Name of the game, or "PushedBalls".
+        features: Arm of the encoder whose frozen slots the agent sees (games only); "cnn" for SB3's
+            NatureCNN on the last 4 frames; "ram" for RAM bits (games); "state" for positions and
+            velocities of all balls.
+        algorithm: "ppo" or "dqn".
+        encoder: Folder or shipped name of the encoder; None with "cnn", "ram" and "state".
+        seed: Of training.
+        copies: Environments that are played side by side.
+        max_steps: Steps after which an episode is cut.
+
+    Raises:
+        RMRError: Unknown names, or features that do not fit the game or the encoder.
+    """
+
+    game: str
+    features: str = "rmr"
+    algorithm: str = "ppo"
+    encoder: str | None = None
+    seed: int = 0
+    copies: int = 8
+    max_steps: int = 4500
+
+    def __post_init__(self) -> None:
+        if self.features not in FEATURES:
+            raise unknown_name("features", self.features, FEATURES)
+        if self.algorithm not in ALGORITHMS:
+            raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
+        if min(self.copies, self.max_steps) < 1:
+            raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
+        possible = ("cnn", "state") if self.game == BALLS else (*ENCODED, "cnn", "ram")
+        if self.features not in possible:
+            raise RMRError(
+                f"expected features of {self.game} among {', '.join(possible)}, found "
+                f"{self.features!r}"
+            )
+        if (self.encoder is None) == (self.features in ENCODED):
+            raise RMRError(
+                f"expected an encoder with features {', '.join(ENCODED)} and none with cnn, ram "
+                f"and state, found features {self.features!r} with encoder {self.encoder!r}"
+            )
+
+    @property
+    def env_id(self) -> str:
+        """Id of the environment."""
+        return BALLS_ID if self.game == BALLS else find_game(self.game).env_id
+
+
+def find_world(name: str) -> str:
+    """Return the name of a game, or of the pushed balls, in any spelling.
+
+    Raises:
+        RMRError: There is none of the name.
+    """
+    letters = re.sub(r"[^a-z]", "", name.casefold())
+    if letters in ("pushedballs", "rmrpushedballsv", "balls"):
+        return BALLS
+    try:
+        return find_game(name).name
+    except RMRError as error:
+        raise unknown_name("game", name, (*GAMES, BALLS)) from error
+
+
+def read_config(folder: Path) -> AgentConfig:
+    """Return the configuration of the agents in a folder.
+
+    Raises:
+        RMRError: It holds none.
+    """
+    path = folder / "config.json"
+    try:
+        return AgentConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RMRError(
+            f"expected the folder of an agent, found none in {folder} ({error}): train one with "
+            "`rmr-gym agent train`"
+        ) from error

@@ -1,0 +1,96 @@
+"""A film of an agent: the game, and beside it how much each slot moves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from rmr_gym.agents.agent_config import read_config
+from rmr_gym.agents.agent_games import make_games
+from rmr_gym.agents.training import load_agent
+from rmr_gym.atomic import os_errors
+from rmr_gym.models.artifacts import PretrainedEncoder
+from rmr_gym.seeding import integer_seed
+from rmr_gym.wrappers.rmr_stream import FeatureStream, Options
+
+SLOTS_A_ROW, CELL, MILLISECONDS = 8, 13, 66
+
+
+def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
+    """Write a GIF of an episode of a folder's most trained agent.
+
+    The screen is at the left. If the agent sees slots, a cell for each is at the right, row by row:
+    the brighter, the further the slot is from where it was a step ago, next to the largest
+    movement of any slot so far.
+
+    Args:
+        folder: Of the agent.
+        out: The GIF.
+        steps: At most so many steps.
+        seed: Of the episode and of the agent's choices.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        RMRError: There is no agent in the folder, or the film cannot be written.
+    """
+    agent, config = load_agent(folder), read_config(folder)
+    agent.set_random_seed(integer_seed(seed, "film", config.game))
+    venv = make_games(config, copies=1, learning=False)
+    venv.seed(integer_seed(seed, "evaluation", config.game, 0))
+    observation: Any = venv.reset()
+    over, slots = False, _slots_of(config.encoder)
+    shown = [_screen(venv)]
+    seen = [slots(shown[0])] if slots else []
+    while not over and len(shown) <= steps:
+        actions, _ = agent.predict(observation, deterministic=False)
+        observation, _, dones, _ = venv.step(actions)
+        over = bool(dones[0])
+        if not over:
+            shown.append(_screen(venv))
+            seen += [slots(shown[-1])] if slots else []
+    venv.close()
+    pictures = beside(shown, movements(np.stack(seen))) if slots else shown
+    images = [Image.fromarray(picture) for picture in pictures]
+    with os_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        images[0].save(out, save_all=True, append_images=images[1:], duration=MILLISECONDS, loop=0)
+    return len(images)
+
+
+def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "time slots"]:
+    """Return how far each slot moved, from 0 to 1; 0 in the first frame."""
+    moved = np.linalg.norm(np.diff(slots, axis=0, prepend=slots[:1]), axis=2)
+    largest = np.maximum.accumulate(moved.max(axis=1, keepdims=True))
+    return moved / np.where(largest > 0, largest, 1)
+
+
+def beside(
+    shown: list[UInt8[np.ndarray, "height width 3"]], moved: Float[np.ndarray, "time slots"]
+) -> list[UInt8[np.ndarray, "height wide 3"]]:
+    """Return screens with a cell a slot at their right."""
+    pictures = []
+    for screen, share in zip(shown, moved, strict=True):
+        cells = (255 * share).astype(np.uint8).reshape(-1, SLOTS_A_ROW)
+        panel = np.kron(cells, np.ones((CELL, CELL), np.uint8))
+        panel = np.pad(panel, ((0, max(0, len(screen) - len(panel))), (4, 0)))[: len(screen)]
+        pictures.append(np.concatenate((screen, np.repeat(panel[..., None], 3, 2)), axis=1))
+    return pictures
+
+
+def _screen(venv: Any) -> np.ndarray:
+    return np.asarray(venv.env_method("render")[0])
+
+
+def _slots_of(encoder: str | None) -> Any:
+    """Return the function from a screen to slots, or None without an encoder."""
+    if encoder is None:
+        return None
+    read = PretrainedEncoder.from_pretrained(encoder)
+    space = spaces.Box(0, 255, (210, 160, 3), np.uint8)
+    stream = FeatureStream(read, Options(), space)
+    return lambda screen: np.asarray(stream.begin(screen[None]))[0]

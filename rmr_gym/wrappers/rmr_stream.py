@@ -1,0 +1,308 @@
+"""What single, vector and SB3 form of the RMR features share: encoding and history of episodes."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from jaxtyping import Bool, Int, Shaped, UInt8
+
+from rmr_gym.envs.games import ACTION_NAMES, Game, find_game
+from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.models.artifacts import PretrainedEncoder
+from rmr_gym.models.pipeline import find_device
+from rmr_gym.wrappers.screens import FrameReader
+
+Encoder = str | os.PathLike[str] | PretrainedEncoder
+"""Folder of an artifact, name of a shipped one, or one that was read already."""
+
+OUTPUTS = ("slots", "flat", "processed", "frames")
+NO_OPERATION = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the three forms take alike; see `rmr_gym.wrappers.rmr_features.RMRObservationWrapper`.
+
+    Raises:
+        RMRError: An option is unknown, or RAM would be stacked.
+    """
+
+    output: str = "slots"
+    device: str = "auto"
+    keep: Sequence[str] = ()
+    strict: bool = False
+    history: int | Mapping[str, int] | None = None
+    pixels: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.output not in OUTPUTS:
+            raise unknown_name("output", str(self.output), OUTPUTS)
+        if self.pixels not in ("auto", "gray", "palette"):
+            raise unknown_name("kind of pixels", str(self.pixels), ("auto", "gray", "palette"))
+        if isinstance(self.keep, str):
+            raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
+        if self.own_name in self.keep:
+            raise RMRError(f"the entry {self.own_name!r} cannot be kept: the wrapper makes its own")
+        for name, length in self.lengths().items():
+            if name not in (self.own_name, *self.keep):
+                raise unknown_name("entry to stack", name, (self.own_name, *self.keep))
+            if name == "ram":
+                raise RMRError("RAM is not stacked: it is the whole state of the machine already")
+            if type(length) is not int or length < 1:
+                raise RMRError(f"expected a history of 1 or more steps of {name}, found {length!r}")
+
+    @property
+    def own_name(self) -> str:
+        """Name of what the wrapper makes, where the observation is a Dict."""
+        return "frames" if self.output == "frames" else "features"
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many observations are stacked, by entry; entries not named are not."""
+        if self.history is None:
+            return {"frames": 1} if self.output == "frames" else {}
+        if isinstance(self.history, Mapping):
+            default = {"frames": 1} if self.output == "frames" else {}
+            return default | dict(self.history)
+        return {self.own_name: self.history}
+
+
+class FeatureStream:
+    """Many episodes side by side: observations and actions in, features with history out.
+
+    Args:
+        encoder: The encoder.
+        options: What to show.
+        space: Observation space of one environment.
+        count: Number of environments.
+        game: Name of the environments' game, if known.
+        palette: Screens of one channel hold palette indices.
+        action_names: What each action presses, in ALE's words; needed for ``processed``.
+        emulator: The ALE underneath, where there is just one environment.
+
+    Attributes:
+        space: Of one environment's features.
+
+    Raises:
+        RMRError: See `rmr_gym.wrappers.rmr_features.RMRObservationWrapper`.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        options: Options,
+        space: spaces.Space[Any],
+        *,
+        count: int = 1,
+        game: str | None = None,
+        palette: bool = False,
+        action_names: Sequence[str] | None = None,
+        emulator: Any = None,
+    ):
+        if not isinstance(encoder, PretrainedEncoder):
+            encoder = PretrainedEncoder.from_pretrained(encoder)
+        _compare_games(encoder.config.game, game, options.strict)
+        self._options, self._lengths = options, options.lengths()
+        self._place = _find_place(options.device)
+        self._encoder, self._processor = deepcopy((encoder.encoder, encoder.processor))
+        if options.output == "processed":
+            self._index_of = _indices_of(action_names)
+            if self._processor is None:
+                raise RMRError(
+                    "expected an encoder with P for output='processed', found one without: export "
+                    "it with its processor, or use output='slots'"
+                )
+        for part in (self._encoder, self._processor):
+            if part is not None:
+                part.to(self._place).eval()
+        config = encoder.config
+        palette = options.pixels == "palette" or (options.pixels == "auto" and palette)
+        self._frames = FrameReader(
+            space, config.height, config.width, palette=palette, emulator=emulator
+        )
+        self.space = self._make_space(space, config.height, config.width, config.slots, config.dim)
+        self._stacks: dict[str, np.ndarray] = {}
+        self._count, self._actions = count, np.full(count, NO_OPERATION)
+
+    def begin(
+        self, observations: Any, chosen: Bool[np.ndarray, " batch"] | None = None
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the features of first observations.
+
+        Args:
+            observations: Of all environments.
+            chosen: Those whose episode begins; the others are shown as before. None: all.
+        """
+        begun = np.ones(self._count, bool) if chosen is None else chosen
+        self._actions = np.where(begun, NO_OPERATION, self._actions)
+        now = self._look(observations, self._actions)
+        for name in self._lengths:
+            first = self._repeated(name, now[name])
+            self._stacks[name] = np.where(_over(begun, first), first, self._stacks.get(name, first))
+        return self._result({**now, **self._stacks})
+
+    def step(
+        self,
+        observations: Any,
+        actions: Shaped[np.ndarray, "batch *each"],
+        begun: Bool[np.ndarray, " batch"],
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the features after a step.
+
+        Args:
+            observations: Of all environments.
+            actions: That were taken.
+            begun: Environments whose observation is the first of an episode.
+        """
+        self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
+        now = self._look(observations, self._actions)
+        for name in self._lengths:
+            after = _appended(self._stacks[name], now[name])
+            if begun.any():
+                after[begun] = self._repeated(name, now[name])[begun]
+            self._stacks[name] = after
+        return self._result({**now, **self._stacks})
+
+    def last(
+        self,
+        observations: Any,
+        actions: Shaped[np.ndarray, "few *each"],
+        chosen: Int[np.ndarray, " few"],
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Return the features that episodes ended with, before `step` shows what follows them.
+
+        Args:
+            observations: A row for each episode that ended.
+            actions: That ended them.
+            chosen: Their environments.
+        """
+        now = self._look(observations, self._pressed(actions))
+        stacks = {name: _appended(self._stacks[name][chosen], now[name]) for name in self._lengths}
+        return self._result({**now, **stacks})
+
+    def _pressed(self, actions: Any) -> np.ndarray:
+        """Return P's index of each action; without P, actions do not matter."""
+        if self._options.output != "processed":
+            return np.full(len(actions), NO_OPERATION)
+        return self._index_of[np.asarray(actions)]
+
+    def _look(self, observations: Any, actions: np.ndarray) -> dict[str, np.ndarray]:
+        frames = self._frames(observations)
+        own = frames if self._options.output == "frames" else self._encode(frames, actions)
+        kept = {name: np.asarray(observations[name]) for name in self._options.keep}
+        return {self._options.own_name: own, **kept}
+
+    @torch.inference_mode()
+    def _encode(
+        self, frames: UInt8[np.ndarray, "batch height width"], actions: np.ndarray
+    ) -> np.ndarray:
+        latents = self._encoder(torch.from_numpy(frames).to(self._place))
+        if self._options.output == "processed":
+            assert self._processor is not None
+            latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
+        if self._options.output == "flat":
+            latents = latents.flatten(1)
+        return latents.cpu().numpy()
+
+    def _repeated(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return np.repeat(rows[:, None], self._lengths[name], axis=1)
+
+    def _result(self, shown: Mapping[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+        """Return what is shown; what is stacked as a copy, since the stacks go on."""
+        shown = {
+            name: rows.copy() if name in self._lengths else rows for name, rows in shown.items()
+        }
+        return shown if self._options.keep else shown[self._options.own_name]
+
+    def _make_space(
+        self, space: spaces.Space[Any], height: int, width: int, slots: int, dim: int
+    ) -> spaces.Space[Any]:
+        shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
+        own = spaces.Box(-np.inf, np.inf, shape, np.float32)
+        if self._options.output == "frames":
+            own = spaces.Box(0, 255, (height, width), np.uint8)
+        entries: dict[str, Any] = {self._options.own_name: own}
+        for name in self._options.keep:
+            if not isinstance(space, spaces.Dict):
+                raise RMRError(
+                    f"expected a Dict observation to keep {name!r} of, found {space}: put "
+                    "PairedObservation around the environment first"
+                )
+            if name not in space.spaces:
+                raise unknown_name("entry of the observation", name, space.spaces)
+            entries[name] = space[name]
+        stacked = {name: self._stacked_space(name, entry) for name, entry in entries.items()}
+        return spaces.Dict(stacked) if self._options.keep else stacked[self._options.own_name]
+
+    def _stacked_space(self, name: str, entry: Any) -> Any:
+        if name not in self._lengths:
+            return entry
+        low, high = (
+            np.repeat(bound[None], self._lengths[name], 0) for bound in (entry.low, entry.high)
+        )
+        return spaces.Box(low, high, dtype=entry.dtype)
+
+
+def name_of_game(unwrapped: Any, spec: Any) -> str | None:
+    """Return the name of the game that an environment plays, as far as it tells."""
+    game = getattr(unwrapped, "game", None)
+    if isinstance(game, Game):
+        return game.name
+    if spec is None:
+        return None
+    told = spec.kwargs.get("game")
+    try:
+        return find_game(told or spec.id).name
+    except RMRError:
+        return spec.name if told or spec.namespace == "ALE" else None
+
+
+def shows_palette(unwrapped: Any, spec: Any) -> bool:
+    """Tell whether an environment's screens of one channel hold palette indices."""
+    shown = getattr(unwrapped, "pixels", None)
+    if spec is not None:
+        shown = spec.kwargs.get("pixels", shown)
+        for wrapper in spec.additional_wrappers:
+            shown = (wrapper.kwargs or {}).get("pixels", shown)
+    return shown == "palette"
+
+
+def _compare_games(trained_on: str, played: str | None, strict: bool) -> None:
+    if played == trained_on or (played is None and not strict):
+        return
+    message = (
+        f"the encoder was trained on {trained_on}, the environment plays "
+        f"{played or 'a game that it does not name'}: its features may mean nothing there"
+    )
+    if strict:
+        raise RMRError(f"{message}; use an encoder of that game, or strict=False")
+    warnings.warn(message, stacklevel=4)
+
+
+def _find_place(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return find_device(device)
+
+
+def _indices_of(action_names: Sequence[str] | None) -> np.ndarray:
+    """Return, for each action of the environment, its index among P's 18."""
+    if action_names is None or not set(action_names) <= set(ACTION_NAMES):
+        raise RMRError(
+            "expected discrete actions with ALE's names (get_action_meanings) for "
+            f"output='processed', found {action_names}: use output='slots'"
+        )
+    return np.array([ACTION_NAMES.index(name) for name in action_names], np.int64)
+
+
+def _over(begun: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return begun.reshape(-1, *[1] * (rows.ndim - 1))
+
+
+def _appended(stack: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.concatenate((stack[:, 1:], rows[:, None]), axis=1)

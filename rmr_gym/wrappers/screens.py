@@ -1,0 +1,186 @@
+"""From what an environment shows to the frames that a pixel encoder was trained on."""
+
+from collections.abc import Callable
+from math import gcd
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float32, UInt8
+
+from rmr_gym.domains.atari import area_weights
+from rmr_gym.errors import RMRError
+from rmr_gym.palette import PALETTE_GRAY
+
+SCREEN = (210, 160)
+"""Rows and columns of the screen that encoders are trained on."""
+
+_GRAY_BYTES = PALETTE_GRAY.tobytes()
+_LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
+_HALF = np.float32(0.5)
+_LANES = 16
+"""Columns of weights are filled up with zeros to a multiple of this: products of few rows sum the
+columns beyond it in another way, and means that end in .5 would be rounded otherwise."""
+
+
+class Shrinker:
+    """Averages gray screens into smaller frames by area, byte-equal to what encoders train on.
+
+    Weights repeat along the screen (5 rows become 2 where 210 become 84), so that a small block of
+    them is applied to every strip: the same sums as with whole weight matrices, without zeros.
+
+    Args:
+        height: Rows of a frame, 1 to 210.
+        width: Columns of a frame, 1 to 160.
+
+    Attributes:
+        strip: Rows of the screen that by themselves become whole rows of the frame.
+        shape: Of what a strip becomes.
+    """
+
+    def __init__(self, height: int, width: int):
+        self._rows = _repeating(area_weights(SCREEN[0], height))
+        columns = _repeating(area_weights(SCREEN[1], width))
+        self._columns_made = len(columns)
+        padded = np.zeros((columns.shape[1], -(-len(columns) // _LANES) * _LANES), np.float32)
+        padded[:, : len(columns)] = columns.T
+        self._columns = padded
+        self._unchanged = (height, width) == SCREEN
+        self.strip, self.shape = self._rows.shape[1], (len(self._rows), width)
+
+    def __call__(
+        self, screens: Float32[np.ndarray, "batch rows 160"]
+    ) -> UInt8[np.ndarray, "batch height width"]:
+        """Return the frames of gray screens (0 to 255), or of some strips of each."""
+        if self._unchanged:
+            return screens.astype(np.uint8)
+        fewer = np.matmul(self._rows, screens.reshape(-1, self.strip, SCREEN[1]))
+        small = np.matmul(fewer.reshape(-1, len(self._columns)), self._columns)
+        small += _HALF
+        small = small[:, : self._columns_made].astype(np.uint8)
+        height = screens.shape[1] // self.strip * self.shape[0]
+        return small.reshape(len(screens), height, self.shape[1])
+
+
+def _repeating(weights: Float32[np.ndarray, "target size"]) -> Float32[np.ndarray, "_ _"]:
+    """Return the block that a matrix of weights repeats along its diagonal."""
+    target, size = weights.shape
+    times = gcd(target, size)
+    block = np.ascontiguousarray(weights[: target // times, : size // times])
+    repeated = np.kron(np.eye(times, dtype=np.float32), block)
+    return block if np.array_equal(repeated, weights) else weights
+
+
+class _Strips:
+    """Frames of screens, of which only those strips are computed that differ from the last ones.
+
+    From step to step, few rows of a game's screen change. What was computed is found by content
+    alone, so that it never matters whose screen stood at a place before.
+    """
+
+    def __init__(self, to_gray: Callable[[np.ndarray], np.ndarray], shrink: Shrinker):
+        self._to_gray, self._shrink = to_gray, shrink
+        self._shown = self._frames = np.empty((0, 0), np.uint8)
+
+    def __call__(
+        self, shown: UInt8[np.ndarray, "batch 210 160 *channels"]
+    ) -> UInt8[np.ndarray, "batch height width"]:
+        count, strip = len(shown), self._shrink.strip
+        words = np.ascontiguousarray(shown).reshape(count, SCREEN[0] // strip, -1).view(np.uint64)
+        if count > len(self._shown):
+            self._shown = np.zeros_like(words)
+            self._frames = np.zeros((*words.shape[:2], *self._shrink.shape), np.uint8)
+            changed = np.ones(words.shape[:2], bool)
+        else:
+            changed = (words != self._shown[:count]).any(-1)
+        new = words[changed]
+        gray = self._to_gray(new.view(np.uint8)).reshape(-1, strip, SCREEN[1])
+        self._shown[:count][changed] = new
+        self._frames[:count][changed] = self._shrink(gray)
+        return self._frames[:count].reshape(count, -1, self._shrink.shape[1]).copy()
+
+
+class FrameReader:
+    """Reads the frames that an encoder was trained on off observations of many environments.
+
+    A whole screen (gray, palette indices or RGB, 210 x 160 bytes), as the observation or as its
+    entry ``pixels``, is converted. Where an environment shows no such thing, its emulator is asked
+    for the screen of this instant.
+
+    Args:
+        space: Of one environment's observation.
+        height: Rows of a frame.
+        width: Columns of a frame.
+        palette: Screens of one channel hold palette indices; otherwise gray levels.
+        emulator: The ALE underneath, where there is just one environment.
+
+    Raises:
+        RMRError: There is no whole screen to read.
+    """
+
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        height: int,
+        width: int,
+        *,
+        palette: bool = False,
+        emulator: Any = None,
+    ):
+        shrink = Shrinker(height, width)
+        self._in_dict = isinstance(space, spaces.Dict)
+        picture: Any = space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+        self._emulator = None
+        if _is_screen(picture):
+            one_channel = _from_palette if palette else _from_gray
+            to_gray = _from_rgb if picture.shape[2:] == (3,) else one_channel
+            self._frames = _Strips(to_gray, shrink)
+        elif emulator is not None and tuple(emulator.getScreenDims()) == SCREEN:
+            self._emulator, self._frames = emulator, _Strips(_from_palette, shrink)
+        else:
+            raise _no_screen(picture if picture is not None else space)
+
+    def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:
+        """Return the frames of a batch of observations."""
+        if self._emulator is not None:
+            return self._frames(self._emulator.getScreen()[None])
+        shown = np.asarray(observations["pixels"] if self._in_dict else observations)
+        if shown.dtype != np.uint8 or shown.shape[1:3] != SCREEN:
+            raise RMRError(
+                f"expected screens of {SCREEN[0]} x {SCREEN[1]} bytes, found {shown.dtype} of "
+                f"shape {shown.shape[1:]}: the environment does not keep to its observation space"
+            )
+        return self._frames(shown)
+
+
+def _is_screen(picture: Any) -> bool:
+    if not isinstance(picture, spaces.Box) or picture.dtype != np.uint8:
+        return False
+    shape = picture.shape
+    return shape[:2] == SCREEN and shape[2:] in ((), (1,), (3,))
+
+
+def _no_screen(picture: Any) -> RMRError:
+    what = picture
+    if isinstance(picture, spaces.Box):
+        what = f"{picture.dtype} of shape {picture.shape}"
+    return RMRError(
+        f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) as "
+        f"observation or as its entry 'pixels', found {what}, and no emulator to read them from: "
+        "leave out what crops, resizes, scales or stacks, or put RMRObservationWrapper around each "
+        "environment before it goes into a vector"
+    )
+
+
+def _from_rgb(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:
+    gray = np.dot(shown.reshape(-1, 3).astype(np.float32), _LUMA)
+    return np.rint(gray, out=gray)
+
+
+def _from_gray(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:
+    return shown.astype(np.float32)
+
+
+def _from_palette(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:
+    gray = np.frombuffer(shown.tobytes().translate(_GRAY_BYTES), np.uint8)
+    return gray.astype(np.float32)

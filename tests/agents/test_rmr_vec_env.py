@@ -1,0 +1,67 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import rmr_gym  # noqa: F401
+from rmr_gym.agents.rmr_vec_env import RMRVecEnv
+from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    config, generator = EncoderConfig("Pong", dim=4, core="deep_sets"), torch_generator(0)
+    made = build(config.encoder, generator)
+    made.standardise_by(torch.full((84, 84), 90.0), 30.0)
+    return PretrainedEncoder(config, made, build(config.processor, generator))
+
+
+def short(steps):
+    return lambda: TimeLimit(gym.make("rmr/Pong-v0", pixels="palette"), steps)
+
+
+@pytest.mark.parametrize("output", ["processed", "frames"])
+def test_it_equals_single_environments(encoder, output):
+    lengths, options = (2, 4), {"history": 2, "keep": ("ram",), "output": output}
+    venv = RMRVecEnv(DummyVecEnv([short(steps) for steps in lengths]), encoder, **options)
+    name = "frames" if output == "frames" else "features"
+    singles = [RMRObservationWrapper(short(steps)(), encoder, **options) for steps in lengths]
+    seen, alone = venv.reset(), [env.reset()[0] for env in singles]
+    for action in (2, 3, 2, 0, 1):
+        for i in range(2):
+            np.testing.assert_allclose(seen[name][i], alone[i][name], rtol=1e-4, atol=1e-4)
+            assert np.array_equal(seen["ram"][i], alone[i]["ram"])
+        seen, _, dones, infos = venv.step(np.full(2, action))
+        for i, env in enumerate(singles):
+            alone[i], _, _, truncated, _ = env.step(action)
+            assert truncated == dones[i]
+            if truncated:
+                last = infos[i]["terminal_observation"]
+                np.testing.assert_allclose(last[name], alone[i][name], rtol=1e-4, atol=1e-4)
+                assert np.array_equal(last["ram"], alone[i]["ram"])
+                alone[i] = env.reset()[0]
+    venv.close()
+
+
+def test_an_agent_learns_on_it(encoder):
+    venv = RMRVecEnv(DummyVecEnv([short(6)] * 2), encoder, strict=True)
+    agent = PPO("MlpPolicy", venv, n_steps=8, batch_size=8, n_epochs=1, device="cpu")
+    agent.learn(16)
+    assert agent.rollout_buffer.observations.shape == (16, 512)
+    assert agent.rollout_buffer.observations.std() > 0
+
+
+def test_bad_input(encoder):
+    with pytest.raises(RMRError, match="expected a VecEnv of Stable-Baselines3"):
+        RMRVecEnv(gym.make("rmr/Pong-v0"), encoder)
+    with pytest.warns(UserWarning, match="plays Boxing"):
+        RMRVecEnv(DummyVecEnv([lambda: gym.make("rmr/Boxing-v0")]), encoder)
+    ram = DummyVecEnv([lambda: gym.make("ALE/Pong-v5", obs_type="ram")])
+    with pytest.raises(RMRError, match=r"found uint8 of shape \(128,\)"):
+        RMRVecEnv(ram, encoder)

@@ -1,0 +1,223 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from rmr_gym import atomic
+from rmr_gym.agents import training
+from rmr_gym.agents.agent_config import AgentConfig
+from rmr_gym.agents.agent_games import make_games
+from rmr_gym.agents.collect import collect
+from rmr_gym.agents.film import beside, movements
+from rmr_gym.commands import agent as commands
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.domains.atari import AtariModel, load_natural
+from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    config = EncoderConfig("Pong", dim=4)
+    made = build(config.encoder, torch_generator(0))
+    made.standardise_by(torch.full((84, 84), 90.0), 30.0)
+    facts = {"training": {"arm": "cswm"}}
+    folder = tmp_path_factory.mktemp("encoder") / "pong"
+    return str(PretrainedEncoder(config, made, provenance=facts).save_pretrained(folder))
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    (ppo, _), (dqn, _) = training.ALGORITHMS["ppo"], training.ALGORITHMS["dqn"]
+    monkeypatch.setitem(
+        training.ALGORITHMS, "ppo", (ppo, {"n_steps": 4, "batch_size": 8, "n_epochs": 1})
+    )
+    dqn_options = {"buffer_size": 50, "learning_starts": 4, "batch_size": 4}
+    monkeypatch.setitem(training.ALGORITHMS, "dqn", (dqn, dqn_options))
+
+
+def run(*arguments):
+    commands.app.cli(args=list(arguments), prog="agent")
+
+
+def train(folder, *arguments):
+    small = ("--game", "pong", "--copies", "2", "--max-steps", "6", "--out", str(folder))
+    run("train", *small, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("features", "algorithm", "shape"),
+    [
+        ("cswm", "ppo", (512,)),
+        ("cswm", "dqn", (1, 84, 84)),
+        ("cnn", "ppo", (4, 84, 84)),
+        ("ram", "ppo", (1024,)),
+    ],
+)
+def test_train_measure_watch(encoder, features, algorithm, shape, tmp_path, capsys):
+    chosen = ["--features", features, "--algorithm", algorithm]
+    chosen += ["--encoder", encoder] if features == "cswm" else []
+    train(tmp_path, *chosen, "--steps", "16", "--checkpoints", "2")
+    names = [path.name for path in training.kept_agents(tmp_path)]
+    assert names[-1] == "000000016.zip"
+    assert training.load_agent(tmp_path).observation_space.shape == shape
+    capsys.readouterr()
+    tables = []
+    for _ in range(2):
+        run("evaluate", str(tmp_path), "--episodes", "2")
+        tables.append(capsys.readouterr().out)
+    assert "median" in tables[0]
+    assert tables[0] == tables[1]
+    run("enjoy", str(tmp_path), "--steps", "3")
+    with Image.open(tmp_path / "episode.gif") as film:
+        assert film.size == (160 + (108 if features == "cswm" else 0), 210)
+        assert 1 <= len(list(ImageSequence.Iterator(film))) <= 4
+
+
+def test_a_stopped_run_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
+    chosen = ("--features", "cswm", "--encoder", encoder, "--steps", "24", "--checkpoints", "3")
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Keep, "_on_rollout_end", stop_after(16), raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, *chosen)
+    assert [path.stem for path in training.kept_agents(tmp_path)] == ["000000008"]
+    first = (tmp_path / "000000008.zip").read_bytes()
+    train(tmp_path, *chosen)
+    names = [path.stem for path in training.kept_agents(tmp_path)]
+    assert names == ["000000008", "000000016", "000000024"]
+    assert (tmp_path / "000000008.zip").read_bytes() == first
+    assert training.load_agent(tmp_path).num_timesteps == 24
+    stamp = (tmp_path / "000000024.zip").stat().st_mtime_ns
+    for fewer in (chosen, (*chosen[:-4], "--steps", "12", "--checkpoints", "1")):
+        train(tmp_path, *fewer)
+        assert [path.stem for path in training.kept_agents(tmp_path)] == names
+    assert (tmp_path / "000000024.zip").stat().st_mtime_ns == stamp
+
+
+def test_an_agent_that_cannot_be_written_leaves_what_is_there(tmp_path, monkeypatch):
+    chosen = ("--features", "ram", "--checkpoints", "2")
+    train(tmp_path, *chosen, "--steps", "8")
+    names = [path.name for path in training.kept_agents(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic.os, "fsync", no_space)
+        with pytest.raises(RMRError, match="No space left"):
+            train(tmp_path, *chosen, "--steps", "24")
+    assert sorted(path.name for path in tmp_path.glob("*.zip")) == names
+    train(tmp_path, *chosen, "--steps", "24")
+    assert training.load_agent(tmp_path).num_timesteps == 24
+
+
+def no_space(_):
+    raise OSError(28, "No space left on device")
+
+
+def stop_after(steps):
+    def stop(keep):
+        if keep.num_timesteps >= steps:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize(("features", "shape"), [("cnn", (12, 64, 64)), ("state", (20,))])
+def test_pushed_balls(features, shape, tmp_path, capsys):
+    small = ("--game", "pushed-balls", "--copies", "2", "--max-steps", "6", "--out", str(tmp_path))
+    run("train", *small, "--features", features, "--steps", "16", "--checkpoints", "1")
+    assert training.load_agent(tmp_path).observation_space.shape == shape
+    capsys.readouterr()
+    run("evaluate", str(tmp_path), "--episodes", "1")
+    assert "median" in capsys.readouterr().out
+    run("enjoy", str(tmp_path), "--steps", "2")
+    assert (tmp_path / "episode.gif").is_file()
+
+
+def test_rewards_of_balls_are_not_made_signs_of():
+    config = AgentConfig("PushedBalls", "state", max_steps=9)
+    venv = make_games(config, copies=1, learning=True)
+    venv.reset()
+    _, rewards, _, _ = venv.step(np.array([1]))
+    assert rewards[0] == pytest.approx(-0.01)
+
+
+def test_what_an_agent_meets_is_recorded(encoder, tmp_path, capsys):
+    agent, out = tmp_path / "agent", tmp_path / "data"
+    chosen = ("--features", "cswm", "--encoder", encoder, "--steps", "8", "--checkpoints", "1")
+    train(agent, *chosen)
+    run("record", str(agent), "--out", str(out), "--episodes", "1")
+    first = [path.read_bytes() for path in sorted(out.glob("episodes/*"))]
+    run("record", str(agent), "--out", str(out), "--episodes", "3")
+    dataset = TransitionDataset(out)
+    assert [episode.length for episode in dataset.episodes] == [6, 6, 6]
+    assert [path.read_bytes() for path in sorted(out.glob("episodes/*"))][:1] == first
+    run("record", str(agent), "--out", str(tmp_path / "again"), "--episodes", "3")
+    assert TransitionDataset(tmp_path / "again").fingerprint == dataset.fingerprint
+    dataset.require_game("Pong")
+    played = collect("Pong", tmp_path / "heads", episodes=1, max_steps=4)
+    assert dataset.manifest.observations == played.manifest.observations
+    assert dataset.episodes[0].head == "ppo on cswm"
+    frames = load_natural(dataset, [0, 1], AtariModel(height=84, width=84)).frames
+    assert frames.shape == (14, 84, 84)
+    assert frames.float().std() > 0
+    with pytest.raises(RMRError, match="1 or more episodes"):
+        run("record", str(agent), "--out", str(out), "--episodes", "0")
+
+
+def test_balls_are_recorded(tmp_path):
+    agent, out = tmp_path / "agent", tmp_path / "data"
+    small = ("--game", "PushedBalls", "--copies", "2", "--max-steps", "6", "--out", str(agent))
+    run("train", *small, "--features", "state", "--steps", "8", "--checkpoints", "1")
+    run("record", str(agent), "--out", str(out), "--episodes", "2")
+    loaded = TransitionDataset(out).load(columns=("state", "velocities", "pixels", "action"))
+    assert loaded["velocities"].shape == (14, 5, 2)
+    assert loaded["state"].shape == (14, 5, 2)
+    assert loaded["pixels"].shape == (14, 64, 64, 3)
+    assert loaded["action"].shape == (12,)
+
+
+def test_movements_and_their_picture():
+    slots = np.zeros((3, 128, 4))
+    slots[1:, 5] = 1.0
+    slots[2, 9] = 2.0
+    moved = movements(slots)
+    assert moved[0].max() == 0
+    assert np.flatnonzero(moved[1]).tolist() == [5]
+    assert moved[1, 5] == 1
+    assert np.flatnonzero(moved[2]).tolist() == [9]
+    pictures = beside([np.zeros((210, 160, 3), np.uint8)] * 3, moved)
+    assert pictures[1][:13, 164 + 5 * 13 : 164 + 6 * 13].min() == 255
+    assert pictures[1].sum() == 255 * 3 * 13 * 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--features", "cswmm", "--encoder", "x"), "did you mean 'cswm'"),
+        (("--features", "cswm"), "expected an encoder with features"),
+        (("--features", "ram", "--encoder", "x"), "none with cnn, ram and state"),
+        (("--features", "state"), "features of Pong among rmr, .* found 'state'"),
+        (("--features", "ram", "--algorithm", "pp"), "did you mean 'ppo'"),
+        (("--features", "ram", "--copies", "0"), "1 or more copies"),
+        (("--features", "ram", "--checkpoints", "0"), "1 to 100000 checkpoints, found 0"),
+        (("--features", "cswm", "--encoder", "nowhere"), "none at"),
+        (("--features", "ram", "--game", "pogn"), "did you mean 'Pong'"),
+    ],
+)
+def test_bad_input(arguments, message, tmp_path):
+    with pytest.raises(RMRError, match=message):
+        train(tmp_path, *arguments)
+
+
+def test_mixed_up_folders(encoder, tmp_path):
+    with pytest.raises(RMRError, match="expected an encoder of the arm 'untrained'"):
+        train(tmp_path / "a", "--features", "untrained", "--encoder", encoder, "--steps", "10")
+    assert not (tmp_path / "a").exists()
+    small = ("--features", "ram", "--steps", "8", "--checkpoints", "1")
+    train(tmp_path / "b", *small)
+    with pytest.raises(RMRError, match="another configuration"):
+        train(tmp_path / "b", *small, "--seed", "1")
+    for command in ("evaluate", "enjoy"):
+        with pytest.raises(RMRError, match="expected the folder of an agent"):
+            run(command, str(tmp_path / "nowhere"))
+    with pytest.raises(RMRError, match="1 or more episodes"):
+        run("evaluate", str(tmp_path / "b"), "--episodes", "0")

@@ -1,0 +1,89 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from rmr_gym.agents import comparison, training
+from rmr_gym.agents.agent_config import AgentConfig, find_world
+from rmr_gym.commands import agent as commands
+from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    ppo = training.ALGORITHMS["ppo"][0]
+    monkeypatch.setitem(
+        training.ALGORITHMS, "ppo", (ppo, {"n_steps": 4, "batch_size": 8, "n_epochs": 1})
+    )
+
+
+def write_encoder(folder, arm, seed):
+    config = EncoderConfig("Pong", dim=2)
+    made = build(config.encoder, torch_generator(seed))
+    made.standardise_by(torch.full((84, 84), 90.0), 30.0)
+    facts = {"training": {"arm": arm}}
+    pretrained = PretrainedEncoder(config, made, provenance=facts)
+    return pretrained.save_pretrained(folder / f"Pong-{arm}-{seed}-300")
+
+
+def compare(tmp_path, *changed):
+    commands.app.cli(
+        args=[
+            "compare",
+            *("--games", "pong", "pushed_balls", "--features", "cswm", "state"),
+            *("--seeds", "2", "--steps", "16", "--checkpoints", "2", "--episodes", "1"),
+            *("--copies", "2", "--max-steps", "5", "--workers", "1"),
+            *("--encoders", str(tmp_path / "encoders"), "--out", str(tmp_path / "out"), *changed),
+        ],
+        prog="agent",
+    )
+
+
+def test_compare_and_again(tmp_path, monkeypatch):
+    write_encoder(tmp_path / "encoders", "cswm", 0)
+    write_encoder(tmp_path / "encoders", "cswm", 1)
+    compare(tmp_path)
+    out = tmp_path / "out"
+    table = pd.read_csv(out / "results.csv")
+    assert tuple(table) == comparison.COLUMNS
+    found = table.groupby(["env", "features"])["step"].apply(list).to_dict()
+    assert found == {
+        ("Pong", "random"): [0],
+        ("PushedBalls", "random"): [0],
+        ("Pong", "cswm"): [8, 16, 8, 16],
+        ("PushedBalls", "state"): [8, 16, 8, 16],
+    }
+    assert json.loads((out / "run.json").read_text())["kind"] == "agents"
+    assert (out / "agents.png").is_file()
+    assert len(pd.read_csv(out / "agents_summary.csv")) == 2
+    monkeypatch.setattr(comparison, "train_agent", None)
+    before = (out / "results.csv").read_bytes()
+    compare(tmp_path)
+    assert (out / "results.csv").read_bytes() == before
+    with pytest.raises(RMRError, match=r"computed from something else: .*steps was 16, is 24"):
+        compare(tmp_path, "--steps", "24")
+
+
+def test_each_seed_has_its_encoder(tmp_path):
+    only = write_encoder(tmp_path, "cswm", 0)
+    assert comparison.encoder_for(tmp_path, "Pong", "cswm", 3) == str(only)
+    other = write_encoder(tmp_path, "cswm", 3)
+    assert comparison.encoder_for(tmp_path, "Pong", "cswm", 3) == str(other)
+    for seed, arm in ((1, "cswm"), (0, "no_p")):
+        with pytest.raises(RMRError, match=f"expected one encoder Pong-{arm}-{seed}-STEP"):
+            comparison.encoder_for(tmp_path, "Pong", arm, seed)
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(RMRError, match="did you mean 'cnn'"):
+        comparison.agent_configs(["Pong"], ["cnnn"], [0], tmp_path)
+    with pytest.raises(RMRError, match="did you mean 'PushedBalls'"):
+        find_world("PushdBall")
+    with pytest.raises(RMRError, match="at least one game"):
+        compare(tmp_path, "--games", "Pong", "--features", "state")
+    same = [AgentConfig("Pong", "ram")] * 2
+    with pytest.raises(RMRError, match="come twice"):
+        comparison.compare_agents(same, comparison.Budget(), tmp_path / "a", command="")

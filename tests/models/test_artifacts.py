@@ -1,0 +1,210 @@
+import json
+import pickle
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from rmr_gym.errors import RMRError
+from rmr_gym.models import artifacts
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.processors import parameter_hash
+
+CONFIG = EncoderConfig("Pong", dim=4, core="mpnn")
+PROVENANCE = {
+    "data": {"fingerprint": "abc123"},
+    "training": {"arm": "rmr", "step": 300},
+    "metrics": [{"probe": "ridge", "micro_f1": 0.51234}],
+}
+
+
+def make(config=CONFIG, seed=0):
+    generator = torch_generator(seed)
+    encoder = build(config.encoder, generator)
+    encoder.standardise_by(torch.rand(config.height, config.width, generator=generator), 40.0)
+    processor = build(config.processor, generator) if config.core else None
+    return PretrainedEncoder(config, encoder, processor, PROVENANCE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make().save_pretrained(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("core", ["mpnn", "deep_sets", "none", None])
+def test_what_is_read_is_what_was_written(tmp_path, core):
+    made = make(replace(CONFIG, core=core))
+    read = PretrainedEncoder.from_pretrained(made.save_pretrained(tmp_path / "mine"))
+    assert read.config == made.config
+    assert parameter_hash(read.encoder) == parameter_hash(made.encoder)
+    assert (read.processor is None) == (core is None)
+    if read.processor and made.processor:
+        assert parameter_hash(read.processor) == parameter_hash(made.processor)
+    assert read.provenance["data"] == PROVENANCE["data"]
+    frames = torch.randint(0, 256, (2, 84, 84), dtype=torch.uint8)
+    assert torch.equal(read.encoder(frames), made.encoder(frames))
+
+
+def test_reading_leaves_no_trace_in_the_random_numbers_of_others(folder):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    PretrainedEncoder.from_pretrained(folder)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_card_tells_where_it_comes_from(folder):
+    card = (folder / "README.md").read_text()
+    for fact in ("license: mit", "Pong", "abc123", "| ridge | 0.5123 |", "torch:", "P (mpnn)"):
+        assert fact in card
+
+
+def test_existing_folders(folder, tmp_path):
+    with pytest.raises(RMRError, match="exists already"):
+        make().save_pretrained(folder)
+    other = make(seed=1)
+    other.save_pretrained(folder, overwrite=True)
+    read = PretrainedEncoder.from_pretrained(folder)
+    assert parameter_hash(read.encoder) == parameter_hash(other.encoder)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RMRError, match=r"thesis\.tex"):
+        make().save_pretrained(tmp_path / "home", overwrite=True)
+    assert (tmp_path / "home" / "thesis.tex").read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "mine"]
+
+
+def test_shipped_encoders_are_found_by_any_spelling(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "SHIPPED", tmp_path)
+    made = make(replace(CONFIG, game="MsPacman"))
+    made.save_pretrained(tmp_path / "ms_pacman")
+    make().save_pretrained(tmp_path / "pong")
+    for name in ("ms_pacman", "MsPacman", "Ms. Pac-Man"):
+        assert PretrainedEncoder.from_pretrained(name).config.game == "MsPacman"
+    with pytest.raises(RMRError, match="did you mean 'pong'"):
+        PretrainedEncoder.from_pretrained("Pogn")
+
+
+def test_nothing_is_shipped_or_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifacts, "SHIPPED", tmp_path / "none")
+    for name in ("pong", tmp_path / "nowhere", "../pong", ""):
+        with pytest.raises(RMRError, match=r"pretrained encoder|holds no"):
+            PretrainedEncoder.from_pretrained(name)
+
+
+def change(folder, **values):
+    record = json.loads((folder / "config.json").read_text())
+    for name, value in values.items():
+        place = record if name in record else record["config"]
+        place[name] = value
+    (folder / "config.json").write_text(json.dumps(record))
+
+
+def write_header(folder, header, rest=b""):
+    text = json.dumps(header).encode()
+    (folder / "weights.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + rest)
+
+
+class Bomb:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+HUGE = {"encoder.project.weight": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+        (lambda f: (f / "weights.safetensors").unlink(), "holds no weights.safetensors"),
+        (lambda f: change(f, version=2), "version 2, newer than this rmr-gym reads"),
+        (lambda f: change(f, version="1"), "expected a version from 1"),
+        (lambda f: change(f, version=True), "expected a version from 1"),
+        (lambda f: change(f, format="gpt"), "not of a pretrained encoder"),
+        (lambda f: change(f, dim=8), "does not fit"),
+        (lambda f: change(f, dim=10**9), "expected dim from 1 to 4096"),
+        (lambda f: change(f, dim=True), "expected dim from 1"),
+        (lambda f: change(f, height=4), "too small for the trunk"),
+        (lambda f: change(f, trunk="../../etc/passwd"), "unknown trunk"),
+        (lambda f: change(f, trunk=["nature"]), "expected text for trunk"),
+        (lambda f: change(f, core="os.system"), "unknown processor"),
+        (lambda f: change(f, core=3), "expected text for core"),
+        (lambda f: change(f, game="../../x"), "expected the name of a game"),
+        (lambda f: change(f, config=[1]), "expected config with"),
+        (lambda f: change(f, provenance=[1]), "expected provenance"),
+        (lambda f: (f / "config.json").write_text("{"), "damaged"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
+        (lambda f: (f / "config.json").write_text(" " * (2 << 20)), "at most"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b""), "no safetensors file"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"\xff" * 64), "no safetensors file"),
+        (lambda f: write_header(f, HUGE), "does not fit"),
+        (lambda f: write_header(f, []), "expected a JSON object"),
+        (lambda f: write_header(f, {"encoder.project.weight": 3}), "does not fit"),
+    ],
+)
+def test_damaged_and_hostile_folders(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(RMRError, match=message):
+        PretrainedEncoder.from_pretrained(folder)
+
+
+def test_truncated_weights_and_extra_bytes(folder):
+    path = folder / "weights.safetensors"
+    whole = path.read_bytes()
+    for content in (whole[:-1], whole + b"x", whole[: len(whole) // 2], whole[:20]):
+        path.write_bytes(content)
+        with pytest.raises(RMRError, match="damaged"):
+            PretrainedEncoder.from_pretrained(folder)
+
+
+def test_pickles_are_never_read(folder, tmp_path):
+    bomb = pickle.dumps(Bomb(tmp_path / "executed"))
+    (folder / "pytorch_model.bin").write_bytes(bomb)
+    PretrainedEncoder.from_pretrained(folder)
+    (folder / "weights.safetensors").write_bytes(bomb)
+    with pytest.raises(RMRError, match="no safetensors file"):
+        PretrainedEncoder.from_pretrained(folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(RMRError, match=r"pytorch_model\.bin can run code and is never read"):
+        PretrainedEncoder.from_pretrained(folder)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_tensors_types_and_numbers(folder):
+    path = folder / "weights.safetensors"
+    tensors = artifacts._tensors(make().encoder, make().processor)
+    save_file({**tensors, "extra": torch.zeros(1)}, path)
+    with pytest.raises(RMRError, match=r"found \['F32', \[1\]\]"):
+        PretrainedEncoder.from_pretrained(folder)
+    path.write_bytes(save({name: tensor.half() for name, tensor in tensors.items()}))
+    with pytest.raises(RMRError, match="'F16'"):
+        PretrainedEncoder.from_pretrained(folder)
+    tensors["encoder.project.bias"][0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(RMRError, match=r"not finite, in encoder\.project\.bias"):
+        PretrainedEncoder.from_pretrained(folder)
+
+
+def test_overlapping_tensors(folder):
+    """Every shape is right, and so is the size; only the places in the file are not."""
+    path = folder / "weights.safetensors"
+    content = path.read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8 : 8 + length])
+    biases = sorted(name for name in header if name.endswith("project.bias"))
+    header[biases[0]]["data_offsets"] = [0, 16]
+    write_header(folder, header, content[8 + length :])
+    with pytest.raises(RMRError, match="damaged"):
+        PretrainedEncoder.from_pretrained(folder)

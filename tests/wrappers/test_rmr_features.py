@@ -1,0 +1,324 @@
+import json
+import warnings
+
+import ale_py
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import rmr_gym  # noqa: F401
+from rmr_gym.domains.atari import frame_transform
+from rmr_gym.envs.atari import PairedAtariEnv
+from rmr_gym.envs.games import ACTION_NAMES
+from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.wrappers import Curtain, PairedObservation
+from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
+
+gym.register_envs(ale_py)
+SAME = {"repeat_action_probability": 0.0, "full_action_space": True}
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+def make_encoder(**sizes):
+    config = EncoderConfig("Pong", **{"dim": 4, "core": "mpnn", **sizes})
+    generator = torch_generator(0)
+    encoder = build(config.encoder, generator)
+    encoder.standardise_by(torch.full((config.height, config.width), 90.0), 30.0)
+    processor = build(config.processor, generator) if config.core else None
+    return PretrainedEncoder(config, encoder, processor)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return make_encoder()
+
+
+@pytest.fixture(scope="module")
+def folder(encoder, tmp_path_factory):
+    return encoder.save_pretrained(tmp_path_factory.mktemp("encoders") / "pong")
+
+
+@torch.no_grad()
+def expected(encoder, env, action=None):
+    """What the encoder makes of the emulator's screen, by way of training's own conversion."""
+    frames = frame_transform(84, 84)(env.unwrapped.ale.getScreen()[None])
+    slots = encoder.encoder(torch.from_numpy(frames))
+    if action is not None:
+        slots = encoder.processor(slots, torch.tensor([action]))
+    return slots[0].numpy()
+
+
+MAKERS = {
+    "rgb": lambda: gym.make("ALE/Pong-v5", **SAME),
+    "grayscale": lambda: gym.make("ALE/Pong-v5", obs_type="grayscale", **SAME),
+    "ram": lambda: gym.make("ALE/Pong-v5", obs_type="ram", **SAME),
+    "pair": lambda: gym.make("rmr/Pong-v0"),
+    "pair of palette": lambda: gym.make("rmr/Pong-v0", pixels="palette"),
+    "pair of rgb": lambda: gym.make("rmr/Pong-v0", pixels="rgb"),
+    "paired": lambda: PairedObservation(gym.make("ALE/Pong-v5", **SAME), pixels="palette"),
+    "preprocessed": lambda: AtariPreprocessing(
+        gym.make("ALE/Pong-v5", frameskip=1, **SAME), noop_max=0
+    ),
+    "stacked": lambda: FrameStackObservation(gym.make("ALE/Pong-v5", **SAME), 4),
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_whatever_is_observed_the_encoder_sees_what_it_was_trained_on(kind, encoder):
+    env = RMRObservationWrapper(MAKERS[kind](), encoder, strict=True)
+    assert env.observation_space == gym.spaces.Box(-np.inf, np.inf, (128, 4), np.float32)
+    observation, _ = env.reset(seed=0)
+    for action in (2, 3, 0, 5):
+        assert observation.dtype == np.float32
+        assert np.array_equal(observation, expected(encoder, env))
+        observation, *_ = env.step(action)
+    assert observation.std() > 0
+
+
+def test_a_curtain_inside_is_seen(encoder):
+    plain = RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder)
+    hidden = Curtain(gym.make("rmr/Pong-v0"), sides=(0.9, 0.9))
+    hidden = RMRObservationWrapper(hidden, encoder)
+    assert not np.allclose(plain.reset(seed=0)[0], hidden.reset(seed=0)[0])
+
+
+def test_outputs(encoder):
+    made = {
+        output: RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, output=output)
+        for output in ("slots", "flat", "processed", "frames")
+    }
+    seen = {output: env.reset(seed=0)[0] for output, env in made.items()}
+    assert np.array_equal(seen["processed"], expected(encoder, made["slots"], action=0))
+    for action in (3, 17):
+        seen = {output: env.step(action)[0] for output, env in made.items()}
+        for output, env in made.items():
+            assert seen[output] in env.observation_space
+        assert np.array_equal(seen["flat"], seen["slots"].ravel())
+        assert np.array_equal(seen["processed"], expected(encoder, made["slots"], action))
+        screen = made["slots"].unwrapped.palette_screen()
+        assert np.array_equal(seen["frames"], frame_transform(84, 84)(screen[None]))
+
+
+def test_p_gets_the_action_that_was_pressed_whatever_its_number(encoder):
+    """The minimal actions of Pong are numbered otherwise than P's."""
+    inner = gym.make("ALE/Pong-v5", repeat_action_probability=0.0)
+    env = RMRObservationWrapper(inner, encoder, output="processed")
+    env.reset(seed=0)
+    for action, name in enumerate(inner.unwrapped.get_action_meanings()):
+        seen = env.step(action)[0]
+        assert np.array_equal(seen, expected(encoder, env, ACTION_NAMES.index(name)))
+
+
+def test_continuous_actions_do_not_matter_without_p(encoder):
+    env = RMRObservationWrapper(gym.make("ALE/Pong-v5", continuous=True), encoder, history=2)
+    env.reset(seed=0)
+    assert np.array_equal(
+        env.step(np.array([0.5, 1.0, 0.2], np.float32))[0][1], expected(encoder, env)
+    )
+    with pytest.raises(RMRError, match="actions with ALE's names"):
+        RMRObservationWrapper(gym.make("ALE/Pong-v5", continuous=True), encoder, output="processed")
+
+
+def test_history_repeats_the_first_and_never_leaks_into_the_next_episode(encoder):
+    env = RMRObservationWrapper(
+        gym.make("rmr/Pong-v0"),
+        encoder,
+        keep=("pixels", "ram"),
+        history={"features": 3, "pixels": 2},
+    )
+    first, _ = env.reset(seed=0)
+    assert {name: entry.shape for name, entry in first.items()} == {
+        "features": (3, 128, 4), "pixels": (2, 210, 160, 1), "ram": (128,)
+    }  # fmt: skip
+    assert (first["features"] == first["features"][-1]).all()
+    before = first
+    for _ in range(4):
+        after = env.step(2)[0]
+        assert after in env.observation_space
+        assert np.array_equal(after["features"][:-1], before["features"][1:])
+        assert np.array_equal(after["pixels"][0], before["pixels"][1])
+        assert np.array_equal(after["ram"], env.unwrapped.ale.getRAM())
+        before = after
+    again, _ = env.reset(seed=0)
+    assert all(np.array_equal(again[name], first[name]) for name in first)
+
+
+def test_what_is_returned_is_the_callers(encoder):
+    env = RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, history=2)
+    observation, _ = env.reset(seed=0)
+    kept = observation.copy()
+    observation[:] = 0
+    assert np.array_equal(env.step(0)[0][0], kept[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "output"),
+    [("rmr/Pong-v0", "processed"), ("rmr/Pong-v0", "frames"), ("ALE/Pong-v5", "flat")],
+)
+def test_both_checkers(folder, name, output):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(infinity|unwrapped version|unconventional).*")
+        env = gym.make(name, max_episode_steps=8)
+        check_env(RMRObservationWrapper(env, folder, output=output), skip_render_check=True)
+        sb3_check_env(RMRObservationWrapper(gym.make(name), folder, output=output))
+
+
+def test_the_spec_rebuilds_it_even_from_json(folder, tmp_path):
+    history = {"features": 2}
+    env = RMRObservationWrapper(
+        gym.make("rmr/Pong-v0"), folder, output="processed", keep=("ram",), history=history
+    )
+    spec = EnvSpec.from_json(env.spec.to_json())
+    again = gym.make(spec)
+    assert isinstance(again, RMRObservationWrapper)
+    assert again.observation_space == env.observation_space
+    for one, two in ((env.reset(seed=4), again.reset(seed=4)), (env.step(3), again.step(3))):
+        assert all(np.array_equal(one[0][name], two[0][name]) for name in ("features", "ram"))
+    assert json.loads(env.spec.to_json())["additional_wrappers"]
+
+
+def test_an_encoder_of_another_game_is_named(encoder):
+    with pytest.warns(UserWarning, match="trained on Pong, the environment plays Breakout"):
+        RMRObservationWrapper(gym.make("rmr/Breakout-v0"), encoder)
+    with pytest.warns(UserWarning, match="plays Assault"):
+        RMRObservationWrapper(gym.make("ALE/Assault-v5"), encoder)
+    with pytest.raises(RMRError, match="trained on Pong, the environment plays Breakout"):
+        RMRObservationWrapper(gym.make("ALE/Breakout-v5"), encoder, strict=True)
+    with pytest.warns(UserWarning, match="plays Breakout"):
+        RMRVectorObservation(gym.make_vec("rmr/Breakout-v0", 1, workers=0), encoder)
+
+
+class Screens(gym.Env):
+    """An environment without an emulator."""
+
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, shape, dtype):
+        self.observation_space = gym.spaces.Box(0, 255, shape, dtype)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "slot"}, "did you mean 'slots'"),
+        ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
+        ({"keep": "ram"}, r"for instance \['ram'\]"),
+        ({"keep": ("rom",)}, "did you mean 'ram'"),
+        ({"keep": ("features",)}, "makes its own"),
+        ({"keep": ("ram",), "history": {"ram": 2}}, "RAM is not stacked"),
+        ({"history": {"pixels": 2}}, "unknown entry to stack 'pixels'"),
+        ({"history": 0}, "1 or more steps"),
+        ({"history": True}, "1 or more steps"),
+        ({"pixels": "cmyk"}, "unknown kind of pixels"),
+    ],
+)
+def test_bad_options(encoder, options, message):
+    with pytest.raises(RMRError, match=message):
+        RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, **options)
+
+
+def test_bad_environments(encoder, tmp_path):
+    for shape, dtype in (((84, 84), np.uint8), ((210, 160, 3), np.float32)):
+        with pytest.raises(RMRError, match="expected whole screens"):
+            RMRObservationWrapper(Screens(shape, dtype), encoder)
+    with pytest.raises(RMRError, match="actions with ALE's names"):
+        RMRObservationWrapper(Screens((210, 160), np.uint8), encoder, output="processed")
+    with pytest.raises(RMRError, match="does not name"):
+        RMRObservationWrapper(Screens((210, 160), np.uint8), encoder, strict=True)
+    with pytest.raises(RMRError, match="around a vector, use RMRVectorObservation"):
+        RMRObservationWrapper(gym.make_vec("rmr/Pong-v0", 1, workers=0), encoder)
+    with pytest.raises(RMRError, match="around a single one, use RMRObservationWrapper"):
+        RMRVectorObservation(gym.make("rmr/Pong-v0"), encoder)
+    with pytest.raises(RMRError, match="to keep 'ram' of"):
+        RMRObservationWrapper(gym.make("ALE/Pong-v5"), encoder, keep=("ram",))
+    with pytest.raises(RMRError, match="found one without"):
+        RMRObservationWrapper(gym.make("rmr/Pong-v0"), make_encoder(core=None), output="processed")
+    with pytest.raises(RMRError, match="none at"):
+        RMRObservationWrapper(gym.make("rmr/Pong-v0"), tmp_path / "nowhere")
+    envs = SyncVectorEnv([lambda: AtariPreprocessing(gym.make("ALE/Pong-v5", frameskip=1))])
+    with pytest.raises(RMRError, match=r"found uint8 of shape \(84, 84\), and no emulator"):
+        RMRVectorObservation(envs, encoder)
+
+
+def short(steps, **options):
+    return lambda: TimeLimit(PairedAtariEnv("Pong", **options), steps)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_vector_equals_single_environments(encoder, mode):
+    """Environments of unequal length, so that some begin anew while others go on."""
+    lengths, options = (3, 5, 4), {"keep": ("ram",), "history": 2, "output": "processed"}
+    envs = SyncVectorEnv([short(steps) for steps in lengths], autoreset_mode=mode)
+    envs = RMRVectorObservation(envs, encoder, **options)
+    singles = [RMRObservationWrapper(short(steps)(), encoder, **options) for steps in lengths]
+    seen, _ = envs.reset(seed=0)
+    assert seen in envs.observation_space
+    alone = [env.reset(seed=i)[0] for i, env in enumerate(singles)]
+    over = np.zeros(3, bool)
+    rng = np.random.default_rng(0)
+    for _ in range(14):
+        check_rows(seen, alone)
+        if mode is AutoresetMode.DISABLED and over.any():
+            seen, _ = envs.reset(options={"reset_mask": over.copy()})
+            alone = [env.reset()[0] if over[i] else alone[i] for i, env in enumerate(singles)]
+            over[:] = False
+            continue
+        actions = rng.integers(18, size=3)
+        seen, _, terminated, truncated, infos = envs.step(actions)
+        for i, env in enumerate(singles):
+            if mode is AutoresetMode.NEXT_STEP and over[i]:
+                alone[i] = env.reset()[0]
+                continue
+            alone[i], _, *ends, _ = env.step(actions[i])
+            assert any(ends) == (terminated[i] or truncated[i])
+            if mode is AutoresetMode.SAME_STEP and any(ends):
+                check_rows({n: e[None] for n, e in infos["final_obs"][i].items()}, [alone[i]])
+                alone[i] = env.reset()[0]
+        over = terminated | truncated
+    envs.close()
+
+
+def check_rows(rows, alone):
+    for i, single in enumerate(alone):
+        assert np.array_equal(rows["ram"][i], single["ram"])
+        np.testing.assert_allclose(rows["features"][i], single["features"], **CLOSE)
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_our_own_vector(encoder, mode):
+    envs = gym.make_vec(
+        "rmr/Pong-v0", 2, workers=0, pixels="palette", autoreset_mode=mode, max_episode_steps=3
+    )
+    envs = RMRVectorObservation(envs, encoder, output="frames", history=2, strict=True)
+    single = RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, output="frames", history=2)
+    first = single.reset(seed=0)[0]
+    assert np.array_equal(envs.reset(seed=0)[0][0], first)
+    alone = [single.step(2)[0] for _ in range(3)]
+    seen = [envs.step(np.full(2, 2)) for _ in range(4)]
+    assert all(np.array_equal(seen[i][0][0], alone[i]) for i in range(2))
+    if mode == "SameStep":
+        assert np.array_equal(seen[2][4]["final_obs"][0], alone[2])
+        assert np.array_equal(seen[2][0][0], first)
+    else:
+        assert np.array_equal(seen[2][0][0], alone[2])
+        assert np.array_equal(seen[3][0][0], first)
+
+
+def test_an_object_is_neither_moved_nor_trained(encoder):
+    given = make_encoder()
+    env = RMRObservationWrapper(gym.make("rmr/Pong-v0"), given)
+    before = env.reset(seed=0)[0]
+    with torch.no_grad():
+        given.encoder.project.bias += 1
+    assert np.array_equal(env.reset(seed=0)[0], before)
