@@ -32,7 +32,7 @@ class Paths(NamedTuple):
     """Frames of a set of paths: where each starts, its actions, and where it is later."""
 
     start: UInt8[Tensor, "rows height width"]
-    action: Int[Tensor, "rows steps"]
+    action: Int[Tensor, "rows time"]
     later: dict[int, UInt8[Tensor, "rows height width"]]
 
 
@@ -76,7 +76,7 @@ def rank_predictions(pipeline: EncodeProcessDecode, paths: Paths) -> list[dict[s
         paths: See `ranking_paths`.
 
     Returns:
-        One record a number of steps: ahead, hits_at_1, mrr, tied, rows.
+        Records of ahead, hits_at_1, mrr, tied and rows, one a number of steps.
     """
     predicted, rows = _unrolled(pipeline, paths), []
     for ahead, frames in paths.later.items():
