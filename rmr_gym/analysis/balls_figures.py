@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rmr_gym.analysis.balls_ratios import WARM_START
 from rmr_gym.analysis.canvas import new_figure
 from rmr_gym.analysis.films import enlarged
 from rmr_gym.analysis.run import values, where
@@ -15,7 +16,8 @@ from rmr_gym.errors import RMRError
 
 SEEN, PREDICTED = "#2CA02C", "#555555"
 _INCHES = 0.8
-_PANELS = {"next frame": "mse", "8 frames": "rollout_mse"}
+_PANELS = {"next frame": "mse", "rollout of 8 frames": "rollout_mse"}
+_RATIOS = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 Frames = Float[np.ndarray, "_ height width 3"]
 
@@ -113,7 +115,7 @@ def arms_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: ``arm``, ``seed``, ``mse``, ``copy_mse``, ``rollout_mse``, ``rollout_copy_mse``.
     """
-    arms = list(dict.fromkeys(values(table, "arm")))
+    arms = [arm for arm in dict.fromkeys(values(table, "arm")) if arm != WARM_START]
     figure = new_figure(8.0, 0.9 + 0.28 * len(arms))
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (title, error) in zip(panels, _PANELS.items(), strict=True):
@@ -126,7 +128,10 @@ def arms_figure(table: pd.DataFrame) -> Figure:
             panel.plot([mean, mean], [row - 0.3, row + 0.3], color="black", linewidth=1.2)
         panel.axvline(1.0, color=PREDICTED, linestyle=":", linewidth=1)
         panel.set_xscale("log")
-        panel.set_xlabel(f"{title}: error over that of the last frame seen")
+        panel.set_xticks(_RATIOS, [str(ratio) for ratio in _RATIOS], minor=False)
+        panel.set_xticks([], minor=True)
+        panel.set_title(title)
+        panel.set_xlabel("error over that of the last frame seen")
     panels[0].set_yticks(range(len(arms)), arms)
     panels[0].invert_yaxis()
     return figure
