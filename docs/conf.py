@@ -17,6 +17,7 @@ myst_heading_anchors = 3
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
+napoleon_use_ivar = True
 napoleon_custom_sections = ["Source", "Differs"]
 default_role = "literal"
 html_theme = "furo"

@@ -8,13 +8,17 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.commands.copying import copying
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.world_models import WorldTask
 
 app = SubcommandApp()
+app.command(copying)
 Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
-Model_ = Annotated[str, tyro.conf.arg(metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,...}")]
+Model_ = Annotated[
+    str, tyro.conf.arg(metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm}")
+]
 SHOWN = {
     "model": "model",
     "groups": "K",

@@ -8,6 +8,7 @@ from torch import nn
 
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
+from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ _NEM_SIZES = {
 WORLD_MODELS: dict[str, WorldEntry] = {
     name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
     for name, make in NEM_MODELS.items()
-}
+} | {name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()}
 """World models by name."""
 
 

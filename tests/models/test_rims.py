@@ -1,0 +1,271 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from rmr_gym.errors import RMRError
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState, least
+from rmr_gym.models.rims_attention import dropout
+
+SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
+ELEMENTS, BATCH = 7, 4
+
+
+def make(sizes=SMALL, elements=ELEMENTS, scale=1.0):
+    """A cell in float64 whose attention is far from even."""
+    cell = build(lambda: RIMCell(elements, sizes), torch_generator(1)).double()
+    generator = torch_generator(2)
+    for part in (cell.attention, cell.communication):
+        for parameter in part.parameters():
+            parameter.data.normal_(0, scale, generator=generator)
+    return cell
+
+
+def random_state(cell, batch=BATCH):
+    state = cell.init_state(batch, torch_generator(0))
+    generator = torch_generator(3)
+    hidden, memory = (
+        torch.randn(part.shape, dtype=torch.float64, generator=generator, requires_grad=True)
+        for part in (state.hidden, state.memory)
+    )
+    return RIMState(hidden, memory, torch_generator(0))
+
+
+def random_elements(number, batch=BATCH, elements=ELEMENTS):
+    shape = (batch, number, elements)
+    return torch.randn(shape, dtype=torch.float64, generator=torch_generator(4), requires_grad=True)
+
+
+def torch_cell(cell, rim):
+    """The dynamics of one RIM as torch's own cell, which shares no memory with it."""
+    dynamics = cell.dynamics
+    kind = {"lstm": nn.LSTMCell, "gru": nn.GRUCell}[cell.sizes.dynamics]
+    return kind, (
+        dynamics.input_weight[rim].T,
+        dynamics.hidden_weight[rim].T,
+        dynamics.input_bias[rim],
+        dynamics.hidden_bias[rim],
+    )
+
+
+def slow_step(cell, elements, hidden, memory):
+    """The equations, sequence by sequence and RIM by RIM."""
+    rows = [slow_sequence(cell, elements[b], hidden[b], memory[b]) for b in range(len(elements))]
+    return [torch.stack(parts) for parts in zip(*rows, strict=True)]
+
+
+def slow_sequence(cell, elements, hidden, memory):
+    sizes, attention, talk = cell.sizes, cell.attention, cell.communication
+    there = torch.cat([torch.zeros(1, elements.shape[1], dtype=elements.dtype), elements])
+    nulls, states, memories = [], [], []
+    for rim in range(sizes.rims):
+        scores = (hidden[rim] @ attention.query[rim]) @ (there @ attention.key).T
+        shares = (scores / sizes.keys**0.5).softmax(0)
+        taken = shares @ (there @ attention.value)
+        kind, weights = torch_cell(cell, rim)
+        step = {nn.LSTMCell: torch.lstm_cell, nn.GRUCell: torch.gru_cell}[kind]
+        if kind is nn.LSTMCell:
+            after, kept = step(taken[None], (hidden[rim][None], memory[rim][None]), *weights)
+        else:
+            after, kept = step(taken[None], hidden[rim][None], *weights), memory[rim][None]
+        nulls.append(shares[0])
+        states.append(after[0])
+        memories.append(kept[0])
+    active = sorted(range(sizes.rims), key=lambda rim: nulls[rim].item())[: sizes.active]
+    heard = [s if rim in active else s.detach() for rim, s in enumerate(states)]
+    new, remembered = list(hidden), list(memory)
+    for rim in active:
+        new[rim] = states[rim] + slow_message(talk, heard, rim)
+        remembered[rim] = memories[rim]
+    flags = torch.tensor([rim in active for rim in range(sizes.rims)])
+    return torch.stack(new), torch.stack(remembered), flags, torch.stack(nulls)
+
+
+def slow_message(talk, heard, rim):
+    width = talk.maps.shape[2] // (3 * talk.heads)
+    maps = talk.maps.unflatten(2, (3, talk.heads, width))
+    mixed = []
+    for head in range(talk.heads):
+        query = heard[rim] @ maps[rim, :, 0, head]
+        keys = torch.stack([h @ maps[j, :, 1, head] for j, h in enumerate(heard)])
+        values = torch.stack([h @ maps[j, :, 2, head] for j, h in enumerate(heard)])
+        mixed.append((keys @ query / width**0.5).softmax(0) @ values)
+    message = torch.cat(mixed)
+    return talk.gate(message).sigmoid() * talk.message(message).tanh()
+
+
+@pytest.mark.parametrize("dynamics", ["lstm", "gru"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_batched_step_is_the_loop_over_rims(dynamics, number):
+    cell = make(replace(SMALL, dynamics=dynamics))
+    elements, state = random_elements(number), random_state(cell)
+    after, activity = cell(cell.read(elements), state)
+    hidden, memory, active, null = slow_step(cell, elements, state.hidden, state.memory)
+    torch.testing.assert_close(after.hidden, hidden)
+    torch.testing.assert_close(after.memory, memory)
+    torch.testing.assert_close(activity.null, null)
+    assert torch.equal(activity.active, active)
+    assert (activity.active.sum(1) == SMALL.active).all()
+
+
+@pytest.mark.parametrize("dynamics", ["lstm", "gru"])
+def test_its_gradients_are_those_of_the_loop(dynamics):
+    cell = make(replace(SMALL, dynamics=dynamics))
+    elements, state = random_elements(2), random_state(cell)
+    wanted = [elements, state.hidden, *cell.parameters()]
+    wanted += [state.memory] if dynamics == "lstm" else []
+
+    def gradients(hidden, memory):
+        loss = (hidden * torch.arange(hidden.numel()).view_as(hidden)).sum() + memory.sum()
+        return torch.autograd.grad(loss, wanted)
+
+    after, _ = cell(cell.read(elements), state)
+    fast = gradients(after.hidden, after.memory)
+    slow = gradients(*slow_step(cell, elements, state.hidden, state.memory)[:2])
+    for mine, theirs in zip(fast, slow, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_inactive_rims_keep_state_and_gradient_bit_by_bit():
+    cell = make().float()
+    state = RIMState(*(x.detach().float().requires_grad_() for x in random_state(cell)[:2]), None)
+    state = state._replace(generator=torch_generator(0))
+    after, activity = cell(cell.read(random_elements(1).detach().float()), state)
+    idle = ~activity.active
+    assert torch.equal(after.hidden[idle], state.hidden[idle])
+    assert torch.equal(after.memory[idle], state.memory[idle])
+    assert (after.hidden[activity.active] != state.hidden[activity.active]).any(dim=-1).all()
+    (gradient,) = torch.autograd.grad(after.memory.sum(), state.memory)
+    assert (gradient[idle] == 1).all()
+
+
+def test_nothing_is_learned_through_what_is_heard_from_inactive_rims():
+    cell = make()
+    state = random_state(cell)
+    after, activity = cell(cell.read(random_elements(1)), state)
+    row, rim = torch.nonzero(activity.active)[0]
+    idle = torch.nonzero(~activity.active[row])[0, 0]
+    (gradient,) = torch.autograd.grad(after.hidden[row, rim].sum(), state.hidden)
+    assert (gradient[row, idle] == 0).all()
+    assert (gradient[row, rim] != 0).all()
+    moved = state._replace(hidden=state.hidden.detach().clone())
+    moved.hidden[row, idle] += 1e-3
+    again, _ = cell(cell.read(random_elements(1)), moved)
+    assert not torch.equal(again.hidden[row, rim], after.hidden[row, rim])
+
+
+def test_a_reading_of_a_vocabulary_is_that_of_its_words():
+    cell, vocabulary = make(), random_elements(1, batch=9)
+    index = torch.tensor([3, 3, 0, 8])
+    chosen, direct = cell.read(vocabulary).at(index), cell.read(vocabulary[index])
+    torch.testing.assert_close(chosen.keys, direct.keys)
+    torch.testing.assert_close(chosen.drives, direct.drives)
+
+
+@pytest.mark.parametrize(("dynamics", "gates"), [("lstm", 4), ("gru", 3)])
+def test_parameter_count(dynamics, gates):
+    sizes = RIMSizes(dynamics=dynamics)
+    cell = RIMCell(300, sizes)
+    attention = 6 * 100 * 64 + 300 * 64 + 300 * 400
+    own = 6 * gates * 100 * (400 + 100 + 2)
+    talk = 6 * 100 * 3 * 4 * 32 + 2 * (128 * 100 + 100)
+    assert sum(p.numel() for p in cell.parameters()) == attention + own + talk
+
+
+def test_dropped_rims_are_neither_active_nor_heard_nor_changed():
+    cell = make()
+    elements, state = random_elements(1).detach(), random_state(cell)
+    whole, _ = cell(cell.read(elements), state)
+    cell.drop([0, 3, 4])
+    after, activity = cell(cell.read(elements), state)
+    assert not activity.active[:, [0, 3, 4]].any()
+    assert activity.active[:, [1, 2]].all()
+    deaf = state._replace(hidden=state.hidden.detach().clone())
+    deaf.hidden[:, [0, 3, 4]] = 5.0
+    other, _ = cell(cell.read(elements), deaf)
+    assert torch.equal(other.hidden[:, [1, 2]], after.hidden[:, [1, 2]])
+    cell.drop([0, 1, 3, 4])
+    assert cell(cell.read(elements), state)[1].active.sum() == BATCH
+    cell.drop()
+    back, _ = cell(cell.read(elements), state)
+    assert torch.equal(back.hidden, whole.hidden)
+    assert "present" not in cell.state_dict()
+
+
+@pytest.mark.parametrize("gone", [[5], [-1], [0, 1, 2, 3, 4]])
+def test_rims_that_cannot_be_dropped(gone):
+    with pytest.raises(RMRError, match="RIMs from 0 to 4, and not all"):
+        make().drop(gone)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"active": 7}, "1 to 6 active RIMs out of 6, got 7"),
+        ({"active": 0}, "1 to 6 active RIMs"),
+        ({"rims": 0, "active": 0}, "active RIMs"),
+        ({"units": 0}, "units, keys, heads and message of 1 or more"),
+        ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
+        ({"dynamics": "ltsm"}, "did you mean 'lstm'"),
+    ],
+)
+def test_bad_sizes(change, message):
+    with pytest.raises(RMRError, match=message):
+        RIMSizes(**change)
+
+
+def test_the_least_are_marked_and_the_first_among_equals():
+    values = torch.tensor([[0.5, 0.1, 0.3], [0.2, 0.2, 0.2]])
+    marked = [[False, True, True], [True, True, False]]
+    assert least(values, 2).tolist() == marked
+
+
+def test_dropout_comes_from_the_generator_and_only_in_training():
+    cell = make(replace(SMALL, dropout=0.5))
+    elements = random_elements(1)
+
+    def step(seed):
+        state = random_state(cell)._replace(generator=torch_generator(seed))
+        return cell(cell.read(elements), state)[0].hidden
+
+    assert torch.equal(step(0), step(0))
+    assert not torch.equal(step(0), step(1))
+    cell.eval()
+    assert torch.equal(step(0), step(1))
+
+
+def test_dropout_keeps_the_mean():
+    x = dropout(torch.ones(40, 50), 0.2, torch_generator(0))
+    assert sorted(x.unique().tolist()) == [0.0, 1.25]
+    assert x.mean().item() == pytest.approx(1.0, abs=0.03)
+
+
+def test_initial_weights_come_from_the_generator():
+    first, second, other = (
+        build(lambda: RIMCell(4, SMALL), torch_generator(seed)).state_dict() for seed in (0, 0, 1)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("dynamics", ["lstm", "gru"])
+def test_a_tiny_batch_is_overfitted(dynamics):
+    sizes = replace(SMALL, dynamics=dynamics, units=8)
+    cell = build(lambda: RIMCell(3, sizes), torch_generator(0))
+    head = build(lambda: nn.Linear(sizes.rims * sizes.units, 2), torch_generator(1))
+    sequence = torch.randn(4, 3, 1, 3, generator=torch_generator(2))
+    target = torch.randn(4, 2, generator=torch_generator(3))
+    optimizer = torch.optim.Adam([*cell.parameters(), *head.parameters()], lr=0.02)
+    losses = []
+    for _ in range(80):
+        state = cell.init_state(4, torch_generator(0))
+        for instant in range(3):
+            state, _ = cell(cell.read(sequence[:, instant]), state)
+        loss = (head(state.hidden.flatten(1)) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.01 * losses[0]
