@@ -1,8 +1,12 @@
 """Fixtures shared by the tests: tiny recordings of real games, made once a session."""
 
+import signal
 from dataclasses import replace
 
 import pytest
+
+# A run that was started in the background ignores Ctrl-C, and so would what the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {"train_episodes": 4, "validation_episodes": 2, "max_steps": 70}
 
