@@ -8,7 +8,12 @@ from typing import Any
 
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.protocol import stages
-from rmr_gym.protocol.compare import ABSTRACT_COLUMNS, ABSTRACT_CURVE_COLUMNS, TIMING_COLUMNS
+from rmr_gym.protocol.compare import (
+    ABSTRACT_COLUMNS,
+    ABSTRACT_CURVE_COLUMNS,
+    TIMING_COLUMNS,
+    cell_inputs,
+)
 from rmr_gym.protocol.run_folder import (
     ProgressFor,
     no_progress,
@@ -17,7 +22,7 @@ from rmr_gym.protocol.run_folder import (
     write_table,
 )
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.sweep import Cell, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 
 KIND = "table2"
 MODELS = ("mlp", "deep_sets", "mpnn")
@@ -56,7 +61,7 @@ def abstract_table(
     Args:
         tasks: One a game.
         seeds: Of initial weights, batches and the scored validation rows.
-        out: Run folder; its files are replaced.
+        out: Run folder; what is finished there is not computed again.
         command: Written into ``run.json``.
         models: Names in `MODELS`.
         workers: Cells that run side by side.
@@ -80,11 +85,22 @@ def abstract_table(
         for seed in seeds
         for model in models
     }
-    cells = [Cell(key, model_cell, arguments) for key, arguments in names.items()]
-    outcomes = run_cells(cells, workers=workers, progress=progress_for("abstract models"))
+    cells = [
+        Cell(key, model_cell, arguments, inputs=cell_inputs(arguments[0]))
+        for key, arguments in names.items()
+    ]
+
+    def write(outcomes: list[Outcome]) -> None:
+        _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
+
+    outcomes = run_cells(
+        cells,
+        workers=workers,
+        folder=out,
+        progress=progress_for("abstract models"),
+        grown=write,
+    )
     found = problems(outcomes)
-    values = {names[each.key]: each.value for each in outcomes if each.error is None}
-    _write(out, values)
     facts = {"command": command, "models": ["copy", *models], "workers": workers}
     write_description(out, KIND, tasks, seeds, started, **facts, problems=found)
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
-from rmr_gym.protocol.compare import NATURAL_COLUMNS, TIMING_COLUMNS
+from rmr_gym.protocol.compare import NATURAL_COLUMNS, TIMING_COLUMNS, cell_inputs
 from rmr_gym.protocol.labels_probe import labelled, labelled_pixels
 from rmr_gym.protocol.natural import collapse_message
 from rmr_gym.protocol.pipelines import kept_pipeline, trained_pipelines
@@ -22,7 +22,7 @@ from rmr_gym.protocol.run_folder import (
 )
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact
-from rmr_gym.protocol.sweep import Cell, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 
 KIND = "measures"
 LABEL_COLUMNS = (
@@ -91,7 +91,7 @@ def measure(
     Args:
         tasks: One a game.
         seeds: Paired seeds of the arms.
-        out: Run folder; its files are replaced.
+        out: Run folder; what is finished there is not computed again.
         command: Written into ``run.json``.
         arms: Names of arms and references; references are not ranked, having no P.
         measures: Names in `MEASURES`.
@@ -120,12 +120,29 @@ def measure(
     others = {
         f"measure {task.game} {arm}": (task, arm, seeds[0]) for task in tasks for arm in extra or {}
     }
-    cells = [Cell(key, measure_cell, (*which, chosen)) for key, which in ours.items()]
-    cells += [Cell(key, extra[arm], (task,)) for key, (task, arm, _) in others.items() if extra]
+    cells = [
+        Cell(
+            key,
+            measure_cell,
+            (*which, chosen),
+            inputs=cell_inputs(which[0]) | {"measures": list(chosen)},
+        )
+        for key, which in ours.items()
+    ]
+    cells += [
+        Cell(key, extra[arm], (task,), inputs=cell_inputs(task))
+        for key, (task, arm, _) in others.items()
+        if extra
+    ]
     names = ours | others
-    outcomes = run_cells(cells, workers=workers, progress=progress_for("measures"))
+
+    def write(outcomes: list[Outcome]) -> None:
+        _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
+
+    outcomes = run_cells(
+        cells, workers=workers, folder=out, progress=progress_for("measures"), grown=write
+    )
     found = problems(outcomes)
-    _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
     facts = {"command": command, "objective": tasks[0].preset.natural.objective}
     facts |= {"arms": [*arms, *(extra or {})], "measures": list(chosen), "workers": workers}
     write_description(out, KIND, tasks, seeds, started, **facts, problems=found)

@@ -20,20 +20,20 @@ from rmr_gym.atomic import os_errors, sync_folder
 from rmr_gym.errors import RMRError
 
 STAGE_VERSIONS = {
-    "pretrain": 1,
-    "natural": 1,
-    "supervised": 1,
+    "pretrain": 2,
+    "natural": 2,
+    "supervised": 2,
     "probe": 1,
-    "balls_pretrain": 1,
+    "balls_pretrain": 2,
     "balls_rollouts": 1,
-    "balls_natural": 1,
+    "balls_natural": 2,
     "balls_natural_scores": 1,
-    "natural_pipeline": 1,
+    "natural_pipeline": 2,
     "ranking": 1,
     "label_probe": 1,
     "memory_probe": 1,
-    "copying_task": 1,
-    "world_model": 1,
+    "copying_task": 2,
+    "world_model": 2,
     "world_model_scores": 1,
 }
 """Raised by one whenever a stage computes something else, so that old results are not reused."""

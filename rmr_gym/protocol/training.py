@@ -75,7 +75,7 @@ def train(
         DivergedError: If the loss is not finite; what was kept before stays in ``scratch``.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, lr=learning_rate)
+    optimizer = torch.optim.Adam(trainable, lr=learning_rate, fused=True)
     done, trained = _resume(scratch, model, optimizer)
     steps, saved = checkpoints[-1], time.monotonic()
     log_every = max(1, steps // CURVE_POINTS)
