@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -40,7 +41,31 @@ Positional = tyro.conf.Positional
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `rmr-gym`; exit code 2 for input that the user can mend, 130 after Ctrl-C."""
+    """Run `rmr-gym`.
+
+    The exit code is 2 for input that the user can mend, 130 after Ctrl-C, and 141, in silence,
+    where whoever read the output has closed it, as in ``rmr-gym --help | head -1``.
+    """
+    try:
+        try:
+            _run(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _output_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        sys.exit(141)
+
+
+def _output_closed() -> bool:
+    """Tell this from other broken pipes, such as that of a worker which died."""
+    watched = select.poll()
+    watched.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watched.poll(0))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     try:
         app.cli(
             prog="rmr-gym",
@@ -356,7 +381,8 @@ def report(folder: Positional[Path]) -> None:
     """Write tables, figures and a self-contained HTML page from a run folder.
 
     Args:
-        folder: Run folder of `rmr-gym compare`, `demo`, `abstract table` or `sweep`.
+        folder: Run folder of `rmr-gym compare`, `demo`, `abstract table`, `sweep` or
+            `agent compare`.
     """
     from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
 

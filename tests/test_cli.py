@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -57,6 +58,27 @@ def test_help_is_light():
         "assert not {'torch', 'mujoco', 'matplotlib', 'ale_py'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("policies", "list")])
+def test_an_output_that_its_reader_closes_ends_in_silence(arguments):
+    code = f"from rmr_gym import cli; cli.main({arguments})"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_another_broken_pipe_is_not_silenced(monkeypatch):
+    def broken(*_):
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        cli.main([])
 
 
 def test_the_chain_stage_by_stage(capsys, monkeypatch, tmp_path, tiny_preset, recorded):

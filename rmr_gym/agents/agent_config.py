@@ -10,7 +10,10 @@ from rmr_gym.errors import RMRError, unknown_name
 
 BALLS, BALLS_ID = "PushedBalls", "rmr/PushedBalls-v0"
 
-ALGORITHMS = ("ppo", "dqn")
+REPLAYING = ("dqn", "qrdqn")
+"""Algorithms that learn from a replay buffer."""
+
+ALGORITHMS = ("ppo", "recurrent_ppo", *REPLAYING)
 
 ENCODED = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
 """Features of a frozen encoder, by the arm that made it."""
@@ -27,7 +30,7 @@ class AgentConfig:
         features: Arm of the encoder whose frozen slots the agent sees (games only); "cnn" for SB3's
             NatureCNN on the last 4 frames; "ram" for RAM bits (games); "state" for positions and
             velocities of all balls.
-        algorithm: "ppo" or "dqn".
+        algorithm: In `ALGORITHMS`.
         encoder: Folder or shipped name of the encoder; None with "cnn", "ram" and "state".
         seed: Of training.
         copies: Environments that are played side by side.
@@ -63,6 +66,11 @@ class AgentConfig:
                 f"expected an encoder with features {', '.join(ENCODED)} and none with cnn, ram "
                 f"and state, found features {self.features!r} with encoder {self.encoder!r}"
             )
+
+    @property
+    def encodes_inside(self) -> bool:
+        """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
+        return self.features in ENCODED and self.algorithm in REPLAYING
 
     @property
     def env_id(self) -> str:

@@ -97,8 +97,8 @@ def make_games(
         sizes = EncoderConfig(config.game)
         frames = PretrainedEncoder(sizes, sizes.encoder())
         return RMRVecEnv(games, frames, output="frames", history=FRAMES)
-    outside = config.algorithm == "ppo"
-    return RMRVecEnv(games, encoder_of(config), "flat" if outside else "frames", strict=True)
+    shown = "frames" if config.encodes_inside else "flat"
+    return RMRVecEnv(games, encoder_of(config), shown, strict=True)
 
 
 def encoder_of(config: AgentConfig) -> PretrainedEncoder:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rmr_gym.agents.agent_config import AgentConfig, read_config
 from rmr_gym.agents.agent_games import make_games
-from rmr_gym.agents.training import load_agent
+from rmr_gym.agents.training import chooser, load_agent
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import MANIFEST
 from rmr_gym.errors import RMRError
@@ -53,11 +53,10 @@ def record_agent(
         for index in range(there, episodes):
             agent.set_random_seed(integer_seed(seed, "recording agent", config.game, index))
             venv.seed(integer_seed(seed, "agent's episode", config.game, index))
-            observation: Any = venv.reset()
+            observation, choose = venv.reset(), chooser(agent)
             over = False
             while not over:
-                actions, _ = agent.predict(observation, deterministic=False)
-                observation, _, dones, _ = venv.step(actions)
+                observation, _, dones, _ = venv.step(choose(observation))
                 over = bool(dones[0])
             if progress is not None:
                 progress(index + 1, episodes)

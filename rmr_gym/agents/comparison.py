@@ -2,11 +2,9 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -28,8 +26,14 @@ from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 from rmr_gym.models.artifact_files import WEIGHTS
 from rmr_gym.models.artifacts import find_artifact
-from rmr_gym.protocol.compare import VERSIONS, machine
-from rmr_gym.protocol.run_folder import ProgressFor, no_progress, problems, write_table
+from rmr_gym.protocol.run_folder import (
+    VERSIONS,
+    ProgressFor,
+    circumstances,
+    no_progress,
+    problems,
+    write_table,
+)
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 
 KIND = "agents"
@@ -217,7 +221,7 @@ def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
 def _describe(
     out: Path, configs: Sequence[AgentConfig], budget: Budget, started: datetime, **facts: Any
 ) -> None:
-    finished = datetime.now(UTC)
+    versions = (*VERSIONS, "stable-baselines3")
     described = {
         "kind": KIND,
         "games": sorted({config.game for config in configs}),
@@ -227,12 +231,7 @@ def _describe(
         "copies": configs[0].copies,
         "max_steps": configs[0].max_steps,
         **asdict(budget),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in (*VERSIONS, "stable-baselines3")},
-        "machine": machine(facts["workers"]),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": (finished - started).total_seconds(),
+        **circumstances(started, facts["workers"], versions),
         **facts,
     }
     write_atomically(out / "run.json", json.dumps(described, indent=1))

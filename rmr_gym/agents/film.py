@@ -1,4 +1,4 @@
-"""A film of an agent: the game, and beside it how much each slot moves."""
+"""A film of an agent: the game, and beside it how far each slot moves."""
 
 from pathlib import Path
 from typing import Any
@@ -6,21 +6,20 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from rmr_gym.agents.agent_config import read_config
 from rmr_gym.agents.agent_games import make_games
-from rmr_gym.agents.training import load_agent
-from rmr_gym.atomic import os_errors
+from rmr_gym.agents.training import chooser, load_agent
+from rmr_gym.analysis.films import check_film, write_film
 from rmr_gym.models.artifacts import PretrainedEncoder
 from rmr_gym.seeding import integer_seed
 from rmr_gym.wrappers.rmr_stream import FeatureStream, Options
 
-SLOTS_A_ROW, CELL, MILLISECONDS = 8, 13, 66
+SLOTS_A_ROW, CELL, FRAMES_A_SECOND = 8, 13, 15.0
 
 
 def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
-    """Write a GIF of an episode of a folder's most trained agent.
+    """Write a film of an episode of a folder's most trained agent.
 
     The screen is at the left. If the agent sees slots, a cell for each is at the right, row by row:
     the brighter, the further the slot is from where it was a step ago, next to the largest
@@ -28,7 +27,7 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
 
     Args:
         folder: Of the agent.
-        out: The GIF.
+        out: The film, a name that ends in .gif or .mp4.
         steps: At most so many steps.
         seed: Of the episode and of the agent's choices.
 
@@ -38,28 +37,25 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     Raises:
         RMRError: There is no agent in the folder, or the film cannot be written.
     """
+    check_film(out)
     agent, config = load_agent(folder), read_config(folder)
     agent.set_random_seed(integer_seed(seed, "film", config.game))
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game, 0))
-    observation: Any = venv.reset()
+    observation, choose = venv.reset(), chooser(agent)
     over, slots = False, _slots_of(config.encoder)
     shown = [_screen(venv)]
     seen = [slots(shown[0])] if slots else []
     while not over and len(shown) <= steps:
-        actions, _ = agent.predict(observation, deterministic=False)
-        observation, _, dones, _ = venv.step(actions)
+        observation, _, dones, _ = venv.step(choose(observation))
         over = bool(dones[0])
         if not over:
             shown.append(_screen(venv))
             seen += [slots(shown[-1])] if slots else []
     venv.close()
     pictures = beside(shown, movements(np.stack(seen))) if slots else shown
-    images = [Image.fromarray(picture) for picture in pictures]
-    with os_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        images[0].save(out, save_all=True, append_images=images[1:], duration=MILLISECONDS, loop=0)
-    return len(images)
+    write_film(out, pictures, FRAMES_A_SECOND)
+    return len(pictures)
 
 
 def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "time slots"]:

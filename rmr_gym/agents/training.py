@@ -3,32 +3,39 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rmr_gym.agents.agent_config import ENCODED, AgentConfig, read_config
+from rmr_gym.agents.agent_config import AgentConfig, read_config
 from rmr_gym.agents.agent_games import encoder_of, make_games
 from rmr_gym.agents.extractor import RMRFeaturesExtractor
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 from rmr_gym.seeding import generator, integer_seed
 
+_PPO = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
+_DQN = {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval": 1_000}
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ppo": (PPO, {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}),
-    "dqn": (
-        DQN,
-        {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval": 1_000},
-    ),
+    "ppo": (PPO, _PPO),
+    "recurrent_ppo": (RecurrentPPO, _PPO),
+    "dqn": (DQN, _DQN),
+    "qrdqn": (QRDQN, _DQN | {"exploration_fraction": 0.1}),
 }
 """Algorithms with what they are made with beside SB3's defaults."""
+
+
+Choose = Callable[[Any], np.ndarray]
+"""From an observation to an action of each copy."""
 
 
 def train_agent(
@@ -42,7 +49,7 @@ def train_agent(
 ) -> Path:
     """Train an agent, keeping it on the way; a run that was stopped goes on at its last checkpoint.
 
-    DQN's replay buffer is not kept: it fills anew after a stop.
+    A replay buffer is not kept: it fills anew after a stop.
 
     Args:
         config: What to train.
@@ -77,7 +84,7 @@ def train_agent(
     venv = VecMonitor(make_games(config, copies=config.copies, learning=True))
     write_atomically(folder / "config.json", json.dumps(asdict(config), indent=1))
     log = str(folder / "tensorboard") if tensorboard else None
-    agent = _go_on(config, kept[-1], venv) if kept else _begin(config, venv, log)
+    agent = _go_on(config, kept[-1], venv, log) if kept else _begin(config, venv, log)
     ahead = [mark for mark in marks if mark > agent.num_timesteps]
     keep = _Keep(folder, ahead, steps, progress)
     agent.learn(steps - agent.num_timesteps, callback=keep, reset_num_timesteps=not kept)
@@ -99,8 +106,9 @@ def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
     )
 
 
-def _go_on(config: AgentConfig, path: Path, venv: VecEnv) -> BaseAlgorithm:
-    agent = ALGORITHMS[config.algorithm][0].load(path, env=venv, device="cpu")
+def _go_on(config: AgentConfig, path: Path, venv: VecEnv, log: str | None) -> BaseAlgorithm:
+    make, _ = ALGORITHMS[config.algorithm]
+    agent = make.load(path, env=venv, device="cpu", tensorboard_log=log)
     agent.set_random_seed(integer_seed(config.seed, "agent", config.game, agent.num_timesteps))
     return agent
 
@@ -113,14 +121,14 @@ def _save(agent: BaseAlgorithm, folder: Path, steps: int) -> Path:
 
 
 def _policy_of(config: AgentConfig) -> tuple[str, dict[str, Any]]:
-    """Return SB3's policy; DQN encodes inside it, so that its buffer holds bytes."""
-    outside = config.features in ENCODED and config.algorithm == "ppo"
-    if outside or config.features in ("ram", "state"):
-        return "MlpPolicy", {}
+    """Return SB3's policy, with the encoder inside where a replay buffer shall hold bytes."""
+    kind = "LstmPolicy" if config.algorithm == "recurrent_ppo" else "Policy"
     if config.features == "cnn":
-        return "CnnPolicy", {}
+        return f"Cnn{kind}", {}
+    if not config.encodes_inside:
+        return f"Mlp{kind}", {}
     inside = {"encoder": encoder_of(config), "mode": "frozen"}
-    return "CnnPolicy", {
+    return f"Cnn{kind}", {
         "features_extractor_class": RMRFeaturesExtractor,
         "features_extractor_kwargs": inside,
     }
@@ -163,11 +171,19 @@ def returns(
     config = read_config(folder)
     agent = agent or load_agent(folder)
     agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
+    return play(config, partial(chooser, agent), episodes=episodes, seed=seed)
+
+
+def chooser(agent: BaseAlgorithm) -> Choose:
+    """Return how an agent chooses in one episode; a recurrent one remembers since its start."""
+    memory: Any = None
 
     def choose(observation: Any) -> np.ndarray:
-        return agent.predict(observation, deterministic=False)[0]
+        nonlocal memory
+        actions, memory = agent.predict(observation, memory, deterministic=False)
+        return actions
 
-    return play(config, choose, episodes=episodes, seed=seed)
+    return choose
 
 
 def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequence[float]:
@@ -176,20 +192,31 @@ def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequ
     venv = make_games(config, copies=1, learning=False)
     actions: Any = venv.action_space
     venv.close()
-    return play(config, lambda _: rng.integers(actions.n, size=1), episodes=episodes, seed=seed)
+
+    def choose(_: Any) -> np.ndarray:
+        return rng.integers(actions.n, size=1)
+
+    return play(config, lambda: choose, episodes=episodes, seed=seed)
 
 
 def play(
-    config: AgentConfig, choose: Callable[[Any], np.ndarray], *, episodes: int, seed: int
+    config: AgentConfig, begin: Callable[[], Choose], *, episodes: int, seed: int
 ) -> list[float]:
-    """Play episodes to their end and return the points of each."""
+    """Play episodes to their end and return the points of each.
+
+    Args:
+        config: Game and features.
+        begin: Called at the start of an episode, gives how to choose in it.
+        episodes: How many.
+        seed: Of the episodes.
+    """
     if episodes < 1:
         raise RMRError(f"expected 1 or more episodes, found {episodes}")
     venv = make_games(config, copies=1, learning=False)
     points = []
     for episode in range(episodes):
         venv.seed(integer_seed(seed, "evaluation", config.game, episode))
-        observation: Any = venv.reset()
+        observation, choose = venv.reset(), begin()
         total, over = 0.0, False
         while not over:
             observation, rewards, dones, _ = venv.step(choose(observation))

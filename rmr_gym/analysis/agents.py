@@ -10,17 +10,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from rmr_gym.analysis.run import blocks, values
+from rmr_gym.analysis.interquartile import iqm, stratified_interval
+from rmr_gym.analysis.run import blocks, values, where
 from rmr_gym.analysis.run_files import read_table
 from rmr_gym.analysis.statistics import benjamini_hochberg, paired_difference
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import RMRError
 
 KEY = ("env", "algorithm", "features", "seed", "step")
 NUMBERS = ("seed", "step", "return", "episodes")
 ALL, RANDOM = "all", "random"
-RESAMPLES = 2000
-SUMMARY, PAIRS = "agents_summary.csv", "agents_pairs.csv"
+RESULTS, SUMMARY, PAIRS = "results.csv", "agents_summary.csv", "agents_pairs.csv"
 
 FEATURE_LABELS = {
     "rmr": "RMR features",
@@ -63,21 +61,16 @@ class Score:
 
 
 def load_results(folder: Path) -> pd.DataFrame:
-    """Read ``results.csv`` of a comparison of agents.
+    """Read ``results.csv`` of a comparison of agents; empty where it is not there yet.
 
     Raises:
-        RMRError: It is missing, damaged or empty.
+        RMRError: It is damaged.
     """
-    path = folder / "results.csv"
+    path = folder / RESULTS
     if not path.is_file():
-        raise RMRError(
-            f"expected a comparison of agents, found no {path}: make one with "
-            "`rmr-gym agent compare`"
-        )
+        return pd.DataFrame(columns=[*KEY, *NUMBERS[2:]])
     table = read_table(path, NUMBERS, KEY)
     table["algorithm"] = table["algorithm"].fillna("").astype(str)
-    if not len(table):
-        raise RMRError(f"{path} holds no agents yet: wait until the first one has learnt")
     return table
 
 
@@ -88,22 +81,30 @@ def scores(table: pd.DataFrame) -> list[Score]:
         table: As `load_results` gives it.
     """
     found = []
-    for (env,), rows in blocks(table, "env").items():
-        agents = pd.DataFrame([row for row in rows if row["features"] != RANDOM])
-        if not len(agents):
-            continue
-        low, unit = normalisation(rows)
+    for (env,), rows in blocks(normalised(table), "env").items():
+        agents = pd.DataFrame(rows)
         last = float(values(agents, "step").max())
         for (algorithm, features, seed), run in blocks(
             agents.sort_values(["seed", "step"]), *KEY[1:4]
         ).items():
             if run[-1]["step"] < last:
                 continue
-            reached = [0.0, *((row["return"] - low) / unit for row in run)]
+            reached = [0.0, *(row["score"] for row in run)]
             area = np.trapezoid(reached, [0.0, *(row["step"] for row in run)])
             score = (run[-1]["return"], reached[-1], float(area) / last)
             found.append(Score(env, algorithm, features, seed, *score))
     return found
+
+
+def normalised(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of agents with their ``score``, see `normalisation`; random play is out."""
+    scored = []
+    for rows in blocks(table, "env").values():
+        agents = [row for row in rows if row["features"] != RANDOM]
+        if agents:
+            low, unit = normalisation(rows)
+            scored += [row | {"score": (row["return"] - low) / unit} for row in agents]
+    return pd.DataFrame(scored, columns=[*table.columns, "score"])
 
 
 def normalisation(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
@@ -120,49 +121,34 @@ def normalisation(rows: Sequence[Mapping[Any, Any]]) -> tuple[float, float]:
     return low, best - low if best > low else 1.0
 
 
-def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
-    """Return the interquartile mean of the last axis: a quarter of the runs is cut at either end.
+def score_curve(
+    table: pd.DataFrame, found: Sequence[Score], algorithm: str, features: str
+) -> list[tuple[int, list[Float[np.ndarray, " runs"]]]]:
+    """Return the scores of one kind of agents along training, world by world of `pooled_worlds`.
 
-    Of n runs, int(n / 4) fall at each end, and the others count alike.
-
-    Source: Agarwal et al. 2021, section 4.3.
-    """
-    ordered = np.sort(runs, axis=-1)
-    cut = ordered.shape[-1] // 4
-    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(-1))
-
-
-def stratified_interval(
-    strata: Sequence[Float[np.ndarray, " runs"]],
-    rng: np.random.Generator,
-    resamples: int = RESAMPLES,
-) -> tuple[float, float]:
-    """Return the 95% percentile-bootstrap interval of the interquartile mean.
-
-    Runs are drawn anew within each world. NaN where no world has two runs.
-
-    Source: Agarwal et al. 2021, section 4.1.
+    A step counts where every finished agent of these worlds was measured.
 
     Args:
-        strata: Runs of each world.
-        rng: Where the draws come from.
-        resamples: How many there are.
+        table: As `normalised` gives it.
+        found: The finished agents, see `scores`.
+        algorithm: Of the kind.
+        features: Of the kind.
+
+    Returns:
+        Steps, and the scores in each world.
     """
-    if max(map(len, strata)) < 2:
-        return float("nan"), float("nan")
-    drawn = [runs[rng.integers(len(runs), size=(resamples, len(runs)))] for runs in strata]
-    low, high = np.quantile(iqm(np.concatenate(drawn, axis=1)), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def profile(
-    runs: Float[np.ndarray, " runs"], thresholds: Float[np.ndarray, " thresholds"]
-) -> Float[np.ndarray, " thresholds"]:
-    """Return the share of runs above each threshold.
-
-    Source: Agarwal et al. 2021, section 4.2 (score distribution).
-    """
-    return (runs[:, None] > thresholds).mean(0)
+    strata = strata_of(found, ALL, algorithm, features)
+    own = where(table, algorithm=algorithm, features=features)
+    reached = {
+        (row["env"], row["seed"], row["step"]): row["score"] for row in own.to_dict("records")
+    }
+    curve = []
+    for step in sorted({int(step) for step in values(own, "step")}):
+        names = [[(each.env, each.seed, step) for each in group] for group in strata]
+        if names and all(name in reached for group in names for name in group):
+            scored = [np.array([reached[name] for name in group]) for group in names]
+            curve.append((step, scored))
+    return curve
 
 
 def summary(found: Sequence[Score]) -> list[dict[str, Any]]:
@@ -251,18 +237,9 @@ def strata_of(found: Sequence[Score], env: str, algorithm: str, features: str) -
     return [group for group in groups if group]
 
 
-def write_tables(folder: Path) -> tuple[Path, Path]:
-    """Write ``agents_summary.csv`` and ``agents_pairs.csv`` of a comparison into its folder.
-
-    Raises:
-        RMRError: As `load_results`.
-    """
-    found = scores(load_results(folder))
-    written = [
-        write_atomically(folder / name, pd.DataFrame(rows).to_csv(index=False))
-        for name, rows in ((SUMMARY, summary(found)), (PAIRS, pairs(found)))
-    ]
-    return written[0], written[1]
+def agent_tables(found: Sequence[Score]) -> dict[str, pd.DataFrame]:
+    """Return `summary` and `pairs` as tables, by the names of their files."""
+    return {SUMMARY: pd.DataFrame(summary(found)), PAIRS: pd.DataFrame(pairs(found))}
 
 
 def _worlds(found: Sequence[Score]) -> list[str]:

@@ -115,8 +115,19 @@ def finish(
     up: str,
     labels: dict[str, str],
     most: int = ACROSS,
+    columns: int | None = None,
 ) -> None:
-    """Label the outer axes and put one legend for all panels under them."""
+    """Label the outer axes and put one legend for all panels under them.
+
+    Args:
+        figure: Where.
+        panels: Of the figure.
+        across: Label of the x axes.
+        up: Label of the y axes.
+        labels: In the order of the legend; others come after them.
+        most: Panels in a row.
+        columns: Of the legend; by default 2 to 4, as there are panels.
+    """
     label_outer(panels, across, up, most)
     handles = {}
     for panel in panels:
@@ -124,7 +135,7 @@ def finish(
             handles.setdefault(label, handle)
     order = [label for label in labels.values() if label in handles]
     order += [label for label in handles if label not in order]
-    columns = {1: 2, 2: 3}.get(min(len(panels), most), 4)
+    columns = columns or {1: 2, 2: 3}.get(min(len(panels), most), 4)
     figure.legend(
         [handles[label] for label in order], order, loc="outside lower center", ncols=columns
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rmr_gym.analysis import html
+from rmr_gym.analysis.agents_report import agents_page
 from rmr_gym.analysis.bottleneck_report import bottleneck_page
 from rmr_gym.analysis.compare_report import abstract_page, compare_page
 from rmr_gym.analysis.page import Page
@@ -17,6 +18,8 @@ PAGES = {
     "table2": abstract_page,
     "transfer": transfer_page,
     "bottleneck": bottleneck_page,
+    "agents": agents_page,
+    "objectives": compare_page,
 }
 """Page of each kind of run."""
 

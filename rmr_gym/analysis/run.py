@@ -38,7 +38,15 @@ MODEL_LABELS = {
 }
 """Abstract models in the order of the paper's Table 2."""
 
-OBJECTIVE_LABELS = {"cswm": "C-SWM hinge", "infonce": "InfoNCE"}
+OBJECTIVE_LABELS = {
+    "cswm": "C-SWM hinge",
+    "infonce": "InfoNCE",
+    "infonce_slow": "InfoNCE, lower rate",
+    "infonce_current": "InfoNCE, the state itself a negative",
+    "infonce_3step": "InfoNCE, 3 steps",
+    "cswm_aligned": "C-SWM hinge, aligned start",
+    "infonce_aligned": "InfoNCE, aligned start",
+}
 
 PROBE_LABELS = {
     "ridge": "ridge",

@@ -18,7 +18,7 @@ Features = Annotated[
     str,
     tyro.conf.arg(metavar="{rmr,cswm,random_p,shuffled_p,no_p,untrained,supervised,cnn,ram,state}"),
 ]
-Algorithm = Annotated[str, tyro.conf.arg(metavar="{ppo,dqn}")]
+Algorithm = Annotated[str, tyro.conf.arg(metavar="{ppo,recurrent_ppo,dqn,qrdqn}")]
 
 
 @app.command
@@ -43,13 +43,13 @@ def train(
             (SB3's NatureCNN on the last 4 frames, end to end), ram (its bits), or, of balls, state
             (their positions and velocities).
         encoder: Folder or shipped name of the encoder; default with rmr: the game's shipped one.
-        algorithm: ppo or dqn.
+        algorithm: ppo, recurrent_ppo, dqn or qrdqn.
         steps: Steps over all copies, 4 frames each.
         seed: Of training.
         copies: Games that are played side by side.
         max_steps: Steps after which an episode is cut.
         checkpoints: How often the agent is kept.
-        tensorboard: Log for TensorBoard, if it is installed.
+        tensorboard: Log for TensorBoard, which must be installed, in the folder's tensorboard/.
         out: Folder of the agent; default: runs/agents/GAME-FEATURES-ALGORITHM-SEED.
     """
     from rmr_gym.agents.agent_config import BALLS, AgentConfig, find_world  # noqa: PLC0415
@@ -95,11 +95,12 @@ def evaluate(agent: Positional[Path], episodes: int = 10, seed: int = 0) -> None
 def enjoy(
     agent: Positional[Path], out: Path | None = None, steps: int = 500, seed: int = 0
 ) -> None:
-    """Write a GIF of an episode: the game, and beside it how much each slot moves.
+    """Write a film of an episode: the game, and beside it how far each slot moves.
 
     Args:
         agent: Its folder.
-        out: The GIF; default: episode.gif in the agent's folder.
+        out: The film, a name that ends in .gif, or in .mp4 (needs imageio[ffmpeg]); default:
+            episode.gif in the agent's folder.
         steps: At most so many steps.
         seed: Of the episode.
     """
@@ -166,7 +167,7 @@ def compare(
     Args:
         games: Names of games, and PushedBalls.
         features: What agents see, as in `rmr-gym agent train`.
-        algorithm: ppo or dqn.
+        algorithm: ppo, recurrent_ppo, dqn or qrdqn.
         seeds: Number of paired seeds.
         steps: Steps of each agent over all its copies.
         checkpoints: How often each agent is kept and measured.
@@ -174,14 +175,12 @@ def compare(
         copies: Games that an agent plays side by side.
         max_steps: Steps after which an episode is cut.
         encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
-        out: Run folder: results.csv, tables, figure, and the agents.
+        out: Run folder: results.csv, the report with its tables and figure, and the agents.
         workers: Agents trained side by side, each in a process.
     """
     from rmr_gym.agents.agent_config import find_world  # noqa: PLC0415
     from rmr_gym.agents.comparison import Budget, agent_configs, compare_agents  # noqa: PLC0415
-    from rmr_gym.analysis.agents import SUMMARY, load_results, write_tables  # noqa: PLC0415
-    from rmr_gym.analysis.agents_figure import agents_figure  # noqa: PLC0415
-    from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
+    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
 
     configs = agent_configs(
         [find_world(game) for game in games],
@@ -201,8 +200,8 @@ def compare(
             workers=workers,
             progress_for=progress_for,
         )
-    write_tables(out)
-    save_figure(agents_figure(load_results(out)), out / "agents.png")
-    out_console.print(f"written: {out}, see {SUMMARY} and agents.png", markup=False, soft_wrap=True)
+    page, said = write_report_and_text(out)
+    out_console.print(said, markup=False, highlight=False, soft_wrap=True)
+    out_console.print(f"report: {page}", markup=False, soft_wrap=True)
     for problem in problems:
         err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)

@@ -7,7 +7,15 @@ from typing import Any
 
 from rich.console import Console
 
-out_console, err_console = Console(), Console(stderr=True)
+
+class _Console(Console):
+    """Leaves an output that its reader closed to `rmr_gym.cli.main`; rich would exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+out_console, err_console = _Console(), _Console(stderr=True)
 ProgressFor = Callable[[str], Callable[[int, int], None]]
 QUIET_SECONDS = 10.0
 

@@ -169,17 +169,26 @@ def load_balls(dataset: TransitionDataset, episodes: Sequence[int], ahead: int =
         )
     state = dataset.load(columns=("state",), episodes=episodes)["state"]
     lengths = [dataset.episodes[index].length + 1 for index in episodes]
-    return _windowed(torch.from_numpy(state.astype(np.float32)), lengths, ahead)
+    return BallsData(torch.from_numpy(state.astype(np.float32)), window_ends(lengths, ahead))
 
 
 def balls_data(states: Float[np.ndarray, "episodes time slots 2"], ahead: int = 1) -> BallsData:
     """Take positions of episodes of one length from memory; see `load_balls`."""
     count, time = states.shape[:2]
     flat = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32)).flatten(0, 1)
-    return _windowed(flat, [time] * count, ahead)
+    return BallsData(flat, window_ends([time] * count, ahead))
 
 
-def _windowed(positions: Tensor, lengths: Sequence[int], ahead: int) -> BallsData:
+def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " windows"]:
+    """Return the rows of the last instants of all windows, for episodes one after another.
+
+    Args:
+        lengths: Instants of each episode.
+        ahead: Instants that must follow each window.
+
+    Raises:
+        RMRError: No episode is long enough.
+    """
     starts = np.cumsum([0, *lengths[:-1]])
     ends = [
         np.arange(start + HISTORY - 1, start + length - ahead)
@@ -191,7 +200,7 @@ def _windowed(positions: Tensor, lengths: Sequence[int], ahead: int) -> BallsDat
             f"expected an episode of at least {HISTORY + ahead} instants, found at most "
             f"{max(lengths, default=0)}: record longer episodes"
         )
-    return BallsData(positions, current.astype(np.int64))
+    return current.astype(np.int64)
 
 
 def windows(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.balls import HISTORY, BallsModel
+from rmr_gym.domains.balls import HISTORY, BallsModel, window_ends
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.metrics import foreground_ari
 from rmr_gym.models.broadcast_decoder import DECODERS, Decoded, ObjectDecoder
@@ -235,18 +235,7 @@ def frame_data(frames: UInt8[Tensor, "rows height width 3"], lengths: Sequence[i
     Raises:
         RMRError: No episode has the four instants that a prediction and its truth need.
     """
-    starts = np.cumsum([0, *lengths[:-1]])
-    ends = [
-        np.arange(start + HISTORY - 1, start + length - 1)
-        for start, length in zip(starts, lengths, strict=True)
-    ]
-    current = np.concatenate(ends) if ends else np.zeros(0, np.int64)
-    if not len(current):
-        raise RMRError(
-            f"expected an episode of at least {HISTORY + 1} instants, found at most "
-            f"{max(lengths, default=0)}: record longer episodes"
-        )
-    return FrameData(frames, current.astype(np.int64))
+    return FrameData(frames, window_ends(lengths))
 
 
 def clips(

@@ -1,5 +1,6 @@
 """Neural expectation maximisation: a frame as a spatial mixture of groups that are learned."""
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -45,7 +46,7 @@ class NEMState(NamedTuple):
     started: bool = False
 
 
-class SpatialMixture(nn.Module):
+class SpatialMixture(nn.Module, ABC):
     r"""What N-EM, RNN-EM and R-NEM share: E-step, noise, loss; the M-step is a subclass's.
 
     The pixels of a frame are modelled as a mixture of K groups with Bernoulli means psi,
@@ -111,9 +112,9 @@ class SpatialMixture(nn.Module):
         noisy = flipped(observation, self.noise, state.generator)
         return self.m_step(state._replace(noisy=noisy, started=True), action)
 
+    @abstractmethod
     def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
         """Return the state with new memory, pictures and attention."""
-        raise NotImplementedError
 
     def decode(self, state: NEMState) -> Prediction:
         """Return max_k psi, and gamma where there is more than one group."""

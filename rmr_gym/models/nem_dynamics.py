@@ -1,5 +1,7 @@
 """What a group's representation becomes: the recurrent updates of R-NEM and of its baselines."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -10,8 +12,15 @@ from rmr_gym.errors import RMRError
 ACTION = 10
 """Width of the embedding of an action."""
 
+Updated = tuple[
+    Float[Tensor, "batch slots memory"],
+    Float[Tensor, "batch slots dim"],
+    Float[Tensor, "batch slots slots"],
+]
+"""The new memory, what the decoder is shown, and who attends to whom."""
 
-class Update(nn.Module):
+
+class Update(nn.Module, ABC):
     """One step of the recurrence; the memory of a group is what is handed to the next step.
 
     Attributes:
@@ -23,16 +32,13 @@ class Update(nn.Module):
         super().__init__()
         self.dim, self.memory = dim, memory
 
+    @abstractmethod
     def forward(
         self,
         memory: Float[Tensor, "batch slots memory"],
         seen: Float[Tensor, "batch slots seen"],
         action: Float[Tensor, "batch action"],
-    ) -> tuple[
-        Float[Tensor, "batch slots memory"],
-        Float[Tensor, "batch slots dim"],
-        Float[Tensor, "batch slots slots"],
-    ]:
+    ) -> Updated:
         """Return the new memory, what the decoder is shown, and who attends to whom.
 
         Args:
@@ -40,7 +46,6 @@ class Update(nn.Module):
             seen: Encoded input of each group.
             action: Embedding of the action, of width 0 in a world without actions.
         """
-        raise NotImplementedError
 
 
 class RecurrentUpdate(Update):
@@ -68,11 +73,7 @@ class RecurrentUpdate(Update):
         memory: Float[Tensor, "batch slots memory"],
         seen: Float[Tensor, "batch slots seen"],
         action: Float[Tensor, "batch action"],
-    ) -> tuple[
-        Float[Tensor, "batch slots memory"],
-        Float[Tensor, "batch slots dim"],
-        Float[Tensor, "batch slots slots"],
-    ]:
+    ) -> Updated:
         """See `Update`."""
         raw = self.recurrence(torch.cat([memory, seen, to_groups(action, memory)], dim=-1))
         return raw.sigmoid(), self.norm(raw).sigmoid(), nobody(memory)
@@ -102,11 +103,7 @@ class LSTMUpdate(Update):
         memory: Float[Tensor, "batch slots memory"],
         seen: Float[Tensor, "batch slots seen"],
         action: Float[Tensor, "batch action"],
-    ) -> tuple[
-        Float[Tensor, "batch slots memory"],
-        Float[Tensor, "batch slots dim"],
-        Float[Tensor, "batch slots slots"],
-    ]:
+    ) -> Updated:
         """See `Update`."""
         cell, output = memory.chunk(2, dim=-1)
         gates = self.gates(torch.cat([output, seen, to_groups(action, memory)], dim=-1))
@@ -167,11 +164,7 @@ class RelationalUpdate(Update):
         memory: Float[Tensor, "batch slots memory"],
         seen: Float[Tensor, "batch slots seen"],
         action: Float[Tensor, "batch action"],
-    ) -> tuple[
-        Float[Tensor, "batch slots memory"],
-        Float[Tensor, "batch slots dim"],
-        Float[Tensor, "batch slots slots"],
-    ]:
+    ) -> Updated:
         """See `Update`; ``attention[b, k, i]`` is what k takes of i, 0 for k = i.
 
         Raises:

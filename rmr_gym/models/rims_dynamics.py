@@ -1,5 +1,7 @@
 """Recurrent cells in blocks: an LSTM or a GRU for each RIM, all of them in one batched product."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ def blockwise(
     return torch.baddbmm(bias[:, None], by_slot, weight).transpose(0, 1)
 
 
-class BlockDynamics(nn.Module):
+class BlockDynamics(nn.Module, ABC):
     """What LSTM and GRU in blocks have in common: weights, and the part that the input plays.
 
     The initial weights are uniform in +-1/sqrt(units), as torch's own.
@@ -51,6 +53,7 @@ class BlockDynamics(nn.Module):
         """Return what each cell's gates get from a value, without biases."""
         return torch.einsum("...v,svg->...sg", values, self.input_weight)
 
+    @abstractmethod
     def forward(
         self,
         drive: Float[Tensor, "batch slots drive"],
@@ -58,7 +61,6 @@ class BlockDynamics(nn.Module):
         memory: Float[Tensor, "batch slots memory"],
     ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
         """Return every cell's next state and memory, as if all were active."""
-        raise NotImplementedError
 
 
 class BlockLSTM(BlockDynamics):

@@ -1,5 +1,6 @@
 """World models of frames after RIMs: encoder, a layer of RIMs or an LSTM, decoder."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -33,7 +34,7 @@ class FrameSizes:
     hidden: int = 512
 
 
-class RecurrentFrames(nn.Module, Generic[State]):
+class RecurrentFrames(nn.Module, ABC, Generic[State]):
     """What both share: frames are encoded, a core takes them in, its state is decoded.
 
     A model that sees no frame takes in the one that it predicted. It is a
@@ -80,13 +81,13 @@ class RecurrentFrames(nn.Module, Generic[State]):
         """Return the binary cross-entropy of the predicted frame, summed over pixels."""
         return frame_bce(self.decode(state).frame, following)
 
+    @abstractmethod
     def advance(self, state: State, vector: Float[Tensor, "batch dim"]) -> State:
         """Return the state after an encoded frame."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, state: State) -> Float[Tensor, "batch dim"]:
         """Return what of the state is decoded."""
-        raise NotImplementedError
 
 
 class FrameRIMsState(NamedTuple):

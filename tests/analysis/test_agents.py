@@ -1,12 +1,12 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from scipy.stats import trim_mean
 
 from rmr_gym.analysis import agents
 from rmr_gym.analysis.agents_figure import agents_figure
-from rmr_gym.analysis.canvas import save_figure
+from rmr_gym.analysis.report import write_report_and_text
 from rmr_gym.errors import RMRError
 
 STEPS = (100, 200)
@@ -35,14 +35,6 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_interquartile_mean_by_hand():
-    assert agents.iqm(np.array([100.0, 1.0, 2.0, 3.0, -50.0])) == 2.0
-    assert agents.iqm(np.array([1.0, 2.0, 3.0])) == 2.0
-    assert agents.iqm(np.array([0.0, 4.0, 6.0, 1000.0])) == 5.0
-    runs = np.random.default_rng(0).normal(size=(3, 11))
-    np.testing.assert_allclose(agents.iqm(runs), trim_mean(runs, 0.25, axis=1))
-
-
 def test_scores_by_hand(folder):
     found = agents.scores(agents.load_results(folder))
     best = next(
@@ -68,20 +60,6 @@ def test_summary(folder):
     pooled = [0.5, 0.6, 0.7, 0.8, 1.0, 0.2, 0.2, 0.3, 0.4, 1.0]
     assert table["all", "rmr"]["runs"] == 10
     assert table["all", "rmr"]["final"] == pytest.approx(np.sort(pooled)[2:8].mean())
-
-
-def test_strata_are_drawn_apart():
-    low, high = agents.stratified_interval(
-        [np.zeros(3), np.full(3, 10.0)], np.random.default_rng(0)
-    )
-    assert low == high == 5.0
-    alone = agents.stratified_interval([np.ones(1)], np.random.default_rng(0))
-    assert np.isnan(alone).all()
-
-
-def test_profile_by_hand():
-    shares = agents.profile(np.array([0.0, 0.5, 0.5, 1.0]), np.array([-0.1, 0.0, 0.5, 1.0]))
-    assert shares.tolist() == [1.0, 0.75, 0.25, 0.0]
 
 
 def test_pairs_are_exact(folder):
@@ -118,24 +96,79 @@ def test_without_random_play_and_where_nobody_learns():
     assert agents.normalisation(rows) == (5.0, 1.0)
 
 
-def test_files(folder):
-    summary, pairs = agents.write_tables(folder)
-    assert len(pd.read_csv(summary)) == 7
-    assert len(pd.read_csv(pairs)) == 6
-    before = summary.read_bytes(), pairs.read_bytes()
-    agents.write_tables(folder)
-    assert (summary.read_bytes(), pairs.read_bytes()) == before
-    path = save_figure(agents_figure(agents.load_results(folder)), folder / "agents.png")
-    with Image.open(path) as picture:
-        assert picture.size[0] > 600
+def test_scores_along_training_of_worlds_that_can_be_pooled(folder):
+    table = agents.load_results(folder)
+    found, scored = agents.scores(table), agents.normalised(table)
+    assert "random" not in set(scored["features"])
+    curve = agents.score_curve(scored, found, "ppo", "cnn")
+    assert [step for step, _ in curve] == [100, 200]
+    half, whole = (strata for _, strata in curve)
+    np.testing.assert_allclose(whole[0], [0.1, 0.15, 0.2, 0.25, 0.3])
+    np.testing.assert_allclose(whole[1], [0.1, 0.15, 0.2, 0.3, 0.8])
+    np.testing.assert_allclose(half, np.array(whole) / 2)
+    one = (scored["env"] == "Pong") & (scored["seed"] == 3) & (scored["step"] == 100)
+    assert [step for step, _ in agents.score_curve(scored[~one], found, "ppo", "cnn")] == [200]
+    assert agents.score_curve(scored, found, "ppo", "state") == []
 
 
-def test_bad_input(tmp_path):
-    with pytest.raises(RMRError, match="expected a comparison of agents"):
-        agents.load_results(tmp_path)
-    (tmp_path / "results.csv").write_text("env,seed\nPong,0\n")
+def test_figure(folder):
+    figure = agents_figure(agents.load_results(folder))
+    titles = [panel.get_title() for panel in figure.axes]
+    both = "Pong, Breakout"
+    assert titles == ["Pong", "Breakout", "PushedBalls", f"score, {both}", f"final score, {both}"]
+    lines = figure.axes[3].get_lines()
+    assert len(lines) == 2
+    pooled = np.sort([0.5, 0.6, 0.7, 0.8, 1.0, 0.2, 0.2, 0.3, 0.4, 1.0])
+    np.testing.assert_allclose(lines[0].get_ydata()[-1], pooled[2:8].mean())
+
+
+@pytest.fixture
+def run(folder):
+    games = ["Breakout", "Pong", "PushedBalls"]
+    described = {"kind": "agents", "games": games, "command": "rmr-gym agent compare", "seeds": [0]}
+    described["problems"] = ["agent Pong-rmr-ppo-9: <broken>"]
+    (folder / "run.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_report(run):
+    path, said = write_report_and_text(run)
+    page = path.read_text(encoding="utf-8")
+    for heading in (
+        "What the numbers say",
+        "Learning curves and profile",
+        "Final score and sample efficiency",
+        "Paired tests",
+        "What was run",
+        "How to read this",
+    ):
+        assert f"<h2>{heading}</h2>" in page
+    assert "<h2>Unfinished</h2>" not in page
+    assert "<title>Agents: Breakout, Pong and PushedBalls</title>" in page
+    assert "&lt;broken&gt;" in page
+    row = '<th scope="row">RMR features</th><td>PPO</td><td>5</td><td>-6.00</td><td>0.700</td>'
+    assert row in page
+    assert (
+        "RMR features against NatureCNN, end to end, PPO: final score better in Pong, Breakout and "
+        "all together; sample efficiency better in Pong, Breakout and all together."
+    ) in said
+    assert len(pd.read_csv(run / agents.SUMMARY)) == 7
+    assert len(pd.read_csv(run / agents.PAIRS)) == 6
+    assert (run / "figures" / "agents.svg").is_file()
+    before = path.read_bytes()
+    write_report_and_text(run)
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_has_only_begun_has_a_report(run):
+    (run / "results.csv").unlink()
+    path, said = write_report_and_text(run)
+    assert "<h2>Unfinished</h2>" in path.read_text(encoding="utf-8")
+    assert "agent Pong-rmr-ppo-9: <broken>" in said
+    assert not (run / agents.SUMMARY).exists()
+
+
+def test_a_damaged_table_is_told(run):
+    (run / "results.csv").write_text("env,seed\nPong,0\n")
     with pytest.raises(RMRError, match="lacks the columns"):
-        agents.load_results(tmp_path)
-    (tmp_path / "results.csv").write_text("env,algorithm,features,seed,step,return,episodes\n")
-    with pytest.raises(RMRError, match="no agents yet"):
-        agents.load_results(tmp_path)
+        write_report_and_text(run)

@@ -1,7 +1,10 @@
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from rmr_gym.analysis import films
 from rmr_gym.analysis.films import enlarged, write_film, write_sheet
 from rmr_gym.errors import RMRError
 
@@ -15,6 +18,24 @@ def test_a_film_shows_the_frames_that_were_given(tmp_path):
     assert len(shown) == 3
     for frame, seen in zip(frames, shown, strict=True):
         assert np.abs(frame.astype(int) - seen).max() <= 2
+
+
+def test_mp4_shows_the_frames_and_pads_odd_sizes(tmp_path):
+    ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    frames = [np.full((33, 47, 3), level, np.uint8) for level in (0, 120, 255)]
+    path = write_film(tmp_path / "film.mp4", frames, fps=10.0)
+    assert ffmpeg.count_frames_and_secs(str(path)) == (3, pytest.approx(0.3, abs=0.02))
+    command = [ffmpeg.get_ffmpeg_exe(), "-i", path, "-f", "rawvideo", "-pix_fmt", "gray", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    shown = np.frombuffer(raw, np.uint8).reshape(3, 34, 48)
+    for seen, level in zip(shown, (0, 120, 255), strict=True):
+        assert np.abs(seen[:30, :44].astype(int) - level).max() <= 3
+
+
+def test_mp4_without_ffmpeg_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(films, "find_spec", lambda name: None)
+    with pytest.raises(RMRError, match=r"pip install imageio\[ffmpeg\]"):
+        write_film(tmp_path / "film.mp4", [np.zeros((2, 2, 3), np.uint8)])
 
 
 def test_a_sheet_fills_its_last_row(tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageSequence
+from stable_baselines3 import PPO
 
 from rmr_gym import atomic
 from rmr_gym.agents import training
@@ -35,6 +36,10 @@ def tiny(monkeypatch):
     )
     dqn_options = {"buffer_size": 50, "learning_starts": 4, "batch_size": 4}
     monkeypatch.setitem(training.ALGORITHMS, "dqn", (dqn, dqn_options))
+    (recurrent, _), (qrdqn, _) = (training.ALGORITHMS[name] for name in ("recurrent_ppo", "qrdqn"))
+    small = {"n_steps": 4, "batch_size": 8, "n_epochs": 1}
+    monkeypatch.setitem(training.ALGORITHMS, "recurrent_ppo", (recurrent, small))
+    monkeypatch.setitem(training.ALGORITHMS, "qrdqn", (qrdqn, dqn_options))
 
 
 def run(*arguments):
@@ -51,6 +56,9 @@ def train(folder, *arguments):
     [
         ("cswm", "ppo", (512,)),
         ("cswm", "dqn", (1, 84, 84)),
+        ("cswm", "recurrent_ppo", (512,)),
+        ("cswm", "qrdqn", (1, 84, 84)),
+        ("cnn", "recurrent_ppo", (4, 84, 84)),
         ("cnn", "ppo", (4, 84, 84)),
         ("ram", "ppo", (1024,)),
     ],
@@ -69,6 +77,7 @@ def test_train_measure_watch(encoder, features, algorithm, shape, tmp_path, caps
         tables.append(capsys.readouterr().out)
     assert "median" in tables[0]
     assert tables[0] == tables[1]
+    assert training.load_agent(tmp_path).__class__ is training.ALGORITHMS[algorithm][0]
     run("enjoy", str(tmp_path), "--steps", "3")
     with Image.open(tmp_path / "episode.gif") as film:
         assert film.size == (160 + (108 if features == "cswm" else 0), 210)
@@ -93,6 +102,42 @@ def test_a_stopped_run_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
         train(tmp_path, *fewer)
         assert [path.stem for path in training.kept_agents(tmp_path)] == names
     assert (tmp_path / "000000024.zip").stat().st_mtime_ns == stamp
+
+
+def test_a_recurrent_agent_remembers_within_an_episode_alone():
+    class Counts(PPO):
+        def __init__(self):
+            pass
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=False):
+            state = 0 if state is None else state + 1
+            return np.array([state]), state
+
+    first = training.chooser(Counts())
+    assert [int(first(None)[0]) for _ in range(3)] == [0, 1, 2]
+    assert int(training.chooser(Counts())(None)[0]) == 0
+    begun = []
+    config = AgentConfig("PushedBalls", "state", max_steps=3)
+    training.play(config, lambda: begun.append(1) or (lambda _: np.array([0])), episodes=2, seed=0)
+    assert len(begun) == 2
+
+
+def test_tensorboard_logs_go_on_where_training_does(tmp_path):
+    pytest.importorskip("tensorboard")
+    small = ("--features", "ram", "--checkpoints", "1")
+    train(tmp_path, *small, "--steps", "8")
+    assert not (tmp_path / "tensorboard").exists()
+    train(tmp_path, *small, "--steps", "24", "--tensorboard")
+    logs = list((tmp_path / "tensorboard").rglob("events.*"))
+    assert logs
+    assert all(b"rollout/ep_rew_mean" in log.read_bytes() for log in logs)
+
+
+def test_tensorboard_that_is_missing_is_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "find_spec", lambda _: None)
+    with pytest.raises(RMRError, match="pip install tensorboard"):
+        train(tmp_path / "a", "--features", "ram", "--tensorboard")
+    assert not (tmp_path / "a").exists()
 
 
 def test_an_agent_that_cannot_be_written_leaves_what_is_there(tmp_path, monkeypatch):
@@ -216,6 +261,8 @@ def test_mixed_up_folders(encoder, tmp_path):
     train(tmp_path / "b", *small)
     with pytest.raises(RMRError, match="another configuration"):
         train(tmp_path / "b", *small, "--seed", "1")
+    with pytest.raises(RMRError, match=r"choose an ending of \.gif or \.mp4"):
+        run("enjoy", str(tmp_path / "b"), "--out", str(tmp_path / "film.avi"))
     for command in ("evaluate", "enjoy"):
         with pytest.raises(RMRError, match="expected the folder of an agent"):
             run(command, str(tmp_path / "nowhere"))

@@ -57,7 +57,8 @@ def test_compare_and_again(tmp_path, monkeypatch):
         ("PushedBalls", "state"): [8, 16, 8, 16],
     }
     assert json.loads((out / "run.json").read_text())["kind"] == "agents"
-    assert (out / "agents.png").is_file()
+    assert (out / "figures" / "agents.svg").is_file()
+    assert (out / "report.html").is_file()
     assert len(pd.read_csv(out / "agents_summary.csv")) == 2
     monkeypatch.setattr(comparison, "train_agent", None)
     before = (out / "results.csv").read_bytes()
