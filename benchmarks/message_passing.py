@@ -1,16 +1,18 @@
 """Time and memory of the fully connected message passing, side by side.
 
     python benchmarks/message_passing.py --batch 50 --slots 128 --dim 64
+    python benchmarks/message_passing.py --device cuda --batch 1000
 
 A row is an implementation: naive (all pairs concatenated), split (the PyTorch reference of the
-library), chunked, and the compiled kernel in float32 and bfloat16. Repetitions are interleaved, so
-that a busy moment of the machine hits all rows alike; the figures are medians, and ratios are taken
-within each repetition before their median. Memory is the peak of the resident set above the one
-before the step, each in a process of its own.
+library), chunked, and the compiled kernel: C++ on a CPU, Triton on a GPU. Repetitions are
+interleaved, so that a busy moment of the machine hits all rows alike; the figures are medians, and
+ratios are taken within each repetition before their median. Memory on a CPU is the peak of the
+resident set above the one before the step, each in a process of its own; on a GPU it is the peak of
+what PyTorch allocated. What does not fit into a GPU is left out.
 
 The floor is the arithmetic that no implementation can avoid (the pairs' middle layer; for max also
-the last; backward without recomputation, for max on the maximal pairs only) at the float32 peak
-that a large matrix product of PyTorch reaches in the same process.
+the last; backward without recomputation, for max on the maximal pairs only) at the peak that a
+large matrix product of PyTorch reaches in the same process: float32 on a CPU, bfloat16 on a GPU.
 """
 
 import argparse
@@ -48,13 +50,14 @@ class Case:
     aggregation: str
     frozen: bool
 
-    def tensors(self) -> tuple[Tensor, Weights, Tensor]:
+    def tensors(self, device: str = "cpu") -> tuple[Tensor, Weights, Tensor]:
         """Latents, the six weights of the message MLP, the gradient of the output."""
         g = torch.Generator().manual_seed(0)
-        z = torch.randn(self.batch, self.slots, self.dim, generator=g).requires_grad_()
-        layers = [torch.nn.Linear(n * self.dim, self.dim) for n in (2, 1, 1)]
+        shape = (self.batch, self.slots, self.dim)
+        z, gradient = (torch.randn(shape, generator=g).to(device) for _ in range(2))
+        layers = [torch.nn.Linear(n * self.dim, self.dim).to(device) for n in (2, 1, 1)]
         weights = [p.requires_grad_(not self.frozen) for x in layers for p in x.parameters()]
-        return z, weights, torch.randn(self.batch, self.slots, self.dim, generator=g)
+        return z.requires_grad_(), weights, gradient
 
 
 def naive(z: Tensor, weights: Weights, aggregation: str) -> Tensor:
@@ -85,14 +88,25 @@ def operation(backend: str, precision: str) -> Callable[[Tensor, Weights, str], 
     return run
 
 
-IMPLEMENTATIONS = {
-    "naive fp32": naive,
-    BASE: operation("reference", "fp32"),
-    "chunked fp32": operation("chunked", "fp32"),
-    "chunked bf16": operation("chunked", "bf16"),
-    "cpu fp32": operation("cpu", "fp32"),
-    "cpu bf16": operation("cpu", "bf16"),
+BACKENDS = {
+    "cpu": [("chunked", "fp32"), ("chunked", "bf16"), ("cpu", "fp32"), ("cpu", "bf16")],
+    "cuda": [
+        ("chunked", "fp32"),
+        ("chunked", "bf16"),
+        ("triton", "fp32"),
+        ("triton", "tf32"),
+        ("triton", "bf16"),
+    ],
 }
+IMPLEMENTATIONS = {"naive fp32": naive, BASE: operation("reference", "fp32")} | {
+    f"{backend} {precision}": operation(backend, precision)
+    for backend, precision in {pair for pairs in BACKENDS.values() for pair in pairs}
+}
+
+
+def names(device: str) -> list[str]:
+    """The implementations that a device runs."""
+    return ["naive fp32", BASE, *(" ".join(pair) for pair in BACKENDS[device])]
 
 
 def step(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> float:
@@ -101,6 +115,8 @@ def step(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> floa
     begin = time.perf_counter()
     out = IMPLEMENTATIONS[name](z, weights, case.aggregation)
     torch.autograd.grad(out, [x for x in (z, *weights) if x.requires_grad], gradient)
+    if z.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
@@ -122,6 +138,14 @@ def resident_kilobytes(field: str) -> int:
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
+def device_memory(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> float:
+    """Megabytes that a step adds to the peak of what PyTorch allocated on the GPU."""
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    step(name, case, tensors)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def memory(name: str, case: Case, threads: int) -> float:
     """Megabytes at the peak of one step, in a fresh process; NaN where the system does not say."""
     if sys.platform != "linux":
@@ -135,15 +159,19 @@ def memory(name: str, case: Case, threads: int) -> float:
     return megabytes
 
 
-def matmul_peak() -> float:
-    """Multiply-adds, counted as two, that a large float32 product does in a second."""
-    a, b = torch.randn(2, 1536, 1536)
+def matmul_peak(device: str) -> float:
+    """Multiply-adds, counted as two, that a large product does in a second."""
+    cuda = device == "cuda"
+    size, dtype = (8192, torch.bfloat16) if cuda else (1536, torch.float32)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     seconds = []
     for _ in range(8):
         begin = time.perf_counter()
         torch.mm(a, b)
+        if cuda:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begin)
-    return 2 * 1536**3 / min(seconds)
+    return 2 * size**3 / min(seconds)
 
 
 def unavoidable_work(case: Case) -> float:
@@ -160,17 +188,24 @@ def unavoidable_work(case: Case) -> float:
     return layer * (2 + backward * share)
 
 
-def measure(case: Case, repetitions: int, threads: int, peak: float) -> list[dict[str, object]]:
+def measure(
+    case: Case, repetitions: int, threads: int, peak: float, device: str
+) -> list[dict[str, object]]:
     """The rows of one table."""
-    tensors = case.tensors()
-    seconds: dict[str, list[float]] = {name: [] for name in IMPLEMENTATIONS}
-    for name in IMPLEMENTATIONS:
-        step(name, case, tensors)
+    tensors = case.tensors(device)
+    fitting = [name for name in names(device) if fits(name, case, tensors)]
+    seconds: dict[str, list[float]] = {name: [] for name in fitting}
     for _ in range(repetitions):
-        for name in IMPLEMENTATIONS:
+        for name in fitting:
             seconds[name].append(step(name, case, tensors))
     floor = unavoidable_work(case) / peak
-    used = {name: memory(name, case, threads) for name in IMPLEMENTATIONS}
+    used = {
+        name: device_memory(name, case, tensors)
+        if device == "cuda"
+        else memory(name, case, threads)
+        for name in fitting
+    }
+    base, base_memory = seconds.get(BASE), used.get(BASE, math.nan)
     return [
         {
             "aggregation": case.aggregation,
@@ -178,14 +213,26 @@ def measure(case: Case, repetitions: int, threads: int, peak: float) -> list[dic
             "implementation": name,
             "milliseconds": round(1e3 * statistics.median(times), 1),
             "times faster than split": round(
-                statistics.median(b / a for a, b in zip(times, seconds[BASE], strict=True)), 2
+                statistics.median(b / a for a, b in zip(times, base or [math.nan], strict=False)),
+                2,
             ),
-            "times the fp32 floor": round(statistics.median(times) / floor, 2),
+            "times the floor": round(statistics.median(times) / floor, 2),
+            "fraction of the peak": round(floor / statistics.median(times), 3),
             "peak memory MB": round(used[name], 1),
-            "memory of split / its own": round(used[BASE] / max(used[name], 0.1), 1),
+            "memory of split / its own": round(base_memory / max(used[name], 0.1), 1),
         }
         for name, times in seconds.items()
     ]
+
+
+def fits(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> bool:
+    """Warm up; False where the GPU's memory is too small."""
+    try:
+        step(name, case, tensors)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False
+    return True
 
 
 def keep_memory() -> None:
@@ -199,6 +246,7 @@ def keep_memory() -> None:
 def main() -> None:
     """Print the tables, and write them where ``--csv`` says."""
     parser = argparse.ArgumentParser(description="Time and memory of the message passing.")
+    parser.add_argument("--device", choices=BACKENDS, default="cpu")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--slots", type=int, default=128)
     parser.add_argument("--dim", type=int, default=64)
@@ -207,22 +255,22 @@ def main() -> None:
     parser.add_argument("--keep-memory", action="store_true", help="glibc returns no memory")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU that this PyTorch can use, and there is none")
     torch.set_num_threads(options.threads)
     if options.keep_memory:
         keep_memory()
-    engine = kernels.cpu_engine("bf16")
-    peak = matmul_peak()
+    peak = matmul_peak(options.device)
     print(
         f"batch {options.batch}, {options.slots} slots, {options.dim} dims, forward + backward, "
-        f"{options.threads} thread(s)\n{platform.processor() or platform.machine()}, "
-        f"torch {torch.__version__}, bf16 unit {engine.unit if engine else 'none'}, "
-        f"fp32 matmul peak {peak / 1e9:.0f} GFLOP/s"
+        f"{options.threads} thread(s)\n{machine(options.device)}, torch {torch.__version__}, "
+        f"matmul peak {peak / 1e9:.0f} GFLOP/s"
     )
     rows: list[dict[str, object]] = []
     for aggregation in AGGREGATIONS:
         for frozen in (False, True):
             case = Case(options.batch, options.slots, options.dim, aggregation, frozen)
-            table = measure(case, options.repetitions, options.threads, peak)
+            table = measure(case, options.repetitions, options.threads, peak, options.device)
             print_table(table)
             rows += table
     if options.csv:
@@ -232,12 +280,21 @@ def main() -> None:
             writer.writerows(rows)
 
 
+def machine(device: str) -> str:
+    """The processor, and what it multiplies bfloat16 with."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    engine = kernels.cpu_engine("bf16")
+    unit = engine.unit if engine else "none"
+    return f"{platform.processor() or platform.machine()}, bf16 unit {unit}"
+
+
 def print_table(rows: list[dict[str, object]]) -> None:
     """Print rows under their names."""
-    names = list(rows[0])
-    print("\n" + " | ".join(names))
+    columns = list(rows[0])
+    print("\n" + " | ".join(columns))
     for row in rows:
-        print(" | ".join(f"{row[name]!s:>{len(name)}}" for name in names))
+        print(" | ".join(f"{row[name]!s:>{len(name)}}" for name in columns))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from rmr_gym.commands import sweep as sweep_commands
 from rmr_gym.commands import world_model as world_model_commands
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.commands.measure import measure
-from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.commands.tasks import Arithmetic, game_tasks, worker_count
 from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 
@@ -332,19 +332,23 @@ def compare(
     out: Path | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
-    workers: int = os.cpu_count() or 1,
+    cnn: Arithmetic = "fp32",
+    stack: int | None = None,
+    workers: int | None = None,
 ) -> None:
     """Record, pretrain, train every arm with paired seeds, probe, test and report.
 
     Args:
         games: Names of games, or "all" for the paper's 24; default: the preset's.
         preset: Sizes, steps, checkpoints, probes and the number of seeds.
-        objective: cswm (the paper's hinge) or infonce; default: the preset's.
+        objective: cswm (the paper's hinge), infonce or a variant; default: the preset's.
         seeds: Number of paired seeds; default: the preset's.
         out: Run folder; default: ROOT/PRESET-OBJECTIVE.
         root: Folder of data sets and finished stages; what is found there is not done again.
         device: Where to compute: cpu, cuda, cuda:1 ...
-        workers: Processes that work side by side.
+        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
+        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
+        workers: Processes that work side by side; default: one a core, 1 with a GPU.
     """
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
 
@@ -357,8 +361,10 @@ def compare(
         seeds or chosen.seeds,
         out or root / f"{preset}-{chosen.natural.objective}",
         root,
-        workers,
+        worker_count(workers, device),
         device,
+        cnn,
+        stack,
     )
 
 
@@ -399,19 +405,23 @@ def _compare(
     root: Path,
     workers: int,
     device: str = "cpu",
+    cnn: str = "fp32",
+    stack: int | None = None,
 ) -> None:
     from rmr_gym.protocol.compare import compare as run_comparison  # noqa: PLC0415
 
     with progress_bars() as progress_for:
         tasks = game_tasks(
             *(games, preset, root),
-            **{"data": None, "device": device, "workers": workers, "progress_for": progress_for},
+            **{"data": None, "device": device, "cnn": cnn, "workers": workers},
+            progress_for=progress_for,
         )
         problems = run_comparison(
             tasks,
             range(seeds),
             out,
             command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            stack=stack,
             workers=workers,
             progress_for=progress_for,
         )

@@ -1,6 +1,5 @@
 """`rmr-gym abstract`: the paper's Table 2, RAM transition models beside the copy baseline."""
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
-from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.commands.tasks import game_tasks, worker_count
 from rmr_gym.errors import RMRError
 
 app = SubcommandApp()
@@ -35,7 +34,8 @@ def table(
     out: Path | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
-    workers: int = os.cpu_count() or 1,
+    stack: int | None = None,
+    workers: int | None = None,
 ) -> None:
     """Train MLP, Deep Sets and MPNN on the RAM of games, and write Table 2 beside the paper's.
 
@@ -51,7 +51,8 @@ def table(
         out: Run folder; default: ROOT/PRESET-table2.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
-        workers: Processes that work side by side.
+        stack: Pretrainings that run as one model; default: 40 on a GPU, 1 elsewhere.
+        workers: Processes that work side by side; default: one a core, 1 with a GPU.
     """
     from rmr_gym.analysis.abstract_comparison import (  # noqa: PLC0415
         abstract_comparison,
@@ -64,7 +65,7 @@ def table(
     if seeds < 1:
         raise RMRError(f"seeds must be 1 or more, got {seeds}")
     out = out or root / f"{preset}-table2"
-    chosen = find_preset(preset)
+    chosen, workers = find_preset(preset), worker_count(workers, device)
     with progress_bars() as progress_for:
         tasks = game_tasks(
             *(games, chosen, root),
@@ -76,6 +77,7 @@ def table(
             out,
             command=shlex.join(["rmr-gym", *sys.argv[1:]]),
             models=models or MODELS,
+            stack=stack,
             workers=workers,
             progress_for=progress_for,
         )

@@ -1,6 +1,5 @@
 """`rmr-gym sweep`: the transfer matrix, the bottleneck, and how far a sweep is."""
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import err_console, out_console, progress_bars
-from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.commands.tasks import Arithmetic, game_tasks, worker_count
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
@@ -35,7 +34,9 @@ def transfer(
     out: Path | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
-    workers: int = os.cpu_count() or 1,
+    cnn: Arithmetic = "fp32",
+    stack: int | None = None,
+    workers: int | None = None,
     scheduler: str | None = None,
 ) -> None:
     """Train every recipient's encoder through every donor's frozen P, beside the controls.
@@ -54,7 +55,9 @@ def transfer(
         out: Run folder; default: ROOT/PRESET-OBJECTIVE-transfer.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
-        workers: Cells side by side, each in a process.
+        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
+        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
+        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
         scheduler: Address of a Dask cluster that runs the cells instead, for instance
             tcp://host:8786; it must see all folders under the same paths.
     """
@@ -62,14 +65,14 @@ def transfer(
     from rmr_gym.protocol.transfer import transfer as run_transfer  # noqa: PLC0415
 
     chosen = find_preset(preset).with_objective(objective)
-    count = _seed_count(seeds, chosen.seeds)
+    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
     out = out or root / f"{preset}-{chosen.natural.objective}-transfer"
     with progress_bars() as progress_for:
 
         def tasks_of(names: Sequence[str]) -> "list[GameTask]":
             return game_tasks(
                 *(names, chosen, root),
-                **{"data": data, "device": device, "workers": workers},
+                **{"data": data, "device": device, "cnn": cnn, "workers": workers},
                 progress_for=progress_for,
             )
 
@@ -80,6 +83,7 @@ def transfer(
             range(count),
             out,
             command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            stack=stack,
             workers=workers,
             scheduler=scheduler,
             progress_for=progress_for,
@@ -98,7 +102,9 @@ def bottleneck(
     out: Path | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
-    workers: int = os.cpu_count() or 1,
+    cnn: Arithmetic = "fp32",
+    stack: int | None = None,
+    workers: int | None = None,
     scheduler: str | None = None,
 ) -> None:
     """Pretrain, train and probe with latents of several widths.
@@ -116,7 +122,9 @@ def bottleneck(
         out: Run folder; default: ROOT/PRESET-OBJECTIVE-bottleneck.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
-        workers: Cells side by side, each in a process.
+        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
+        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
+        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
         scheduler: Address of a Dask cluster that runs the cells instead, for instance
             tcp://host:8786; it must see all folders under the same paths.
     """
@@ -124,12 +132,12 @@ def bottleneck(
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
 
     chosen = find_preset(preset).with_objective(objective)
-    count = _seed_count(seeds, chosen.seeds)
+    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
     out = out or root / f"{preset}-{chosen.natural.objective}-bottleneck"
     with progress_bars() as progress_for:
         tasks = game_tasks(
             *(games, chosen, root),
-            **{"data": data, "device": device, "workers": workers},
+            **{"data": data, "device": device, "cnn": cnn, "workers": workers},
             progress_for=progress_for,
         )
         problems = run_bottleneck(
@@ -138,6 +146,81 @@ def bottleneck(
             range(count),
             out,
             command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            stack=stack,
+            workers=workers,
+            scheduler=scheduler,
+            progress_for=progress_for,
+        )
+    _conclude(out, problems)
+
+
+@app.command
+def objectives(
+    names: Positional[tuple[str, ...]],
+    games: tuple[str, ...] = (),
+    arms: tuple[str, ...] = (),
+    episodes: tuple[int, ...] = (),
+    preset: Preset_ = "laptop",
+    checkpoints: tuple[int, ...] = (),
+    seeds: int | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    root: Path = Path("runs"),
+    device: str = "cpu",
+    cnn: Arithmetic = "fp32",
+    stack: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Train and probe the arms under several objectives, with all or with little natural data.
+
+    Run again after whatever stopped it: finished cells are kept, failed ones are tried again.
+
+    Args:
+        names: Objectives, for instance cswm infonce infonce_aligned.
+        games: Names of games, or "all" for the paper's 24; default: the preset's.
+        arms: rmr, cswm, random_p, shuffled_p, no_p, untrained; default: all.
+        episodes: Numbers of natural episodes to train on; default: all that there are.
+        preset: Sizes, steps, checkpoints, probes and the number of seeds.
+        checkpoints: Steps at which encoders are probed; training ends at the last; default: the
+            preset's.
+        seeds: Number of paired seeds; default: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        out: Run folder; default: ROOT/PRESET-objectives.
+        root: Folder of finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
+        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
+        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
+        scheduler: Address of a Dask cluster that runs the cells instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
+    """
+    from dataclasses import replace  # noqa: PLC0415
+
+    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+    from rmr_gym.protocol.objectives import ARMS, study_objectives  # noqa: PLC0415
+
+    chosen = find_preset(preset)
+    if checkpoints:
+        chosen = replace(chosen, natural=replace(chosen.natural, checkpoints=checkpoints))
+    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
+    out = out or root / f"{preset}-objectives"
+    with progress_bars() as progress_for:
+        tasks = game_tasks(
+            *(games, chosen, root),
+            **{"data": data, "device": device, "cnn": cnn, "workers": workers},
+            progress_for=progress_for,
+        )
+        problems = study_objectives(
+            tasks,
+            names,
+            range(count),
+            out,
+            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            arms=arms or ARMS,
+            episodes=episodes or (None,),
+            stack=stack,
             workers=workers,
             scheduler=scheduler,
             progress_for=progress_for,

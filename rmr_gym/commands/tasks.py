@@ -1,8 +1,9 @@
 """Which games a command means, and where their data and results lie."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rmr_gym.commands.console import ProgressFor
 from rmr_gym.envs.games import GAMES, find_game
@@ -11,6 +12,16 @@ from rmr_gym.errors import RMRError
 if TYPE_CHECKING:
     from rmr_gym.protocol.config import Preset, Recording
     from rmr_gym.protocol.stages import GameTask
+
+
+Arithmetic = Literal["fp32", "bf16"]
+
+
+def worker_count(workers: int | None, device: str) -> int:
+    """Return how many processes compute: as asked, else one a core, or one alone with a GPU."""
+    if workers is not None:
+        return workers
+    return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
 def game_names(games: Sequence[str]) -> list[str]:
@@ -34,6 +45,7 @@ def game_tasks(
     *,
     data: Path | None,
     device: str,
+    cnn: str = "fp32",
     workers: int,
     progress_for: ProgressFor,
 ) -> "list[GameTask]":
@@ -45,6 +57,7 @@ def game_tasks(
         root: Folder of finished stages.
         data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; None: ``root/data``.
         device: Where to compute.
+        cnn: Arithmetic of the natural runs' convolutions: fp32 or bf16.
         workers: Processes that record side by side.
         progress_for: Gives progress callbacks by title.
 
@@ -62,7 +75,8 @@ def game_tasks(
     names = game_names(games or preset.games)
     paths = [_recorded(name, preset.recording, folder, workers, progress_for) for name in names]
     return [
-        GameTask(name, path, store, preset, device) for name, path in zip(names, paths, strict=True)
+        GameTask(name, path, store, preset, device, cnn)
+        for name, path in zip(names, paths, strict=True)
     ]
 
 

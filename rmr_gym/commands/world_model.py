@@ -9,15 +9,21 @@ from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.commands.copying import copying
+from rmr_gym.commands.world_views import views
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.world_models import WorldTask
 
 app = SubcommandApp()
 app.command(copying)
+app.command(views)
 Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
 Model_ = Annotated[
-    str, tyro.conf.arg(metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm}")
+    str,
+    tyro.conf.arg(
+        metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm,s2gru,s2rmc,crops_lstm,"
+        "crops_rims,crops_rmc,crops_oracle,...}"
+    ),
 ]
 SHOWN = {
     "model": "model",
@@ -173,7 +179,7 @@ def make_task(
     )
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
 
-    chosen = find_world_preset(preset)
+    chosen = find_world_preset(preset, model)
     find_device(device)
     return WorldTask(data, Store(root / "store").root, model, chosen, groups, device)
 

@@ -75,7 +75,7 @@ def abstract_pipeline(model: AtariModel, seed: int) -> EncodeProcessDecode:
     return EncodeProcessDecode(encoder, make_core(model, model.core, seed), decoder)
 
 
-def pixel_encoder(model: AtariModel, seed: int) -> SlotCNN:
+def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> SlotCNN:
     """Make the pixel encoder with initial weights from (seed, "natural encoder")."""
     return build(
         lambda: SlotCNN(
@@ -85,18 +85,21 @@ def pixel_encoder(model: AtariModel, seed: int) -> SlotCNN:
             maps=model.maps,
             dim=model.dim,
             trunk=model.trunk,
+            affine=affine,
         ),
         torch_generator(integer_seed(seed, "natural encoder")),
     )
 
 
-def natural_pipeline(model: AtariModel, processor: Processor, seed: int) -> EncodeProcessDecode:
+def natural_pipeline(
+    model: AtariModel, processor: Processor, seed: int, *, affine: bool = False
+) -> EncodeProcessDecode:
     """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
     decoder = build(
         lambda: LatentDecoder(model.dim),
         torch_generator(integer_seed(seed, "natural decoder")),
     )
-    return EncodeProcessDecode(pixel_encoder(model, seed), processor, decoder)
+    return EncodeProcessDecode(pixel_encoder(model, seed, affine=affine), processor, decoder)
 
 
 class AbstractData(NamedTuple):

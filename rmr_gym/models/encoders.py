@@ -43,6 +43,26 @@ class RamEncoder(nn.Module):
         return self.content(bits) + self.slot
 
 
+class SlotAffine(nn.Module):
+    """An affine map of its own for every slot; the identity until it is set or trained."""
+
+    def __init__(self, slots: int, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(slots, dim, dim))
+        self.bias = nn.Parameter(torch.empty(slots, dim))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Become the identity."""
+        self.weight.copy_(torch.eye(self.weight.shape[-1]))
+        self.bias.zero_()
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Map the latents of every slot."""
+        return torch.einsum("bsi,sij->bsj", z, self.weight) + self.bias
+
+
 class SlotCNN(nn.Module):
     """Convolutional encoder that gives every slot its own feature maps.
 
@@ -60,6 +80,7 @@ class SlotCNN(nn.Module):
         maps: Feature maps a slot (the paper's m).
         dim: Width of a slot's latent vector.
         trunk: A name in `TRUNKS`.
+        affine: Whether an affine map of its own for every slot follows (not in the paper).
 
     Raises:
         RMRError: If the trunk is unknown or the frame is too small for it.
@@ -77,6 +98,7 @@ class SlotCNN(nn.Module):
         maps: int = 1,
         dim: int = 64,
         trunk: str = "anand2019",
+        affine: bool = False,
     ):
         super().__init__()
         if trunk not in TRUNKS:
@@ -86,6 +108,7 @@ class SlotCNN(nn.Module):
         self.trunk = _convolutions(TRUNKS[trunk])
         self.slot_maps = nn.Conv2d(TRUNKS[trunk][-1][0], slots * maps, 1)
         self.project = nn.Linear(maps * rows * columns, dim)
+        self.affine = SlotAffine(slots, dim) if affine else None
         self.register_buffer("mean_frame", torch.zeros(height, width))
         self.register_buffer("deviation", torch.ones(()))
 
@@ -103,7 +126,8 @@ class SlotCNN(nn.Module):
         slots = rearrange(
             maps, "batch (slots maps) h w -> batch slots (maps h w)", slots=self.slots
         )
-        return self.project(slots)
+        latents = self.project(slots)
+        return latents if self.affine is None else self.affine(latents)
 
 
 def _convolutions(layers: tuple[tuple[int, int, int], ...]) -> nn.Sequential:

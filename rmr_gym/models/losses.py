@@ -104,6 +104,7 @@ def info_nce_loss(
     predicted: Float[Tensor, "batch slots dim"],
     following: Float[Tensor, "batch slots dim"],
     *,
+    others: Float[Tensor, "others slots dim"] | None = None,
     temperature: float = 0.02,
     sigma: float = 0.5,
 ) -> ContrastiveTerms:
@@ -118,11 +119,13 @@ def info_nce_loss(
     Args:
         predicted: g(P(f(x), a)).
         following: f(y).
+        others: Further negatives that every prediction is compared with, for instance f(x).
         temperature: Divides the similarities.
         sigma: Only for the reported energies.
     """
     left = F.normalize(rearrange(predicted, "batch slots dim -> batch (slots dim)"), dim=-1)
-    right = F.normalize(rearrange(following, "batch slots dim -> batch (slots dim)"), dim=-1)
+    against = following if others is None else torch.cat([following, others])
+    right = F.normalize(rearrange(against, "batch slots dim -> batch (slots dim)"), dim=-1)
     similarity = left @ right.T / temperature
     own = torch.arange(len(similarity), device=similarity.device)
     loss = F.cross_entropy(similarity, own)

@@ -26,8 +26,8 @@ from rmr_gym.models import kernels
 from rmr_gym.models.kernels.chunked import Chunked
 
 AGGREGATIONS = ("max", "sum", "mean")
-PRECISIONS = ("fp32", "bf16")
-BACKENDS = ("auto", "reference", "chunked", "cpu")
+PRECISIONS = ("fp32", "tf32", "bf16")
+BACKENDS = ("auto", "reference", "chunked", "cpu", "triton")
 ENVIRONMENT_VARIABLE = "RMR_GYM_MESSAGES"
 
 SLOTS_WORTH_CHUNKING, PAIRS_WORTH_CHUNKING = 32, 2**22
@@ -44,6 +44,8 @@ class Engine(Protocol):
     Shapes: receivers, senders and the sum [batch slots hidden]; messages and indices [batch slots
     dim_out].
     """
+
+    description: str
 
     def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         """Return the sum over the senders of the second hidden layer."""
@@ -97,18 +99,17 @@ def fully_connected_messages(
         b3: Bias of the last layer.
         aggregation: ``"max"``, ``"sum"`` or ``"mean"``.
         backend: ``"reference"`` (plain PyTorch, every dtype and device), ``"chunked"`` (PyTorch in
-            blocks), ``"cpu"`` (compiled kernel, float32), or ``"auto"``, the fastest of them that
-            can take the input. `use_backend` and the environment variable ``RMR_GYM_MESSAGES``
-            decide what ``"auto"`` means. A back end that cannot take the input falls back to the
-            next slower one and says so once in the log.
-        precision: ``"fp32"``, or ``"bf16"``: ``"chunked"`` and ``"cpu"`` may round the operands of
-            the products to bfloat16; sums stay in float32.
+            blocks), ``"cpu"`` (compiled kernel, float32), ``"triton"`` (NVIDIA GPUs, float32), or
+            ``"auto"``, the fastest of them that can take the input. `use_backend` and the
+            environment variable ``RMR_GYM_MESSAGES`` decide what ``"auto"`` means. A back end that
+            cannot take the input falls back to the next slower one and says so once in the log.
+        precision: ``"fp32"``; ``"bf16"``: the fast back ends may round the operands of the products
+            to bfloat16; ``"tf32"``: ``"triton"`` may round them to TF32. Sums stay in float32.
 
     Raises:
         RMRError: An unknown name, no slot, or shapes that do not belong together.
     """
-    wanted = backend if backend != "auto" else _override.get()
-    wanted = wanted if wanted != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    wanted = _wanted(backend)
     _check_names(aggregation, wanted, precision)
     inputs = (receivers, senders, w2, b2, w3, b3)
     _check_shapes(*inputs)
@@ -133,6 +134,16 @@ def use_backend(name: str) -> Iterator[None]:
         _override.reset(token)
 
 
+def describe_backend(device: str, precision: str) -> str:
+    """Return what ``"auto"`` runs on a device for 128 slots of 64 numbers, in words."""
+    sizes = ((8, 128, 64), (8, 128, 64), (64, 64), (64,), (64, 64), (64,))
+    inputs = tuple(torch.empty(size, device=device) for size in sizes)
+    wanted = _wanted("auto")
+    _check_names("max", wanted, precision)
+    engine = _engine(wanted, inputs, precision)
+    return engine.description if engine else "PyTorch, all pairs at once, fp32"
+
+
 def reference(
     receivers: Tensor,
     senders: Tensor,
@@ -150,6 +161,11 @@ def reference(
     if aggregation == "mean":
         return F.linear(hidden.mean(dim=-2), w3, b3)
     return F.linear(hidden.sum(dim=-2), w3, senders.shape[-2] * b3)
+
+
+def _wanted(backend: str) -> str:
+    wanted = backend if backend != "auto" else _override.get()
+    return wanted if wanted != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 
 
 def _fast(engine: Engine, inputs: tuple[Tensor, ...], aggregation: str) -> Tensor:
@@ -216,7 +232,11 @@ def _engine(wanted: str, inputs: tuple[Tensor, ...], precision: str) -> Engine |
         return engine
     slots = inputs[0].shape[-2]
     small = slots < SLOTS_WORTH_CHUNKING or inputs[0].numel() * slots < PAIRS_WORTH_CHUNKING
-    return None if wanted == "auto" and small else Chunked(precision)
+    if wanted == "auto" and small:
+        return None
+    if wanted in ("auto", "triton") and (engine := _triton_engine(inputs, wanted, precision)):
+        return engine
+    return Chunked(precision)
 
 
 def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None:
@@ -225,6 +245,19 @@ def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None
     if wanted == "cpu":
         _say_once("back end 'cpu' takes float32 tensors on the CPU: 'chunked' runs instead")
     return None
+
+
+def _triton_engine(inputs: tuple[Tensor, ...], wanted: str, precision: str) -> Engine | None:
+    receivers, hidden, outputs = inputs[0], inputs[0].shape[-1], inputs[4].shape[0]
+    if wanted == "auto" and (receivers.device.type != "cuda" or receivers.dtype != torch.float32):
+        return None
+    if receivers.dtype != torch.float32 or max(hidden, outputs) > kernels.TRITON_WIDEST:
+        _say_once(
+            "back end 'triton' takes float32 tensors and widths up to "
+            f"{kernels.TRITON_WIDEST}: 'chunked' runs instead"
+        )
+        return None
+    return kernels.triton_engine(precision, receivers.device, hidden, outputs)
 
 
 def _plain(inputs: tuple[Tensor, ...]) -> bool:

@@ -21,8 +21,10 @@ from rmr_gym.protocol.run_folder import (
     write_description,
     write_table,
 )
+from rmr_gym.protocol.stacked_cells import run_stacked_cells
+from rmr_gym.protocol.stacked_stages import AbstractMember
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome
 
 KIND = "table2"
 MODELS = ("mlp", "deep_sets", "mpnn")
@@ -41,6 +43,12 @@ def model_cell(task: GameTask, model: str, seed: int) -> dict[str, Any]:
     return {"rows": record["rows"], "curve": record["curve"], "seconds": record["seconds"]}
 
 
+def member_of(cell: Cell) -> AbstractMember:
+    """Return the pretraining that a cell of `model_cell` needs."""
+    task, model, seed = cell.arguments
+    return AbstractMember(model_task(task, model), seed)
+
+
 def abstract_table(
     tasks: Sequence[GameTask],
     seeds: Sequence[int],
@@ -49,6 +57,7 @@ def abstract_table(
     command: str,
     models: Sequence[str] = MODELS,
     workers: int = 1,
+    stack: int | None = None,
     progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Train every model on every game and write a run folder of kind "table2".
@@ -65,6 +74,7 @@ def abstract_table(
         command: Written into ``run.json``.
         models: Names in `MODELS`.
         workers: Cells that run side by side.
+        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
         progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
@@ -93,14 +103,16 @@ def abstract_table(
     def write(outcomes: list[Outcome]) -> None:
         _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
 
-    outcomes = run_cells(
+    outcomes, notes = run_stacked_cells(
         cells,
+        member_of,
+        stack=stack,
         workers=workers,
         folder=out,
         progress=progress_for("abstract models"),
         grown=write,
     )
-    found = problems(outcomes)
+    found = problems(outcomes) + notes
     facts = {"command": command, "models": ["copy", *models], "workers": workers}
     write_description(out, KIND, tasks, seeds, started, **facts, problems=found)
     return found

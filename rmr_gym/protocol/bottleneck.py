@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
-from rmr_gym.protocol.run_folder import (
-    ProgressFor,
-    no_progress,
-    problems,
-    write_description,
-    write_table,
-)
+from rmr_gym.protocol.run_folder import ProgressFor, no_progress, run_sweep, write_table
+from rmr_gym.protocol.stacked_cells import Member
+from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome
 from rmr_gym.protocol.transfer import Names, scores_of
 
 KIND = "bottleneck"
@@ -61,6 +56,13 @@ def natural_cell(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
     return scores_of(arm_cell(task, arm, seed))
 
 
+def member_of(cell: Cell) -> Member | None:
+    """Return the training that a cell needs."""
+    if cell.run is abstract_cell:
+        return AbstractMember(*cell.arguments)
+    return NaturalMember(*cell.arguments) if cell.run is natural_cell else None
+
+
 def bottleneck(
     tasks: Sequence[GameTask],
     dims: Sequence[int],
@@ -70,6 +72,7 @@ def bottleneck(
     command: str,
     workers: int = 1,
     scheduler: str | None = None,
+    stack: int | None = None,
     progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Pretrain, train and probe with latents of several widths; a run folder of kind "bottleneck".
@@ -89,6 +92,7 @@ def bottleneck(
         command: Written into ``run.json``.
         workers: Cells side by side.
         scheduler: Address of a Dask cluster; None: this machine.
+        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
         progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
@@ -100,33 +104,18 @@ def bottleneck(
     """
     if not tasks or not dims or not seeds:
         raise RMRError("a bottleneck sweep needs at least one game, one width and one seed")
-    started = datetime.now(UTC)
     cells, names = bottleneck_cells(tasks, dims, seeds)
-
-    def describe(found: list[str]) -> None:
-        facts: dict[str, Any] = {
-            "command": command,
-            "workers": workers,
-            "objective": tasks[0].preset.natural.objective,
-            "dims": list(dims),
-            "checkpoints": list(tasks[0].preset.natural.checkpoints),
-            "probes": list(tasks[0].preset.probing.probes),
-            "problems": found,
-        }
-        write_description(out, KIND, tasks, seeds, started, **facts)
-
-    describe([])
-    outcomes = run_cells(
-        cells,
+    return run_sweep(
+        *(KIND, cells, tasks, seeds, out),
+        command=command,
         workers=workers,
         scheduler=scheduler,
-        folder=out,
-        progress=progress_for("bottleneck"),
+        progress_for=progress_for,
         grown=lambda outcomes: _write(out, names, outcomes),
+        member_of=member_of,
+        stack=stack,
+        dims=list(dims),
     )
-    found = problems(outcomes)
-    describe(found)
-    return found
 
 
 def bottleneck_cells(

@@ -1,34 +1,38 @@
 """The comparison: pretrain, train every arm with paired seeds, probe, and write tables."""
 
 import io
-import json
-import os
-import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from rmr_gym.atomic import write_atomically
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.errors import RMRError
-from rmr_gym.models.kernels import cpu_engine
+from rmr_gym.models.message_passing import describe_backend
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.natural import collapse_message
+from rmr_gym.protocol.run_folder import (
+    ProgressFor,
+    data_summary,
+    no_progress,
+    problems,
+    write_description,
+    write_table,
+)
+from rmr_gym.protocol.stacked_cells import Member, run_stacked_cells
+from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import STAGE_VERSIONS, Artifact
-from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
-from rmr_gym.protocol.training import Progress
+from rmr_gym.protocol.sweep import Cell, Outcome
 
+KIND = "compare"
 EXAMPLE_FRAMES = 4
-VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
 
 _PROPOSALS = ("name", "games", "seeds")
 """Entries of a preset that decide no result."""
@@ -72,6 +76,13 @@ def arm_cell(task: GameTask, arm: str, seed: int, donor: Artifact | None = None)
     }
 
 
+def member_of(cell: Cell) -> Member | None:
+    """Return the training that a cell of `pretrain_cell` or `arm_cell` needs."""
+    if cell.run is pretrain_cell:
+        return AbstractMember(*cell.arguments)
+    return NaturalMember(*cell.arguments) if cell.run is arm_cell else None
+
+
 def _reference(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
     if arm == "pca":
         probed = stages.probed_pixels(task)
@@ -88,7 +99,8 @@ def compare(
     *,
     command: str,
     workers: int = 1,
-    progress_for: Callable[[str], Progress | None] = lambda _: None,
+    stack: int | None = None,
+    progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Run the whole comparison and write the run folder that the report reads.
 
@@ -100,6 +112,7 @@ def compare(
         out: Run folder; its files are replaced.
         command: Written into ``run.json``.
         workers: Cells that run side by side.
+        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
         progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
@@ -116,8 +129,10 @@ def compare(
         Cell(f"pretrain {task.game}", pretrain_cell, (task,), inputs=cell_inputs(task))
         for task in tasks
     ]
-    outcomes = run_cells(
+    outcomes, notes = run_stacked_cells(
         [*first, *_arm_cells(tasks, seeds)],
+        member_of,
+        stack=stack,
         workers=workers,
         progress=progress_for("pretraining, natural training and probes"),
         folder=out,
@@ -126,16 +141,22 @@ def compare(
         {outcome.key: outcome for outcome in part}
         for part in (outcomes[: len(first)], outcomes[len(first) :])
     )
-    problems = _problems([*abstract.values(), *natural.values()])
-    if all(outcome.error for outcome in natural.values()):
-        raise RMRError(f"every natural run failed; the first said: {problems[0]}")
+    found = problems(outcomes, natural.values(), "natural run") + notes
     _write_tables(out, tasks, seeds, abstract, natural)
     _write_frames(out, tasks)
-    description = _description(tasks, seeds, command, workers, started)
-    description |= {"datasets": summaries, "problems": problems}
-    description["slots"] = {game: summary["slots"] for game, summary in summaries.items()}
-    write_atomically(out / "run.json", json.dumps(description, indent=1))
-    return problems
+    preset = tasks[0].preset
+    write_description(
+        *(out, KIND, tasks, seeds, started),
+        command=command,
+        workers=workers,
+        objective=preset.natural.objective,
+        checkpoints=list(preset.natural.checkpoints),
+        probes=list(preset.probing.probes),
+        message_passing=describe_backend(tasks[0].device, preset.model.precision),
+        datasets=summaries,
+        problems=found,
+    )
+    return found
 
 
 def cell_inputs(task: GameTask) -> dict[str, Any]:
@@ -146,37 +167,8 @@ def cell_inputs(task: GameTask) -> dict[str, Any]:
         "device": task.device,
         "data": TransitionDataset(task.data).fingerprint,
         "stages": {name: STAGE_VERSIONS[name] for name in _STAGES},
+        **({} if task.cnn == "fp32" else {"cnn": task.cnn}),
     }
-
-
-def _description(
-    tasks: Sequence[GameTask], seeds: Sequence[int], command: str, workers: int, started: datetime
-) -> dict[str, Any]:
-    finished, preset = datetime.now(UTC), tasks[0].preset
-    return {
-        "kind": "compare",
-        "command": command,
-        "preset": preset.name,
-        "config": as_json(preset),
-        "device": tasks[0].device,
-        "message_passing": _message_passing(preset.model.precision),
-        "games": [task.game for task in tasks],
-        "seeds": list(seeds),
-        "objective": preset.natural.objective,
-        "checkpoints": list(preset.natural.checkpoints),
-        "probes": list(preset.probing.probes),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in VERSIONS},
-        "machine": machine(workers),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": (finished - started).total_seconds(),
-    }
-
-
-def _message_passing(precision: str) -> str:
-    engine = cpu_engine(precision)
-    return f"compiled, {engine.unit}" if engine else f"PyTorch, {precision}"
 
 
 def _key(task: GameTask, arm: str, seed: int) -> str:
@@ -198,16 +190,6 @@ def _needs(task: GameTask, arm: str) -> tuple[str, ...]:
     return (f"pretrain {task.game}",) if arm in ARMS and ARMS[arm].pretrained else ()
 
 
-def _problems(outcomes: Iterable[Outcome]) -> list[str]:
-    found = []
-    for outcome in outcomes:
-        if outcome.error:
-            found.append(f"{outcome.key}: {outcome.error.strip()}")
-        elif outcome.value.get("collapsed"):
-            found.append(f"{outcome.key}: {outcome.value['collapsed']}")
-    return found
-
-
 def _write_tables(
     out: Path,
     tasks: Sequence[GameTask],
@@ -219,8 +201,8 @@ def _write_tables(
     for task in tasks:
         base = {"game": task.game, "model": task.preset.model.core, "seed": stages.PRETRAIN_SEED}
         labels.append((abstract[f"pretrain {task.game}"], base))
-    _write_table(out / "abstract.csv", _rows(labels, "rows"), ABSTRACT_COLUMNS)
-    _write_table(out / "abstract_curves.csv", _rows(labels, "curve"), ABSTRACT_CURVE_COLUMNS)
+    write_table(out / "abstract.csv", _rows(labels, "rows"), ABSTRACT_COLUMNS)
+    write_table(out / "abstract_curves.csv", _rows(labels, "curve"), ABSTRACT_CURVE_COLUMNS)
     timings = [
         {"game": base["game"], "stage": "pretrain", "arm": "", "seed": base["seed"], **seconds}
         for outcome, base in labels
@@ -234,15 +216,15 @@ def _write_tables(
                 outcome = natural.get(_key(task, arm, seed))
                 base = {"game": task.game, "objective": objective, "arm": arm, "seed": seed}
                 labels += [(outcome, base)] if outcome else []
-    _write_table(out / "natural.csv", _rows(labels, "rows"), NATURAL_COLUMNS)
-    _write_table(out / "natural_curves.csv", _rows(labels, "curve"), NATURAL_CURVE_COLUMNS)
+    write_table(out / "natural.csv", _rows(labels, "rows"), NATURAL_COLUMNS)
+    write_table(out / "natural_curves.csv", _rows(labels, "curve"), NATURAL_CURVE_COLUMNS)
     timings += [
         {"game": base["game"], "stage": "natural", "arm": base["arm"], "seed": base["seed"]}
         | seconds
         for outcome, base in labels
         for seconds in _seconds(outcome)
     ]
-    _write_table(out / "timings.csv", timings, TIMING_COLUMNS)
+    write_table(out / "timings.csv", timings, TIMING_COLUMNS)
 
 
 def _rows(labels: Iterable[tuple[Outcome, dict[str, Any]]], part: str) -> list[dict[str, Any]]:
@@ -255,18 +237,9 @@ def _seconds(outcome: Outcome) -> list[dict[str, float]]:
     return [] if outcome.error else [{"seconds": round(outcome.value["seconds"], 2)}]
 
 
-def _write_table(path: Path, rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
-    write_atomically(path, pd.DataFrame(rows, columns=list(columns)).to_csv(index=False))
-
-
 def _data_summary(task: GameTask) -> dict[str, Any]:
-    episodes = stages.open_episodes(task)
     sets = stages.probe_sets(task)
-    return {
-        "fingerprint": episodes.dataset.fingerprint,
-        "episodes": len(episodes.dataset.episodes),
-        "transitions": len(episodes.dataset),
-        "slots": len(episodes.slots),
+    return data_summary(task) | {
         "probe_train_rows": len(sets.training.frames),
         "probe_test_rows": len(sets.test.frames),
         "probe_test_rows_dropped": sets.dropped,
@@ -284,23 +257,3 @@ def _write_frames(out: Path, tasks: Sequence[GameTask]) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomically(out / "frames.npz", buffer.getvalue())
-
-
-def machine(workers: int) -> dict[str, Any]:
-    """Describe the machine as far as it matters for the time that a run took."""
-    return {
-        "processor": _processor_name(),
-        "cores": os.cpu_count(),
-        "workers": workers,
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "platform": platform.platform(),
-    }
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -6,7 +6,15 @@ from typing import Any
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.errors import RMRError, unknown_name
 
-OBJECTIVES = ("cswm", "infonce")
+OBJECTIVES = (
+    "cswm",
+    "infonce",
+    "infonce_slow",
+    "infonce_current",
+    "infonce_3step",
+    "cswm_aligned",
+    "infonce_aligned",
+)
 NEGATIVES = ("paper", "code")
 PROBES = ("ridge", "adam_raw", "adam_std")
 
@@ -67,7 +75,8 @@ class Natural:
     """How the pixel pipeline is trained.
 
     Attributes:
-        objective: "cswm" (the paper's hinge) or "infonce" (flattened, within one episode).
+        objective: A name in `rmr_gym.protocol.natural.OBJECTIVES`: "cswm" is the paper's hinge,
+            "infonce" is flattened and within one episode; the rest are their variants.
         checkpoints: Steps at which encoders are kept and probed, fixed before the run.
         batch: Transitions a step.
         learning_rate: Of Adam.
@@ -75,6 +84,7 @@ class Natural:
         hinge: Margin of the C-SWM hinge.
         negatives: "paper" (predicted against permuted next) or "code" (current against current).
         temperature: Of the InfoNCE similarities.
+        episodes: Train on the first so many of the training episodes; None: on all.
     """
 
     objective: str = "cswm"
@@ -85,12 +95,15 @@ class Natural:
     hinge: float = 1.0
     negatives: str = "paper"
     temperature: float = 0.02
+    episodes: int | None = None
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise unknown_name("objective", self.objective, OBJECTIVES)
         if self.negatives not in NEGATIVES:
             raise unknown_name("kind of negatives", self.negatives, NEGATIVES)
+        if self.episodes is not None and self.episodes < 1:
+            raise RMRError(f"natural training needs 1 episode or more, got {self.episodes}")
         _check_checkpoints(self.checkpoints, max(self.checkpoints, default=0))
 
     @property

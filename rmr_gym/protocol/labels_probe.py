@@ -179,5 +179,5 @@ def features_hash(*parts: np.ndarray) -> str:
 
 def _kept(task: GameTask, what: dict[str, Any], run: Callable[[Scratch], Artifact]) -> Artifact:
     table = [[label.name, label.ram, label.mask] for label in labels_of(task.game)]
-    key = stages._probe_key(task) | what | {"labels": table}
+    key = stages.probe_key(task) | what | {"labels": table}
     return Store(task.store).get_or_run("label_probe", key, run)

@@ -143,7 +143,7 @@ def measure(
         cells, workers=workers, folder=out, progress=progress_for("measures"), grown=write
     )
     found = problems(outcomes)
-    facts = {"command": command, "objective": tasks[0].preset.natural.objective}
+    facts: dict[str, Any] = {"command": command, "objective": tasks[0].preset.natural.objective}
     facts |= {"arms": [*arms, *(extra or {})], "measures": list(chosen), "workers": workers}
     write_description(out, KIND, tasks, seeds, started, **facts, problems=found)
     return found

@@ -79,7 +79,7 @@ def probed_features(
         probes = task.preset.probing.probes
         return Artifact({"rows": score_features(fitted, scored, probes, slots=0)})
 
-    key = stages._probe_key(task) | {"features": features_hash(train, test)}
+    key = stages.probe_key(task) | {"features": features_hash(train, test)}
     return Store(task.store).get_or_run("memory_probe", key, run)
 
 

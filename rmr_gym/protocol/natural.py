@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
+from rmr_gym.domains.atari_alignment import AbstractLatents, fit_decoder, match_moments
+from rmr_gym.errors import RMRError
 from rmr_gym.models.encoders import SlotCNN
 from rmr_gym.models.losses import ContrastiveTerms, hinge_loss, info_nce_loss
-from rmr_gym.models.pipeline import find_device
+from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol.arms import arm_processor, find_arm
 from rmr_gym.protocol.config import Natural
@@ -45,17 +47,46 @@ def _infonce(config: Natural, latents: Latents) -> ContrastiveTerms:
     )
 
 
+def _infonce_current(config: Natural, latents: Latents) -> ContrastiveTerms:
+    return info_nce_loss(
+        latents.predicted,
+        latents.following,
+        others=latents.current,
+        temperature=config.temperature,
+        sigma=config.sigma,
+    )
+
+
 class Objective(NamedTuple):
-    """A loss on latents and the kind of batch that it is defined on."""
+    """A loss on latents, the batches that it is defined on, and how training goes.
+
+    Attributes:
+        terms: The loss on the latents of one predicted step.
+        sampling: Kind of batch, see `rmr_gym.data.sampling.batch_indices`.
+        horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
+        aligned: Encoder and decoder start from the abstract latents' moments, see
+            `rmr_gym.domains.atari_alignment`.
+        rate: Factor of the learning rate.
+    """
 
     terms: Callable[[Natural, Latents], ContrastiveTerms]
     sampling: Literal["uniform", "window"]
+    horizon: int = 1
+    aligned: bool = False
+    rate: float = 1.0
 
 
 OBJECTIVES: dict[str, Objective] = {
     "cswm": Objective(_cswm, "uniform"),
     "infonce": Objective(_infonce, "window"),
+    "infonce_slow": Objective(_infonce, "window", rate=0.3),
+    "infonce_current": Objective(_infonce_current, "window"),
+    "infonce_3step": Objective(_infonce, "window", horizon=3),
+    "cswm_aligned": Objective(_cswm, "uniform", aligned=True),
+    "infonce_aligned": Objective(_infonce, "window", aligned=True),
 }
+"""Objectives by name. ``_slow``: 0.3 of the rate; ``_current``: the state itself is a negative, so
+that a prediction of no change is wrong; ``_3step``: three steps are predicted."""
 
 
 class Batch(NamedTuple):
@@ -67,8 +98,18 @@ class Batch(NamedTuple):
     permutation: Tensor
 
 
-def natural_batch(config: Natural, data: NaturalData, seed: int, step: int) -> Batch:
-    """Return the batch of a step: a function of the seed and the step, the same for every arm."""
+def natural_batch(
+    config: Natural, data: NaturalData, seed: int, step: int, ahead: int = 0
+) -> Batch:
+    """Return the batch of a step: a function of the seed and the step, the same for every arm.
+
+    Args:
+        config: Objective and batch size.
+        data: Frames and actions.
+        seed: Of the run.
+        step: Training step.
+        ahead: Agent steps by which the transitions come later, below the objective's horizon.
+    """
     index = batch_indices(
         data,
         config.batch,
@@ -78,11 +119,26 @@ def natural_batch(config: Natural, data: NaturalData, seed: int, step: int) -> B
         kind=OBJECTIVES[config.objective].sampling,
         frames=data.frames.numpy(),
     )
+    index = _with_room(data, index, OBJECTIVES[config.objective].horizon) + ahead
     rows = torch.from_numpy(data.current[index])
     partners = derangement(config.batch, generator(seed, "negatives", step))
     return Batch(
         data.frames[rows], data.frames[rows + 1], data.action[index], torch.from_numpy(partners)
     )
+
+
+def _with_room(data: NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
+    """Move transitions near an episode's end forward, so that ``horizon`` of them follow on."""
+    if horizon == 1:
+        return index
+    first = np.searchsorted(data.episode, data.episode[index])
+    end = np.searchsorted(data.episode, data.episode[index], side="right")
+    if (end - first < horizon).any():
+        raise RMRError(
+            f"predicting {horizon} steps needs episodes of so many, found one of "
+            f"{int((end - first).min())}: record longer episodes"
+        )
+    return np.minimum(index, end - horizon)
 
 
 def train_natural(
@@ -92,6 +148,7 @@ def train_natural(
     arm: str,
     *,
     pretrained: dict[str, Tensor] | None = None,
+    latents: AbstractLatents | None = None,
     seed: int = 0,
     device: str = "cpu",
     scratch: Scratch | None = None,
@@ -109,6 +166,7 @@ def train_natural(
         data: Frames and actions.
         arm: A name in `rmr_gym.protocol.arms.ARMS`.
         pretrained: State dict of the donor's processor.
+        latents: Of the donor's abstract encoder, for the objectives that start aligned.
         seed: Shared by paired arms: equal initial encoders and decoders, equal batches.
         device: Where to train, for instance "cpu" or "cuda".
         scratch: Room for unfinished state.
@@ -121,22 +179,35 @@ def train_natural(
     Raises:
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
     """
-    pipeline = natural_pipeline(model, arm_processor(arm, model, seed, pretrained), seed)
+    objective = OBJECTIVES[config.objective]
+    processor = arm_processor(arm, model, seed, pretrained)
+    pipeline = natural_pipeline(model, processor, seed, affine=objective.aligned)
     encoder = pipeline.encoder
     assert isinstance(encoder, SlotCNN)
     encoder.standardise_by(data.mean_frame, data.deviation)
+    if objective.aligned:
+        _align(pipeline, data, latents, arm)
     place = find_device(device)
     pipeline.to(place)
+    centre = latents.current.mean(0).to(place) if objective.aligned and latents else 0.0
     before = parameter_hash(pipeline.processor)
 
     def step_at(step: int) -> Step:
-        batch = Batch(*(part.to(place) for part in natural_batch(config, data, seed, step)))
-        current, following = encoder(torch.cat([batch.frames, batch.following])).chunk(2)
-        predicted = pipeline.decoder(pipeline.processor(current, batch.action))
-        terms = OBJECTIVES[config.objective].terms(
-            config, Latents(predicted, current, following, batch.permutation)
-        )
-        logs = terms._asdict()
+        batches = [
+            Batch(*(part.to(place) for part in natural_batch(config, data, seed, step, ahead)))
+            for ahead in range(objective.horizon)
+        ]
+        frames = [batches[0].frames, *(batch.following for batch in batches)]
+        states = list(encoder(torch.cat(frames)).chunk(len(frames)))
+        predicted, terms = states[0], []
+        for batch, current, following in zip(batches, states, states[1:], strict=False):
+            predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
+            seen = Latents(
+                predicted - centre, current - centre, following - centre, batch.permutation
+            )
+            terms.append(objective.terms(config, seen))
+        mean = ContrastiveTerms(*(torch.stack(each).mean() for each in zip(*terms, strict=True)))
+        logs = mean._asdict()
         return Step(logs.pop("loss"), logs)
 
     def checkpoint_at(step: int) -> Kept:
@@ -149,7 +220,7 @@ def train_natural(
         step_at,
         checkpoint_at,
         checkpoints=config.checkpoints,
-        learning_rate=config.learning_rate,
+        learning_rate=config.learning_rate * objective.rate,
         scratch=scratch,
         progress=progress,
     )
@@ -164,6 +235,19 @@ def train_natural(
         "processor_hash": {"before": before, "after": after},
     }
     return Artifact(record, trained.tensors)
+
+
+def _align(
+    pipeline: EncodeProcessDecode, data: NaturalData, latents: AbstractLatents | None, arm: str
+) -> None:
+    if latents is None:
+        raise RMRError(
+            f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
+        )
+    assert isinstance(pipeline.encoder, SlotCNN)
+    assert isinstance(pipeline.decoder, nn.Linear)
+    match_moments(pipeline.encoder, data, latents)
+    fit_decoder(pipeline.decoder, pipeline.processor, latents)
 
 
 @torch.no_grad()

@@ -8,9 +8,8 @@ from rmr_gym.domains.atari import natural_pipeline
 from rmr_gym.models.pipeline import EncodeProcessDecode
 from rmr_gym.models.processors import load_weights
 from rmr_gym.protocol import stages
-from rmr_gym.protocol.arms import arm_processor, find_arm
+from rmr_gym.protocol.arms import arm_processor
 from rmr_gym.protocol.config import as_json
-from rmr_gym.protocol.natural import train_natural
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.training import Progress
@@ -40,33 +39,15 @@ def trained_pipelines(
         Tensors ``<step>.<part>.*`` of encoder, processor and decoder; the record is that of
         `rmr_gym.protocol.natural.train_natural`.
     """
-    if not find_arm(arm).pretrained:
-        donor = None
-    elif donor is None:
-        donor = stages.pretrained(task)
     preset, store = task.preset, Store(task.store)
-    key = stages._data_key(task) | {
-        "config": as_json(preset.natural),
-        "seed": seed,
-        "arm": arm,
-        "donor": donor.record["processor_hash"] if donor else None,
-    }
+    key = stages.data_key(task) | {"config": as_json(preset.natural), "seed": seed}
+    key |= stages.donor_key(task, arm, donor)
 
     def run(scratch: Scratch) -> Artifact:
         keeping = PipelineScratch(scratch, preset.natural.checkpoints)
 
         def train(_: Scratch) -> Artifact:
-            return train_natural(
-                preset.natural,
-                preset.model,
-                stages.natural_data(task),
-                arm,
-                pretrained=donor.part("processor") if donor else None,
-                seed=seed,
-                device=task.device,
-                scratch=keeping,
-                progress=progress,
-            )
+            return stages.run_natural(task, arm, seed, donor, progress, keeping)
 
         trained = store.get_or_run("natural", key, train)
         if not keeping.kept:
@@ -87,7 +68,9 @@ def kept_pipeline(
         if name.startswith("processor.")
     }
     model = task.preset.model
-    pipeline = natural_pipeline(model, arm_processor(arm, model, seed, processor), seed)
+    affine = "encoder.affine.weight" in weights
+    core = arm_processor(arm, model, seed, processor)
+    pipeline = natural_pipeline(model, core, seed, affine=affine)
     load_weights(pipeline, weights, f"the pipeline at step {step}")
     return pipeline
 

@@ -17,7 +17,7 @@ from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol.config import Pretraining
 from rmr_gym.protocol.store import Artifact, Scratch
-from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.protocol.training import Kept, Progress, Step, Trained, train
 from rmr_gym.seeding import generator
 
 
@@ -55,7 +55,7 @@ def pretrain(
     """
     place = find_device(device)
     pipeline = abstract_pipeline(model, seed).to(place)
-    held_out = _subset(validation, config.validation_rows, seed)
+    held_out = scored_part(validation, config.validation_rows, seed)
 
     def step_at(step: int) -> Step:
         index = batch_indices(training, config.batch, seed, "pretrain", step)
@@ -79,7 +79,11 @@ def pretrain(
         scratch=scratch,
         progress=progress,
     )
-    copied = copy_scores(held_out, slots)
+    return finished(pipeline, trained, copy_scores(held_out, slots))
+
+
+def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: RamScores) -> Artifact:
+    """Return what training leaves, the scores of the copy baseline first."""
     record = {
         "rows": [{"model": "copy", "step": 0, **copied._asdict()}, *trained.records],
         "curve": trained.curve,
@@ -101,7 +105,8 @@ def copy_scores(data: AbstractData, slots: np.ndarray) -> RamScores:
     return ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], slots)
 
 
-def _subset(data: AbstractData, rows: int, seed: int) -> AbstractData:
+def scored_part(data: AbstractData, rows: int, seed: int) -> AbstractData:
+    """Return at most so many transitions to score on, drawn by the seed."""
     if rows >= len(data.current):
         return data
     picked = np.sort(generator(seed, "validation rows").permutation(len(data.current))[:rows])

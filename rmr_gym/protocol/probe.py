@@ -22,11 +22,18 @@ EPOCHS, PATIENCE, PROBE_BATCH, PROBE_RATE = 30, 5, 100, 1e-3
 
 
 class Features(NamedTuple):
-    """Features with their targets and the episode of each row."""
+    """Features with their targets and the episode of each row.
+
+    A probe computes on the device that they are on.
+    """
 
     values: Float[Tensor, "rows width"]
     bits: Float[Tensor, "rows targets"]
     episode: Int[np.ndarray, " rows"]
+
+    def to(self, device: torch.device) -> "Features":
+        """Return the features on a device."""
+        return self._replace(values=self.values.to(device), bits=self.bits.to(device))
 
 
 @torch.no_grad()
@@ -77,7 +84,7 @@ def probe(
         RMRError: If there are fewer than two training episodes.
     """
     fit = fitting_rows(train.episode, seed)
-    return PROBES[name](train, test, fit, seed).numpy()
+    return PROBES[name](train, test, fit, seed).cpu().numpy()
 
 
 def fitting_rows(episode: Int[np.ndarray, " rows"], seed: int) -> Bool[np.ndarray, " rows"]:
@@ -104,9 +111,9 @@ def score_features(
         slots: Number of slots of the encoder; 0 for features without slots.
         seed: See `probe`.
     """
-    rank = metrics.effective_rank(test.values[:RANK_ROWS].numpy())
+    rank = metrics.effective_rank(test.values[:RANK_ROWS].cpu().numpy())
     dead = dead_slots(test.values.unflatten(1, (slots, -1))) if slots else 0
-    truth = _by_byte(test.bits.numpy() > 0.5)
+    truth = _by_byte(test.bits.cpu().numpy() > 0.5)
     rows = []
     for name in probes:
         scores = metrics.bit_f1(_by_byte(probe(name, train, test, seed=seed)), truth)
@@ -123,6 +130,13 @@ def score_features(
     return rows
 
 
+def _rows(train: Features, fit: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the rows to fit on and of those held out."""
+    numbers = (torch.from_numpy(np.flatnonzero(mask)) for mask in (fit, ~fit))
+    fitted, held = (each.to(train.values.device) for each in numbers)
+    return fitted, held
+
+
 def _by_byte(bits: np.ndarray) -> np.ndarray:
     return bits.reshape(len(bits), -1, 8)
 
@@ -132,7 +146,8 @@ def _targets(data: ProbeData) -> Tensor:
 
 
 def _micro_f1(predicted: Tensor, truth: Tensor) -> float:
-    return metrics.bit_f1(_by_byte(predicted.numpy()), _by_byte(truth.numpy() > 0.5)).micro_f1
+    found, true = predicted.cpu().numpy(), truth.cpu().numpy() > 0.5
+    return metrics.bit_f1(_by_byte(found), _by_byte(true)).micro_f1
 
 
 def _ridge(train: Features, test: Features, fit: np.ndarray, seed: int) -> Tensor:
@@ -142,7 +157,7 @@ def _ridge(train: Features, test: Features, fit: np.ndarray, seed: int) -> Tenso
     centred = train.values.double() - mean
     gram = centred @ centred.T
     across = (test.values.double() - mean) @ centred.T
-    rows, held = (torch.from_numpy(np.flatnonzero(mask)) for mask in (fit, ~fit))
+    rows, held = _rows(train, fit)
     inside, between = gram[rows][:, rows], gram[held][:, rows]
     scale = float(gram.diagonal().mean()) or 1.0
     scores = [
@@ -158,7 +173,7 @@ def _ridge(train: Features, test: Features, fit: np.ndarray, seed: int) -> Tenso
 
 def _kernel_ridge(gram: Tensor, across: Tensor, bits: Tensor, penalty: float) -> Tensor:
     mean = bits.mean(0).double()
-    shifted = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
+    shifted = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     solution = torch.cholesky_solve(bits.double() - mean, torch.linalg.cholesky(shifted))
     return across @ solution + mean > 0.5
 
@@ -178,9 +193,9 @@ def _stochastic(train: Features, test: Features, fit: np.ndarray, seed: int) -> 
     width, targets = train.values.shape[1], train.bits.shape[1]
     layer = build(
         lambda: nn.Linear(width, targets), torch_generator(integer_seed(seed, "adam probe"))
-    )
+    ).to(train.values.device)
     optimizer = torch.optim.Adam(layer.parameters(), lr=PROBE_RATE)
-    rows, held = (torch.from_numpy(np.flatnonzero(mask)) for mask in (fit, ~fit))
+    rows, held = _rows(train, fit)
     best, state, waited = -1.0, layer.state_dict(), 0
     for epoch in range(EPOCHS):
         order = torch.from_numpy(generator(seed, "adam probe", epoch).permutation(len(rows)))

@@ -116,7 +116,7 @@ def ranked(task: GameTask, pipeline: EncodeProcessDecode) -> Artifact:
         pipeline.to(find_device(task.device)).eval()
         return Artifact({"rows": rank_predictions(pipeline, ranking_paths(task))})
 
-    key = stages._data_key(task) | {
+    key = stages.data_key(task) | {
         "pipeline": parameter_hash(pipeline),
         "ahead": list(AHEAD),
         "rows": ROWS,

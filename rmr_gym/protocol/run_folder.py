@@ -1,8 +1,9 @@
 """What every run folder holds: tables as CSV, and run.json with what was run, where and when."""
 
 import json
+import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,13 @@ import pandas as pd
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
-from rmr_gym.protocol.compare import VERSIONS, machine
 from rmr_gym.protocol.config import as_json
+from rmr_gym.protocol.stacked_cells import MemberOf, run_stacked_cells
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.sweep import Outcome
+from rmr_gym.protocol.sweep import Cell, Outcome
 from rmr_gym.protocol.training import Progress
+
+VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
 
 ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a stage by its title."""
@@ -40,6 +43,8 @@ def write_description(
     tasks: Sequence[GameTask],
     seeds: Sequence[int],
     started: datetime,
+    *,
+    datasets: Mapping[str, dict[str, Any]] | None = None,
     **facts: Any,
 ) -> Path:
     """Write run.json.
@@ -50,10 +55,11 @@ def write_description(
         tasks: One a game, all under one preset.
         seeds: Seeds of the run.
         started: When it began, UTC.
+        datasets: What is said of each game's data; by default `data_summary`.
         **facts: Further entries, for instance command, workers and problems.
     """
-    finished, preset = datetime.now(UTC), tasks[0].preset
-    summaries = {task.game: data_summary(task) for task in tasks}
+    preset = tasks[0].preset
+    summaries = datasets or {task.game: data_summary(task) for task in tasks}
     described = {
         "kind": kind,
         "preset": preset.name,
@@ -61,17 +67,47 @@ def write_description(
         "device": tasks[0].device,
         "games": [task.game for task in tasks],
         "seeds": list(seeds),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in VERSIONS},
-        "machine": machine(facts.get("workers", 1)),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": finished.isoformat(timespec="seconds"),
-        "seconds": (finished - started).total_seconds(),
+        **circumstances(started, facts.get("workers", 1)),
         "datasets": summaries,
         "slots": {game: summary["slots"] for game, summary in summaries.items()},
         **facts,
     }
     return write_atomically(out / "run.json", json.dumps(described, indent=1))
+
+
+def circumstances(
+    started: datetime, workers: int, versions: Sequence[str] = VERSIONS
+) -> dict[str, Any]:
+    """Return what run.json says of versions, machine and time."""
+    finished = datetime.now(UTC)
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in versions},
+        "machine": machine(workers),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": (finished - started).total_seconds(),
+    }
+
+
+def machine(workers: int) -> dict[str, Any]:
+    """Describe the machine as far as it matters for the time that a run took."""
+    return {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "workers": workers,
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "platform": platform.platform(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def data_summary(task: GameTask) -> dict[str, Any]:
@@ -85,18 +121,92 @@ def data_summary(task: GameTask) -> dict[str, Any]:
     }
 
 
-def problems(outcomes: Iterable[Outcome]) -> list[str]:
-    """Return one sentence for every cell that failed or collapsed.
+def run_sweep(
+    kind: str,
+    cells: Sequence[Cell],
+    tasks: Sequence[GameTask],
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    command: str,
+    workers: int,
+    scheduler: str | None,
+    progress_for: ProgressFor,
+    grown: Callable[[list[Outcome]], None],
+    member_of: MemberOf,
+    stack: int | None = None,
+    **facts: Any,
+) -> list[str]:
+    """Run the cells of a sweep; run.json says what is run before, and what came of it after.
+
+    Args:
+        kind: What kind of run it is.
+        cells: What to run.
+        tasks: One a game, under one preset.
+        seeds: Seeds of the run.
+        out: Run folder.
+        command: Written into ``run.json``.
+        workers: Cells side by side.
+        scheduler: Address of a Dask cluster; None: this machine.
+        progress_for: Gives the progress callback by the kind.
+        grown: Writes the tables of what is finished.
+        member_of: Which natural run a cell needs.
+        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
+        **facts: Further entries of ``run.json``.
+
+    Returns:
+        What `problems` returns.
 
     Raises:
-        RMRError: All of them failed.
+        RMRError: Results of other settings in the folder, or every cell failed.
     """
-    found, failed, total = [], 0, 0
-    for outcome in outcomes:
-        total += 1
-        failed += outcome.error is not None
-        said = outcome.error or outcome.value.get("collapsed")
-        found += [f"{outcome.key}: {said.strip()}"] if said else []
-    if total and failed == total:
-        raise RMRError(f"every cell failed; the first said: {found[0]}")
+    started, preset = datetime.now(UTC), tasks[0].preset
+
+    def describe(found: list[str]) -> None:
+        write_description(
+            *(out, kind, tasks, seeds, started),
+            command=command,
+            workers=workers,
+            objective=preset.natural.objective,
+            **facts,
+            checkpoints=list(preset.natural.checkpoints),
+            probes=list(preset.probing.probes),
+            problems=found,
+        )
+
+    describe([])
+    outcomes, notes = run_stacked_cells(
+        cells,
+        member_of,
+        stack=stack,
+        workers=workers,
+        scheduler=scheduler,
+        folder=out,
+        progress=progress_for(kind),
+        grown=grown,
+    )
+    found = problems(outcomes) + notes
+    describe(found)
+    return found
+
+
+def problems(
+    outcomes: Iterable[Outcome], vital: Iterable[Outcome] | None = None, called: str = "cell"
+) -> list[str]:
+    """Return one sentence for every cell that failed or collapsed.
+
+    Args:
+        outcomes: What is told of.
+        vital: Those of which one at least must not have failed; by default all.
+        called: What a vital one is called.
+
+    Raises:
+        RMRError: All vital ones failed.
+    """
+    outcomes = list(outcomes)
+    told = [(each, each.error or each.value.get("collapsed")) for each in outcomes]
+    found = [f"{each.key}: {said.strip()}" for each, said in told if said]
+    vital = outcomes if vital is None else list(vital)
+    if vital and all(each.error for each in vital):
+        raise RMRError(f"every {called} failed; the first said: {found[0]}")
     return found

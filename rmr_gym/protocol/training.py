@@ -86,7 +86,7 @@ def train(
         if step % log_every == 0 or step == 1:
             trained.curve.append({"step": step, **values})
         if step in checkpoints:
-            _keep(checkpoint_at(step), trained)
+            keep(checkpoint_at(step), trained)
         if scratch and (step in checkpoints or time.monotonic() - saved > SAVE_EVERY_SECONDS):
             scratch.save(_state(step, model, optimizer, trained))
             saved = time.monotonic()
@@ -108,7 +108,8 @@ def _update(current: Step, optimizer: torch.optim.Optimizer, step: int) -> dict[
     return {"loss": current.loss.item(), **logs}
 
 
-def _keep(kept: Kept, trained: Trained) -> None:
+def keep(kept: Kept, trained: Trained) -> None:
+    """Add what a checkpoint leaves to what training leaves."""
     trained.tensors.update(
         {name: tensor.detach().cpu().clone() for name, tensor in kept.tensors.items()}
     )

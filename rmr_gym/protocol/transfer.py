@@ -1,21 +1,16 @@
 """Transfer: every donor's frozen P for every recipient, beside what needs no donor."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
-from rmr_gym.protocol.run_folder import (
-    ProgressFor,
-    no_progress,
-    problems,
-    write_description,
-    write_table,
-)
+from rmr_gym.protocol.run_folder import ProgressFor, no_progress, run_sweep, write_table
+from rmr_gym.protocol.stacked_cells import Member
+from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome
 from rmr_gym.protocol.transfer_donors import Donor, check_donor
 
 KIND = "transfer"
@@ -49,6 +44,17 @@ def control_cell(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
     return scores_of(arm_cell(task, arm, seed))
 
 
+def member_of(cell: Cell) -> Member | None:
+    """Return the training that a cell needs."""
+    if cell.run is donor_cell:
+        (donor,) = cell.arguments
+        return AbstractMember(donor.task) if donor.task else None
+    if cell.run is transfer_cell:
+        task, donor, seed = cell.arguments
+        return NaturalMember(task, "rmr", seed, donor)
+    return NaturalMember(*cell.arguments) if cell.run is control_cell else None
+
+
 def scores_of(value: dict[str, Any]) -> dict[str, Any]:
     """Return what a cell of a sweep keeps of an arm: all but the curve."""
     return {name: value[name] for name in ("rows", "seconds", "collapsed")}
@@ -63,6 +69,7 @@ def transfer(
     command: str,
     workers: int = 1,
     scheduler: str | None = None,
+    stack: int | None = None,
     progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Run the matrix of donors and recipients and write a run folder of kind "transfer".
@@ -80,6 +87,7 @@ def transfer(
         command: Written into ``run.json``.
         workers: Cells side by side.
         scheduler: Address of a Dask cluster; None: this machine.
+        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
         progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
@@ -91,34 +99,19 @@ def transfer(
     """
     if not tasks or not donors or not seeds:
         raise RMRError("a transfer needs at least one recipient, one donor and one seed")
-    started = datetime.now(UTC)
     cells, names = transfer_cells(tasks, donors, seeds)
-
-    def describe(found: list[str]) -> None:
-        facts: dict[str, Any] = {
-            "command": command,
-            "workers": workers,
-            "objective": tasks[0].preset.natural.objective,
-            "recipients": [task.game for task in tasks],
-            "donors": [donor.name for donor in donors],
-            "checkpoints": list(tasks[0].preset.natural.checkpoints),
-            "probes": list(tasks[0].preset.probing.probes),
-            "problems": found,
-        }
-        write_description(out, KIND, tasks, seeds, started, **facts)
-
-    describe([])
-    outcomes = run_cells(
-        cells,
+    return run_sweep(
+        *(KIND, cells, tasks, seeds, out),
+        command=command,
         workers=workers,
         scheduler=scheduler,
-        folder=out,
-        progress=progress_for("transfer"),
+        progress_for=progress_for,
         grown=lambda outcomes: _write(out, names, outcomes),
+        member_of=member_of,
+        stack=stack,
+        recipients=[task.game for task in tasks],
+        donors=[donor.name for donor in donors],
     )
-    found = problems(outcomes)
-    describe(found)
-    return found
 
 
 def transfer_cells(

@@ -33,17 +33,19 @@ class Donor(NamedTuple):
         name: In the tables.
         pretrained: Gives the artifact: trained when first asked for, then found in the store.
         inputs: JSON of what decides it.
+        task: The game that it is, if it is one.
     """
 
     name: str
     pretrained: Callable[[], Artifact]
     inputs: dict[str, Any]
+    task: GameTask | None = None
 
 
 def game_donor(task: GameTask) -> Donor:
     """Return the donor that is a game: P pretrained on its RAM."""
     fingerprint = TransitionDataset(task.data).fingerprint
-    return Donor(task.game, partial(stages.pretrained, task), {"data": fingerprint})
+    return Donor(task.game, partial(stages.pretrained, task), {"data": fingerprint}, task)
 
 
 def random_dynamics_donor(task: GameTask) -> Donor:

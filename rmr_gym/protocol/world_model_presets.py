@@ -1,7 +1,7 @@
 """The world models by name, their sizes, and how they are trained and scored."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -9,6 +9,7 @@ from torch import nn
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
 from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
+from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,16 @@ WORLD_PRESETS: dict[str, WorldPreset] = {
 """Presets by name. "paper" is R-NEM's: 50,000 sequences in batches of 64 are 781 steps an epoch, at
 most 500 epochs, early stopping after 10 without improvement."""
 
+CROPS_PRESETS: dict[str, WorldPreset] = {
+    "smoke": WORLD_PRESETS["smoke"],
+    "laptop": replace(WORLD_PRESETS["laptop"], length=20, seen=20, ahead=25),
+    "paper": WorldPreset(
+        "paper", 125_000, 32, 99, 625, learning_rate=3e-4, last=79, seen=20, ahead=25
+    ),
+}
+"""Presets of the models that see crops. "paper" is S2RM's: 20,000 sequences of 100 frames in
+batches of 32 are 625 steps an epoch, at most 200 epochs. Its rate is not lowered on plateaus."""
+
 
 @dataclass(frozen=True)
 class WorldEntry:
@@ -78,11 +89,13 @@ class WorldEntry:
         sizes: A frozen dataclass a preset, by the preset's name.
         grouped: Whether it has a number of groups that can be chosen, ``sizes.groups`` in training
             and ``model.groups`` at any time.
+        presets: How it is trained and scored, by the preset's name.
     """
 
     make: Callable[[Any, tuple[int, int, int], int], nn.Module]
     sizes: Mapping[str, Any]
     grouped: bool = False
+    presets: Mapping[str, WorldPreset] = field(default_factory=lambda: WORLD_PRESETS)
 
 
 _NEM_SIZES = {
@@ -94,19 +107,28 @@ _NEM_SIZES = {
 WORLD_MODELS: dict[str, WorldEntry] = {
     name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
     for name, make in NEM_MODELS.items()
-} | {name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()}
+}
+WORLD_MODELS |= {name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()}
+WORLD_MODELS |= {
+    name: WorldEntry(make, S2RM_SIZES, presets=CROPS_PRESETS) for name, make in S2RM_MODELS.items()
+}
 """World models by name."""
 
 
-def find_world_preset(name: str) -> WorldPreset:
+def find_world_preset(name: str, model: str | None = None) -> WorldPreset:
     """Return a preset by name.
+
+    Args:
+        name: Of the preset.
+        model: Whose preset; None for the presets that most models share.
 
     Raises:
         RMRError: With the choices and the nearest, if there is none of that name.
     """
-    if name not in WORLD_PRESETS:
-        raise unknown_name("preset", name, WORLD_PRESETS)
-    return WORLD_PRESETS[name]
+    presets = WORLD_PRESETS if model is None else find_world_model(model).presets
+    if name not in presets:
+        raise unknown_name("preset", name, presets)
+    return presets[name]
 
 
 def find_world_model(name: str) -> WorldEntry:

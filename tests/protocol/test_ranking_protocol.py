@@ -8,7 +8,7 @@ from rmr_gym.domains import atari
 from rmr_gym.errors import RMRError
 from rmr_gym.models.pipeline import EncodeProcessDecode
 from rmr_gym.models.processors import make_processor
-from rmr_gym.protocol import pipelines, ranking, stages
+from rmr_gym.protocol import ranking, stages
 from rmr_gym.protocol.pipelines import PipelineScratch, kept_pipeline, trained_pipelines
 from rmr_gym.protocol.ranking import AHEAD, Paths, rank_predictions, ranked, ranking_paths
 from rmr_gym.protocol.store import Artifact, Scratch
@@ -48,7 +48,6 @@ def test_pipelines_hold_the_encoders_of_the_natural_stage(task, tmp_path, arm):
 def test_what_natural_would_hold_is_kept_under_its_own_key(task, monkeypatch):
     whole = trained_pipelines(task, "cswm", 0)
     monkeypatch.setattr(stages, "train_natural", fail)
-    monkeypatch.setattr(pipelines, "train_natural", fail)
     encoders = stages.trained_encoders(task, "cswm", 0)
     assert same(kept_pipeline(task, "cswm", 0, whole, 4).encoder.state_dict(), encoders.part("4"))
     assert encoders.record["seconds"] > 0.01

@@ -1,5 +1,6 @@
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -12,6 +13,7 @@ from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, arm_processor
 from rmr_gym.protocol.natural import OBJECTIVES, natural_batch, train_natural
+from rmr_gym.protocol.pipelines import kept_pipeline, trained_pipelines
 from rmr_gym.protocol.stages import GameTask
 
 
@@ -103,8 +105,8 @@ def test_paired_arms_start_from_the_same_encoder_and_see_the_same_batches(task, 
     starts = {}
     data = stages.natural_data(task)
 
-    def spy(config, data, seed, step):
-        batch = natural_batch(config, data, seed, step)
+    def spy(config, data, seed, step, ahead):
+        batch = natural_batch(config, data, seed, step, ahead)
         seen.setdefault(current, []).append(b"".join(part.numpy().tobytes() for part in batch))
         return batch
 
@@ -141,9 +143,13 @@ def test_natural_training_never_reads_ram(task, tmp_path, objective):
     dataset = stages.open_episodes(task).dataset
     blind_set = type(dataset)(blind)
     results = []
+    latents = None
+    if OBJECTIVES[objective].aligned:
+        latents = stages.start_latents(task, stages.pretrained(task))
     for source in (dataset, blind_set):
         data = atari.load_natural(source, [0, 1, 2, 3], preset.model)
-        results.append(train_natural(preset.natural, preset.model, data, "cswm").tensors)
+        trained = train_natural(preset.natural, preset.model, data, "cswm", latents=latents)
+        results.append(trained.tensors)
     assert same(*results)
     with pytest.raises(RMRError, match="ram"):
         atari.target_slots(blind_set, [0], 0.6)
@@ -227,3 +233,47 @@ def test_game_task_is_picklable_for_workers(task):
     assert pickle.loads(pickle.dumps(task)) == task
     assert isinstance(task, GameTask)
     assert isinstance(np.asarray(stages.open_episodes(task).slots), np.ndarray)
+
+
+def with_natural(task, **changes):
+    natural = replace(task.preset.natural, **changes)
+    return replace(task, preset=replace(task.preset, natural=natural))
+
+
+@pytest.mark.parametrize("arm", ["rmr", "no_p"])
+def test_an_aligned_run_is_kept_rebuilt_and_probed(task, arm):
+    aligned = with_natural(task, objective="infonce_aligned")
+    artifact = stages.trained_encoders(aligned, arm, 0)
+    assert artifact.record["collapsed_at"] is None
+    encoder = stages.kept_encoder(aligned, 0, artifact, stages.kept_steps(artifact)[-1])
+    assert stages.probed(aligned, encoder).record["rows"][0]["dead_slots"] == 0
+    whole = trained_pipelines(aligned, arm, 0)
+    pipeline = kept_pipeline(aligned, arm, 0, whole, stages.kept_steps(whole)[-1])
+    assert parameter_hash(pipeline.encoder) == parameter_hash(encoder)
+
+
+def test_an_aligned_run_without_latents_says_what_it_needs(task):
+    data, config = stages.natural_data(task), replace(task.preset.natural, objective="cswm_aligned")
+    with pytest.raises(RMRError, match="pretrain the game first"):
+        train_natural(config, task.preset.model, data, "cswm")
+
+
+def test_fewer_natural_episodes(task):
+    few = with_natural(task, episodes=2)
+    assert set(stages.natural_data(few).episode) == {0, 1}
+    with pytest.raises(RMRError, match="there are 4 for training"):
+        stages.natural_data(with_natural(task, episodes=50))
+    with pytest.raises(RMRError, match="1 episode or more"):
+        with_natural(task, episodes=0)
+
+
+def test_several_steps_stay_within_an_episode(task):
+    data = stages.natural_data(task)
+    config = replace(task.preset.natural, objective="infonce_3step", batch=20)
+    for step in range(1, 6):
+        batches = [natural_batch(config, data, 0, step, ahead) for ahead in range(3)]
+        for earlier, later in pairwise(batches):
+            assert torch.equal(earlier.following, later.frames)
+    short = data._replace(episode=np.arange(len(data.episode)) // 2)
+    with pytest.raises(RMRError, match="needs episodes of so many"):
+        natural_batch(replace(config, batch=2), short, 0, 1)

@@ -1,7 +1,8 @@
-"""The compiled back end of the message passing: tensors in, tensors out.
+"""The compiled back ends of the message passing: tensors in, tensors out.
 
-The library is called through ctypes, which releases the interpreter's lock during the call. Widths
-are padded with zeros to what the kernel takes.
+`CpuEngine` calls the C++ library through ctypes, which releases the interpreter's lock during the
+call; widths are padded with zeros to what the kernel takes. The Triton kernels for GPUs are in a
+module of their own, which is imported when a GPU asks for it.
 """
 
 import ctypes
@@ -9,6 +10,7 @@ import logging
 import math
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,11 +18,17 @@ from torch.nn import functional as F
 
 from rmr_gym.models.kernels.build import KernelError, load_library
 
+if TYPE_CHECKING:
+    from rmr_gym.models.kernels.triton_messages import TritonEngine
+
 PAD = 32
 """Widths are padded to a multiple of this; the same as in messages.cpp."""
 
 UNITS = ("float32", "avx512_bf16", "amx")
 """What can multiply, by its number in messages.cpp; the latter two round operands to bfloat16."""
+
+TRITON_WIDEST = 128
+"""Hidden and output widths that the Triton kernels take, if the GPU's shared memory does."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +74,30 @@ def cpu_engine(precision: str) -> "CpuEngine | None":
     return CpuEngine(library, unit)
 
 
+@cache
+def triton_engine(
+    precision: str, device: torch.device, hidden: int, outputs: int
+) -> "TritonEngine | None":
+    """Return the engine for a GPU; None, and once a line in the log, where it cannot be had.
+
+    Its kernels are tried out on a few slots of these widths, so that what a GPU lacks (age, shared
+    memory, a C compiler for Triton's launcher) is known before anything depends on it.
+    """
+    try:
+        from rmr_gym.models.kernels import triton_messages  # noqa: PLC0415
+
+        triton_messages.check_device(device)
+        engine = triton_messages.TritonEngine(precision)
+        triton_messages.try_out(engine, device, hidden, outputs)
+    except Exception as reason:  # a compiler, a driver and an import can fail in any way
+        _log.warning(
+            "no Triton message passing of widths %d, %d in %s on %s, PyTorch runs instead: %s",
+            *(hidden, outputs, precision, device, str(reason).strip().splitlines()[0]),
+        )
+        return None
+    return engine
+
+
 class CpuEngine:
     """The kernels of messages.cpp, for float32 tensors on the CPU.
 
@@ -78,6 +110,7 @@ class CpuEngine:
 
     def __init__(self, library: ctypes.CDLL, unit: str):
         self.library, self.unit = library, unit
+        self.description = f"compiled, {unit}"
 
     def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         """Return the sum over the senders of the second hidden layer."""

@@ -20,6 +20,7 @@ class Chunked:
 
     def __init__(self, precision: str = "fp32"):
         self.dtype = torch.bfloat16 if precision == "bf16" else None
+        self.description = f"PyTorch in blocks, {'bf16' if self.dtype else 'fp32'}"
 
     def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
         """Return the sum over the senders of the second hidden layer."""

@@ -1,0 +1,286 @@
+"""Natural training of many runs as one stack against one run after another, and what follows.
+
+    python benchmarks/natural.py --device cuda --size 210x160 --runs 1 10 40
+
+The first table compares a stack of so many runs with the sequential loop: the frozen P of so many
+``--donors``, or ``--arm cswm`` for the trained P. The loop is timed on one run and multiplied, for
+its runs follow each other. Loop and stacks are interleaved, so that a busy moment of the machine
+hits all rows alike; figures are medians over the repetitions, ratios are taken within each before
+their median. Frames are noise: no figure here depends on what they show.
+
+The second table is the cost of cells that follows from it: training of ``--steps`` steps and a
+ridge probe, timed here too, at each of ``--checkpoints`` checkpoints. Recording, pretraining and
+the other arms are not in it.
+"""
+
+import argparse
+import csv
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rmr_gym.domains.atari import (
+    SLOTS,
+    AtariModel,
+    NaturalData,
+    ProbeData,
+    make_core,
+    pixel_encoder,
+)
+from rmr_gym.models.pipeline import find_device
+from rmr_gym.protocol.config import Natural
+from rmr_gym.protocol.natural import train_natural
+from rmr_gym.protocol.probe import encode, score_features
+from rmr_gym.protocol.stacked import NaturalRun, train_natural_stack
+
+SIZES = {
+    "84x84": {"trunk": "nature", "height": 84, "width": 84},
+    "210x160": {"trunk": "anand2019", "height": 210, "width": 160},
+}
+EPISODE, WARM_UP = 250, 3
+TRAIN_ROWS, TARGETS = 6000, 20
+"""Rows of the paper's probe, and predicted RAM cells of a middling game."""
+
+
+class Watch:
+    """Progress callback that takes the time between two steps, warm-up left out."""
+
+    def __init__(self, device: torch.device, steps: int):
+        self.device, self._last = device, WARM_UP + steps
+        self._begin = self.seconds = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note the time after a step."""
+        if done not in (WARM_UP, self._last):
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._begin
+        self._begin = time.perf_counter()
+
+
+def noise(model: AtariModel, rows: int) -> NaturalData:
+    """Return frames and actions without any meaning."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (rows, model.height, model.width), np.uint8)
+    current = np.flatnonzero(np.arange(rows) % (EPISODE + 1) < EPISODE)[: rows - 1]
+    return NaturalData(
+        torch.from_numpy(frames),
+        torch.from_numpy(rng.integers(0, 18, len(current))),
+        current,
+        current // (EPISODE + 1),
+        torch.full((model.height, model.width), 127.5),
+        74.0,
+    )
+
+
+def chosen_runs(options: argparse.Namespace, model: AtariModel, count: int) -> list[NaturalRun]:
+    """Return the runs of a stack: seeds within donors."""
+    if options.arm != "rmr":
+        return [NaturalRun(options.arm, seed) for seed in range(count)]
+    donors = min(options.donors, count)
+    weights = [make_core(model, model.core, 100 + donor).state_dict() for donor in range(donors)]
+    return [NaturalRun("rmr", run // donors, weights[run % donors]) for run in range(count)]
+
+
+def sequential(options: argparse.Namespace, model: AtariModel, data: NaturalData) -> float:
+    """Seconds of the timed steps of one run alone."""
+    (run,) = chosen_runs(options, model, 1)
+    watch = Watch(torch.device(options.device), options.timed)
+    train_natural(
+        settings(options),
+        model,
+        data,
+        run.arm,
+        pretrained=run.pretrained,
+        device=options.device,
+        progress=watch,
+    )
+    return watch.seconds
+
+
+def stacked(
+    options: argparse.Namespace, model: AtariModel, data: NaturalData, count: int
+) -> tuple[float, float]:
+    """Seconds of the timed steps of a stack, and the peak of the GPU's memory in MB."""
+    watch = Watch(torch.device(options.device), options.timed)
+    on_gpu = watch.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    train_natural_stack(
+        settings(options),
+        model,
+        data,
+        chosen_runs(options, model, count),
+        device=options.device,
+        cnn=options.cnn,
+        progress=watch,
+    )
+    return watch.seconds, torch.cuda.max_memory_allocated() / 2**20 if on_gpu else float("nan")
+
+
+def settings(options: argparse.Namespace) -> Natural:
+    """Return a training of one checkpoint, right after the timed steps."""
+    steps = WARM_UP + options.timed + 1
+    return Natural(objective=options.objective, checkpoints=(steps,), batch=options.batch)
+
+
+def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
+    """Seconds of encoding and of the ridge probe, with rank and dead slots, of one checkpoint."""
+    place = find_device(options.device)
+    rng = np.random.default_rng(0)
+    sets = []
+    for rows in (options.probe_rows, max(1, options.probe_rows // 2)):
+        frames = rng.integers(0, 256, (rows, model.height, model.width), np.uint8)
+        bits = rng.integers(0, 2, (rows, TARGETS, 8), np.uint8)
+        episode = np.arange(rows) * 24 // rows
+        sets.append(ProbeData(torch.from_numpy(frames), bits, episode))
+    encoder = pixel_encoder(model, 0).to(place)
+    encoder.standardise_by(torch.full((model.height, model.width), 127.5), 74.0)
+    begin = time.perf_counter()
+    train, test = (encode(encoder, part).to(place) for part in sets)
+    score_features(train, test, ("ridge",), slots=SLOTS)
+    return time.perf_counter() - begin
+
+
+def measure(
+    options: argparse.Namespace, model: AtariModel, data: NaturalData
+) -> list[dict[str, object]]:
+    """Return the rows of the first table."""
+    alone: list[float] = []
+    times: dict[int, list[float]] = {count: [] for count in options.runs}
+    memory = dict.fromkeys(options.runs, 0.0)
+    for _ in range(options.repetitions):
+        alone.append(sequential(options, model, data))
+        for count in options.runs:
+            seconds, memory[count] = stacked(options, model, data, count)
+            times[count].append(seconds)
+    rows = [row("sequential", 1, alone, alone, options.timed, float("nan"))]
+    return rows + [
+        row("stacked", count, times[count], alone, options.timed, memory[count])
+        for count in options.runs
+    ]
+
+
+def row(
+    how: str, runs: int, seconds: list[float], alone: list[float], steps: int, memory: float
+) -> dict[str, object]:
+    """Return one row of the first table."""
+    shares = [each / (runs * one) for each, one in zip(seconds, alone, strict=True)]
+    middle = statistics.median(seconds)
+    return {
+        "training": how,
+        "runs": runs,
+        "steps a second": round(steps / middle, 2),
+        "ms a step and run": round(1e3 * middle / steps / runs, 3),
+        "share of the sequential time": round(statistics.median(shares), 3),
+        "times faster": round(1 / statistics.median(shares), 2),
+        "GPU memory MB": round(memory, 1),
+    }
+
+
+def estimates(
+    options: argparse.Namespace, rows: list[dict[str, object]], probe: float
+) -> list[dict[str, object]]:
+    """Return what tables cost at the speed of each row, in hours of this machine."""
+    found = []
+    for table, cells in (
+        ("one cell", 1),
+        ("Table 1 row: 20 seeds, rmr and cswm", 40),
+        ("Table 1: 24 games", 24 * 40),
+        ("24 x 24 x 20, baseline once a column", 24 * 20 * 25),
+    ):
+        for each in rows:
+            training = options.steps * float(str(each["ms a step and run"])) / 1e3
+            found.append(
+                {
+                    "table": table,
+                    "training": f"{each['training']} {each['runs']}",
+                    "training hours": f"{cells * training / 3600:.3g}",
+                    "probe hours": f"{cells * options.checkpoints * probe / 3600:.3g}",
+                }
+            )
+    return found
+
+
+def print_table(rows: list[dict[str, object]]) -> None:
+    """Print rows under their names."""
+    names = list(rows[0])
+    widths = [max(len(name), *(len(str(each[name])) for each in rows)) for name in names]
+    print("\n" + " | ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True)))
+    for each in rows:
+        values = (str(each[name]) for name in names)
+        print(" | ".join(f"{v:>{width}}" for v, width in zip(values, widths, strict=True)))
+
+
+def hardware(device: torch.device) -> str:
+    """Name what computes."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} thread(s)"
+
+
+def main() -> None:
+    """Print the tables, and write the first where ``--csv`` says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", choices=SIZES, default="84x84")
+    parser.add_argument("--runs", type=int, nargs="+", default=[1, 10, 40])
+    parser.add_argument("--arm", choices=("rmr", "cswm", "no_p"), default="rmr")
+    parser.add_argument("--donors", type=int, default=2, help="different frozen P in a stack")
+    parser.add_argument("--objective", default="cswm")
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--core", default="mpnn")
+    parser.add_argument("--precision", default="fp32", help="of the messages: fp32 or bf16")
+    parser.add_argument("--cnn", default="fp32", help="of the stack's convolutions: fp32 or bf16")
+    parser.add_argument("--timed", type=int, default=20, help="timed steps")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=5020, help="frames of the data set")
+    parser.add_argument("--probe-rows", type=int, default=TRAIN_ROWS)
+    parser.add_argument("--steps", type=int, default=20000, help="of a cell, for the second table")
+    parser.add_argument("--checkpoints", type=int, default=4, help="of a cell")
+    parser.add_argument("--csv", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    sizes = SIZES[options.size]
+    model = AtariModel(
+        options.dim,
+        options.core,
+        trunk=str(sizes["trunk"]),
+        height=int(sizes["height"]),
+        width=int(sizes["width"]),
+        precision=options.precision,
+    )
+    print(
+        f"{options.size}, arm {options.arm}, {options.objective}, batch {options.batch}, "
+        f"{SLOTS} slots x {options.dim}, messages {options.precision}, CNN {options.cnn}\n"
+        f"{hardware(torch.device(options.device))}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}"
+    )
+    rows = measure(options, model, noise(model, options.rows))
+    print_table(rows)
+    probe = probe_seconds(options, model)
+    print(f"\nridge probe of a checkpoint, {options.probe_rows} training rows: {probe:.2f} s")
+    print_table(estimates(options, rows, probe))
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Every ratio in one table: `results/benchmarks.csv`.
+
+    python benchmarks/table.py                     # all parts, about a quarter of an hour
+    python benchmarks/table.py --only scaling      # one part; the rows of the others stay
+
+Each part takes its two sides in turn in one process, or calls the benchmark of its name, which
+does. The recorder and the balls have tables of their own, `results/recording.csv` and
+`results/balls_environment.csv`, which `benchmarks/recording.py` and `benchmarks/balls.py` write;
+their ratios are copied from there, with the load that they were measured under.
+"""
+
+import argparse
+import csv
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import message_passing as messages
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, object]
+
+GOALS = {
+    ("message passing", "cpu fp32", "times faster than split"): ">= 3",
+    ("message passing", "cpu fp32", "times faster than torch-geometric"): ">= 5",
+    ("message passing", "cpu fp32", "times the fp32 floor"): "<= 2",
+    ("message passing", "cpu bf16", "times faster than split"): ">= 5",
+    ("message passing", "cpu fp32", "memory of split / its own"): ">= 10",
+    ("message passing", "cpu bf16", "memory of split / its own"): ">= 10",
+}
+
+
+def script(name: str, *options: str) -> list[dict[str, str]]:
+    """Run a benchmark of this folder and return what it writes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.csv"
+        command = [sys.executable, str(ROOT / "benchmarks" / name), *options, "--csv", str(path)]
+        subprocess.run(command, check=True)
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def message_passing() -> Iterator[Row]:
+    """The operation against the loops that people write, at the paper's size."""
+    for row in script("message_passing.py"):
+        what = f"{row['aggregation']}, P {row['P']}, {row['implementation']}"
+        for measure, value in row.items():
+            if measure not in ("aggregation", "P", "implementation"):
+                goal = GOALS.get(("message passing", row["implementation"], measure), "")
+                yield {"what": what, "measure": measure, "value": value, "goal": goal}
+
+
+def scaling() -> Iterator[Row]:
+    """The operation as slots, width and batch grow, P frozen, max; one row a size."""
+    torch.set_num_threads(1)
+    peak = messages.matmul_peak()
+    sizes = [(4, slots, 64) for slots in (32, 64, 128, 256, 512, 1024)]
+    sizes += [(8, 128, dim) for dim in (16, 32, 128)]
+    sizes += [(batch, 128, 64) for batch in (1, 10, 50)]
+    for batch, slots, dim in sizes:
+        case = messages.Case(batch, slots, dim, "max", frozen=True)
+        tensors = case.tensors()
+        names = ["cpu fp32", "cpu bf16"]
+        if batch * slots**2 * dim <= 100e6:  # beyond that, the split form's pairs fill gigabytes
+            names.append(messages.BASE)
+        seconds = interleaved(names, case, tensors)
+        what = f"batch {batch}, {slots} slots, dim {dim}"
+        floor = messages.unavoidable_work(case) / peak
+        for name in names:
+            yield {"what": f"{what}, {name}", "measure": "ms", "value": 1e3 * seconds[name]}
+        yield {
+            "what": f"{what}, cpu fp32",
+            "measure": "fraction of the matmul peak that the floor allows",
+            "value": floor / seconds["cpu fp32"],
+        }
+        if messages.BASE in seconds:
+            ratio = seconds[messages.BASE] / seconds["cpu fp32"]
+            yield {
+                "what": f"{what}, cpu fp32",
+                "measure": "times faster than split",
+                "value": ratio,
+            }
+
+
+def interleaved(names: list[str], case: messages.Case, tensors: tuple) -> dict[str, float]:
+    """Median seconds of each implementation, all taken in turn; the first round warms up."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(6):
+        for name in names:
+            found[name].append(messages.step(name, case, tensors))
+    return {name: statistics.median(times[1:]) for name, times in found.items()}
+
+
+def natural() -> Iterator[Row]:
+    """Natural steps of a stack of runs against one run after another."""
+    options = ("--repetitions", "3", "--timed", "8", "--runs", "1", "10", "--precision", "bf16")
+    for row in script("natural.py", *options):
+        what = f"{row['training']}, {row['runs']} runs"
+        for measure, value in row.items():
+            if measure not in ("training", "runs") and value != "nan":
+                yield {"what": what, "measure": measure, "value": value}
+
+
+def imports() -> Iterator[Row]:
+    """Fresh interpreters that import the package, and Gymnasium alone, in turn."""
+    seconds: dict[str, list[float]] = {"rmr_gym": [], "gymnasium": [], "torch": []}
+    for _ in range(7):
+        for name, times in seconds.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            times.append(time.perf_counter() - begin)
+    best = {name: min(times) for name, times in seconds.items()}
+    for name, value in best.items():
+        yield {"what": f"import {name}, interpreter included", "measure": "seconds", "value": value}
+    ratio = best["rmr_gym"] / best["gymnasium"]
+    yield {"what": "import rmr_gym", "measure": "of import gymnasium", "value": ratio}
+
+
+def copied(path: Path, command: str) -> Iterator[Row]:
+    """The ratios of another table, which are the rows that have a goal."""
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["goal"] and row["part"] not in ("energy", "exactness", "pictures"):
+                what = f"{row['part']}: {row['what']}"
+                kept = {name: row[name] for name in ("measure", "value", "goal", "load")}
+                yield {"what": what, **kept, "command": command}
+
+
+PARTS = {
+    "message passing": message_passing,
+    "scaling": scaling,
+    "natural": natural,
+    "imports": imports,
+    "recorder": lambda: copied(ROOT / "results" / "recording.csv", "benchmarks/recording.py"),
+    "balls": lambda: copied(ROOT / "results" / "balls_environment.csv", "benchmarks/balls.py"),
+}
+COLUMNS = (
+    *("part", "what", "measure", "value", "goal", "command", "processor", "cores", "load"),
+    *("torch", "numpy", "python"),
+)
+
+
+def complete(part: str, row: Row) -> Row:
+    """Add where and with what a row was measured, and keep four figures of its value."""
+    value = float(str(row["value"]))
+    return {
+        "part": part,
+        "goal": "",
+        "command": "benchmarks/table.py",
+        "load": f"{os.getloadavg()[0]:.2f}",
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        **row,
+        "value": f"{value:.4g}",
+    }
+
+
+def processor() -> str:
+    """Name the processor and what its units multiply."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    units = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in flags]
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({' '.join(units)})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--csv", type=Path, default=ROOT / "results" / "benchmarks.csv")
+    options = parser.parse_args()
+    rows: list[Row] = []
+    if options.csv.exists():
+        with options.csv.open(newline="") as file:
+            rows = [dict(row) for row in csv.DictReader(file) if row["part"] not in options.only]
+    for part in options.only:
+        for row in PARTS[part]():
+            rows.append(complete(part, row))
+            print(" | ".join(str(rows[-1][name]) for name in COLUMNS[:5]), flush=True)
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(sorted(rows, key=lambda row: list(PARTS).index(str(row["part"]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Encoder and decoder of crops: residual (de)convolutions, with the place let in or not."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Crops = Float[Tensor, "*batch size size channels"]
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(ReLU(x)))), both convolutions 3 x 3.
+
+    Args:
+        channels: Of x.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return the sum."""
+        return x + self.second(F.relu(self.first(F.relu(x))))
+
+
+class UpConvolution(nn.ConvTranspose2d):
+    """A transposed 3 x 3 convolution of stride 2 to exactly the size that is wanted.
+
+    Args:
+        before: Channels of the input.
+        after: Channels of the output.
+        small: Height and width of the input.
+        large: Of the output, 2 small or one less.
+    """
+
+    def __init__(self, before: int, after: int, small: int, large: int):
+        spare = large - 2 * small + 1
+        super().__init__(before, after, 3, stride=2, padding=1, output_padding=spare)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw orthogonal weights, as convolutions have them; the bias is 0."""
+        nn.init.orthogonal_(self.weight, gain=2**0.5, generator=generator)
+        assert self.bias is not None
+        self.bias.zero_()
+
+
+class CropEncoder(nn.Module):
+    """Seven convolutions with two residual blocks, then a linear map; halves the crop twice.
+
+    Source: S2RM, Appendix D, E.1: seven-layer CNN with residual layers; that of the baselines takes
+    in the place after the second convolution, that of S2RMs does not take it in.
+    Differs: channels, strides and order are drawn in figures that are lost; these are ours.
+
+    Args:
+        size: Height and width of a crop.
+        channels: Of a crop.
+        width: Channels of the first layers; twice as many later.
+        dim: Width of the encoding.
+        place: Width of the place that is let in; 0 for none.
+    """
+
+    def __init__(self, size: int, channels: int, width: int, dim: int, place: int = 0):
+        super().__init__()
+        quarter = halves(size)[1]
+        self.before = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+        )
+        self.place = nn.Conv2d(width + place, width, 1) if place else None
+        self.after = nn.Sequential(
+            ResidualBlock(width),
+            nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            ResidualBlock(2 * width),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * quarter**2, dim),
+        )
+
+    def forward(
+        self, crops: Crops, places: Float[Tensor, "*batch place"] | None = None
+    ) -> Float[Tensor, "*batch dim"]:
+        """Return an encoding a crop."""
+        shape = crops.shape[:-3]
+        x = self.before(rearrange(crops.flatten(0, -4), "b h w c -> b c h w"))
+        if self.place is not None and places is not None:
+            x = self.place(with_place(x, places.flatten(0, -2)))
+        return self.after(x).unflatten(0, shape)
+
+
+class CropDecoder(nn.Module):
+    """A linear map, two transposed convolutions, two residual blocks, a convolution, a sigmoid.
+
+    Source: S2RM, Appendix D, E.1: deconvolutions with residual layers; that of the baselines takes
+    in the place of the query after a single convolution.
+    Differs: as `CropEncoder`.
+
+    Args:
+        dim: Width of what is decoded.
+        size: Height and width of a crop.
+        channels: Of a crop.
+        width: Channels of the last layers; twice as many before.
+        place: Width of the place that is let in; 0 for none.
+    """
+
+    def __init__(self, dim: int, size: int, channels: int, width: int, place: int = 0):
+        super().__init__()
+        half, quarter = halves(size)
+        self.before = nn.Sequential(
+            nn.Linear(dim, 2 * width * quarter**2),
+            nn.Unflatten(1, (2 * width, quarter, quarter)),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        )
+        self.place = nn.Conv2d(2 * width + place, 2 * width, 1) if place else None
+        self.after = nn.Sequential(
+            ResidualBlock(2 * width),
+            nn.ReLU(),
+            UpConvolution(2 * width, width, quarter, half),
+            ResidualBlock(width),
+            nn.ReLU(),
+            UpConvolution(width, width, half, size),
+            nn.ReLU(),
+            nn.Conv2d(width, channels, 3, padding=1),
+        )
+
+    def forward(
+        self, vectors: Float[Tensor, "*batch dim"], places: Float[Tensor, "*batch place"] | None
+    ) -> Crops:
+        """Return the logits of a crop a vector."""
+        x = self.before(vectors.flatten(0, -2))
+        if self.place is not None and places is not None:
+            x = self.place(with_place(x, places.flatten(0, -2)))
+        crops = rearrange(self.after(x), "b c h w -> b h w c")
+        return crops.unflatten(0, vectors.shape[:-1])
+
+
+def halves(size: int) -> tuple[int, int]:
+    """Return the size of a crop after one and after two convolutions of stride 2."""
+    half = (size + 1) // 2
+    return half, (half + 1) // 2
+
+
+def with_place(
+    x: Float[Tensor, "batch channels height width"], places: Float[Tensor, "batch place"]
+) -> Float[Tensor, "batch both height width"]:
+    """Return a feature map with the place beside each pixel's channels."""
+    return torch.cat([x, places[..., None, None].expand(-1, -1, *x.shape[2:])], dim=1)

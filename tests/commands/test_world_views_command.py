@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.commands import world_model as commands
+from rmr_gym.errors import RMRError
+from rmr_gym.protocol import balls, world_model_presets, world_models
+from rmr_gym.protocol.world_model_views import VIEW_ROW
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "balls3"
+    collect_env("rmr/S2RMBalls3-v0", path, episodes=4, max_steps=11, resolution=16)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    smoke = world_model_presets.CROPS_PRESETS["smoke"]
+    tiny = replace(smoke, steps=2, batch=2, check_every=2)
+    monkeypatch.setitem(world_model_presets.CROPS_PRESETS, "smoke", tiny)
+    yield
+    balls.open_balls.cache_clear()
+    world_models.load_part.cache_clear()
+
+
+def run(tmp_path, command, *arguments):
+    root = ("--root", str(tmp_path / "runs"), "--preset", "smoke")
+    commands.app.cli(args=[command, *map(str, arguments), *root])
+
+
+def test_train_score_and_draw(recorded, tmp_path, capsys, monkeypatch):
+    run(tmp_path, "train", "--data", recorded, "--model", "s2gru")
+    assert "s2gru" in capsys.readouterr().out
+    out = tmp_path / "views.csv"
+    models = ("--models", "s2gru", "crops_lstm", "--tests", recorded)
+    run(tmp_path, "views", "--data", recorded, "--out", out, *models, "--seen", 1, 4,
+        "--dropped", 0, 1, 7)  # fmt: skip
+    table = pd.read_csv(out)
+    assert list(table) == list(VIEW_ROW)
+    rows = table[["model", "views", "dropped"]].to_numpy().tolist()
+    assert rows == [
+        *(["s2gru", views, 0] for views in (1, 4)),
+        ["s2gru", 4, 1],
+        *(["crops_lstm", views, 0] for views in (1, 4)),
+    ]
+    assert set(table.test) == {"balls3"}
+    with np.load(tmp_path / "views_s2gru_0.npz") as found:
+        assert found["attended"].shape == (3, 16, 16)
+        assert found["heard"].shape == (3, 3)
+    assert not (tmp_path / "views_crops_lstm_0.npz").exists()
+    monkeypatch.setattr(world_models, "train_model", None)
+    shown = ("--seen", 3, "--ahead", 2, "--sequences", 1)
+    run(tmp_path, "rollout", "--data", recorded, "--out", tmp_path, "--model", "s2gru", *shown)
+    assert matplotlib.image.imread(tmp_path / "s2gru_0.png").ndim == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--models", "rims"), "models of crops"),
+        (("--seeds", 0), "1 seed or more"),
+        (("--preset", "large"), "laptop"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
+    out = ("--out", str(tmp_path / "x.csv"), "--root", str(tmp_path / "runs"))
+    with pytest.raises(RMRError, match=message):
+        commands.app.cli(args=["views", "--data", str(recorded), *out, *map(str, arguments)])
+
+
+def test_crops_larger_than_the_frame(recorded, tmp_path):
+    path = tmp_path / "small"
+    collect_env("rmr/S2RMBalls3-v0", path, episodes=2, max_steps=21, resolution=8)
+    arguments = ("--model", "crops_lstm", "--root", tmp_path / "runs")
+    with pytest.raises(RMRError, match="smaller crops"):
+        commands.app.cli(args=["train", "--data", *map(str, (path, *arguments))])

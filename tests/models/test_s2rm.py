@@ -1,0 +1,235 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rmr_gym.errors import RMRError
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.rims import RIMSizes
+from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.s2rm_sizes import S2RMSizes
+from rmr_gym.models.s2rm_views import Views
+from rmr_gym.models.world_model import WorldModel, unroll
+
+SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
+
+
+def make(name, sizes=SMALL, shape=SHAPE):
+    return build(lambda: S2RM_MODELS[name](sizes, shape, 0), torch_generator(0)).eval()
+
+
+@pytest.fixture(params=S2RM_MODELS)
+def model(request):
+    return make(request.param)
+
+
+def clips(batch=2, time=6):
+    """A square that moves one pixel to the right each frame."""
+    frames = torch.zeros(batch, time, *SHAPE)
+    for row in range(batch):
+        for instant in range(time):
+            frames[row, instant, 3 * row + 2 : 3 * row + 6, instant : instant + 4] = 1
+    return frames
+
+
+def states(model, frames, **options):
+    return list(unroll(model, frames, None, torch_generator(0), **options))
+
+
+def test_whole_frames_come_out(model):
+    last = states(model, clips())[-1]
+    assert isinstance(model, WorldModel)
+    frame, groups = model.decode(last)
+    assert frame.shape == (2, *SHAPE)
+    assert ((frame > 0) & (frame < 1)).all()
+    assert groups is None
+    assert model.loss(last, clips()[:, 0]).shape == (2,)
+    patch = model.answer(last, torch.tensor([[[2, 2]], [[2, 2]]]))[:, 0]
+    assert patch.shape == (2, 5, 5, 1)
+    torch.testing.assert_close(frame[:, :3, :3], patch[:, :3, :3])
+
+
+def test_a_model_that_sees_nothing_takes_in_its_own_answers(model):
+    frames = clips()
+    unseen = states(model, frames, seen=3)
+    seen = states(model, frames[:, :3])
+    torch.testing.assert_close(seen[-1].queries, unseen[2].queries)
+    before, after = unseen[3], unseen[4]
+    crops = (model.answer(before, before.queries) > 0.5).float()
+    fed = model.see(before, Views(crops, before.queries), after.queries)
+    for own, given in ((after, fed),):
+        torch.testing.assert_close(model.decode(own).frame, model.decode(given).frame)
+
+
+def test_the_loss_is_that_of_crops_where_it_looks_next(model):
+    state, after = states(model, clips())[2], clips()[:, 3]
+    truth = model.geometry.look(after, state.queries)
+    logits, asked = model.asked(state, after)
+    assert torch.equal(asked, truth)
+    losses = F.binary_cross_entropy(logits.sigmoid(), truth, reduction="none")
+    torch.testing.assert_close(model.loss(state, after), losses.sum(dim=(2, 3, 4)).mean(dim=1))
+
+
+def test_only_the_oracle_knows_what_comes():
+    for name in S2RM_MODELS:
+        model = make(name)
+        state = states(model, clips())[-1]
+        one, other = (model.asked(state, frame).logits for frame in (clips()[:, 0], clips()[:, 5]))
+        assert torch.equal(one, other) == (name != "crops_oracle")
+
+
+def test_the_order_of_views_does_not_matter(model):
+    state = states(model, clips())[-1]
+    crops, centres = model.geometry.look(clips()[:, 5], state.queries), state.queries
+    order, asked = [2, 0, 3, 1], state.queries
+    frames = [
+        model.decode(model.see(state, Views(crops[:, each], centres[:, each]), asked)).frame
+        for each in (slice(None), order)
+    ]
+    torch.testing.assert_close(*frames)
+
+
+def test_fewer_views_also_none(model):
+    frames = {}
+    for views in (4, 2, 0):
+        model.views = views
+        last = states(model, clips())[-1]
+        frames[views] = model.decode(last).frame
+        assert last.queries.shape == (2, 4, 2)
+    assert not torch.equal(frames[4], frames[2])
+    torch.testing.assert_close(frames[0][0], frames[0][1])
+    for wrong in (-1, 5):
+        with pytest.raises(RMRError, match="0 to 4 views"):
+            model.views = wrong
+
+
+def test_sequences_do_not_meet(model):
+    frames = clips()
+    other = torch.cat([frames[:1], 1 - frames[1:]])
+    one, two = (model.decode(states(model, each)[-1]).frame for each in (frames, other))
+    torch.testing.assert_close(one[0], two[0])
+    assert not torch.equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("name", S2RM_MODELS)
+def test_every_weight_is_trained(name):
+    model, frames = make(name).train(), clips(time=4)
+    found = states(model, frames[:, :3])
+    sum(model.loss(s, frames[:, t + 1]).mean() for t, s in enumerate(found)).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["s2gru", "s2rmc", "crops_lstm"])
+def test_a_tiny_batch_is_overfitted(name):
+    model = make(name).train()
+    frames = clips(time=4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    losses = []
+    for _ in range(40):
+        found = states(model, frames[:, :3])
+        loss = sum(model.loss(s, frames[:, t + 1]).mean() for t, s in enumerate(found))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("name", [name for name in S2RM_MODELS if make(name).parts])
+def test_parts_can_be_dropped(name):
+    model = make(name)
+    whole = model.decode(states(model, clips())[-1]).frame
+    model.drop([1])
+    assert not torch.equal(model.decode(states(model, clips())[-1]).frame, whole)
+    model.drop()
+    torch.testing.assert_close(model.decode(states(model, clips())[-1]).frame, whole)
+    for wrong in ([3], [-1], [0, 1, 2]):
+        with pytest.raises(RMRError, match="to drop"):
+            model.drop(wrong)
+
+
+def test_dropped_modules_are_as_if_they_had_never_been():
+    model = make("s2gru")
+    model.drop([1])
+    before = states(model, clips())[-1]
+    with torch.no_grad():
+        for part in (model.spatial.embedding, model.spatial.dynamics.gru.hidden_bias):
+            part[1] = torch.randn_like(part[1])
+    after = states(model, clips())[-1]
+    torch.testing.assert_close(model.decode(before).frame, model.decode(after).frame)
+    with pytest.raises(RMRError, match="several modules"):
+        make("crops_lstm").drop([0])
+
+
+def test_queries_and_views_outside_the_frame():
+    model = make("s2gru")
+    state = states(model, clips())[-1]
+    outside = torch.tensor([[[12, 0]], [[0, 0]]])
+    with pytest.raises(RMRError, match="12 x 12"):
+        model.answer(state, outside)
+    for views, queries in ((outside, None), (outside * 0, outside)):
+        with pytest.raises(RMRError, match="outside"):
+            model.see(state, Views(torch.zeros(2, 1, 5, 5, 1), views), queries)
+
+
+def test_models_that_cannot_be():
+    with pytest.raises(RMRError, match="1 crop or more"):
+        make("s2gru", replace(SMALL, views=0))
+    with pytest.raises(RMRError, match="smaller crops"):
+        make("crops_lstm", shape=(4, 4, 1))
+    with pytest.raises(RMRError, match="1 module or more"):
+        make("s2gru", replace(SMALL, modules=0))
+    with pytest.raises(RMRError, match="active RIMs"):
+        replace(SMALL, rims=RIMSizes(rims=3, active=4))
+    with pytest.raises(RMRError, match="without actions"):
+        S2RM_MODELS["s2gru"](SMALL, SHAPE, 6)
+
+
+def count(part):
+    return sum(parameter.numel() for parameter in part.parameters())
+
+
+def test_parameters_at_the_size_of_the_paper():
+    sizes = S2RMSizes()
+    model = make("s2gru", sizes, (48, 48, 1))
+    spatial = model.spatial
+    assert count(spatial.dynamics) == 10 * (2 * 128 * 384 + 2 * 384)
+    assert spatial.embedding.shape == (10, 16)
+    thetas = {"query": (2 * 16, 128), "key": (2 * 16, 128), "value": (2 * 128, 128)}
+    phis = {"query": (4 * 16, 128), "key": (4 * 16, 128), "value": (4 * 128, 128)}
+    for part, shapes in ((spatial.input_attention, thetas), (spatial.cell_attention, phis)):
+        for name, shape in shapes.items():
+            assert getattr(part, name).weight.shape == shape
+    twice = make("s2gru", replace(sizes, modules=20), (48, 48, 1))
+    each = 2 * 128 * 384 + 2 * 384 + 16
+    assert count(twice) - count(model) == 10 * each
+    assert make("crops_lstm", sizes, (48, 48, 1)).lstm.hidden_size == 512
+    assert make("crops_rmc", sizes, (48, 48, 1)).core.start(1).shape == (1, 1, 1, 512)
+    assert make("crops_rims", sizes, (48, 48, 1)).cell.sizes.active == 5
+    assert make("s2rmc", sizes, (48, 48, 1)).spatial.dynamics.start(1).shape == (1, 10, 4, 256)
+
+
+def test_memory_is_linear_in_modules():
+    def kept(modules):
+        sizes = replace(SMALL, modules=modules, units=64)
+        model, total = make("s2gru", sizes).train(), [0]
+
+        def pack(tensor):
+            total[0] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            states(model, clips(time=3))
+        return total[0]
+
+    few, some, many = kept(4), kept(12), kept(20)
+    assert (many - some) / (some - few) < 1.15
+
+
+@pytest.mark.parametrize("name", [name for name in S2RM_MODELS if name.startswith("s2gru")])
+def test_states_stay_small_over_long_sequences(name):
+    model = make(name, replace(SMALL, modules=8))
+    with torch.no_grad():
+        sizes = [state.core.abs().max() for state in states(model, torch.ones(1, 60, *SHAPE))]
+    assert max(sizes) < 3

@@ -1,0 +1,83 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from rmr_gym.errors import RMRError
+from rmr_gym.models.initialisation import torch_generator
+from rmr_gym.models.s2rm_views import ViewGeometry
+from rmr_gym.wrappers.crops import RandomCrops, crop
+
+WIDE = ViewGeometry(7, 9, 2, 3, 5)
+
+
+def frames(batch=2):
+    return torch.rand(batch, 7, 9, 2, generator=torch_generator(0))
+
+
+def test_crops_are_those_of_the_wrapper():
+    centres = WIDE.draw(2, torch_generator(1))
+    found = WIDE.look(frames(), centres)
+    assert found.shape == (2, 3, 5, 5, 2)
+    np.testing.assert_array_equal(found.numpy(), crop(frames().numpy(), centres.numpy(), 5))
+
+
+def test_every_pixel_is_drawn_as_often():
+    centres = WIDE.draw(4000, torch_generator(2)).flatten(0, 1)
+    counts = torch.zeros(7, 9).index_put_(tuple(centres.T), torch.ones(len(centres)), True)
+    expected = len(centres) / 63
+    assert counts.sum() == len(centres)
+    assert ((counts - expected).abs() < 5 * expected**0.5).all()
+
+
+@pytest.mark.parametrize("geometry", [WIDE, ViewGeometry(48, 48, 2, 1, 11)])
+def test_a_grid_of_crops_makes_the_frame_again(geometry):
+    picture = torch.rand(2, geometry.height, geometry.width, 2)
+    grid = geometry.grid().expand(2, -1, -1)
+    torch.testing.assert_close(geometry.stitch(geometry.look(picture, grid), grid), picture)
+    assert geometry.height != 48 or grid.shape == (2, 25, 2)
+
+
+def test_where_crops_overlap_their_mean_counts_and_the_rest_is_dark():
+    geometry = ViewGeometry(3, 6, 1, 2, 3)
+    crops = torch.stack([torch.zeros(3, 3, 1), torch.ones(3, 3, 1)])[None]
+    stitched = geometry.stitch(crops, torch.tensor([[[1, 1], [1, 3]]]))[0, ..., 0]
+    assert stitched.tolist() == [[0, 0, 0.5, 1, 1, 0]] * 3
+
+
+def test_positions_of_the_wrapper_are_the_same_pixels():
+    rows, columns = (torch.arange(side) for side in (7, 9))
+    pixels = torch.cartesian_prod(rows, columns)[None]
+    x = (2 * pixels[..., 1] + 1) / 9 - 1
+    y = 1 - (2 * pixels[..., 0] + 1) / 7
+    assert torch.equal(WIDE.centres(torch.stack([x, y], dim=-1).float()), pixels)
+    corners = torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]])
+    assert WIDE.centres(corners).tolist() == [[[0, 0], [6, 8]]]
+
+
+def test_views_of_a_live_environment_are_those_of_its_frames():
+    env = gym.make("rmr/S2RMBalls3-v0", resolution=16)
+    env = RandomCrops(env, crops=6, size=5, keep=["pixels"])
+    geometry = ViewGeometry(16, 16, 1, 6, 5)
+    observation, _ = env.reset(seed=0)
+    for _ in range(3):
+        seen = {name: torch.from_numpy(entry)[None].float() for name, entry in observation.items()}
+        centres = geometry.centres(seen["positions"])
+        assert torch.equal(geometry.look(seen["pixels"], centres), seen["crops"])
+        observation = env.step(0)[0]
+    env.close()
+
+
+@pytest.mark.parametrize(("views", "size"), [(0, 5), (3, 4), (3, 9), (3, -1)])
+def test_crops_that_cannot_be(views, size):
+    with pytest.raises(RMRError, match="odd size from 1 to 7"):
+        ViewGeometry(7, 9, 2, views, size)
+
+
+def test_queries_outside_the_frame():
+    with pytest.raises(RMRError, match="outside the frame"):
+        WIDE.centres(torch.tensor([[[0.0, 1.5]]]))
+    WIDE.check(torch.tensor([[[6, 8], [0, 0]]]))
+    for wrong in ([7, 0], [0, 9], [-1, 3]):
+        with pytest.raises(RMRError, match="outside it"):
+            WIDE.check(torch.tensor([[[3, 3], wrong]]))

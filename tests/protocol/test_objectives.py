@@ -1,0 +1,52 @@
+import json
+
+import pandas as pd
+import pytest
+
+from rmr_gym.analysis.report import write_report_and_text
+from rmr_gym.errors import RMRError
+from rmr_gym.protocol import stages
+from rmr_gym.protocol.compare import NATURAL_COLUMNS
+from rmr_gym.protocol.objectives import study_objectives, variants
+
+
+@pytest.fixture(autouse=True)
+def _forget_loaded_data():
+    yield
+    for cached in (stages.open_episodes, stages.natural_data, stages.probe_sets):
+        cached.cache_clear()
+
+
+def test_every_objective_has_its_arms_and_the_report_draws_them(task, tmp_path):
+    out = tmp_path / "out"
+    chosen = {"arms": ("rmr", "untrained"), "episodes": (None, 2), "command": "test"}
+    assert study_objectives([task], ["cswm", "infonce_aligned"], [0], out, **chosen) == []
+    table = pd.read_csv(out / "natural.csv")
+    assert tuple(table.columns) == NATURAL_COLUMNS
+    labels = {"cswm", "cswm/2", "infonce_aligned", "infonce_aligned/2"}
+    found = set(zip(table.objective, table.arm, table.step, strict=True))
+    arms = {("rmr", 2), ("rmr", 4), ("untrained", 0)}
+    assert found == {(label, *arm) for label in labels for arm in arms}
+    described = json.loads((out / "run.json").read_text())
+    assert (described["kind"], described["natural_episodes"]) == ("objectives", [None, 2])
+    path, text = write_report_and_text(out)
+    assert "infonce_aligned/2" in path.read_text()
+    assert "Pong" in text
+
+
+def test_a_variant_differs_in_its_natural_training_alone(task):
+    found = variants(task, ["cswm", "infonce"], [None, 3])
+    assert list(found) == ["cswm", "cswm/3", "infonce", "infonce/3"]
+    assert found["infonce/3"].preset.natural.episodes == 3
+    assert {variant.preset.model for variant in found.values()} == {task.preset.model}
+
+
+def test_what_cannot_be_studied_is_refused(task, tmp_path):
+    with pytest.raises(RMRError, match="at least one game, one objective"):
+        study_objectives([task], [], [0], tmp_path, command="test")
+    with pytest.raises(RMRError, match="did you mean 'infonce'"):
+        study_objectives([task], ["infonse"], [0], tmp_path, command="test")
+    with pytest.raises(RMRError, match="did you mean 'rmr'"):
+        study_objectives([task], ["cswm"], [0], tmp_path, command="test", arms=("rmm",))
+    with pytest.raises(RMRError, match="'cswm' stands twice"):
+        study_objectives([task], ["cswm", "cswm"], [0], tmp_path, command="test")
