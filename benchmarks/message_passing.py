@@ -18,6 +18,7 @@ large matrix product of PyTorch reaches in the same process: float32 on a CPU, b
 import argparse
 import csv
 import ctypes
+import functools
 import math
 import multiprocessing
 import platform
@@ -26,7 +27,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +41,7 @@ from rmr_gym.models.message_passing import fully_connected_messages
 Weights = list[Tensor]
 AGGREGATIONS = ("max", "mean")
 BASE = "split fp32"
+GEOMETRIC = "torch-geometric fp32"
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,37 @@ def naive(z: Tensor, weights: Weights, aggregation: str) -> Tensor:
     return messages.max(dim=2).values if aggregation == "max" else messages.mean(dim=2)
 
 
+def geometric(z: Tensor, weights: Weights, aggregation: str) -> Tensor:
+    """The same with torch-geometric, on the edges of the full graph of every element."""
+    batch, slots, dim = z.shape
+    network, edges = geometric_network(aggregation), geometric_edges(batch, slots, z.device)
+    return network(z.reshape(-1, dim), edges, weights).view(batch, slots, -1)
+
+
+@functools.cache
+def geometric_network(aggregation: str) -> Any:
+    from torch_geometric.nn import MessagePassing  # noqa: PLC0415
+
+    class Network(MessagePassing):
+        def forward(self, x, edge_index, weights):
+            return self.propagate(edge_index, x=x, weights=weights)
+
+        def message(self, x_i, x_j, weights):
+            w1, b1, w2, b2, w3, b3 = weights
+            hidden = torch.relu(F.linear(torch.cat([x_i, x_j], dim=-1), w1, b1))
+            return F.linear(torch.relu(F.linear(hidden, w2, b2)), w3, b3)
+
+    return Network(aggr=aggregation)
+
+
+@functools.cache
+def geometric_edges(batch: int, slots: int, device: torch.device) -> Tensor:
+    """Senders and receivers of all pairs of slots of the same element."""
+    node = torch.arange(batch * slots, device=device).view(batch, slots)
+    senders = node[:, None].expand(batch, slots, slots).reshape(-1)
+    return torch.stack([senders, node[:, :, None].expand(batch, slots, slots).reshape(-1)])
+
+
 def operation(backend: str, precision: str) -> Callable[[Tensor, Weights, str], Tensor]:
     """The library's operation on one back end."""
 
@@ -98,7 +133,11 @@ BACKENDS = {
         ("triton", "bf16"),
     ],
 }
-IMPLEMENTATIONS = {"naive fp32": naive, BASE: operation("reference", "fp32")} | {
+IMPLEMENTATIONS = {
+    "naive fp32": naive,
+    GEOMETRIC: geometric,
+    BASE: operation("reference", "fp32"),
+} | {
     f"{backend} {precision}": operation(backend, precision)
     for backend, precision in {pair for pairs in BACKENDS.values() for pair in pairs}
 }
@@ -106,7 +145,8 @@ IMPLEMENTATIONS = {"naive fp32": naive, BASE: operation("reference", "fp32")} | 
 
 def names(device: str) -> list[str]:
     """The implementations that a device runs."""
-    return ["naive fp32", BASE, *(" ".join(pair) for pair in BACKENDS[device])]
+    plain = ["naive fp32", *([GEOMETRIC] if find_spec("torch_geometric") else [])]
+    return [*plain, BASE, *(" ".join(pair) for pair in BACKENDS[device])]
 
 
 def step(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> float:
@@ -212,10 +252,8 @@ def measure(
             "P": "frozen" if case.frozen else "trained",
             "implementation": name,
             "milliseconds": round(1e3 * statistics.median(times), 1),
-            "times faster than split": round(
-                statistics.median(b / a for a, b in zip(times, base or [math.nan], strict=False)),
-                2,
-            ),
+            "times faster than split": faster(times, base),
+            "times faster than torch-geometric": faster(times, seconds.get(GEOMETRIC)),
             "times the floor": round(statistics.median(times) / floor, 2),
             "fraction of the peak": round(floor / statistics.median(times), 3),
             "peak memory MB": round(used[name], 1),
@@ -223,6 +261,12 @@ def measure(
         }
         for name, times in seconds.items()
     ]
+
+
+def faster(times: list[float], others: list[float] | None) -> float:
+    """The median ratio of two implementations within the repetitions; NaN without the other."""
+    pairs = zip(times, others or [math.nan], strict=False)
+    return round(statistics.median(b / a for a, b in pairs), 2)
 
 
 def fits(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> bool:

@@ -2,7 +2,10 @@
 
 Run it on an idle machine with at least two cores:
 
-    python benchmarks/sweep.py --cells 40 --seconds 3 --kills 20
+    python benchmarks/sweep.py --cells 12 --seconds 10 --kills 20
+
+Cells are as short as the shortest real ones. For the kills, cells are a third as long and about
+three times as many, and a worker is killed about once a cell's length, at random.
 """
 
 import argparse
@@ -44,10 +47,10 @@ def swept(cells: list[Cell], workers: int, folder: Path) -> tuple[float, list[ob
     return time.perf_counter() - started, [outcome.value for outcome in outcomes]
 
 
-def kill_some(running: Path, times: int, stopped: threading.Event) -> int:
+def kill_some(running: Path, times: int, pause: float, stopped: threading.Event) -> int:
     """Kill the worker of a random running cell, ``times`` times if the sweep lasts."""
     rng, killed = random.Random(0), 0
-    while killed < times and not stopped.wait(0.3):
+    while killed < times and not stopped.wait(pause * rng.uniform(0.2, 1.8)):
         markers = list(running.iterdir())
         try:
             chosen = rng.choice(markers)
@@ -62,8 +65,8 @@ def kill_some(running: Path, times: int, stopped: threading.Event) -> int:
 def main() -> None:
     """Print three measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--cells", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,13 +78,20 @@ def main() -> None:
             for name in range(options.cells)
         ]
         without = bare(cells)
-        one, values = swept(cells, 1, root / "one")
+        one, _ = swept(cells, 1, root / "one")
         two, _ = swept(cells, 2, root / "two")
         print(f"bare {without:.2f} s; one process {one:.2f} s: overhead {one / without - 1:+.2%}")
         print(f"two workers {two:.2f} s: {one / two:.2f} times as fast")
+        cells = [
+            Cell(f"cell {name}", work, (options.seconds / 3, str(running), name))
+            for name in range(3 * options.cells)
+        ]
+        values = [cell.run(0.0, str(running), cell.arguments[-1]) for cell in cells]
         stopped, killed = threading.Event(), []
         killer = threading.Thread(
-            target=lambda: killed.append(kill_some(running, options.kills, stopped))
+            target=lambda: killed.append(
+                kill_some(running, options.kills, options.seconds / 3, stopped)
+            )
         )
         killer.start()
         seconds, disturbed = swept(cells, 2, root / "killed")

@@ -6,6 +6,7 @@ from rmr_gym.analysis import html
 from rmr_gym.analysis.agents_report import agents_page
 from rmr_gym.analysis.bottleneck_report import bottleneck_page
 from rmr_gym.analysis.compare_report import abstract_page, compare_page
+from rmr_gym.analysis.objectives_report import objectives_page
 from rmr_gym.analysis.page import Page
 from rmr_gym.analysis.run import run_kind
 from rmr_gym.analysis.tables import save_tables
@@ -19,7 +20,7 @@ PAGES = {
     "transfer": transfer_page,
     "bottleneck": bottleneck_page,
     "agents": agents_page,
-    "objectives": compare_page,
+    "objectives": objectives_page,
 }
 """Page of each kind of run."""
 

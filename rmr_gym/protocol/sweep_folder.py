@@ -23,7 +23,7 @@ from rmr_gym.protocol.sweep_log import cell_log
 FORMAT = 1
 """Of the records; raised when old ones can no longer be read."""
 
-ATTEMPTS = 5
+ATTEMPTS = 8
 """A cell that was started so often without leaving a record is taken to kill its worker."""
 
 TABLE = "cells.csv"

@@ -3,7 +3,9 @@ import json
 import pandas as pd
 import pytest
 
+from rmr_gym.analysis.objectives_report import above_untrained
 from rmr_gym.analysis.report import write_report_and_text
+from rmr_gym.analysis.run import load_run
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import NATURAL_COLUMNS
@@ -31,7 +33,13 @@ def test_every_objective_has_its_arms_and_the_report_draws_them(task, tmp_path):
     assert (described["kind"], described["natural_episodes"]) == ("objectives", [None, 2])
     path, text = write_report_and_text(out)
     assert "infonce_aligned/2" in path.read_text()
-    assert "Pong" in text
+    assert "infonce_aligned/2, rmr, less untrained: Pong" in text
+    assert (out / "figures" / "objectives_rmr.svg").is_file()
+    above = above_untrained(load_run(out))
+    last = table[(table.objective == "cswm") & (table.step == 4) & (table.probe == "ridge")]
+    start = table[(table.objective == "cswm") & (table.step == 0) & (table.probe == "ridge")]
+    found = above[(above.objective == "cswm") & (above.step == 4)].above.item()
+    assert found == pytest.approx(last.micro_f1.item() - start.micro_f1.item())
 
 
 def test_a_variant_differs_in_its_natural_training_alone(task):
