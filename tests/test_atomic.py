@@ -1,6 +1,11 @@
+import os
+import threading
+import time
+
 import pytest
 
-from rmr_gym.atomic import write_atomically
+from rmr_gym import atomic
+from rmr_gym.atomic import write_atomically, write_file
 from rmr_gym.errors import RMRError
 
 
@@ -29,3 +34,30 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(RMRError, match="cannot write"):
         write_atomically(tmp_path / "file" / "a.txt", "new")
+
+
+def test_a_process_that_ends_finishes_the_file_that_is_being_written(tmp_path, monkeypatch):
+    begun, real = threading.Event(), os.fsync
+
+    def slow(descriptor):
+        begun.set()
+        time.sleep(0.2)
+        real(descriptor)
+
+    def end(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(atomic, "_writing", threading.Lock())
+    path = tmp_path / "file"
+    writer = threading.Thread(target=write_file, args=(path, b"whole"))
+    writer.start()
+    begun.wait()
+    with pytest.raises(SystemExit, match="3"):
+        atomic.end_process(3)
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.read_bytes() == b"whole"
+    writer.join()
+    with pytest.raises(SystemExit, match="4"):  # the lock is never given back: patience ends
+        atomic.end_process(4, patience=0.01)

@@ -1,6 +1,5 @@
 """Worker processes, none of which outlives the process that started them."""
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+from rmr_gym.atomic import end_process
 from rmr_gym.errors import RMRError
 
 
@@ -54,6 +54,6 @@ def _end_with(lifeline: Connection) -> None:
 
     def wait_for_the_end() -> None:
         lifeline.poll(None)
-        os._exit(1)
+        end_process(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
