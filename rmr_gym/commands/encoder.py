@@ -144,7 +144,7 @@ def make_encoder(
         processor = arm_processor(arm, task.preset.model, seed, donor).cpu()
     provenance = _provenance(task, {"arm": arm, "seed": seed, "step": step})
     provenance["metrics"] = [{name: row[name] for name in _METRICS if name in row} for row in rows]
-    config = _config(task, processor is not None)
+    config = _config(task, encoder.affine is not None, processor is not None)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 
@@ -153,7 +153,7 @@ _METRICS = (
 )  # fmt: skip
 
 
-def _config(task: "GameTask", with_processor: bool) -> "EncoderConfig":
+def _config(task: "GameTask", affine: bool, with_processor: bool) -> "EncoderConfig":
     from rmr_gym.domains.atari import ACTIONS, SLOTS  # noqa: PLC0415
     from rmr_gym.models.artifacts import EncoderConfig  # noqa: PLC0415
 
@@ -170,6 +170,7 @@ def _config(task: "GameTask", with_processor: bool) -> "EncoderConfig":
         aggregation=model.aggregation,
         precision=model.precision,
         actions=ACTIONS,
+        affine=affine,
     )
 
 

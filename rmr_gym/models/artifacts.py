@@ -47,6 +47,7 @@ class EncoderConfig:
         aggregation: Aggregation of P's messages: max, sum or mean.
         precision: Arithmetic of P's messages: fp32 or bf16.
         actions: Number of actions that P knows.
+        affine: Whether an affine map a slot follows, as after an aligned start.
 
     Raises:
         RMRError: A value is of another type, unknown or out of range.
@@ -63,12 +64,15 @@ class EncoderConfig:
     aggregation: str = "max"
     precision: str = "fp32"
     actions: int = 18
+    affine: bool = False
 
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= largest:
                 raise RMRError(f"expected {name} from 1 to {largest}, found {value!r}")
+        if type(self.affine) is not bool:
+            raise RMRError(f"expected affine as true or false, found {self.affine!r}")
         if not isinstance(self.game, str) or not re.fullmatch(r"\w{1,64}", self.game):
             raise RMRError(f"expected the name of a game, for instance 'Pong', found {self.game!r}")
         for kind, name, choices in (
@@ -89,6 +93,7 @@ class EncoderConfig:
             maps=self.maps,
             dim=self.dim,
             trunk=self.trunk,
+            affine=self.affine,
         )
 
     def processor(self) -> Processor | None:

@@ -197,17 +197,7 @@ def train_natural(
             Batch(*(part.to(place) for part in natural_batch(config, data, seed, step, ahead)))
             for ahead in range(objective.horizon)
         ]
-        frames = [batches[0].frames, *(batch.following for batch in batches)]
-        states = list(encoder(torch.cat(frames)).chunk(len(frames)))
-        predicted, terms = states[0], []
-        for batch, current, following in zip(batches, states, states[1:], strict=False):
-            predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
-            seen = Latents(
-                predicted - centre, current - centre, following - centre, batch.permutation
-            )
-            terms.append(objective.terms(config, seen))
-        mean = ContrastiveTerms(*(torch.stack(each).mean() for each in zip(*terms, strict=True)))
-        logs = mean._asdict()
+        logs = _mean_terms(config, pipeline, batches, centre)._asdict()
         return Step(logs.pop("loss"), logs)
 
     def checkpoint_at(step: int) -> Kept:
@@ -235,6 +225,20 @@ def train_natural(
         "processor_hash": {"before": before, "after": after},
     }
     return Artifact(record, trained.tensors)
+
+
+def _mean_terms(
+    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch], centre: Tensor | float
+) -> ContrastiveTerms:
+    """Predict step after step from the first frames; return the terms' mean over the steps."""
+    frames = [batches[0].frames, *(batch.following for batch in batches)]
+    states = list(pipeline.encoder(torch.cat(frames)).chunk(len(frames)))
+    predicted, terms = states[0], []
+    for batch, current, following in zip(batches, states, states[1:], strict=False):
+        predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
+        seen = Latents(predicted - centre, current - centre, following - centre, batch.permutation)
+        terms.append(OBJECTIVES[config.objective].terms(config, seen))
+    return ContrastiveTerms(*(torch.stack(each).mean() for each in zip(*terms, strict=True)))
 
 
 def _align(

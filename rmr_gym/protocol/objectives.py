@@ -106,7 +106,7 @@ def study_objectives(
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
         stack=stack,
-        objectives=list(objectives),
+        objective=", ".join(objectives),
         arms=list(arms),
         natural_episodes=list(episodes),
     )

@@ -152,7 +152,7 @@ def run_sweep(
         grown: Writes the tables of what is finished.
         member_of: Which natural run a cell needs.
         stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        **facts: Further entries of ``run.json``.
+        **facts: Further entries of ``run.json``; an ``objective`` among them replaces the preset's.
 
     Returns:
         What `problems` returns.
@@ -167,8 +167,7 @@ def run_sweep(
             *(out, kind, tasks, seeds, started),
             command=command,
             workers=workers,
-            objective=preset.natural.objective,
-            **facts,
+            **{"objective": preset.natural.objective, **facts},
             checkpoints=list(preset.natural.checkpoints),
             probes=list(preset.probing.probes),
             problems=found,

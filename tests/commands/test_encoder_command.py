@@ -54,6 +54,16 @@ def test_other_arms_and_checkpoints(run, recorded, tiny_preset, tmp_path):
     assert untrained.encoder.mean_frame.std() > 0
 
 
+def test_an_encoder_of_an_aligned_start_keeps_its_affine_maps(run, recorded, tiny_preset, tmp_path):
+    run("--objective", "infonce_aligned", "--out", str(tmp_path / "a"))
+    read = PretrainedEncoder.from_pretrained(tmp_path / "a")
+    preset = tiny_preset.with_objective("infonce_aligned")
+    task = GameTask("Pong", recorded("Pong"), tmp_path / "store", preset)
+    last = stages.kept_encoder(task, 0, stages.trained_encoders(task, "rmr", 0), 4)
+    assert parameter_hash(read.encoder) == parameter_hash(last)
+    assert read.config.affine
+
+
 def test_shipping_listing_showing(run, tmp_path, capsys):
     run("--ship")
     assert PretrainedEncoder.from_pretrained("pong").config.game == "Pong"

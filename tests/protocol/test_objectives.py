@@ -31,6 +31,7 @@ def test_every_objective_has_its_arms_and_the_report_draws_them(task, tmp_path):
     assert found == {(label, *arm) for label in labels for arm in arms}
     described = json.loads((out / "run.json").read_text())
     assert (described["kind"], described["natural_episodes"]) == ("objectives", [None, 2])
+    assert described["objective"] == "cswm, infonce_aligned"
     path, text = write_report_and_text(out)
     assert "infonce_aligned/2" in path.read_text()
     assert "infonce_aligned/2, rmr, less untrained: Pong" in text
