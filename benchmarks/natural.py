@@ -67,7 +67,7 @@ def noise(model: AtariModel, rows: int) -> NaturalData:
     """Return frames and actions without any meaning."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (rows, model.height, model.width), np.uint8)
-    current = np.flatnonzero(np.arange(rows) % (EPISODE + 1) < EPISODE)[: rows - 1]
+    current = np.flatnonzero(np.arange(rows - 1) % (EPISODE + 1) < EPISODE)
     return NaturalData(
         torch.from_numpy(frames),
         torch.from_numpy(rng.integers(0, 18, len(current))),

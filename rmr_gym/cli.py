@@ -27,6 +27,7 @@ from rmr_gym.commands.measure import measure
 from rmr_gym.commands.tasks import Arithmetic, game_tasks, worker_count
 from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
+from rmr_gym.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from rmr_gym.data.dataset import TransitionDataset
@@ -66,6 +67,7 @@ def _output_closed() -> bool:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
+    keep_freed_memory()
     try:
         app.cli(
             prog="rmr-gym",

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rmr_gym.errors import RMRError
+from rmr_gym.memory import KEPT
 from rmr_gym.protocol.sweep_cells import Agenda, Cell, Outcome
 from rmr_gym.protocol.sweep_folder import ATTEMPTS
 
@@ -23,6 +24,8 @@ HEAL_SECONDS = 2
 
 _FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 _LOCAL_SETTINGS = {
+    "distributed.nanny.pre-spawn-environ": KEPT
+    | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), 1),
     "distributed.worker.multiprocessing-method": "forkserver" if _FORKS else "spawn",
     "distributed.deploy.lost-worker-timeout": "10 seconds",
 }
