@@ -28,9 +28,8 @@ def keep_freed_memory() -> None:
 
     Call it before threads begin, for each that has allocated keeps its own part of the heap.
     """
-    with suppress(OSError, AttributeError, TypeError):  # no C library by this name, or another one
-        libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version
+    with suppress(OSError, AttributeError):  # no glibc
+        libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_TRIM_THRESHOLD, -1)
         libc.mallopt(_TOP_PAD, TOP_PAD)
         libc.mallopt(_MMAP_MAX, 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.extras import SubcommandApp
 
+from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.commands.copying import copying
 from rmr_gym.commands.world_views import views
@@ -22,7 +23,7 @@ Model_ = Annotated[
     str,
     tyro.conf.arg(
         metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm,s2gru,s2rmc,crops_lstm,"
-        "crops_rims,crops_rmc,crops_oracle,...}"
+        "crops_rims,crops_rmc,crops_oracle,rnem_rmr,rims_rmr,...}"
     ),
 ]
 SHOWN = {
@@ -36,6 +37,8 @@ SHOWN = {
     "ari_last": "ari last",
 }
 """Columns that are printed, and what they are called there; losses are relative to copying."""
+COMPARED = ("model", "against", "score", "pairs", "improvement", "p_better", "verdict_bh")
+"""Columns of the comparison by seed that are printed."""
 
 
 @app.command
@@ -44,6 +47,7 @@ def train(
     model: Model_ = "rnem",
     seed: int = 0,
     groups: int | None = None,
+    processor: Path | None = None,
     preset: Preset_ = "laptop",
     root: Path = Path("runs"),
     device: str = "cpu",
@@ -58,6 +62,8 @@ def train(
         model: Which model.
         seed: Fixes initial weights, batches and noise.
         groups: Number of groups (K) in training; default: the preset's.
+        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+            rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
@@ -65,7 +71,7 @@ def train(
     from rmr_gym.protocol.world_model_scores import scored  # noqa: PLC0415
     from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
 
-    task = make_task(data, model, groups, preset, root, device)
+    task = make_task(data, model, groups, preset, root, device, processor)
     with progress_bars() as progress_for:
         trained(task, seed, progress_for(f"{model}, seed {seed}"))
     _print([scored(task, seed)])
@@ -80,11 +86,15 @@ def evaluate(
     seeds: int = 1,
     groups: int | None = None,
     test_groups: int | None = None,
+    processor: Path | None = None,
     preset: Preset_ = "laptop",
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
     """Score trained models, those that are missing are trained, and write a table and a figure.
+
+    Where there is a model with a pretrained P inside (rnem_rmr, rims_rmr), NAME_pairs.csv compares
+    it by seed with the others of its family.
 
     Args:
         data: Folder of the data set that they are trained on.
@@ -95,6 +105,8 @@ def evaluate(
         seeds: Number of seeds.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups while scoring, for models that have several.
+        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+            rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
@@ -106,7 +118,7 @@ def evaluate(
     rows = []
     grouped = [find_world_model(model).grouped for model in models]
     tasks = [
-        make_task(data, model, groups if several else None, preset, root, device)
+        make_task(data, model, groups if several else None, preset, root, device, processor)
         for model, several in zip(models, grouped, strict=True)
     ]
     with progress_bars() as progress_for:
@@ -131,6 +143,7 @@ def rollout(
     test: Path | None = None,
     groups: int | None = None,
     test_groups: int | None = None,
+    processor: Path | None = None,
     preset: Preset_ = "laptop",
     root: Path = Path("runs"),
     device: str = "cpu",
@@ -148,6 +161,8 @@ def rollout(
         test: Another data set to take the sequences from.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups now.
+        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+            rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
@@ -157,7 +172,7 @@ def rollout(
     from rmr_gym.analysis.world_model_figures import film_frames, groups_figure  # noqa: PLC0415
     from rmr_gym.protocol.world_model_rollouts import drawn  # noqa: PLC0415
 
-    task = make_task(data, model, groups, preset, root, device)
+    task = make_task(data, model, groups, preset, root, device, processor)
     sheets = drawn(task, seed, sequences, seen=seen, ahead=ahead, test=test, groups=test_groups)
     for row, sheet in enumerate(sheets):
         save_figure(groups_figure(*sheet), out / f"{model}_{row}.png")
@@ -169,19 +184,31 @@ def rollout(
 
 
 def make_task(
-    data: Path, model: str, groups: int | None, preset: str, root: Path, device: str
+    data: Path,
+    model: str,
+    groups: int | None,
+    preset: str,
+    root: Path,
+    device: str,
+    processor: Path | None = None,
 ) -> "WorldTask":
-    """Return the task of a data set."""
+    """Return the task of a data set; the processor is for models with a P inside alone."""
     from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
     from rmr_gym.protocol.world_model_presets import (  # noqa: PLC0415
+        find_world_model,
         find_world_preset,
     )
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
 
     chosen = find_world_preset(preset, model)
     find_device(device)
-    return WorldTask(data, Store(root / "store").root, model, chosen, groups, device)
+    if find_world_model(model).arm is None:
+        processor = None
+    elif processor is not None:
+        read_balls_processor(processor)
+    store = Store(root / "store").root
+    return WorldTask(data, store, model, chosen, groups, device, processor)
 
 
 def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -189,6 +216,7 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
 
     from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
     from rmr_gym.analysis.world_model_figures import simulation_figure  # noqa: PLC0415
+    from rmr_gym.analysis.world_model_pairs import paired_rows  # noqa: PLC0415
     from rmr_gym.atomic import write_atomically  # noqa: PLC0415
     from rmr_gym.protocol.world_model_scores import ROW  # noqa: PLC0415
 
@@ -197,7 +225,13 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     curves = {f"{row['model']} {row['seed']}": row["rollout"] for row in rows}
     figure = simulation_figure(curves, rows[0]["rollout_copied"])
     picture = save_figure(figure, out.with_name(f"{out.stem}_simulation.png"))
-    for path in (out, picture):
+    written = [out, picture]
+    pairs = paired_rows(table)
+    if len(pairs):
+        written.append(out.with_name(f"{out.stem}_pairs.csv"))
+        write_atomically(written[-1], pairs.to_csv(index=False, lineterminator="\n"))
+        print_rows(pairs[list(COMPARED)].to_dict("records"), COMPARED)
+    for path in written:
         out_console.print(f"written: {path}", markup=False, soft_wrap=True)
 
 

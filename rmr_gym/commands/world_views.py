@@ -11,6 +11,8 @@ from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rmr_gym.protocol.world_model_views import Condition
     from rmr_gym.protocol.world_models import WorldTask
 
@@ -34,9 +36,9 @@ def views(
 ) -> None:
     """Score models of crops where they see less than in training; missing ones are trained.
 
-    Writes a table with a row a model, test set, number of views and number of dropped modules, and
-    beside it, for each S2RM, NAME_MODEL_SEED.npz: which pixels its modules attend to (attended),
-    which modules can hear which (heard).
+    Writes a table with a row a model, test set, number of views and number of dropped modules, its
+    curves as NAME.png where anything varies, and beside it, for each S2RM, NAME_MODEL_SEED.npz and
+    .png: which pixels its modules attend to (attended), which modules can hear which (heard).
 
     Args:
         data: Folder of the data set that they are trained on.
@@ -53,6 +55,8 @@ def views(
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
+    import pandas as pd  # noqa: PLC0415
+
     from rmr_gym.commands.world_model import make_task  # noqa: PLC0415
     from rmr_gym.models.s2rm_models import S2RM_MODELS  # noqa: PLC0415
     from rmr_gym.protocol.run_folder import write_table  # noqa: PLC0415
@@ -78,7 +82,22 @@ def views(
     shown = [dict(zip(labels, (row[name] for name in VIEW_ROW), strict=True)) for row in rows]
     print_rows(shown, tuple(labels))
     write_table(out, rows, VIEW_ROW)
-    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+    _written(out)
+    _draw(out, pd.DataFrame(rows), data)
+
+
+def _draw(out: Path, table: "pd.DataFrame", data: Path) -> None:
+    from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
+    from rmr_gym.analysis.views_figures import QUESTIONS, views_figure  # noqa: PLC0415
+    from rmr_gym.protocol.world_model_views import count_balls  # noqa: PLC0415
+
+    if any(table[name].nunique() > 1 for name in QUESTIONS):
+        figure = views_figure(table, count_balls(data))
+        _written(save_figure(figure, out.with_suffix(".png")))
+
+
+def _written(path: Path) -> None:
+    out_console.print(f"written: {path}", markup=False, soft_wrap=True)
 
 
 def _conditions(
@@ -100,6 +119,8 @@ def _write_enclaves(path: Path, task: "WorldTask", seed: int) -> None:
 
     import numpy as np  # noqa: PLC0415
 
+    from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
+    from rmr_gym.analysis.views_figures import enclaves_figure  # noqa: PLC0415
     from rmr_gym.atomic import write_atomically  # noqa: PLC0415
     from rmr_gym.protocol.world_model_views import enclaves  # noqa: PLC0415
 
@@ -109,4 +130,6 @@ def _write_enclaves(path: Path, task: "WorldTask", seed: int) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **found._asdict())
     write_atomically(path, buffer.getvalue())
-    out_console.print(f"written: {path}", markup=False, soft_wrap=True)
+    _written(path)
+    picture = enclaves_figure(found.attended, found.heard)
+    _written(save_figure(picture, path.with_suffix(".png")))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError
+from rmr_gym.models.processors import ProcessorSizes
 
 ACTION = 10
 """Width of the embedding of an action."""
@@ -116,18 +117,14 @@ class LSTMUpdate(Update):
         return torch.cat([cell, output], dim=-1), output, nobody(memory)
 
 
-class RelationalUpdate(Update):
-    r"""Groups that act on each other in pairs.
+class InteractingUpdate(Update):
+    r"""Groups that act on each other.
 
     .. math::
-        \hat\theta_k &= \mathrm{MLP}^{enc}(\theta_k), \quad
-        \xi_{k,i} = \mathrm{MLP}^{emb}([\hat\theta_k; \hat\theta_i]) \\
-        e_{k,i} &= \mathrm{MLP}^{eff}(\xi_{k,i}), \quad \alpha_{k,i} = \mathrm{MLP}^{att}(\xi_{k,i})
-        \\ E_k &= \textstyle\sum_{i \neq k} \alpha_{k,i}\, e_{k,i}, \quad
-        r_k = W \tilde x_k + R\, [\hat\theta_k; E_k]
+        \hat\theta_k = \mathrm{MLP}^{enc}(\theta_k), \quad
+        r_k = W \tilde x_k + R\, [\hat\theta_k; E_k(\hat\theta)]
 
-    and from r_k as `RecurrentUpdate`. All pairs go through the layers at once; the first layer of
-    MLP^emb is applied to k and i apart, before they are paired.
+    and from r_k as `RecurrentUpdate`; what E is, the kinds of it say.
 
     Source: R-NEM, eq. 4 and 5, Appendix A.1; with actions A.2.
     Differs: none from the code. In the paper's text the action is joined to the hidden state; in
@@ -137,25 +134,12 @@ class RelationalUpdate(Update):
         seen: Width of the encoded input.
         dim: Width of theta.
         action: Width of the embedding of an action.
-        width: Of the three MLPs (250 in the paper).
-        attention: Hidden width of MLP^att (100 in the paper); 0 for alpha = 1.
+        width: Of the encoded theta and of the effect.
     """
 
-    def __init__(
-        self, seen: int, dim: int, action: int = 0, width: int = 250, attention: int = 100
-    ):
+    def __init__(self, seen: int, dim: int, action: int, width: int):
         super().__init__(dim, dim)
         self.encode = _layer(dim + action, width, nn.ReLU())
-        self.focus, self.context = nn.Linear(width, width), nn.Linear(width, width, bias=False)
-        self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
-        self.effect = _layer(width, width, nn.ReLU())
-        self.attend = (
-            nn.Sequential(
-                _layer(width, attention, nn.Tanh()), nn.Linear(attention, 1), nn.Sigmoid()
-            )
-            if attention
-            else None
-        )
         self.recurrence = nn.Linear(2 * width + seen + action, dim)
         self.norm = nn.LayerNorm(dim)
 
@@ -181,6 +165,50 @@ class RelationalUpdate(Update):
         raw = self.recurrence(torch.cat([encoded, heard, seen, told], dim=-1))
         return raw.sigmoid(), self.norm(raw).sigmoid(), attention
 
+    @abstractmethod
+    def interact(
+        self, encoded: Float[Tensor, "batch slots width"]
+    ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
+        """Return the total effect on each group, and the attention."""
+
+
+class RelationalUpdate(InteractingUpdate):
+    r"""Groups that act on each other in pairs.
+
+    .. math::
+        \xi_{k,i} = \mathrm{MLP}^{emb}([\hat\theta_k; \hat\theta_i]) \\
+        e_{k,i} &= \mathrm{MLP}^{eff}(\xi_{k,i}), \quad \alpha_{k,i} = \mathrm{MLP}^{att}(\xi_{k,i})
+        \\ E_k &= \textstyle\sum_{i \neq k} \alpha_{k,i}\, e_{k,i}
+
+    All pairs go through the layers at once; the first layer of
+    MLP^emb is applied to k and i apart, before they are paired.
+
+    Source: R-NEM, eq. 5, Appendix A.1.
+    Differs: see `InteractingUpdate`.
+
+    Args:
+        seen: Width of the encoded input.
+        dim: Width of theta.
+        action: Width of the embedding of an action.
+        width: Of the three MLPs (250 in the paper).
+        attention: Hidden width of MLP^att (100 in the paper); 0 for alpha = 1.
+    """
+
+    def __init__(
+        self, seen: int, dim: int, action: int = 0, width: int = 250, attention: int = 100
+    ):
+        super().__init__(seen, dim, action, width)
+        self.focus, self.context = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
+        self.effect = _layer(width, width, nn.ReLU())
+        self.attend = (
+            nn.Sequential(
+                _layer(width, attention, nn.Tanh()), nn.Linear(attention, 1), nn.Sigmoid()
+            )
+            if attention
+            else None
+        )
+
     def interact(
         self, encoded: Float[Tensor, "batch slots width"]
     ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
@@ -191,6 +219,39 @@ class RelationalUpdate(Update):
         if self.attend is not None:
             attention = attention * rearrange(self.attend(pairs), "batch k i 1 -> batch k i")
         return torch.einsum("bki,bkid->bkd", attention, self.effect(pairs)), attention
+
+
+class ProcessorUpdate(InteractingUpdate):
+    r"""Groups that act on each other as a processor P says.
+
+    .. math:: E_k = B\,\bigl(P(A \hat\theta)_k - A \hat\theta_k\bigr)
+
+    A maps to the latents that P was trained on, B maps what P changes in them back. P may have
+    been pretrained on the states of a world and stay frozen: RMR inside R-NEM.
+
+    Source: none; after RMR, section 5, and R-NEM, eq. 4, whose interaction function P replaces.
+    Differs: P's skip is taken off, so that without interaction the effect is that of P alone.
+
+    Args:
+        seen: Width of the encoded input.
+        dim: Width of theta.
+        action: Width of the embedding of an action.
+        width: Of the encoded theta and of the effect.
+        sizes: Of P.
+    """
+
+    def __init__(self, seen: int, dim: int, action: int, width: int, sizes: ProcessorSizes):
+        super().__init__(seen, dim, action, width)
+        self.enter = nn.Linear(width, sizes.dim)
+        self.leave = nn.Linear(sizes.dim, width, bias=False)
+        self.processor = sizes.make()
+
+    def interact(
+        self, encoded: Float[Tensor, "batch slots width"]
+    ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
+        """Return what P changes in each group; it attends to nobody in particular."""
+        latents = self.enter(encoded)
+        return self.leave(self.processor(latents) - latents), nobody(encoded)
 
 
 def to_groups(

@@ -1,17 +1,19 @@
 """N-EM, RNN-EM, R-NEM and their baselines by name, and their sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from rmr_gym.models.nem import GradientMixture, RecurrentMixture, SpatialMixture
 from rmr_gym.models.nem_dynamics import (
     ACTION,
     LSTMUpdate,
+    ProcessorUpdate,
     RecurrentUpdate,
     RelationalUpdate,
     Update,
 )
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
+from rmr_gym.models.processors import ProcessorSizes
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class NEMSizes:
         width: Of the interaction's MLPs.
         attention: Hidden width of the attention's MLP.
         noise: Probability that an input pixel is flipped.
+        processor: Of P, in the model rnem_p.
     """
 
     groups: int = 5
@@ -35,6 +38,11 @@ class NEMSizes:
     width: int = 250
     attention: int = 100
     noise: float = 0.2
+    processor: ProcessorSizes = field(default_factory=ProcessorSizes)
+
+    def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
+        """Return the same sizes with those of another P."""
+        return replace(self, processor=processor)
 
 
 Maker = Callable[[NEMSizes, tuple[int, int, int], int], SpatialMixture]
@@ -74,6 +82,11 @@ def _gradient(sizes: NEMSizes, shape: tuple[int, int, int], actions: int) -> Gra
 NEM_MODELS: dict[str, Maker] = {
     "rnem": _recurrent(lambda sizes, action: _relational(sizes, action, sizes.attention)),
     "rnem_no_attention": _recurrent(lambda sizes, action: _relational(sizes, action, 0)),
+    "rnem_p": _recurrent(
+        lambda sizes, action: ProcessorUpdate(
+            sizes.hidden, sizes.dim, action, sizes.width, sizes.processor
+        )
+    ),
     "rnnem": _recurrent(_plain),
     "nem": _gradient,
     "rnn": _recurrent(_plain, single=True),

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,6 +67,28 @@ class PassiveProcessor(nn.Module):
         for core in self.cores:
             z = core(z) + z if self.skip else core(z)
         return z
+
+
+@dataclass(frozen=True)
+class ProcessorSizes:
+    """Sizes of a `PassiveProcessor`; the defaults are those of the balls (RMR, Appendix A).
+
+    Attributes:
+        dim: Width of a slot's latent vector.
+        core: A name in `CORES` that takes any number of slots.
+        aggregation: Of messages: max, sum or mean.
+        passes: Passes of message passing.
+    """
+
+    dim: int = 128
+    core: str = "mpnn"
+    aggregation: str = "max"
+    passes: int = 2
+
+    def make(self) -> PassiveProcessor:
+        """Make P."""
+        core = partial(CORES[self.core], slots=0, dim=self.dim, aggregation=self.aggregation)
+        return PassiveProcessor(core() for _ in range(self.passes))
 
 
 class MessagePassing(nn.Module):

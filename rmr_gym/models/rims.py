@@ -9,7 +9,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.rims_attention import Communication, Heard, InputAttention
+from rmr_gym.models.processors import ProcessorSizes
+from rmr_gym.models.rims_attention import (
+    Communication,
+    Heard,
+    InputAttention,
+    ProcessorCommunication,
+)
 from rmr_gym.models.rims_dynamics import DYNAMICS
 
 VALUES_PER_UNIT = 4
@@ -28,6 +34,7 @@ class RIMSizes:
         heads: Heads of the communication.
         message: Width of queries, keys and values of such a head.
         dropout: Share of what is communicated that is dropped in training.
+        processor: RIMs communicate through a P of these sizes; None: through attention.
 
     Raises:
         RMRError: Fewer than one or more active RIMs than RIMs, other widths below 1, a share
@@ -42,6 +49,7 @@ class RIMSizes:
     heads: int = 4
     message: int = 32
     dropout: float = 0.1
+    processor: ProcessorSizes | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.active <= self.rims:
@@ -133,8 +141,10 @@ class RIMCell(nn.Module):
         values = VALUES_PER_UNIT * sizes.units
         self.attention = InputAttention(sizes.rims, elements, sizes.units, sizes.keys, values)
         self.dynamics = DYNAMICS[sizes.dynamics](sizes.rims, values, sizes.units)
-        self.communication = Communication(
-            sizes.rims, sizes.units, sizes.heads, sizes.message, sizes.dropout
+        self.communication = (
+            Communication(sizes.rims, sizes.units, sizes.heads, sizes.message, sizes.dropout)
+            if sizes.processor is None
+            else ProcessorCommunication(sizes.rims, sizes.units, sizes.processor, sizes.dropout)
         )
         self.register_buffer("present", torch.ones(sizes.rims, dtype=torch.bool), persistent=False)
         self._active = sizes.active

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims_dynamics import blockwise
 
 INITIAL_DEVIATION = 0.01
@@ -120,6 +121,56 @@ class Communication(nn.Module):
         there = heard.present.expand(hidden.shape[1], -1)
         mixed = F.scaled_dot_product_attention(queries, keys, values, there)
         mixed = rearrange(mixed, "b h s d -> b s (h d)")
+        message = self.message(mixed)
+        if self.training and self.dropout:
+            message = dropout(message, self.dropout, generator)
+        return hidden + self.gate(mixed).sigmoid() * message.tanh()
+
+
+class ProcessorCommunication(nn.Module):
+    r"""RIMs hear from each other what a processor P says.
+
+    .. math:: m_k = P(A h)_k - A_k h_k, \quad
+              h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
+              \tanh(\mathrm{dropout}(W^o m_k + b^o))
+
+    with maps :math:`A_k` of each RIM's own. P may have been pretrained on the states of a world
+    and stay frozen: RMR inside RIMs.
+
+    Source: none; after RMR, section 5, and `Communication`, whose attention P replaces.
+    Differs: P's skip is taken off. As there, what is heard from an inactive RIM is not
+    differentiated, and RIMs that are not present are not heard.
+
+    Args:
+        rims: Number of RIMs (slots).
+        units: Width of a RIM's state.
+        sizes: Of P.
+        dropout: Share of the message that is dropped in training.
+    """
+
+    def __init__(self, rims: int, units: int, sizes: ProcessorSizes, dropout: float):
+        super().__init__()
+        self.dropout = dropout
+        self.enter = nn.Parameter(torch.empty(rims, units, sizes.dim))
+        self.processor = sizes.make()
+        self.message = nn.Linear(sizes.dim, units)
+        self.gate = nn.Linear(sizes.dim, units)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps into P as linear layers are drawn."""
+        bound = self.enter.shape[1] ** -0.5
+        self.enter.uniform_(-bound, bound, generator=generator)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch slots dim"], heard: Heard, generator: torch.Generator
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Return what every RIM's state would be after it has listened; see `Communication`."""
+        told = torch.where(heard.active[..., None], hidden, hidden.detach())
+        there = heard.present.nonzero()[:, 0]
+        latents = blockwise(told, self.enter)[:, there]
+        silence = latents.new_zeros(*hidden.shape[:2], latents.shape[-1])
+        mixed = silence.index_copy(1, there, self.processor(latents) - latents)
         message = self.message(mixed)
         if self.training and self.dropout:
             message = dropout(message, self.dropout, generator)

@@ -1,7 +1,7 @@
 """World models of frames after RIMs: encoder, a layer of RIMs or an LSTM, decoder."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
+from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState
 from rmr_gym.models.world_model import Prediction, frame_bce
 
@@ -32,6 +33,10 @@ class FrameSizes:
     lstm_units: int = 250
     channels: tuple[int, ...] = (16, 32, 64)
     hidden: int = 512
+
+    def with_processor(self, processor: ProcessorSizes) -> "FrameSizes":
+        """Return the same sizes, with RIMs that communicate through a P."""
+        return replace(self, rims=replace(self.rims, processor=processor))
 
 
 class RecurrentFrames(nn.Module, ABC, Generic[State]):
@@ -189,6 +194,11 @@ RIMS_SIZES = {
 
 RIMS_MODELS = {
     "rims": lambda sizes, shape, actions: FrameRIMs(shape, sizes, actions),
+    "rims_p": lambda sizes, shape, actions: FrameRIMs(
+        shape,
+        sizes if sizes.rims.processor else sizes.with_processor(ProcessorSizes()),
+        actions,
+    ),
     "rims_lstm": lambda sizes, shape, actions: FrameLSTM(shape, sizes, actions),
 }
 """Makers by name, of (sizes, shape of a frame, number of actions)."""

@@ -8,8 +8,10 @@ from torch import nn
 
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
+from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
 from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.protocol.arms import ARMS, Arm
 
 
 @dataclass(frozen=True)
@@ -90,29 +92,53 @@ class WorldEntry:
         grouped: Whether it has a number of groups that can be chosen, ``sizes.groups`` in training
             and ``model.groups`` at any time.
         presets: How it is trained and scored, by the preset's name.
+        arm: Where the P inside comes from and whether it learns; None for models without.
     """
 
     make: Callable[[Any, tuple[int, int, int], int], nn.Module]
     sizes: Mapping[str, Any]
     grouped: bool = False
     presets: Mapping[str, WorldPreset] = field(default_factory=lambda: WORLD_PRESETS)
+    arm: Arm | None = None
 
 
 _NEM_SIZES = {
-    "smoke": NEMSizes(3, channels=(2, 4), hidden=16, dim=8, width=8, attention=4),
+    "smoke": NEMSizes(
+        3,
+        channels=(2, 4),
+        hidden=16,
+        dim=8,
+        width=8,
+        attention=4,
+        processor=ProcessorSizes(dim=8, passes=1),
+    ),
     "laptop": NEMSizes(channels=(8, 16), hidden=128, dim=64, width=64, attention=32),
     "paper": NEMSizes(),
 }
 
-WORLD_MODELS: dict[str, WorldEntry] = {
-    name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
-    for name, make in NEM_MODELS.items()
+_ALONE = {
+    **{
+        name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
+        for name, make in NEM_MODELS.items()
+    },
+    **{name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()},
 }
-WORLD_MODELS |= {name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()}
+_INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
+
+WORLD_MODELS: dict[str, WorldEntry] = {
+    name: entry for name, entry in _ALONE.items() if not name.endswith("_p")
+}
+WORLD_MODELS |= {
+    f"{family}_{name}": replace(_ALONE[f"{family}_p"], arm=ARMS[arm])
+    for family in ("rnem", "rims")
+    for name, arm in _INSIDE.items()
+}
 WORLD_MODELS |= {
     name: WorldEntry(make, S2RM_SIZES, presets=CROPS_PRESETS) for name, make in S2RM_MODELS.items()
 }
-"""World models by name."""
+"""World models by name. In ``rnem_*`` and ``rims_*`` groups or RIMs act on each other through a P:
+pretrained and frozen (rmr), fresh and trained (fresh_p), fresh and frozen (random_p), pretrained,
+shuffled and frozen (shuffled_p); all else in them starts from the same weights."""
 
 
 def find_world_preset(name: str, model: str | None = None) -> WorldPreset:

@@ -110,17 +110,22 @@ def _score(task: WorldTask, seed: int, condition: Condition) -> dict[str, Any]:
     if condition.views is not None:
         model.views = condition.views
     counts = count_pixels(model, clips)
-    balls = TransitionDataset(condition.test or task.data).manifest.columns.get("state")
     return {
         "model": task.model,
         "seed": seed,
         "step": artifact.record["step"],
-        "balls": None if balls is None else balls.shape[0],
+        "balls": count_balls(condition.test or task.data),
         "views": model.views,
         "dropped": condition.dropped,
         "balanced_accuracy": counts.balanced_accuracy,
         "f1": counts.f1,
     }
+
+
+def count_balls(data: Path) -> int | None:
+    """Return how many balls move in a data set; None where it does not say."""
+    state = TransitionDataset(data).manifest.columns.get("state")
+    return None if state is None else state.shape[0]
 
 
 def parts_of(task: WorldTask) -> int:

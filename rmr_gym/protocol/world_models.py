@@ -1,6 +1,6 @@
 """Training a world model on sequences of frames."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,17 @@ from rmr_gym.domains.world_balls import Clips, load_clips
 from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
 from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import load_weights
+from rmr_gym.models.processors import (
+    PassiveProcessor,
+    ProcessorSizes,
+    load_weights,
+    parameter_hash,
+)
 from rmr_gym.models.world_model import unroll
+from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.config import as_json
-from rmr_gym.protocol.store import Artifact, Scratch, Store
+from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
 from rmr_gym.seeding import integer_seed
@@ -38,9 +44,12 @@ class WorldTask:
         preset: Sizes, training, scores.
         groups: K in training, for models that have groups; None: the preset's.
         device: Where to train, for instance "cpu" or "cuda".
+        processor: Artifact folder of `rmr-gym balls pretrain`, for the models that have a P inside:
+            its sizes are those of every P, its weights those of the pretrained ones.
 
     Raises:
-        RMRError: There is no such model, or it cannot have so many groups.
+        RMRError: There is no such model, it cannot have so many groups, its P is missing, or it
+            has none.
     """
 
     data: Path
@@ -49,9 +58,17 @@ class WorldTask:
     preset: WorldPreset
     groups: int | None = None
     device: str = "cpu"
+    processor: Path | None = None
 
     def __post_init__(self) -> None:
         entry = find_world_model(self.model)
+        if (entry.arm is None) != (self.processor is None):
+            raise RMRError(
+                f"the model {self.model} takes its P from a processor: give the folder that "
+                "`rmr-gym balls pretrain` wrote"
+                if entry.arm
+                else f"the model {self.model} has no P inside: leave the processor out"
+            )
         if self.groups is not None and (not entry.grouped or self.groups < 2):
             raise RMRError(
                 f"expected 2 groups or more in a model that has groups, got {self.groups} and "
@@ -62,7 +79,37 @@ class WorldTask:
     def sizes(self) -> Any:
         """Sizes of the model."""
         sizes = find_world_model(self.model).sizes[self.preset.name]
-        return sizes if self.groups is None else replace(sizes, groups=self.groups)
+        if self.groups is not None:
+            sizes = replace(sizes, groups=self.groups)
+        return sizes if self.processor is None else sizes.with_processor(donor_sizes(self.donor))
+
+    @property
+    def donor(self) -> Artifact:
+        """The pretrained P.
+
+        Raises:
+            RMRError: The folder is missing or holds something else.
+        """
+        if self.processor is None:
+            raise RMRError(f"the model {self.model} has no P inside")
+        return read_artifact(self.processor)
+
+
+def donor_sizes(donor: Artifact) -> ProcessorSizes:
+    """Return the sizes of a pretrained P.
+
+    Raises:
+        RMRError: The artifact holds no P of balls, or one of a fixed number of slots.
+    """
+    model, wanted = donor.record.get("model"), [field.name for field in fields(ProcessorSizes)]
+    if not isinstance(model, dict) or not {*wanted} <= {*model} or not donor.part("processor"):
+        raise RMRError("expected a processor that `rmr-gym balls pretrain` wrote, found another")
+    if model["core"] not in ("mpnn", "deep_sets", "none"):
+        raise RMRError(
+            f"expected a P of any number of slots that works inside latents, got the core "
+            f"{model['core']!r}: pretrain one with --core mpnn"
+        )
+    return ProcessorSizes(**{name: model[name] for name in wanted})
 
 
 @lru_cache(maxsize=2)
@@ -75,9 +122,18 @@ def load_part(data: Path, validation_share: float, part: str, length: int) -> Cl
 
 def initial(task: WorldTask, clips: Clips, seed: int) -> nn.Module:
     """Make the model of a task for the frames of some clips; weights from (seed, "world model")."""
-    make, sizes = find_world_model(task.model).make, task.sizes
+    entry, sizes = find_world_model(task.model), task.sizes
     generator = torch_generator(integer_seed(seed, "world model"))
-    return build(lambda: make(sizes, clips.shape, clips.choices), generator)
+    model = build(lambda: entry.make(sizes, clips.shape, clips.choices), generator)
+    if entry.arm is not None:
+        given = task.donor.part("processor") if entry.arm.pretrained else None
+        prepare(task.model, entry.arm, inner_processor(model), given, seed)
+    return model
+
+
+def inner_processor(model: nn.Module) -> PassiveProcessor:
+    """Return the P inside a world model."""
+    return next(part for part in model.modules() if isinstance(part, PassiveProcessor))
 
 
 def restored(task: WorldTask, clips: Clips, seed: int, artifact: Artifact) -> nn.Module:
@@ -160,6 +216,8 @@ def train_model(
     )
     best = min(run.records, key=lambda look: look["validation_loss"])
     record = {"step": best["step"], "seed": seed, "curve": run.curve, "looks": run.records}
+    if task.processor is not None:
+        record["processor_hash"] = parameter_hash(inner_processor(model))
     return Artifact(record | {"model": task.model, "sizes": as_json(task.sizes)}, run.tensors)
 
 
@@ -181,9 +239,10 @@ def validation_loss(model: nn.Module, clips: Clips, batch: int) -> float:
 
 def training_key(task: WorldTask, seed: int) -> dict[str, Any]:
     """Return everything that the weights hang on."""
-    preset = task.preset
+    preset, arm = task.preset, find_world_model(task.model).arm
     episodes = open_balls(task.data, preset.validation_share)
-    return {
+    donor = {"donor": task.donor.record["processor_hash"]} if arm and arm.pretrained else {}
+    return donor | {
         "data": episodes.dataset.fingerprint,
         "split": [len(episodes.training), len(episodes.validation), SPLIT_SEED],
         "device": task.device,

@@ -3,12 +3,17 @@ from dataclasses import replace
 import matplotlib.image
 import pandas as pd
 import pytest
+import torch
 
 from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import world_model as commands
 from rmr_gym.errors import RMRError
-from rmr_gym.protocol import balls, world_model_presets, world_models
+from rmr_gym.models.processors import parameter_hash
+from rmr_gym.protocol import balls, store, world_model_presets, world_models
 from rmr_gym.protocol import world_model_scores as scores
+
+INSIDE = ("rmr", "fresh_p", "random_p", "shuffled_p")
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,71 @@ def test_train_evaluate_and_draw(recorded, tmp_path, capsys, monkeypatch):
 def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
     with pytest.raises(RMRError, match=message):
         run(tmp_path, "train", "--data", recorded, *arguments)
+
+
+@pytest.fixture(scope="module")
+def donor(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("donor")
+    collect_env("rmr/BouncingBalls-v0", folder / "balls", episodes=6, max_steps=30)
+    arguments = (
+        "--data",
+        folder / "balls",
+        "--out",
+        folder / "p",
+        "--root",
+        folder,
+        "--preset",
+        "smoke",
+    )
+    balls_commands.app.cli(args=["pretrain", *map(str, arguments)])
+    return folder / "p"
+
+
+def test_a_pretrained_processor_inside_stays_as_it_was(recorded, donor, tmp_path, capsys):
+    out = tmp_path / "inside.csv"
+    names = [f"{family}_{arm}" for family in ("rnem", "rims") for arm in INSIDE]
+    options = ("--processor", donor, "--out", out, "--models", "rnem", *names)
+    run(tmp_path, "evaluate", "--data", recorded, *options)
+    assert "inside_pairs.csv" in capsys.readouterr().out
+    pairs = pd.read_csv(tmp_path / "inside_pairs.csv")
+    assert set(pairs.model) == {"rnem_rmr", "rims_rmr"}
+    assert len(pairs) == 3 * (4 + 3)
+    given = store.read_artifact(donor)
+    made = {name: task(recorded, donor, tmp_path, name) for name in names}
+    artifacts = {name: world_models.trained(made[name], 0) for name in names}
+    clips = world_models.load_part(
+        recorded, made["rnem_rmr"].preset.validation_share, "training", 6
+    )
+    for family in ("rnem", "rims"):
+        hashes = {arm: artifacts[f"{family}_{arm}"].record["processor_hash"] for arm in INSIDE}
+        assert hashes["rmr"] == given.record["processor_hash"]
+        assert len({*hashes.values()}) == len(INSIDE)
+        begun = {arm: world_models.initial(made[f"{family}_{arm}"], clips, 0) for arm in INSIDE}
+        fresh = world_models.inner_processor(begun["fresh_p"])
+        assert hashes["random_p"] == parameter_hash(fresh) != hashes["fresh_p"]
+        outside = [
+            {name: w for name, w in model.state_dict().items() if ".processor." not in name}
+            for model in begun.values()
+        ]
+        for other in outside[1:]:
+            assert all(torch.equal(w, other[name]) for name, w in outside[0].items())
+
+
+def task(recorded, donor, tmp_path, model):
+    return commands.make_task(recorded, model, None, "smoke", tmp_path / "runs", "cpu", donor)
+
+
+def test_a_processor_is_asked_for_and_must_be_one(recorded, donor, tmp_path):
+    with pytest.raises(RMRError, match="balls pretrain"):
+        run(tmp_path, "train", "--data", recorded, "--model", "rnem_rmr")
+    wrong = tmp_path / "other"
+    store.write_artifact(wrong, store.Artifact({"kind": "encoder"}, {}))
+    with pytest.raises(RMRError, match="balls pretrain"):
+        run(tmp_path, "train", "--data", recorded, "--model", "rims_rmr", "--processor", wrong)
+    with pytest.raises(RMRError, match="no P inside"):
+        replace(task(recorded, donor, tmp_path, "rnem_rmr"), model="rnem")
+    narrow = store.read_artifact(donor)
+    record = narrow.record | {"model": narrow.record["model"] | {"core": "interaction"}}
+    store.write_artifact(tmp_path / "narrow", store.Artifact(record, narrow.tensors))
+    with pytest.raises(RMRError, match="--core mpnn"):
+        world_models.donor_sizes(store.read_artifact(tmp_path / "narrow"))

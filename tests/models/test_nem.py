@@ -6,13 +6,27 @@ from torch.nn import functional as F
 from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
 from rmr_gym.models.nem import flipped, mixed, responsibilities
-from rmr_gym.models.nem_dynamics import LSTMUpdate, RecurrentUpdate, RelationalUpdate
+from rmr_gym.models.nem_dynamics import (
+    LSTMUpdate,
+    ProcessorUpdate,
+    RecurrentUpdate,
+    RelationalUpdate,
+)
 from rmr_gym.models.nem_frames import DoublingConv, FrameDecoder, FrameEncoder
 from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
+from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.world_model import SURE, frame_bce, unroll
 
 SHAPE = (8, 8, 1)
-SIZES = NEMSizes(3, channels=(2, 4), hidden=12, dim=6, width=5, attention=4)
+SIZES = NEMSizes(
+    3,
+    channels=(2, 4),
+    hidden=12,
+    dim=6,
+    width=5,
+    attention=4,
+    processor=ProcessorSizes(dim=4, passes=2),
+)
 PAPER = {
     "rnem": 4_951_978,
     "rnem_no_attention": 4_926_577,
@@ -334,3 +348,21 @@ def test_a_single_group_cannot_interact():
 def test_some_frame_must_be_shown(seen):
     with pytest.raises(RMRError, match="1 to 5 frames"):
         next(unroll(make("rnn"), moving_block(), None, torch_generator(0), seen))
+
+
+def test_the_effect_of_a_processor_is_what_it_changes():
+    sizes = ProcessorSizes(dim=4, passes=2)
+    update = build(lambda: ProcessorUpdate(3, 6, 0, 5, sizes), torch_generator(0))
+    encoded = torch.rand(2, 3, 5)
+    effect, attention = update.interact(encoded)
+    for row in range(2):
+        latents = torch.stack([update.enter(theta) for theta in encoded[row]])
+        told = latents
+        for core in update.processor.cores:
+            told = told + core(told[None])[0]
+        for k in range(3):
+            expected = update.leave.weight @ (told[k] - latents[k])
+            torch.testing.assert_close(effect[row, k], expected)
+    assert not attention.any()
+    alone, _ = update.interact(encoded[:, :1])
+    assert not torch.allclose(alone, effect[:, :1])

@@ -6,8 +6,9 @@ from torch import nn
 
 from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState, least
-from rmr_gym.models.rims_attention import dropout
+from rmr_gym.models.rims_attention import Heard, dropout
 
 SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
 ELEMENTS, BATCH = 7, 4
@@ -269,3 +270,31 @@ def test_a_tiny_batch_is_overfitted(dynamics):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.01 * losses[0]
+
+
+def test_communication_through_a_processor_hears_who_is_present():
+    sizes = replace(SMALL, processor=ProcessorSizes(dim=7, passes=2), dropout=0.0)
+    cell = make(sizes)
+    talk = cell.communication
+    hidden = torch.randn(BATCH, sizes.rims, sizes.units, dtype=torch.float64)
+    cell.drop([0, 3])
+    active = torch.zeros(BATCH, sizes.rims, dtype=torch.bool)
+    active[:, 1] = True
+    after = talk(hidden, Heard(active, cell.present), torch_generator(0))
+    for row in range(BATCH):
+        latents = torch.stack([hidden[row, k] @ talk.enter[k] for k in (1, 2, 4)])
+        told = latents
+        for core in talk.processor.cores:
+            told = told + core(told[None])[0]
+        for place, k in enumerate((1, 2, 4)):
+            heard = told[place] - latents[place]
+            expected = hidden[row, k] + talk.gate(heard).sigmoid() * talk.message(heard).tanh()
+            torch.testing.assert_close(after[row, k], expected)
+    deaf = hidden.clone()
+    deaf[:, [0, 3]] = 9.0
+    again = talk(deaf, Heard(active, cell.present), torch_generator(0))
+    assert torch.equal(again[:, [1, 2, 4]], after[:, [1, 2, 4]])
+    hidden.requires_grad_()
+    talk(hidden, Heard(active, cell.present), torch_generator(0))[:, 1].sum().backward()
+    assert hidden.grad[:, 1].any()
+    assert not hidden.grad[:, [0, 2, 3, 4]].any()
