@@ -3,7 +3,6 @@
 import json
 import os
 import select
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from rmr_gym.commands import sweep as sweep_commands
 from rmr_gym.commands import world_model as world_model_commands
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.commands.measure import measure
-from rmr_gym.commands.tasks import Arithmetic, game_tasks, worker_count
+from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude
 from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 from rmr_gym.memory import keep_freed_memory
@@ -328,60 +327,32 @@ def probe(
 @app.command
 def compare(
     games: tuple[str, ...] = (),
-    preset: Preset_ = "laptop",
     objective: str | None = None,
-    seeds: int | None = None,
-    out: Path | None = None,
-    root: Path = Path("runs"),
-    device: str = "cpu",
-    cnn: Arithmetic = "fp32",
-    stack: int | None = None,
-    workers: int | None = None,
+    runs: Flat[NaturalRuns] = NaturalRuns(),
 ) -> None:
     """Record, pretrain, train every arm with paired seeds, probe, test and report.
 
+    Run again after whatever stopped it: finished cells are kept, failed ones are tried again.
+
     Args:
         games: Names of games, or "all" for the paper's 24; default: the preset's.
-        preset: Sizes, steps, checkpoints, probes and the number of seeds.
         objective: cswm (the paper's hinge), infonce or a variant; default: the preset's.
-        seeds: Number of paired seeds; default: the preset's.
-        out: Run folder; default: ROOT/PRESET-OBJECTIVE.
-        root: Folder of data sets and finished stages; what is found there is not done again.
-        device: Where to compute: cpu, cuda, cuda:1 ...
-        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
-        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
-        workers: Processes that work side by side; default: one a core, 1 with a GPU.
+        runs: How to compute.
     """
-    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
-
-    chosen = find_preset(preset).with_objective(objective)
-    if seeds is not None and seeds < 1:
-        raise RMRError(f"seeds must be 1 or more, got {seeds}")
-    _compare(
-        games,
-        chosen,
-        seeds or chosen.seeds,
-        out or root / f"{preset}-{chosen.natural.objective}",
-        root,
-        worker_count(workers, device),
-        device,
-        cnn,
-        stack,
-    )
+    chosen = runs.chosen(objective)
+    _compare(games, chosen, runs, runs.folder(chosen.natural.objective))
 
 
 @app.command
-def demo(root: Path = Path("runs"), workers: int = os.cpu_count() or 1) -> None:
+def demo(root: Path = Path("runs"), workers: int | None = None) -> None:
     """Run the whole chain on two games in a few minutes and write a report.
 
     Args:
         root: Folder of everything that is written.
-        workers: Processes that work side by side.
+        workers: Processes that work side by side; default: one a core.
     """
-    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
-
-    chosen = find_preset("smoke")
-    _compare((), chosen, chosen.seeds, root / "demo", root, workers)
+    runs = NaturalRuns(preset="smoke", root=root, workers=workers)
+    _compare((), runs.chosen(), runs, root / "demo")
 
 
 @app.command
@@ -399,37 +370,15 @@ def report(folder: Positional[Path]) -> None:
     out_console.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
-def _compare(
-    games: Sequence[str],
-    preset: "Preset",
-    seeds: int,
-    out: Path,
-    root: Path,
-    workers: int,
-    device: str = "cpu",
-    cnn: str = "fp32",
-    stack: int | None = None,
-) -> None:
+def _compare(games: Sequence[str], preset: "Preset", runs: NaturalRuns, out: Path) -> None:
     from rmr_gym.protocol.compare import compare as run_comparison  # noqa: PLC0415
 
+    seeds = runs.seed_range(preset.seeds)
     with progress_bars() as progress_for:
-        tasks = game_tasks(
-            *(games, preset, root),
-            **{"data": None, "device": device, "cnn": cnn, "workers": workers},
-            progress_for=progress_for,
-        )
-        problems = run_comparison(
-            tasks,
-            range(seeds),
-            out,
-            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
-            stack=stack,
-            workers=workers,
-            progress_for=progress_for,
-        )
+        tasks = runs.tasks(games, preset, progress_for)
+        problems = run_comparison(tasks, seeds, out, progress_for=progress_for, **runs.settings())
     report(out)
-    for problem in problems:
-        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+    conclude(None, problems)
 
 
 def _task(

@@ -18,35 +18,37 @@ _ACROSS, _INCHES = 5, 1.1
 
 
 @styled
-def views_figure(table: pd.DataFrame, trained_on: int, score: str = "f1") -> Figure:
+def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1") -> Figure:
     """Draw a score against balls, crops and modules, a line a model: the mean over seeds.
 
     Source: S2RM, Figures 4, 6 and 7, and 20 and 21 of its appendix.
 
     Args:
         table: Rows of `rmr-gym world-model views`.
-        trained_on: Balls in training.
+        trained_on: Balls in training; None where the number of balls is not known.
         score: Column that is drawn.
 
     Raises:
         RMRError: Nothing varies in the table.
     """
-    usual = {"balls": trained_on, "views": table.views.max(), "dropped": 0}
-    parts = {
-        name: table[np.all([table[other] == usual[other] for other in usual if other != name], 0)]
-        for name in QUESTIONS
-    }
-    parts = {name: part for name, part in parts.items() if part[name].nunique() > 1}
+    usual = {"balls": trained_on, "views": table["views"].max(), "dropped": 0}
+    parts = {}
+    for name in QUESTIONS:
+        others = [other for other in usual if other != name and usual[other] is not None]
+        rows = np.all([table[other].to_numpy() == usual[other] for other in others], axis=0)
+        part = pd.DataFrame(table[rows])
+        if len(set(part[name])) > 1:
+            parts[name] = part
     if not parts:
         raise RMRError(
             "expected several numbers of balls, crops or dropped modules to draw, found one of each"
         )
     figure, panels = panel_grid([f"by {QUESTIONS[name]}" for name in parts])
-    models = list(dict.fromkeys(table.model))
+    models = list(dict.fromkeys(table["model"]))
     for panel, (name, part) in zip(panels, parts.items(), strict=True):
         for index, model in enumerate(models):
-            line = part[part.model == model].groupby(name)[score].mean()
-            panel.plot(line.index, line, f"C{index}o-", markersize=3, label=model)
+            line = part[part["model"] == model].pivot_table(score, name)
+            panel.plot(line.index.to_numpy(), line[score], f"C{index}o-", markersize=3, label=model)
         panel.set_xlabel(QUESTIONS[name])
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylabel(score.replace("_", " "))
@@ -69,7 +71,8 @@ def enclaves_figure(
     """
     rows = -(-len(attended) // _ACROSS)
     figure = new_figure(_INCHES * _ACROSS + 3.2, max(2.6, (_INCHES + 0.25) * rows))
-    left, right = figure.subfigures(1, 2, width_ratios=[_INCHES * _ACROSS, 3.2])
+    halves = figure.subfigures(1, 2, squeeze=False, width_ratios=[_INCHES * _ACROSS, 3.2])
+    left, right = halves[0]
     axes = left.subplots(rows, _ACROSS, squeeze=False).ravel()
     for spare in axes[len(attended) :]:
         spare.remove()

@@ -40,7 +40,7 @@ def paired_rows(scores: pd.DataFrame) -> pd.DataFrame:
                 rows += _compared(known, control, str(name), str(other))
     if not rows:
         return pd.DataFrame(columns=list(PAIR_ROW))
-    return with_corrected(pd.DataFrame(rows), "")[list(PAIR_ROW)]
+    return pd.DataFrame(with_corrected(pd.DataFrame(rows), ""), columns=list(PAIR_ROW))
 
 
 def _compared(

@@ -1,17 +1,14 @@
 """`rmr-gym sweep`: the transfer matrix, the bottleneck, and how far a sweep is."""
 
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import err_console, out_console, progress_bars
-from rmr_gym.commands.tasks import Arithmetic, game_tasks, worker_count
-from rmr_gym.errors import RMRError
+from rmr_gym.commands.console import out_console, progress_bars
+from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.stages import GameTask
@@ -19,7 +16,6 @@ if TYPE_CHECKING:
     from rmr_gym.protocol.transfer_donors import Donor
 
 app = SubcommandApp()
-Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
 Positional = tyro.conf.Positional
 
 
@@ -27,17 +23,8 @@ Positional = tyro.conf.Positional
 def transfer(
     games: tuple[str, ...] = (),
     donors: tuple[str, ...] = (),
-    preset: Preset_ = "laptop",
     objective: str | None = None,
-    seeds: int | None = None,
-    data: Path | None = None,
-    out: Path | None = None,
-    root: Path = Path("runs"),
-    device: str = "cpu",
-    cnn: Arithmetic = "fp32",
-    stack: int | None = None,
-    workers: int | None = None,
-    scheduler: str | None = None,
+    runs: Flat[NaturalRuns] = NaturalRuns(),
 ) -> None:
     """Train every recipient's encoder through every donor's frozen P, beside the controls.
 
@@ -47,65 +34,32 @@ def transfer(
         games: Recipients, or "all" for the paper's 24; default: the preset's.
         donors: Names of games, random_dynamics, or NAME=FOLDER of a pretrained P, for instance
             balls=runs/balls; default: the recipients.
-        preset: Sizes, steps, checkpoints, probes and the number of seeds.
         objective: The natural objective; default: the preset's.
-        seeds: Number of paired seeds; default: the preset's.
-        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
-            not there is recorded.
-        out: Run folder; default: ROOT/PRESET-OBJECTIVE-transfer.
-        root: Folder of finished stages; what is found there is not trained again.
-        device: Where to compute: cpu, cuda, cuda:1 ...
-        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
-        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
-        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
-        scheduler: Address of a Dask cluster that runs the cells instead, for instance
-            tcp://host:8786; it must see all folders under the same paths.
+        runs: How to compute.
     """
-    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
     from rmr_gym.protocol.transfer import transfer as run_transfer  # noqa: PLC0415
 
-    chosen = find_preset(preset).with_objective(objective)
-    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
-    out = out or root / f"{preset}-{chosen.natural.objective}-transfer"
+    chosen = runs.chosen(objective)
+    seeds, out = runs.seed_range(chosen.seeds), runs.folder(chosen.natural.objective, "transfer")
     with progress_bars() as progress_for:
 
         def tasks_of(names: Sequence[str]) -> "list[GameTask]":
-            return game_tasks(
-                *(names, chosen, root),
-                **{"data": data, "device": device, "cnn": cnn, "workers": workers},
-                progress_for=progress_for,
-            )
+            return runs.tasks(names, chosen, progress_for)
 
         tasks = tasks_of(games)
+        given = _donors(donors or [task.game for task in tasks], tasks[0], tasks_of)
         problems = run_transfer(
-            tasks,
-            _donors(donors or [task.game for task in tasks], tasks[0], tasks_of),
-            range(count),
-            out,
-            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
-            stack=stack,
-            workers=workers,
-            scheduler=scheduler,
-            progress_for=progress_for,
+            tasks, given, seeds, out, progress_for=progress_for, **runs.settings()
         )
-    _conclude(out, problems)
+    conclude(out, problems)
 
 
 @app.command
 def bottleneck(
     games: tuple[str, ...] = (),
     dims: tuple[int, ...] = (2, 4, 8, 16, 32, 64),
-    preset: Preset_ = "laptop",
     objective: str | None = None,
-    seeds: int | None = None,
-    data: Path | None = None,
-    out: Path | None = None,
-    root: Path = Path("runs"),
-    device: str = "cpu",
-    cnn: Arithmetic = "fp32",
-    stack: int | None = None,
-    workers: int | None = None,
-    scheduler: str | None = None,
+    runs: Flat[NaturalRuns] = NaturalRuns(),
 ) -> None:
     """Pretrain, train and probe with latents of several widths.
 
@@ -114,44 +68,19 @@ def bottleneck(
     Args:
         games: Names of games, or "all" for the paper's 24; default: the preset's.
         dims: Widths of the latents.
-        preset: Sizes, steps, checkpoints, probes and the number of seeds.
         objective: The natural objective; default: the preset's.
-        seeds: Number of paired seeds; default: the preset's.
-        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
-            not there is recorded.
-        out: Run folder; default: ROOT/PRESET-OBJECTIVE-bottleneck.
-        root: Folder of finished stages; what is found there is not trained again.
-        device: Where to compute: cpu, cuda, cuda:1 ...
-        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
-        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
-        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
-        scheduler: Address of a Dask cluster that runs the cells instead, for instance
-            tcp://host:8786; it must see all folders under the same paths.
+        runs: How to compute.
     """
     from rmr_gym.protocol.bottleneck import bottleneck as run_bottleneck  # noqa: PLC0415
-    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
 
-    chosen = find_preset(preset).with_objective(objective)
-    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
-    out = out or root / f"{preset}-{chosen.natural.objective}-bottleneck"
+    chosen = runs.chosen(objective)
+    seeds, out = runs.seed_range(chosen.seeds), runs.folder(chosen.natural.objective, "bottleneck")
     with progress_bars() as progress_for:
-        tasks = game_tasks(
-            *(games, chosen, root),
-            **{"data": data, "device": device, "cnn": cnn, "workers": workers},
-            progress_for=progress_for,
-        )
+        tasks = runs.tasks(games, chosen, progress_for)
         problems = run_bottleneck(
-            tasks,
-            dims,
-            range(count),
-            out,
-            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
-            stack=stack,
-            workers=workers,
-            scheduler=scheduler,
-            progress_for=progress_for,
+            tasks, dims, seeds, out, progress_for=progress_for, **runs.settings()
         )
-    _conclude(out, problems)
+    conclude(out, problems)
 
 
 @app.command
@@ -160,17 +89,8 @@ def objectives(
     games: tuple[str, ...] = (),
     arms: tuple[str, ...] = (),
     episodes: tuple[int, ...] = (),
-    preset: Preset_ = "laptop",
     checkpoints: tuple[int, ...] = (),
-    seeds: int | None = None,
-    data: Path | None = None,
-    out: Path | None = None,
-    root: Path = Path("runs"),
-    device: str = "cpu",
-    cnn: Arithmetic = "fp32",
-    stack: int | None = None,
-    workers: int | None = None,
-    scheduler: str | None = None,
+    runs: Flat[NaturalRuns] = NaturalRuns(),
 ) -> None:
     """Train and probe the arms under several objectives, with all or with little natural data.
 
@@ -181,51 +101,28 @@ def objectives(
         games: Names of games, or "all" for the paper's 24; default: the preset's.
         arms: rmr, cswm, random_p, shuffled_p, no_p, untrained; default: all.
         episodes: Numbers of natural episodes to train on; default: all that there are.
-        preset: Sizes, steps, checkpoints, probes and the number of seeds.
         checkpoints: Steps at which encoders are probed; training ends at the last; default: the
             preset's.
-        seeds: Number of paired seeds; default: the preset's.
-        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
-            not there is recorded.
-        out: Run folder; default: ROOT/PRESET-objectives.
-        root: Folder of finished stages; what is found there is not trained again.
-        device: Where to compute: cpu, cuda, cuda:1 ...
-        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
-        stack: Natural runs that train as one model; default: 40 on a GPU, 1 elsewhere.
-        workers: Cells side by side, each in a process; default: one a core, 1 with a GPU.
-        scheduler: Address of a Dask cluster that runs the cells instead, for instance
-            tcp://host:8786; it must see all folders under the same paths.
+        runs: How to compute.
     """
     from dataclasses import replace  # noqa: PLC0415
 
-    from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
     from rmr_gym.protocol.objectives import ARMS, study_objectives  # noqa: PLC0415
 
-    chosen = find_preset(preset)
+    chosen = runs.chosen()
     if checkpoints:
         chosen = replace(chosen, natural=replace(chosen.natural, checkpoints=checkpoints))
-    count, workers = _seed_count(seeds, chosen.seeds), worker_count(workers, device)
-    out = out or root / f"{preset}-objectives"
+    seeds, out = runs.seed_range(chosen.seeds), runs.folder("objectives")
     with progress_bars() as progress_for:
-        tasks = game_tasks(
-            *(games, chosen, root),
-            **{"data": data, "device": device, "cnn": cnn, "workers": workers},
-            progress_for=progress_for,
-        )
+        tasks = runs.tasks(games, chosen, progress_for)
         problems = study_objectives(
-            tasks,
-            names,
-            range(count),
-            out,
-            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
+            *(tasks, names, seeds, out),
             arms=arms or ARMS,
             episodes=episodes or (None,),
-            stack=stack,
-            workers=workers,
-            scheduler=scheduler,
             progress_for=progress_for,
+            **runs.settings(),
         )
-    _conclude(out, problems)
+    conclude(out, problems)
 
 
 @app.command
@@ -272,18 +169,6 @@ def _donors(
         else:
             found += [game_donor(task) for task in tasks_of([name])]
     return found
-
-
-def _seed_count(seeds: int | None, default: int) -> int:
-    if seeds is not None and seeds < 1:
-        raise RMRError(f"seeds must be 1 or more, got {seeds}")
-    return seeds or default
-
-
-def _conclude(out: Path, problems: Sequence[str]) -> None:
-    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
-    for problem in problems:
-        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_kinds(rows: "Sequence[Kind]") -> None:

@@ -1,11 +1,16 @@
-"""Which games a command means, and where their data and results lie."""
+"""Which games a command means, where their data and results lie, and how its runs compute."""
 
 import os
+import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from rmr_gym.commands.console import ProgressFor
+import tyro
+
+from rmr_gym.commands.console import ProgressFor, err_console, out_console
 from rmr_gym.envs.games import GAMES, find_game
 from rmr_gym.errors import RMRError
 
@@ -15,13 +20,122 @@ if TYPE_CHECKING:
 
 
 Arithmetic = Literal["fp32", "bf16"]
+Flat = tyro.conf.OmitArgPrefixes
+"""Annotation: the fields of these options are options of the command."""
 
 
-def worker_count(workers: int | None, device: str) -> int:
-    """Return how many processes compute: as asked, else one a core, or one alone with a GPU."""
-    if workers is not None:
-        return workers
-    return (os.cpu_count() or 1) if device == "cpu" else 1
+@dataclass(frozen=True)
+class Runs:
+    """Options of every command that computes a table over games and seeds.
+
+    Attributes:
+        preset: Sizes, steps, checkpoints, probes and the number of seeds.
+        seeds: Number of paired seeds; None: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        out: Run folder; default: one under ROOT, named after preset and command.
+        root: Folder of finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        workers: Processes that work side by side; default: one a core, 1 with a GPU.
+    """
+
+    preset: Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")] = "laptop"
+    seeds: int | None = None
+    data: Path | None = None
+    out: Path | None = None
+    root: Path = Path("runs")
+    device: str = "cpu"
+    workers: int | None = None
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes compute: as asked, else one a core, or one alone with a GPU."""
+        if self.workers is not None:
+            return self.workers
+        return (os.cpu_count() or 1) if self.device == "cpu" else 1
+
+    def chosen(self, objective: str | None = None) -> "Preset":
+        """Return the preset, under another objective where one is given."""
+        from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+
+        return find_preset(self.preset).with_objective(objective)
+
+    def seed_range(self, default: int) -> range:
+        """Return the seeds.
+
+        Raises:
+            RMRError: None was asked for.
+        """
+        if self.seeds is not None and self.seeds < 1:
+            raise RMRError(f"seeds must be 1 or more, got {self.seeds}")
+        return range(self.seeds or default)
+
+    def folder(self, *names: str) -> Path:
+        """Return the run folder, by default named after the preset and what is given."""
+        return self.out or self.root / "-".join([self.preset, *names])
+
+    def tasks(
+        self, games: Sequence[str], preset: "Preset", progress_for: ProgressFor
+    ) -> "list[GameTask]":
+        """Return a task a game; see `game_tasks`."""
+        return game_tasks(
+            *(games, preset, self.root),
+            data=self.data,
+            device=self.device,
+            workers=self.worker_count,
+            progress_for=progress_for,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the function behind a command is told of how to compute."""
+        return {"command": shlex.join(["rmr-gym", *sys.argv[1:]]), "workers": self.worker_count}
+
+
+@dataclass(frozen=True)
+class StackedRuns(Runs):
+    """Options of commands whose trainings can run as one model.
+
+    Attributes:
+        stack: Trainings that run as one model; default: 40 on a GPU, 1 elsewhere.
+    """
+
+    stack: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the function behind a command is told of how to compute."""
+        return super().settings() | {"stack": self.stack}
+
+
+@dataclass(frozen=True)
+class NaturalRuns(StackedRuns):
+    """Options of commands that train pixel encoders.
+
+    Attributes:
+        cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
+        scheduler: Address of a Dask cluster that runs the cells instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
+    """
+
+    cnn: Arithmetic = "fp32"
+    scheduler: str | None = None
+
+    def tasks(
+        self, games: Sequence[str], preset: "Preset", progress_for: ProgressFor
+    ) -> "list[GameTask]":
+        """Return a task a game; see `game_tasks`."""
+        return [replace(task, cnn=self.cnn) for task in super().tasks(games, preset, progress_for)]
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the function behind a command is told of how to compute."""
+        return super().settings() | {"scheduler": self.scheduler}
+
+
+def conclude(out: Path | None, problems: Sequence[str]) -> None:
+    """Print where the results are, and what went wrong."""
+    if out is not None:
+        out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+    for problem in problems:
+        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
 def game_names(games: Sequence[str]) -> list[str]:
@@ -45,7 +159,6 @@ def game_tasks(
     *,
     data: Path | None,
     device: str,
-    cnn: str = "fp32",
     workers: int,
     progress_for: ProgressFor,
 ) -> "list[GameTask]":
@@ -57,7 +170,6 @@ def game_tasks(
         root: Folder of finished stages.
         data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; None: ``root/data``.
         device: Where to compute.
-        cnn: Arithmetic of the natural runs' convolutions: fp32 or bf16.
         workers: Processes that record side by side.
         progress_for: Gives progress callbacks by title.
 
@@ -75,8 +187,7 @@ def game_tasks(
     names = game_names(games or preset.games)
     paths = [_recorded(name, preset.recording, folder, workers, progress_for) for name in names]
     return [
-        GameTask(name, path, store, preset, device, cnn)
-        for name, path in zip(names, paths, strict=True)
+        GameTask(name, path, store, preset, device) for name, path in zip(names, paths, strict=True)
     ]
 
 

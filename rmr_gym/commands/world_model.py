@@ -230,7 +230,8 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     if len(pairs):
         written.append(out.with_name(f"{out.stem}_pairs.csv"))
         write_atomically(written[-1], pairs.to_csv(index=False, lineterminator="\n"))
-        print_rows(pairs[list(COMPARED)].to_dict("records"), COMPARED)
+        shown = pd.DataFrame(pairs, columns=list(COMPARED)).to_dict("records")
+        print_rows([{str(name): row[name] for name in row} for row in shown], COMPARED)
     for path in written:
         out_console.print(f"written: {path}", markup=False, soft_wrap=True)
 

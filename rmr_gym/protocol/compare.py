@@ -99,6 +99,7 @@ def compare(
     *,
     command: str,
     workers: int = 1,
+    scheduler: str | None = None,
     stack: int | None = None,
     progress_for: ProgressFor = no_progress,
 ) -> list[str]:
@@ -112,6 +113,7 @@ def compare(
         out: Run folder; its files are replaced.
         command: Written into ``run.json``.
         workers: Cells that run side by side.
+        scheduler: Address of a Dask cluster that runs them instead; None: this machine.
         stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
         progress_for: Gives the progress callback of a stage by its title.
 
@@ -134,6 +136,7 @@ def compare(
         member_of,
         stack=stack,
         workers=workers,
+        scheduler=scheduler,
         progress=progress_for("pretraining, natural training and probes"),
         folder=out,
     )
