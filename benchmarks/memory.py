@@ -3,7 +3,9 @@
     python benchmarks/memory.py --steps 40 --repetitions 5
 
 Each measurement is a process of its own, the two kinds by turns; figures are medians, ratios are
-taken within each turn. A third kind is what `rmr-gym` does to its own process, without large pages.
+taken within each turn. The kinds: the defaults of the C library; those that Dask sets for its
+workers (a trim threshold of 64 KiB); what `rmr-gym` does to its own process; the environment that
+it starts workers with, which adds large pages.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from rmr_gym.memory import KEPT, keep_freed_memory
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.natural import train_natural
 
-KINDS = ("default", "kept", "environment")
+KINDS = ("default", "dask", "kept", "environment")
 WARM_UP = 3
 
 
@@ -49,6 +51,8 @@ def measure(kind: str, steps: int) -> None:
 def started(kind: str, steps: int) -> list[float]:
     """Return what a process of this kind measures."""
     environment = {name: value for name, value in os.environ.items() if name not in KEPT}
+    if kind == "dask":
+        environment["MALLOC_TRIM_THRESHOLD_"] = "65536"
     if kind == "environment":
         environment |= {name: str(value) for name, value in KEPT.items()}
     command = [sys.executable, __file__, "--kind", kind, "--steps", str(steps)]

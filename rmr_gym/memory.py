@@ -1,8 +1,9 @@
 """Memory that a process keeps: training spares the page faults of tensors that come and go.
 
-PyTorch allocates and frees the same large tensors at every step. By default glibc hands each of
-them back to the system, which then clears every page again: a quarter of the time of a natural
-step on one core (`benchmarks/memory.py`). Kept memory changes no result.
+PyTorch allocates and frees the same large tensors at every step. By default glibc hands many of
+them back to the system, which then clears every page again. For Dask's workers, which are started
+with a low trim threshold, that was a third of the time of a natural step on one core
+(`benchmarks/memory.py`, `results/memory.txt`). Kept memory changes no result.
 """
 
 import ctypes
