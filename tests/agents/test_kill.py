@@ -67,6 +67,8 @@ for line in sys.stdin:
             collect.collect(**options, progress=told)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
+        except BaseException as error:
+            print("failed", repr(error), flush=True)
         finally:
             os._exit(0)
     os.setpgid(child, child)
@@ -139,6 +141,7 @@ class Nursery:
         assert self._process.stdout is not None
         lines: list[str] = []
         while not enough(lines):
+            assert "gone" not in lines, f"the recording ended by itself: {lines}"
             lines.append(self._process.stdout.readline().strip())
             assert lines[-1], "the nursery died"
         return lines

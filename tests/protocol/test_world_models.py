@@ -7,12 +7,15 @@ from torch import nn
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.domains.balls import BallsModel, make_balls_processor
 from rmr_gym.errors import RMRError
+from rmr_gym.models.processors import parameter_hash
 from rmr_gym.models.world_model import Prediction, WorldModel, frame_bce
-from rmr_gym.protocol import balls, world_models
+from rmr_gym.protocol import balls, store, world_models
 from rmr_gym.protocol import world_model_presets as presets
 from rmr_gym.protocol import world_model_rollouts as rollouts
 from rmr_gym.protocol import world_model_scores as scores
+from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.world_model_presets import WORLD_MODELS, WORLD_PRESETS, WorldEntry
 from rmr_gym.protocol.world_models import WorldTask
 
@@ -75,9 +78,19 @@ def task(recorded, tmp_path):
     return WorldTask(recorded, tmp_path / "store", "rnem", TINY)
 
 
+@pytest.fixture
+def donor(tmp_path):
+    sizes = BallsModel(dim=8, passes=1)
+    processor = make_balls_processor(sizes, 0)
+    tensors = {f"processor.{name}": tensor for name, tensor in processor.state_dict().items()}
+    record = {"model": as_json(sizes), "processor_hash": parameter_hash(processor)}
+    store.write_artifact(tmp_path / "donor", store.Artifact(record, tensors))
+    return tmp_path / "donor"
+
+
 @pytest.mark.parametrize("name", [*WORLD_MODELS])
-def test_every_entry_is_trained_and_scored(task, name):
-    task = replace(task, model=name)
+def test_every_entry_is_trained_and_scored(task, donor, name):
+    task = replace(task, model=name, processor=donor if WORLD_MODELS[name].arm else None)
     artifact = world_models.trained(task, 0)
     clips = rollouts.test_clips(task, None, 4)
     model = world_models.restored(task, clips, 0, artifact)
