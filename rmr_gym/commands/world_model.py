@@ -13,6 +13,8 @@ from rmr_gym.commands.copying import copying
 from rmr_gym.commands.world_views import views
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from rmr_gym.protocol.world_models import WorldTask
 
 app = SubcommandApp()
@@ -37,8 +39,15 @@ SHOWN = {
     "ari_last": "ari last",
 }
 """Columns that are printed, and what they are called there; losses are relative to copying."""
-COMPARED = ("model", "against", "score", "pairs", "improvement", "p_better", "verdict_bh")
-"""Columns of the comparison by seed that are printed."""
+COMPARED = {
+    "model": "model",
+    "against": "against",
+    "score": "score",
+    "improvement": "better by",
+    "p_better": "p",
+    "verdict_bh": "corrected",
+}
+"""Columns of the comparison by seed that are printed, and what they are called there."""
 
 
 @app.command
@@ -230,10 +239,17 @@ def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     if len(pairs):
         written.append(out.with_name(f"{out.stem}_pairs.csv"))
         write_atomically(written[-1], pairs.to_csv(index=False, lineterminator="\n"))
-        shown = pd.DataFrame(pairs, columns=list(COMPARED)).to_dict("records")
-        print_rows([{str(name): row[name] for name in row} for row in shown], COMPARED)
+        print_rows(_compared(pairs), tuple(COMPARED.values()))
     for path in written:
         out_console.print(f"written: {path}", markup=False, soft_wrap=True)
+
+
+def _compared(pairs: "pd.DataFrame") -> list[dict[str, Any]]:
+    rows = [
+        {label: pairs[name].iloc[row] for name, label in COMPARED.items()}
+        for row in range(len(pairs))
+    ]
+    return [row | {"score": SHOWN[row["score"]]} for row in rows]
 
 
 def _print(rows: Sequence[dict[str, Any]]) -> None:
