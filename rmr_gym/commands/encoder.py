@@ -108,7 +108,7 @@ def list_() -> None:
 def make_encoder(
     task: "GameTask", arm: str, seed: int, step: int | None = None, progress: Any = None
 ) -> "PretrainedEncoder":
-    """Return an encoder of a comparison, with the facts for its card.
+    """Return an encoder of a comparison, with the facts for its card and what it must beat.
 
     P comes with it where it was frozen; one that learnt is not kept by a comparison.
 
@@ -137,13 +137,20 @@ def make_encoder(
         if step not in kept:
             raise RMRError(f"expected a checkpoint of {kept} as step, found {step}")
         encoder = stages.kept_encoder(task, seed, encoders, step)
-    rows = stages.probed(task, encoder).record["rows"]
+    probed = {"this encoder": stages.probed(task, encoder)}
+    if arm != "untrained":
+        probed["untrained encoder"] = stages.probed(task, stages.untrained_encoder(task, seed))
+    probed["pixels through PCA"] = stages.probed_pixels(task)
     processor = None
     if arm in ARMS and ARMS[arm].frozen:
         donor = stages.pretrained(task).part("processor") if ARMS[arm].pretrained else None
         processor = arm_processor(arm, task.preset.model, seed, donor).cpu()
     provenance = _provenance(task, {"arm": arm, "seed": seed, "step": step})
-    provenance["metrics"] = [{name: row[name] for name in _METRICS if name in row} for row in rows]
+    provenance["metrics"] = [
+        {"features": features} | {name: row[name] for name in _METRICS if name in row}
+        for features, scores in probed.items()
+        for row in scores.record["rows"]
+    ]
     config = _config(task, encoder.affine is not None, processor is not None)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 

@@ -35,7 +35,12 @@ def test_it_writes_what_the_comparison_trained(run, recorded, tiny_preset, tmp_p
     fingerprint = stages.open_episodes(task).dataset.fingerprint
     assert read.provenance["data"]["fingerprint"] == fingerprint
     assert read.provenance["training"]["step"] == 4
-    assert read.provenance["metrics"][0]["probe"] == "ridge"
+    metrics = read.provenance["metrics"]
+    assert metrics[0]["probe"] == "ridge"
+    first = {row["features"]: row["micro_f1"] for row in reversed(metrics)}
+    assert {"this encoder", "untrained encoder", "pixels through PCA"} == set(first)
+    of_untrained = stages.probed(task, stages.untrained_encoder(task, 1)).record["rows"][0]
+    assert first["untrained encoder"] == of_untrained["micro_f1"] != first["this encoder"]
     assert "micro_f1" in (tmp_path / "encoders" / "Pong-rmr-1-4" / "README.md").read_text()
 
 
