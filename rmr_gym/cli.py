@@ -376,7 +376,7 @@ def _compare(games: Sequence[str], preset: "Preset", runs: NaturalRuns, out: Pat
     seeds = runs.seed_range(preset.seeds)
     with progress_bars() as progress_for:
         tasks = runs.tasks(games, preset, progress_for)
-        problems = run_comparison(tasks, seeds, out, progress_for=progress_for, **runs.settings())
+        problems = run_comparison(tasks, seeds, out, runs.computing(progress_for))
     report(out)
     conclude(None, problems)
 

@@ -26,14 +26,8 @@ from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 from rmr_gym.models.artifact_files import WEIGHTS
 from rmr_gym.models.artifacts import find_artifact
-from rmr_gym.protocol.run_folder import (
-    VERSIONS,
-    ProgressFor,
-    circumstances,
-    no_progress,
-    problems,
-    write_table,
-)
+from rmr_gym.protocol.computing import Computing
+from rmr_gym.protocol.run_folder import VERSIONS, circumstances, problems, write_table
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 
 KIND = "agents"
@@ -78,10 +72,7 @@ def compare_agents(
     configs: Sequence[AgentConfig],
     budget: Budget,
     out: Path,
-    *,
-    command: str,
-    workers: int = 1,
-    progress_for: ProgressFor = no_progress,
+    computing: Computing,
 ) -> list[str]:
     """Train and measure agents; finished ones are kept and never trained again.
 
@@ -91,9 +82,7 @@ def compare_agents(
         configs: The agents.
         budget: How long they learn and how they are measured.
         out: Run folder.
-        command: Written into ``run.json``.
-        workers: Agents side by side, each on one core.
-        progress_for: Gives the progress callback by its title.
+        computing: How; agents know no stacks.
 
     Returns:
         One sentence for every agent that failed.
@@ -104,16 +93,18 @@ def compare_agents(
     if not configs:
         raise RMRError("a comparison of agents needs at least one game, features and seed")
     started = datetime.now(UTC)
-    _describe(out, configs, budget, started, command=command, workers=workers, problems=[])
+    how = {"command": computing.command, "workers": computing.workers}
+    _describe(out, configs, budget, started, **how, problems=[])
     outcomes = run_cells(
         agent_cells(configs, budget, out),
-        workers=workers,
+        workers=computing.workers,
+        scheduler=computing.scheduler,
         folder=out,
-        progress=progress_for("agents"),
+        progress=computing.progress_for("agents"),
         grown=lambda outcomes: _write(out, outcomes),
     )
     found = problems(outcomes)
-    _describe(out, configs, budget, started, command=command, workers=workers, problems=found)
+    _describe(out, configs, budget, started, **how, problems=found)
     return found
 
 

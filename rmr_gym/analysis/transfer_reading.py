@@ -21,6 +21,8 @@ ANSWERS = {
     TOO_FEW: f"not tested on fewer than {MIN_PAIRS} recipients",
 }
 KNOWS_NOTHING = ("random_p", "shuffled_p", "no_p")
+CONTROLS = ("random_p", "shuffled_p", "untrained")
+"""Without these, a lead is not put down to anything."""
 
 Rows = list[dict[Any, Any]]
 
@@ -33,6 +35,7 @@ def transfer_reading(matrix: Matrix, summary: TransferSummary) -> list[Finding]:
         summary: Its tables.
     """
     objectives = in_order(summary.cells["objective"], OBJECTIVE_LABELS)
+    others = [donor for donor in matrix.donors if donor not in matrix.games]
     findings = []
     for objective in objectives:
         overview = where(summary.overview, objective=objective).to_dict("records")
@@ -40,7 +43,12 @@ def transfer_reading(matrix: Matrix, summary: TransferSummary) -> list[Finding]:
         found = [
             *_answer("Does a frozen P of the same game help?", OWN_P, overview),
             *_answer("Does a frozen P of another game help?", OTHER_P, overview),
-            *_own_against_others(overview),
+            *(
+                said
+                for donor in others
+                for said in _answer(f"Does a frozen P of {donor}, no game, help?", donor, overview)
+            ),
+            *_against_own(overview, {OTHER_P: "Other games' P"} | {d: f"P of {d}" for d in others}),
             *_counts(overview),
             *_relative(overview),
             *_ends(where(summary.ranking, objective=objective)),
@@ -68,7 +76,7 @@ def _answer(question: str, scope: str, overview: Rows) -> Iterator[Finding]:
 
 def _conclusion(rows: dict[str, dict[Any, Any]]) -> str:
     """Say what follows for knowledge, and for the training as a whole."""
-    absent = [AGAINST[name] for name in ("random_p", "untrained") if name not in rows]
+    absent = [AGAINST[name] for name in CONTROLS if name not in rows]
     if absent:
         return f"Not run: {text.listing(absent)}; so no lead can be put down to knowledge."
     if any(row["verdict"] == TOO_FEW for row in rows.values()):
@@ -82,16 +90,17 @@ def _conclusion(rows: dict[str, dict[Any, Any]]) -> str:
     )
     if "untrained" not in short:
         return said
-    return f"{said} Nor is it above an untrained encoder: that training so helps is not shown."
+    return f"{said} It is not above an untrained encoder: that training so helps is not shown."
 
 
-def _own_against_others(overview: Rows) -> Iterator[Finding]:
+def _against_own(overview: Rows, titles: dict[str, str]) -> Iterator[Finding]:
+    """Compare kinds of donors, by scope and title, with the recipient's own P."""
     for row in overview:
-        if (row["against"], row["scope"]) == (OWN, OTHER_P):
+        if row["against"] == OWN and row["scope"] in titles:
             words = {"better": "better than", "worse": "worse than", "same": "not told apart from"}
             verdict = words.get(row["verdict"], "not tested against")
             yield Finding(
-                "Other games' P against the own",
+                f"{titles[row['scope']]} against the own",
                 f"{verdict} the recipient's own P: {text.signed(row['difference'])} in bit F1, "
                 f"above 0 on {row['above']} of {_recipients(row['recipients'])}.",
             )

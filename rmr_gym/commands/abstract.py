@@ -43,10 +43,8 @@ def table(
     with progress_bars() as progress_for:
         tasks = runs.tasks(games, chosen, progress_for)
         problems = abstract_table(
-            *(tasks, seeds, out),
+            *(tasks, seeds, out, runs.computing(progress_for)),
             models=models or MODELS,
-            progress_for=progress_for,
-            **runs.settings(),
         )
     run = load_run(out)
     rows = abstract_comparison(run).to_dict("records")

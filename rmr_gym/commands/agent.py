@@ -1,8 +1,6 @@
 """`rmr-gym agent`: train, measure and watch agents on RMR features and what they compete with."""
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +8,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
+from rmr_gym.commands.tasks import computing
 from rmr_gym.envs.games import find_game
 
 app = SubcommandApp()
@@ -196,9 +195,7 @@ def compare(
             configs,
             Budget(steps, checkpoints, episodes),
             out,
-            command=shlex.join(["rmr-gym", *sys.argv[1:]]),
-            workers=workers,
-            progress_for=progress_for,
+            computing(workers, progress_for),
         )
     page, said = write_report_and_text(out)
     out_console.print(said, markup=False, highlight=False, soft_wrap=True)

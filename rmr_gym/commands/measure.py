@@ -44,12 +44,10 @@ def measure(
     with progress_bars() as progress_for:
         tasks = runs.tasks(games, chosen, progress_for)
         problems = run_measures(
-            *(tasks, seeds, out),
+            *(tasks, seeds, out, runs.computing(progress_for)),
             arms=[arm for arm in named if arm != PLAYER],
             measures=wanted,
             extra={PLAYER: player_cell} if PLAYER in named and "labels" in wanted else {},
-            progress_for=progress_for,
-            **runs.settings(),
         )
     _print(out)
     conclude(None, problems)

@@ -48,9 +48,7 @@ def transfer(
 
         tasks = tasks_of(games)
         given = _donors(donors or [task.game for task in tasks], tasks[0], tasks_of)
-        problems = run_transfer(
-            tasks, given, seeds, out, progress_for=progress_for, **runs.settings()
-        )
+        problems = run_transfer(tasks, given, seeds, out, runs.computing(progress_for))
     conclude(out, problems)
 
 
@@ -77,9 +75,7 @@ def bottleneck(
     seeds, out = runs.seed_range(chosen.seeds), runs.folder(chosen.natural.objective, "bottleneck")
     with progress_bars() as progress_for:
         tasks = runs.tasks(games, chosen, progress_for)
-        problems = run_bottleneck(
-            tasks, dims, seeds, out, progress_for=progress_for, **runs.settings()
-        )
+        problems = run_bottleneck(tasks, dims, seeds, out, runs.computing(progress_for))
     conclude(out, problems)
 
 
@@ -116,11 +112,9 @@ def objectives(
     with progress_bars() as progress_for:
         tasks = runs.tasks(games, chosen, progress_for)
         problems = study_objectives(
-            *(tasks, names, seeds, out),
+            *(tasks, names, seeds, out, runs.computing(progress_for)),
             arms=arms or ARMS,
             episodes=episodes or (None,),
-            progress_for=progress_for,
-            **runs.settings(),
         )
     conclude(out, problems)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from rmr_gym.envs.games import GAMES, find_game
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
+    from rmr_gym.protocol.computing import Computing
     from rmr_gym.protocol.config import Preset, Recording
     from rmr_gym.protocol.stages import GameTask
 
@@ -37,6 +38,8 @@ class Runs:
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
         workers: Processes that work side by side; default: one a core, 1 with a GPU.
+        scheduler: Address of a Dask cluster that runs the cells instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
     """
 
     preset: Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")] = "laptop"
@@ -46,6 +49,7 @@ class Runs:
     root: Path = Path("runs")
     device: str = "cpu"
     workers: int | None = None
+    scheduler: str | None = None
 
     @property
     def worker_count(self) -> int:
@@ -86,9 +90,9 @@ class Runs:
             progress_for=progress_for,
         )
 
-    def settings(self) -> dict[str, Any]:
-        """Return what the function behind a command is told of how to compute."""
-        return {"command": shlex.join(["rmr-gym", *sys.argv[1:]]), "workers": self.worker_count}
+    def computing(self, progress_for: ProgressFor) -> "Computing":
+        """Return how the function behind a command is to compute."""
+        return computing(self.worker_count, progress_for, self.scheduler)
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,9 @@ class StackedRuns(Runs):
 
     stack: int | None = None
 
-    def settings(self) -> dict[str, Any]:
-        """Return what the function behind a command is told of how to compute."""
-        return super().settings() | {"stack": self.stack}
+    def computing(self, progress_for: ProgressFor) -> "Computing":
+        """Return how the function behind a command is to compute."""
+        return replace(super().computing(progress_for), stack=self.stack)
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,9 @@ class NaturalRuns(StackedRuns):
 
     Attributes:
         cnn: Arithmetic of the natural runs' convolutions: fp32, or bf16 with channels last.
-        scheduler: Address of a Dask cluster that runs the cells instead, for instance
-            tcp://host:8786; it must see all folders under the same paths.
     """
 
     cnn: Arithmetic = "fp32"
-    scheduler: str | None = None
 
     def tasks(
         self, games: Sequence[str], preset: "Preset", progress_for: ProgressFor
@@ -125,9 +126,13 @@ class NaturalRuns(StackedRuns):
         """Return a task a game; see `game_tasks`."""
         return [replace(task, cnn=self.cnn) for task in super().tasks(games, preset, progress_for)]
 
-    def settings(self) -> dict[str, Any]:
-        """Return what the function behind a command is told of how to compute."""
-        return super().settings() | {"scheduler": self.scheduler}
+
+def computing(workers: int, progress_for: ProgressFor, scheduler: str | None = None) -> "Computing":
+    """Return how the command that was typed is to compute."""
+    from rmr_gym.protocol.computing import Computing  # noqa: PLC0415
+
+    command = shlex.join(["rmr-gym", *sys.argv[1:]])
+    return Computing(command, workers, scheduler, progress_for=progress_for)
 
 
 def conclude(out: Path | None, problems: Sequence[str]) -> None:

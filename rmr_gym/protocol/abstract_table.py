@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,8 @@ from rmr_gym.protocol.compare import (
     TIMING_COLUMNS,
     cell_inputs,
 )
-from rmr_gym.protocol.run_folder import (
-    ProgressFor,
-    no_progress,
-    problems,
-    write_description,
-    write_table,
-)
-from rmr_gym.protocol.stacked_cells import run_stacked_cells
+from rmr_gym.protocol.computing import Computing
+from rmr_gym.protocol.run_folder import run_sweep, write_table
 from rmr_gym.protocol.stacked_stages import AbstractMember
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.sweep import Cell, Outcome
@@ -53,12 +46,9 @@ def abstract_table(
     tasks: Sequence[GameTask],
     seeds: Sequence[int],
     out: Path,
+    computing: Computing,
     *,
-    command: str,
     models: Sequence[str] = MODELS,
-    workers: int = 1,
-    stack: int | None = None,
-    progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Train every model on every game and write a run folder of kind "table2".
 
@@ -71,11 +61,8 @@ def abstract_table(
         tasks: One a game.
         seeds: Of initial weights, batches and the scored validation rows.
         out: Run folder; what is finished there is not computed again.
-        command: Written into ``run.json``.
+        computing: How.
         models: Names in `MODELS`.
-        workers: Cells that run side by side.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
         One sentence for every cell that failed.
@@ -88,7 +75,6 @@ def abstract_table(
     for model in models:
         if model not in MODELS:
             raise unknown_name("abstract model", model, MODELS)
-    started = datetime.now(UTC)
     names = {
         f"abstract {task.game} {model} {seed}": (task, model, seed)
         for task in tasks
@@ -103,19 +89,12 @@ def abstract_table(
     def write(outcomes: list[Outcome]) -> None:
         _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
 
-    outcomes, notes = run_stacked_cells(
-        cells,
-        member_of,
-        stack=stack,
-        workers=workers,
-        folder=out,
-        progress=progress_for("abstract models"),
+    return run_sweep(
+        *(KIND, cells, tasks, seeds, out, computing),
         grown=write,
+        member_of=member_of,
+        models=["copy", *models],
     )
-    found = problems(outcomes) + notes
-    facts = {"command": command, "models": ["copy", *models], "workers": workers}
-    write_description(out, KIND, tasks, seeds, started, **facts, problems=found)
-    return found
 
 
 def _write(out: Path, values: dict[tuple[GameTask, str, int], dict[str, Any]]) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
-from rmr_gym.protocol.run_folder import ProgressFor, no_progress, run_sweep, write_table
+from rmr_gym.protocol.computing import Computing
+from rmr_gym.protocol.run_folder import run_sweep, write_table
 from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
@@ -68,12 +69,7 @@ def bottleneck(
     dims: Sequence[int],
     seeds: Sequence[int],
     out: Path,
-    *,
-    command: str,
-    workers: int = 1,
-    scheduler: str | None = None,
-    stack: int | None = None,
-    progress_for: ProgressFor = no_progress,
+    computing: Computing,
 ) -> list[str]:
     """Pretrain, train and probe with latents of several widths; a run folder of kind "bottleneck".
 
@@ -89,11 +85,7 @@ def bottleneck(
         dims: Widths.
         seeds: Paired seeds.
         out: Run folder.
-        command: Written into ``run.json``.
-        workers: Cells side by side.
-        scheduler: Address of a Dask cluster; None: this machine.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        progress_for: Gives the progress callback of a stage by its title.
+        computing: How.
 
     Returns:
         One sentence for every cell that failed or collapsed.
@@ -106,14 +98,9 @@ def bottleneck(
         raise RMRError("a bottleneck sweep needs at least one game, one width and one seed")
     cells, names = bottleneck_cells(tasks, dims, seeds)
     return run_sweep(
-        *(KIND, cells, tasks, seeds, out),
-        command=command,
-        workers=workers,
-        scheduler=scheduler,
-        progress_for=progress_for,
+        *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
-        stack=stack,
         dims=list(dims),
     )
 

@@ -1,8 +1,8 @@
 """The comparison: pretrain, train every arm with paired seeds, probe, and write tables."""
 
 import io
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,11 @@ from rmr_gym.models.message_passing import describe_backend
 from rmr_gym.palette import palette_to_rgb
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.natural import collapse_message
-from rmr_gym.protocol.run_folder import (
-    ProgressFor,
-    data_summary,
-    no_progress,
-    problems,
-    write_description,
-    write_table,
-)
-from rmr_gym.protocol.stacked_cells import Member, run_stacked_cells
+from rmr_gym.protocol.run_folder import data_summary, run_sweep, write_table
+from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import STAGE_VERSIONS, Artifact
@@ -93,15 +87,7 @@ def _reference(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
 
 
 def compare(
-    tasks: Sequence[GameTask],
-    seeds: Sequence[int],
-    out: Path,
-    *,
-    command: str,
-    workers: int = 1,
-    scheduler: str | None = None,
-    stack: int | None = None,
-    progress_for: ProgressFor = no_progress,
+    tasks: Sequence[GameTask], seeds: Sequence[int], out: Path, computing: Computing
 ) -> list[str]:
     """Run the whole comparison and write the run folder that the report reads.
 
@@ -110,55 +96,28 @@ def compare(
     Args:
         tasks: One a game.
         seeds: Paired seeds of the arms.
-        out: Run folder; its files are replaced.
-        command: Written into ``run.json``.
-        workers: Cells that run side by side.
-        scheduler: Address of a Dask cluster that runs them instead; None: this machine.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        progress_for: Gives the progress callback of a stage by its title.
+        out: Run folder; finished cells are kept there, tables grow meanwhile.
+        computing: How.
 
     Returns:
         One sentence for every cell that failed or collapsed.
 
     Raises:
-        RMRError: No task or seed; bad data; every cell failed.
+        RMRError: No task or seed; bad data; results of other settings in the folder; every arm
+            failed.
     """
     if not tasks or not seeds:
         raise RMRError("a comparison needs at least one game and one seed")
-    started = datetime.now(UTC)
+    cells, names = comparison_cells(tasks, seeds)
     summaries = {task.game: _data_summary(task) for task in tasks}
-    first = [
-        Cell(f"pretrain {task.game}", pretrain_cell, (task,), inputs=cell_inputs(task))
-        for task in tasks
-    ]
-    outcomes, notes = run_stacked_cells(
-        [*first, *_arm_cells(tasks, seeds)],
-        member_of,
-        stack=stack,
-        workers=workers,
-        scheduler=scheduler,
-        progress=progress_for("pretraining, natural training and probes"),
-        folder=out,
-    )
-    abstract, natural = (
-        {outcome.key: outcome for outcome in part}
-        for part in (outcomes[: len(first)], outcomes[len(first) :])
-    )
-    found = problems(outcomes, natural.values(), "natural run") + notes
-    _write_tables(out, tasks, seeds, abstract, natural)
-    _write_frames(out, tasks)
-    preset = tasks[0].preset
-    write_description(
-        *(out, KIND, tasks, seeds, started),
-        command=command,
-        workers=workers,
-        objective=preset.natural.objective,
-        checkpoints=list(preset.natural.checkpoints),
-        probes=list(preset.probing.probes),
-        message_passing=describe_backend(tasks[0].device, preset.model.precision),
+    found = run_sweep(
+        *(KIND, cells, tasks, seeds, out, computing),
+        grown=lambda outcomes: _write(out, names, outcomes),
+        member_of=member_of,
         datasets=summaries,
-        problems=found,
+        message_passing=describe_backend(tasks[0].device, tasks[0].preset.model.precision),
     )
+    _write_frames(out, tasks)
     return found
 
 
@@ -174,70 +133,41 @@ def cell_inputs(task: GameTask) -> dict[str, Any]:
     }
 
 
-def _key(task: GameTask, arm: str, seed: int) -> str:
-    return f"natural {task.game} {arm} {seed}"
-
-
-def _arm_cells(tasks: Sequence[GameTask], seeds: Sequence[int]) -> list[Cell]:
-    return [
-        Cell(_key(task, arm, seed), arm_cell, (task, arm, seed), _needs(task, arm), inputs)
-        for task in tasks
-        for inputs in [cell_inputs(task)]
-        for seed in seeds
-        for arm in (*ARMS, *REFERENCES)
-        if arm != "pca" or seed == seeds[0]
-    ]
-
-
-def _needs(task: GameTask, arm: str) -> tuple[str, ...]:
-    return (f"pretrain {task.game}",) if arm in ARMS and ARMS[arm].pretrained else ()
-
-
-def _write_tables(
-    out: Path,
-    tasks: Sequence[GameTask],
-    seeds: Sequence[int],
-    abstract: dict[str, Outcome],
-    natural: dict[str, Outcome],
-) -> None:
-    labels = []
+def comparison_cells(
+    tasks: Sequence[GameTask], seeds: Sequence[int]
+) -> tuple[list[Cell], dict[str, dict[str, Any]]]:
+    """Return the cells, pretraining before what needs it, and what their rows say."""
+    first: list[Cell] = []
+    rest: list[Cell] = []
+    names: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        base = {"game": task.game, "model": task.preset.model.core, "seed": stages.PRETRAIN_SEED}
-        labels.append((abstract[f"pretrain {task.game}"], base))
-    write_table(out / "abstract.csv", _rows(labels, "rows"), ABSTRACT_COLUMNS)
-    write_table(out / "abstract_curves.csv", _rows(labels, "curve"), ABSTRACT_CURVE_COLUMNS)
-    timings = [
-        {"game": base["game"], "stage": "pretrain", "arm": "", "seed": base["seed"], **seconds}
-        for outcome, base in labels
-        for seconds in _seconds(outcome)
-    ]
-    labels = []
-    for task in tasks:
-        objective = task.preset.natural.objective
-        for seed in seeds:
-            for arm in (*ARMS, *REFERENCES):
-                outcome = natural.get(_key(task, arm, seed))
-                base = {"game": task.game, "objective": objective, "arm": arm, "seed": seed}
-                labels += [(outcome, base)] if outcome else []
-    write_table(out / "natural.csv", _rows(labels, "rows"), NATURAL_COLUMNS)
-    write_table(out / "natural_curves.csv", _rows(labels, "curve"), NATURAL_CURVE_COLUMNS)
-    timings += [
-        {"game": base["game"], "stage": "natural", "arm": base["arm"], "seed": base["seed"]}
-        | seconds
-        for outcome, base in labels
-        for seconds in _seconds(outcome)
-    ]
+        inputs, pretraining = cell_inputs(task), f"pretrain {task.game}"
+        model = {"model": task.preset.model.core, "arm": "", "seed": stages.PRETRAIN_SEED}
+        names[pretraining] = {"game": task.game, "stage": "pretrain", **model}
+        first.append(Cell(pretraining, pretrain_cell, (task,), inputs=inputs))
+        base = {"game": task.game, "objective": task.preset.natural.objective, "stage": "natural"}
+        for seed, arm in product(seeds, (*ARMS, *REFERENCES)):
+            if arm == "pca" and seed != seeds[0]:
+                continue
+            key = f"natural {task.game} {arm} {seed}"
+            names[key] = base | {"arm": arm, "seed": seed}
+            needs = (pretraining,) if arm in ARMS and ARMS[arm].pretrained else ()
+            rest.append(Cell(key, arm_cell, (task, arm, seed), needs, inputs))
+    return [*first, *rest], names
+
+
+def _write(out: Path, names: dict[str, dict[str, Any]], outcomes: Sequence[Outcome]) -> None:
+    done = [(names[each.key], each.value) for each in outcomes if each.error is None]
+    for path, stage, part, columns in (
+        ("abstract.csv", "pretrain", "rows", ABSTRACT_COLUMNS),
+        ("abstract_curves.csv", "pretrain", "curve", ABSTRACT_CURVE_COLUMNS),
+        ("natural.csv", "natural", "rows", NATURAL_COLUMNS),
+        ("natural_curves.csv", "natural", "curve", NATURAL_CURVE_COLUMNS),
+    ):
+        rows = [name | row for name, value in done if name["stage"] == stage for row in value[part]]
+        write_table(out / path, rows, columns)
+    timings = [name | {"seconds": round(value["seconds"], 2)} for name, value in done]
     write_table(out / "timings.csv", timings, TIMING_COLUMNS)
-
-
-def _rows(labels: Iterable[tuple[Outcome, dict[str, Any]]], part: str) -> list[dict[str, Any]]:
-    return [
-        base | row for outcome, base in labels if not outcome.error for row in outcome.value[part]
-    ]
-
-
-def _seconds(outcome: Outcome) -> list[dict[str, float]]:
-    return [] if outcome.error else [{"seconds": round(outcome.value["seconds"], 2)}]
 
 
 def _data_summary(task: GameTask) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Measures beside the bit probe: named labels and ranking of predictions, arm by arm."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +8,15 @@ from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.compare import NATURAL_COLUMNS, TIMING_COLUMNS, cell_inputs
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.labels_probe import labelled, labelled_pixels
 from rmr_gym.protocol.natural import collapse_message
 from rmr_gym.protocol.pipelines import kept_pipeline, trained_pipelines
 from rmr_gym.protocol.ranking import ranked
-from rmr_gym.protocol.run_folder import (
-    ProgressFor,
-    no_progress,
-    problems,
-    write_description,
-    write_table,
-)
+from rmr_gym.protocol.run_folder import run_sweep, write_table
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact
-from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
+from rmr_gym.protocol.sweep import Cell, Outcome
 
 KIND = "measures"
 LABEL_COLUMNS = (
@@ -76,13 +70,11 @@ def measure(
     tasks: Sequence[GameTask],
     seeds: Sequence[int],
     out: Path,
+    computing: Computing,
     *,
-    command: str,
     arms: Sequence[str] = (*ARMS, *REFERENCES),
     measures: Sequence[str] = MEASURES,
     extra: dict[str, Extra] | None = None,
-    workers: int = 1,
-    progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Measure arms and write a run folder of kind "measures".
 
@@ -92,12 +84,10 @@ def measure(
         tasks: One a game.
         seeds: Paired seeds of the arms.
         out: Run folder; what is finished there is not computed again.
-        command: Written into ``run.json``.
+        computing: How; measures know no stacks.
         arms: Names of arms and references; references are not ranked, having no P.
         measures: Names in `MEASURES`.
         extra: Cells of further references without seeds, by the name of their arm.
-        workers: Cells that run side by side.
-        progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
         One sentence for every cell that failed or collapsed.
@@ -109,7 +99,7 @@ def measure(
         raise RMRError("measures need at least one game, one seed and one arm")
     _refuse_unknown("arm", arms, (*ARMS, *REFERENCES))
     _refuse_unknown("measure", measures, MEASURES)
-    started, chosen = datetime.now(UTC), tuple(measures)
+    chosen = tuple(measures)
     ours = {
         f"measure {task.game} {arm} {seed}": (task, arm, seed)
         for task in tasks
@@ -139,14 +129,12 @@ def measure(
     def write(outcomes: list[Outcome]) -> None:
         _write(out, {names[each.key]: each.value for each in outcomes if each.error is None})
 
-    outcomes = run_cells(
-        cells, workers=workers, folder=out, progress=progress_for("measures"), grown=write
+    return run_sweep(
+        *(KIND, cells, tasks, seeds, out, computing),
+        grown=write,
+        arms=[*arms, *(extra or {})],
+        measures=list(chosen),
     )
-    found = problems(outcomes)
-    facts: dict[str, Any] = {"command": command, "objective": tasks[0].preset.natural.objective}
-    facts |= {"arms": [*arms, *(extra or {})], "measures": list(chosen), "workers": workers}
-    write_description(out, KIND, tasks, seeds, started, **facts, problems=found)
-    return found
 
 
 def _has_something(arm: str, measures: tuple[str, ...]) -> bool:

@@ -15,7 +15,8 @@ from rmr_gym.protocol.compare import (
     cell_inputs,
     member_of,
 )
-from rmr_gym.protocol.run_folder import ProgressFor, no_progress, run_sweep, write_table
+from rmr_gym.protocol.computing import Computing
+from rmr_gym.protocol.run_folder import run_sweep, write_table
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.sweep import Cell, Outcome
 
@@ -44,14 +45,10 @@ def study_objectives(
     objectives: Sequence[str],
     seeds: Sequence[int],
     out: Path,
+    computing: Computing,
     *,
-    command: str,
     arms: Sequence[str] = ARMS,
     episodes: Sequence[int | None] = (None,),
-    workers: int = 1,
-    scheduler: str | None = None,
-    stack: int | None = None,
-    progress_for: ProgressFor = no_progress,
 ) -> list[str]:
     """Train and probe arms under several objectives; a run folder of kind "objectives".
 
@@ -64,13 +61,9 @@ def study_objectives(
         objectives: Names in `rmr_gym.protocol.natural.OBJECTIVES`.
         seeds: Paired seeds.
         out: Run folder.
-        command: Written into ``run.json``.
+        computing: How.
         arms: Names of arms, and "untrained".
         episodes: Numbers of natural episodes to train on; None stands for all.
-        workers: Cells side by side.
-        scheduler: Address of a Dask cluster; None: this machine.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        progress_for: Gives the progress callback of a stage by its title.
 
     Returns:
         One sentence for every cell that failed or collapsed.
@@ -98,14 +91,9 @@ def study_objectives(
                     inputs = cell_inputs(variant)
                     cells.append(Cell(key, arm_cell, (variant, arm, seed), inputs=inputs))
     return run_sweep(
-        *(KIND, cells, tasks, seeds, out),
-        command=command,
-        workers=workers,
-        scheduler=scheduler,
-        progress_for=progress_for,
+        *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
-        stack=stack,
         objective=", ".join(objectives),
         arms=list(arms),
         natural_episodes=list(episodes),

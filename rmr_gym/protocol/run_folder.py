@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,21 +14,13 @@ import pandas as pd
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.stacked_cells import MemberOf, run_stacked_cells
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.sweep import Cell, Outcome
-from rmr_gym.protocol.training import Progress
 
 VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
-
-ProgressFor = Callable[[str], Progress | None]
-"""Gives the progress callback of a stage by its title."""
-
-
-def no_progress(title: str) -> Progress | None:
-    """Show nothing."""
-    del title
 
 
 def write_table(path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> Path:
@@ -127,14 +119,10 @@ def run_sweep(
     tasks: Sequence[GameTask],
     seeds: Sequence[int],
     out: Path,
+    computing: Computing,
     *,
-    command: str,
-    workers: int,
-    scheduler: str | None,
-    progress_for: ProgressFor,
     grown: Callable[[list[Outcome]], None],
-    member_of: MemberOf,
-    stack: int | None = None,
+    member_of: MemberOf = lambda cell: None,
     **facts: Any,
 ) -> list[str]:
     """Run the cells of a sweep; run.json says what is run before, and what came of it after.
@@ -145,13 +133,9 @@ def run_sweep(
         tasks: One a game, under one preset.
         seeds: Seeds of the run.
         out: Run folder.
-        command: Written into ``run.json``.
-        workers: Cells side by side.
-        scheduler: Address of a Dask cluster; None: this machine.
-        progress_for: Gives the progress callback by the kind.
+        computing: How.
         grown: Writes the tables of what is finished.
-        member_of: Which natural run a cell needs.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
+        member_of: Which training a cell needs, of those that can be stacked.
         **facts: Further entries of ``run.json``; an ``objective`` among them replaces the preset's.
 
     Returns:
@@ -165,8 +149,8 @@ def run_sweep(
     def describe(found: list[str]) -> None:
         write_description(
             *(out, kind, tasks, seeds, started),
-            command=command,
-            workers=workers,
+            command=computing.command,
+            workers=computing.workers,
             **{"objective": preset.natural.objective, **facts},
             checkpoints=list(preset.natural.checkpoints),
             probes=list(preset.probing.probes),
@@ -177,35 +161,33 @@ def run_sweep(
     outcomes, notes = run_stacked_cells(
         cells,
         member_of,
-        stack=stack,
-        workers=workers,
-        scheduler=scheduler,
+        stack=computing.stack,
+        workers=computing.workers,
+        scheduler=computing.scheduler,
         folder=out,
-        progress=progress_for(kind),
+        progress=computing.progress_for(kind),
         grown=grown,
     )
-    found = problems(outcomes) + notes
+    needed = {key for cell in cells for key in cell.after}
+    found = problems(outcomes, needed) + notes
     describe(found)
     return found
 
 
-def problems(
-    outcomes: Iterable[Outcome], vital: Iterable[Outcome] | None = None, called: str = "cell"
-) -> list[str]:
+def problems(outcomes: Iterable[Outcome], needed: Container[str] = ()) -> list[str]:
     """Return one sentence for every cell that failed or collapsed.
 
     Args:
         outcomes: What is told of.
-        vital: Those of which one at least must not have failed; by default all.
-        called: What a vital one is called.
+        needed: Keys of cells that serve others; that one of them worked is no result.
 
     Raises:
-        RMRError: All vital ones failed.
+        RMRError: All others failed.
     """
     outcomes = list(outcomes)
     told = [(each, each.error or each.value.get("collapsed")) for each in outcomes]
     found = [f"{each.key}: {said.strip()}" for each, said in told if said]
-    vital = outcomes if vital is None else list(vital)
-    if vital and all(each.error for each in vital):
-        raise RMRError(f"every {called} failed; the first said: {found[0]}")
+    results = [each for each in outcomes if each.key not in needed]
+    if results and all(each.error for each in results):
+        raise RMRError(f"every cell failed; the first said: {found[0]}")
     return found

@@ -6,7 +6,8 @@ from typing import Any
 
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
-from rmr_gym.protocol.run_folder import ProgressFor, no_progress, run_sweep, write_table
+from rmr_gym.protocol.computing import Computing
+from rmr_gym.protocol.run_folder import run_sweep, write_table
 from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
@@ -14,8 +15,8 @@ from rmr_gym.protocol.sweep import Cell, Outcome
 from rmr_gym.protocol.transfer_donors import Donor, check_donor
 
 KIND = "transfer"
-CONTROLS = ("cswm", "random_p", "no_p", "untrained")
-"""Arms without a donor: the baseline and the controls, once a recipient and seed."""
+CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
+"""The baseline and the controls, once a recipient and seed; what is shuffled is its own P."""
 
 TRANSFER_COLUMNS = (
     "recipient", "donor", "objective", "arm", "seed", "step", "probe", "micro_f1", "macro_f1",
@@ -40,7 +41,7 @@ def transfer_cell(task: GameTask, donor: Donor, seed: int) -> dict[str, Any]:
 
 
 def control_cell(task: GameTask, arm: str, seed: int) -> dict[str, Any]:
-    """Train and probe an arm that needs no donor."""
+    """Train and probe the baseline or a control."""
     return scores_of(arm_cell(task, arm, seed))
 
 
@@ -65,12 +66,7 @@ def transfer(
     donors: Sequence[Donor],
     seeds: Sequence[int],
     out: Path,
-    *,
-    command: str,
-    workers: int = 1,
-    scheduler: str | None = None,
-    stack: int | None = None,
-    progress_for: ProgressFor = no_progress,
+    computing: Computing,
 ) -> list[str]:
     """Run the matrix of donors and recipients and write a run folder of kind "transfer".
 
@@ -84,11 +80,7 @@ def transfer(
         donors: Names must differ.
         seeds: Paired seeds.
         out: Run folder.
-        command: Written into ``run.json``.
-        workers: Cells side by side.
-        scheduler: Address of a Dask cluster; None: this machine.
-        stack: See `rmr_gym.protocol.stacked_cells.run_stacked_cells`.
-        progress_for: Gives the progress callback of a stage by its title.
+        computing: How.
 
     Returns:
         One sentence for every cell that failed or collapsed.
@@ -101,14 +93,9 @@ def transfer(
         raise RMRError("a transfer needs at least one recipient, one donor and one seed")
     cells, names = transfer_cells(tasks, donors, seeds)
     return run_sweep(
-        *(KIND, cells, tasks, seeds, out),
-        command=command,
-        workers=workers,
-        scheduler=scheduler,
-        progress_for=progress_for,
+        *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
-        stack=stack,
         recipients=[task.game for task in tasks],
         donors=[donor.name for donor in donors],
     )
@@ -124,6 +111,7 @@ def transfer_cells(
         for donor in donors
     ]
     rest, names = [], {}
+    own = {donor.name for donor in donors if donor.task}
     for task in tasks:
         inputs = {"recipient": cell_inputs(task)}
         base = {"recipient": task.game, "objective": task.preset.natural.objective}
@@ -131,7 +119,9 @@ def transfer_cells(
             for arm in CONTROLS:
                 key = f"control {task.game} {arm} {seed}"
                 names[key] = base | {"donor": "", "arm": arm, "seed": seed}
-                rest.append(Cell(key, control_cell, (task, arm, seed), inputs=inputs))
+                shuffles = arm == "shuffled_p" and task.game in own
+                needs = (f"donor {task.game}",) if shuffles else ()
+                rest.append(Cell(key, control_cell, (task, arm, seed), needs, inputs))
             for donor in donors:
                 key = f"transfer {task.game} {donor.name} {seed}"
                 names[key] = base | {"donor": donor.name, "arm": "rmr", "seed": seed}

@@ -202,7 +202,8 @@ def make_transfer(tmp_path):
     ):
         rng = np.random.default_rng(0)
         names, rows = GAMES[:games], []
-        arms = {"cswm": 0.0, "random_p": 0.0, "untrained": 0.0} if controls is None else controls
+        arms = dict.fromkeys(("cswm", "random_p", "shuffled_p", "untrained"), 0.0)
+        arms = arms if controls is None else controls
         for recipient, seed in product(names, range(seeds)):
             shared = 0.75 + rng.normal(0, 0.01)
             for step in steps:

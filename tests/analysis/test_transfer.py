@@ -38,7 +38,12 @@ def test_every_pair_stands_once_and_roles_are_told_apart(make_transfer):
     assert not donors.duplicated(["source", "recipient"]).any()
     assert donors["own"].sum() == 3
     assert set(table[table["role"] == "other"]["source"]) == {"balls", "random_dynamics"}
-    assert set(table[table["role"] == "control"]["source"]) == {"cswm", "random_p", "untrained"}
+    assert set(table[table["role"] == "control"]["source"]) == {
+        "cswm",
+        "random_p",
+        "shuffled_p",
+        "untrained",
+    }
 
 
 def test_a_planted_effect_is_found_by_donor_in_both_directions(make_transfer):
@@ -150,7 +155,7 @@ def test_robustness_holds_every_checkpoint(make_transfer):
 def test_the_condensed_run_averages_other_games_by_seed(make_transfer):
     sweep = load_sweep_run(make_transfer(games=3, gain=planted))
     natural = condensed(read_matrix(sweep)).natural
-    assert set(natural["arm"]) == {"rmr", OTHER_P, "cswm", "random_p", "untrained"}
+    assert set(natural["arm"]) == {*("rmr", OTHER_P, "cswm", "random_p", "shuffled_p", "untrained")}
     found = natural.query("game == 'Pong' and seed == 2 and step == 300").set_index("arm")
     scores = sweep.scores.query("recipient == 'Pong' and seed == 2 and step == 300")
     by_donor = scores.set_index("donor")["micro_f1"]

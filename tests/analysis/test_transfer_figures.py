@@ -35,7 +35,7 @@ def test_cells_marks_and_gaps_are_drawn(make_transfer):
     table = table_of(make_transfer(games=4, seeds=7, gain=planted, missing=missing))
     figure = heat_map(table)
     said = texts(figure)
-    assert len(said) == 4 * 4 + 4 + 2 * 4 - len(missing)
+    assert len(said) == 4 * 4 + 4 + 3 * 4 - len(missing)
     assert sum("▲" in text for text in said) == 4
     assert sum("▼" in text for text in said) == 4
     assert len(hatched(figure)) == len(missing)

@@ -14,24 +14,33 @@ OWN, OTHER = "Does a frozen P of the same game help?", "Does a frozen P of anoth
 
 
 def test_a_lead_that_a_random_p_shares_is_no_knowledge(make_transfer):
-    controls = {"cswm": 0.0, "random_p": 0.03, "untrained": -0.05}
+    controls = {"cswm": 0.0, "random_p": 0.03, "shuffled_p": 0.0, "untrained": -0.05}
     said = said_of(make_transfer(gain=lambda *_: 0.02, controls=controls))
     assert "against C-SWM (P trained) yes: +0.02" in said[OTHER]
-    assert "against a frozen random P no, worse: −0.01" in said[OTHER]
+    assert "against a frozen random P no, worse: −0.0" in said[OTHER]
     assert "not above a frozen random P: that what P knows helps is not shown" in said[OTHER]
     assert "untrained encoder: that training" not in said[OTHER]
 
 
 def test_a_lead_over_all_that_know_nothing_is_said_and_so_is_the_untrained_encoder(make_transfer):
-    controls = {"cswm": 0.0, "random_p": 0.01, "untrained": 0.06}
+    controls = {"cswm": 0.0, "random_p": 0.01, "shuffled_p": 0.0, "untrained": 0.06}
     said = said_of(make_transfer(gain=lambda *_: 0.03, controls=controls))
     assert "what P knows makes a difference" in said[OWN]
-    assert "Nor is it above an untrained encoder: that training so helps is not shown" in said[OWN]
+    assert "not above an untrained encoder: that training so helps is not shown" in said[OWN]
 
 
 def test_without_the_controls_nothing_is_concluded(make_transfer):
-    said = said_of(make_transfer(gain=lambda *_: 0.03, controls={"cswm": 0.0}))
-    assert "Not run: a frozen random P and an untrained encoder; so no lead" in said[OWN]
+    controls = {"cswm": 0.0, "random_p": 0.0}
+    said = said_of(make_transfer(gain=lambda *_: 0.03, controls=controls))
+    assert "Not run: a weight-shuffled P and an untrained encoder; so no lead" in said[OWN]
+
+
+def test_donors_that_are_no_game_are_asked_about_on_their_own(make_transfer):
+    said = said_of(make_transfer(gain=lambda donor, _: 0.0 if donor == "balls" else 0.03))
+    of_balls = said["Does a frozen P of balls, no game, help?"]
+    assert "against C-SWM (P trained) not shown" in of_balls or "no, worse" in of_balls
+    assert said["P of balls against the own"].startswith("worse than the recipient's own P: −0.0")
+    assert said["Other games' P against the own"].startswith("not told apart")
 
 
 def test_counts_stand_beside_the_papers(make_transfer):

@@ -10,6 +10,7 @@ from rmr_gym.commands import agent as commands
 from rmr_gym.errors import RMRError
 from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.protocol.computing import Computing
 
 
 @pytest.fixture(autouse=True)
@@ -87,4 +88,4 @@ def test_bad_input(tmp_path):
         compare(tmp_path, "--games", "Pong", "--features", "state")
     same = [AgentConfig("Pong", "ram")] * 2
     with pytest.raises(RMRError, match="come twice"):
-        comparison.compare_agents(same, comparison.Budget(), tmp_path / "a", command="")
+        comparison.compare_agents(same, comparison.Budget(), tmp_path / "a", Computing(""))

@@ -7,6 +7,7 @@ import pytest
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.abstract_table import MODELS, abstract_table, model_task
+from rmr_gym.protocol.computing import Computing
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def fail(*_, **__):
 
 def test_the_run_folder_holds_every_model_seed_and_the_copy_baseline_once(task, tmp_path):
     out = tmp_path / "out"
-    assert abstract_table([task], [0, 1], out, command="test") == []
+    assert abstract_table([task], [0, 1], out, Computing("test")) == []
     table = pd.read_csv(out / "abstract.csv")
     counted = table.groupby(["model", "seed"])["step"].agg(list).to_dict()
     trained = {(model, seed): [3, 6] for model in MODELS for seed in (0, 1)}
@@ -44,7 +45,7 @@ def test_what_pretrain_left_is_found(task, tmp_path, monkeypatch):
     stages.pretrained(task)
     monkeypatch.setattr(stages.abstract_stage, "pretrain", fail)
     found = ("deep_sets", "mpnn")
-    assert abstract_table([task], [0], tmp_path / "out", command="test", models=found) == []
+    assert abstract_table([task], [0], tmp_path / "out", Computing("test"), models=found) == []
 
 
 def test_the_first_seed_is_that_of_every_other_command(task, monkeypatch):
@@ -64,18 +65,18 @@ def test_a_failing_model_is_reported_and_the_others_stay(task, tmp_path, monkeyp
         return train(config, model, *rest, **options)
 
     monkeypatch.setattr(stages.abstract_stage, "pretrain", fail_for_mlp)
-    problems = abstract_table([task], [0], tmp_path / "out", command="test")
+    problems = abstract_table([task], [0], tmp_path / "out", Computing("test"))
     assert problems == ["abstract Pong mlp 0: broken on purpose"]
     assert set(pd.read_csv(tmp_path / "out" / "abstract.csv")["model"]) == {
         *("copy", "deep_sets", "mpnn")
     }
     with pytest.raises(RMRError, match=r"every cell failed.*broken on purpose"):
-        abstract_table([task], [1], tmp_path / "no", command="test", models=["mlp"])
+        abstract_table([task], [1], tmp_path / "no", Computing("test"), models=["mlp"])
 
 
 def test_nothing_to_train_and_unknown_models_are_refused(task, tmp_path):
     with pytest.raises(RMRError, match="a game, a model and a seed"):
-        abstract_table([], [0], tmp_path, command="test")
+        abstract_table([], [0], tmp_path, Computing("test"))
     with pytest.raises(RMRError, match="did you mean 'mpnn'"):
-        abstract_table([task], [0], tmp_path, command="test", models=["mpn"])
+        abstract_table([task], [0], tmp_path, Computing("test"), models=["mpn"])
     assert model_task(task, "mlp").preset.model.core == "mlp"

@@ -12,6 +12,7 @@ from rmr_gym.protocol.bottleneck import (
     bottleneck,
     narrowed,
 )
+from rmr_gym.protocol.computing import Computing
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def _forget_loaded_data():
 
 def test_every_width_has_its_arms_and_its_own_pretraining(task, tmp_path):
     out = tmp_path / "out"
-    assert bottleneck([task], [2, 3], [0], out, command="test") == []
+    assert bottleneck([task], [2, 3], [0], out, Computing("test")) == []
     table = pd.read_csv(out / "bottleneck.csv")
     assert tuple(table.columns) == BOTTLENECK_COLUMNS
     found = set(zip(table.dim, table.arm, table.step, strict=True))
@@ -49,6 +50,6 @@ def test_only_the_width_changes(task):
 
 def test_a_width_that_comes_twice_is_refused(task, tmp_path):
     with pytest.raises(RMRError, match="come twice"):
-        bottleneck([task], [2, 2], [0], tmp_path, command="test")
+        bottleneck([task], [2, 2], [0], tmp_path, Computing("test"))
     with pytest.raises(RMRError, match="at least one game, one width and one seed"):
-        bottleneck([task], [], [0], tmp_path, command="test")
+        bottleneck([task], [], [0], tmp_path, Computing("test"))

@@ -13,12 +13,13 @@ import pytest
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.compare import compare
+from rmr_gym.protocol.computing import Computing
 
 TABLES = ("abstract.csv", "abstract_curves.csv", "natural.csv", "natural_curves.csv")
 
 
 def test_the_run_folder_holds_every_arm_checkpoint_probe_and_seed(task, tmp_path):
-    problems = compare([task], [0, 1], tmp_path / "out", command="test")
+    problems = compare([task], [0, 1], tmp_path / "out", Computing("test"))
     assert problems == []
     table = pd.read_csv(tmp_path / "out" / "natural.csv")
     counts = table.groupby(["arm", "seed"])["step"].agg(lambda steps: sorted(set(steps)))
@@ -41,18 +42,18 @@ def test_the_run_folder_holds_every_arm_checkpoint_probe_and_seed(task, tmp_path
 def test_workers_change_no_byte(task, tmp_path):
     from dataclasses import replace
 
-    compare([task], [0], tmp_path / "one", command="test")
+    compare([task], [0], tmp_path / "one", Computing("test"))
     other = replace(task, store=tmp_path / "store of two")
-    compare([other], [0], tmp_path / "two", command="test", workers=2)
+    compare([other], [0], tmp_path / "two", Computing("test", workers=2))
     for name in TABLES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_nothing_to_compare_is_refused(task, tmp_path):
     with pytest.raises(RMRError, match="at least one game and one seed"):
-        compare([], [0], tmp_path, command="test")
+        compare([], [0], tmp_path, Computing("test"))
     with pytest.raises(RMRError, match="at least one game and one seed"):
-        compare([task], [], tmp_path, command="test")
+        compare([task], [], tmp_path, Computing("test"))
 
 
 def test_a_failing_arm_is_reported_and_the_others_stay(task, tmp_path, monkeypatch):
@@ -66,7 +67,7 @@ def test_a_failing_arm_is_reported_and_the_others_stay(task, tmp_path, monkeypat
         return trained(task, arm, seed, *rest)
 
     monkeypatch.setattr(stages, "trained_encoders", fail)
-    problems = compare([task], [0], tmp_path / "out", command="test")
+    problems = compare([task], [0], tmp_path / "out", Computing("test"))
     assert problems == ["natural Pong no_p 0: broken on purpose"]
     assert "no_p" not in set(pd.read_csv(tmp_path / "out" / "natural.csv")["arm"])
 
@@ -77,14 +78,15 @@ def test_a_killed_comparison_ends_with_the_same_tables(task, tmp_path, delay):
     import pickle
     from dataclasses import replace
 
-    compare([task], [0], tmp_path / "whole", command="test")
+    compare([task], [0], tmp_path / "whole", Computing("test"))
     broken = replace(task, store=tmp_path / "broken store")
     (tmp_path / "task").write_bytes(pickle.dumps((broken, tmp_path / "broken")))
     code = textwrap.dedent(f"""
         import pickle, pathlib
         from rmr_gym.protocol.compare import compare
+        from rmr_gym.protocol.computing import Computing
         task, out = pickle.loads(pathlib.Path({str(tmp_path / "task")!r}).read_bytes())
-        compare([task], [0], out, command="test")
+        compare([task], [0], out, Computing("test"))
     """)
     process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."})
     time.sleep(delay)

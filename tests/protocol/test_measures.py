@@ -6,6 +6,7 @@ import pytest
 from rmr_gym.agents.player_features import PLAYER, player_cell
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.labels_probe import label_sets
 from rmr_gym.protocol.measures import measure
 from rmr_gym.protocol.memory_features import memory_sets
@@ -26,7 +27,7 @@ def test_every_arm_is_measured_at_its_checkpoints(task, tmp_path):
     out = tmp_path / "out"
     arms = ("rmr", "cswm", "untrained", "supervised", "pca")
     extra = {PLAYER: player_cell}
-    assert measure([task], [0, 1], out, command="test", arms=arms, extra=extra) == []
+    assert measure([task], [0, 1], out, Computing("test"), arms=arms, extra=extra) == []
     labels, ranking, references = (
         pd.read_csv(out / f"{name}.csv") for name in ("labels", "ranking", "references")
     )
@@ -51,7 +52,7 @@ def test_every_arm_is_measured_at_its_checkpoints(task, tmp_path):
 
 
 def test_one_measure_alone(task, tmp_path):
-    measure([task], [0], tmp_path, command="t", arms=("cswm", "pca"), measures=("ranking",))
+    measure([task], [0], tmp_path, Computing("t"), arms=("cswm", "pca"), measures=("ranking",))
     assert set(pd.read_csv(tmp_path / "ranking.csv")["arm"]) == {"cswm"}
     assert pd.read_csv(tmp_path / "labels.csv").empty
     assert len(list((task.store / "natural").iterdir())) == 1
@@ -59,8 +60,8 @@ def test_one_measure_alone(task, tmp_path):
 
 def test_unknown_names_and_nothing_to_do_are_refused(task, tmp_path):
     with pytest.raises(RMRError, match="did you mean 'rmr'"):
-        measure([task], [0], tmp_path, command="t", arms=("rm",))
+        measure([task], [0], tmp_path, Computing("t"), arms=("rm",))
     with pytest.raises(RMRError, match="did you mean 'labels'"):
-        measure([task], [0], tmp_path, command="t", measures=("label",))
+        measure([task], [0], tmp_path, Computing("t"), measures=("label",))
     with pytest.raises(RMRError, match="at least one game"):
-        measure([], [0], tmp_path, command="t")
+        measure([], [0], tmp_path, Computing("t"))

@@ -9,6 +9,7 @@ from rmr_gym.analysis.run import load_run
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import NATURAL_COLUMNS
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.objectives import study_objectives, variants
 
 
@@ -21,8 +22,9 @@ def _forget_loaded_data():
 
 def test_every_objective_has_its_arms_and_the_report_draws_them(task, tmp_path):
     out = tmp_path / "out"
-    chosen = {"arms": ("rmr", "untrained"), "episodes": (None, 2), "command": "test"}
-    assert study_objectives([task], ["cswm", "infonce_aligned"], [0], out, **chosen) == []
+    how = Computing("test")
+    chosen = {"arms": ("rmr", "untrained"), "episodes": (None, 2)}
+    assert study_objectives([task], ["cswm", "infonce_aligned"], [0], out, how, **chosen) == []
     table = pd.read_csv(out / "natural.csv")
     assert tuple(table.columns) == NATURAL_COLUMNS
     labels = {"cswm", "cswm/2", "infonce_aligned", "infonce_aligned/2"}
@@ -52,10 +54,10 @@ def test_a_variant_differs_in_its_natural_training_alone(task):
 
 def test_what_cannot_be_studied_is_refused(task, tmp_path):
     with pytest.raises(RMRError, match="at least one game, one objective"):
-        study_objectives([task], [], [0], tmp_path, command="test")
+        study_objectives([task], [], [0], tmp_path, Computing("test"))
     with pytest.raises(RMRError, match="did you mean 'infonce'"):
-        study_objectives([task], ["infonse"], [0], tmp_path, command="test")
+        study_objectives([task], ["infonse"], [0], tmp_path, Computing("test"))
     with pytest.raises(RMRError, match="did you mean 'rmr'"):
-        study_objectives([task], ["cswm"], [0], tmp_path, command="test", arms=("rmm",))
+        study_objectives([task], ["cswm"], [0], tmp_path, Computing("test"), arms=("rmm",))
     with pytest.raises(RMRError, match="'cswm' stands twice"):
-        study_objectives([task], ["cswm", "cswm"], [0], tmp_path, command="test")
+        study_objectives([task], ["cswm", "cswm"], [0], tmp_path, Computing("test"))

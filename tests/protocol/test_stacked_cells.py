@@ -10,6 +10,7 @@ from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stacked_cells, stacked_stages, stages
 from rmr_gym.protocol.abstract_table import abstract_table, model_task
 from rmr_gym.protocol.bottleneck import bottleneck
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.stacked_stages import (
     AbstractMember,
     NaturalMember,
@@ -92,7 +93,7 @@ def test_a_stacked_transfer_gives_the_tables_of_the_plain_one(quick, tmp_path):
         out = tmp_path / name
         own = replace(quick, store=tmp_path / f"{name} store")
         donors = [game_donor(own), random_dynamics_donor(own)]
-        assert transfer([own], donors, [0, 1], out, command="test", stack=stack) == []
+        assert transfer([own], donors, [0, 1], out, Computing("test", stack=stack)) == []
         tables[name] = pd.read_csv(out / "transfer.csv", keep_default_na=False)
     labels = ["recipient", "donor", "objective", "arm", "seed", "step", "probe"]
     assert tables["plain"][labels].equals(tables["stacked"][labels])
@@ -100,7 +101,7 @@ def test_a_stacked_transfer_gives_the_tables_of_the_plain_one(quick, tmp_path):
         assert (tables["plain"][score] - tables["stacked"][score]).abs().max() < 0.02
     states = pd.read_csv(tmp_path / "stacked" / "cells.csv")
     assert set(states.state) == {"done"}
-    assert states.key.str.startswith("stack ").sum() == 3  # 10 runs
+    assert states.key.str.startswith("stack ").sum() == 3  # of 12 runs
     for arm, donor in (("cswm", None), ("no_p", None), ("rmr", donors[1].pretrained())):
         record = stages.trained_encoders(own, arm, 1, donor).record
         assert record["stacked"]["runs"] in (3, 4)
@@ -114,7 +115,7 @@ def test_a_stacked_transfer_gives_the_tables_of_the_plain_one(quick, tmp_path):
 
 def test_a_stack_of_the_bottleneck_holds_runs_of_one_width(quick, tmp_path):
     out = tmp_path / "out"
-    assert bottleneck([quick], [2, 3], [0, 1], out, command="test", stack=8) == []
+    assert bottleneck([quick], [2, 3], [0, 1], out, Computing("test", stack=8)) == []
     states = pd.read_csv(out / "cells.csv")
     assert states.key.str.startswith("stack ").sum() == 2
     table = pd.read_csv(out / "bottleneck.csv")
@@ -150,7 +151,7 @@ def test_a_stack_that_fails_leaves_the_training_to_the_cells(quick, tmp_path, mo
 
     monkeypatch.setattr(stacked_stages, "train_natural_stack", fail)
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
-    (problem,) = transfer([quick], donors, [0], out, command="test", stack=8)
+    (problem,) = transfer([quick], donors, [0], out, Computing("test", stack=8))
     assert "the device is lost" in problem
     assert set(pd.read_csv(out / "cells.csv").state) == {"done"}
     assert "stacked" not in stages.trained_encoders(quick, "cswm", 0).record
@@ -168,7 +169,7 @@ def test_half_stacks_are_told_of(quick, tmp_path, monkeypatch):
 
     monkeypatch.setattr(stacked_stages, "train_natural_stack", halved)
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
-    (problem,) = transfer([quick], donors, [0], out, command="test", stack=8)
+    (problem,) = transfer([quick], donors, [0], out, Computing("test", stack=8))
     assert "4 runs did not fit the device's memory: trained in stacks of 2" in problem
     assert json.loads((out / "run.json").read_text())["problems"] == [problem]
 
@@ -195,13 +196,15 @@ def test_palette_frames_are_the_frames_of_natural_training(recorded, quick):
 
 def test_a_stack_below_one_is_refused(quick, tmp_path):
     with pytest.raises(RMRError, match="got 0"):
-        transfer([quick], [random_dynamics_donor(quick)], [0], tmp_path / "o", command="", stack=0)
+        transfer(
+            [quick], [random_dynamics_donor(quick)], [0], tmp_path / "o", Computing("", stack=0)
+        )
 
 
 def test_games_and_seeds_are_pretrained_in_stacks_of_one_model(quick, recorded, tmp_path):
     other = GameTask("Breakout", recorded("Breakout"), quick.store, quick.preset)
     models, out = ("deep_sets", "mpnn"), tmp_path / "out"
-    assert abstract_table([quick, other], [0, 1], out, command="t", models=models, stack=9) == []
+    assert abstract_table([quick, other], [0, 1], out, Computing("t", stack=9), models=models) == []
     states = pd.read_csv(out / "cells.csv")
     assert states.key.str.startswith("stack pretraining ").sum() == 2
     for task in (quick, other):

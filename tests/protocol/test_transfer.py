@@ -8,6 +8,7 @@ import pytest
 from rmr_gym.data.ram import ram_to_bits
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
+from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, write_artifact
@@ -45,7 +46,7 @@ def test_the_matrix_has_every_pair_and_the_controls_once(quick, recorded, tmp_pa
     out = tmp_path / "out"
     other = GameTask("Breakout", recorded("Breakout"), quick.store, quick.preset)
     donors = [game_donor(quick), game_donor(other), random_dynamics_donor(quick)]
-    assert transfer([quick, other], donors, [0], out, command="test") == []
+    assert transfer([quick, other], donors, [0], out, Computing("test")) == []
     table = pd.read_csv(out / "transfer.csv", keep_default_na=False)
     assert tuple(table.columns) == TRANSFER_COLUMNS
     rows = {tuple(row) for row in table[["recipient", "donor", "arm"]].itertuples(index=False)}
@@ -61,7 +62,7 @@ def test_the_matrix_has_every_pair_and_the_controls_once(quick, recorded, tmp_pa
     assert set(cells.state) == {"done"}
     assert len(cells) == len(rows) + len(donors)
     before = (out / "transfer.csv").read_bytes()
-    assert transfer([quick, other], donors, [0], out, command="again") == []
+    assert transfer([quick, other], donors, [0], out, Computing("again")) == []
     assert (out / "transfer.csv").read_bytes() == before
 
 
@@ -73,10 +74,10 @@ def test_own_donor_is_the_arm_rmr_of_a_comparison(quick):
 
 def test_results_of_other_settings_are_refused(quick, tmp_path):
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
-    transfer([quick], donors, [0], out, command="test")
+    transfer([quick], donors, [0], out, Computing("test"))
     batch = replace(quick.preset, natural=replace(quick.preset.natural, batch=6))
     with pytest.raises(RMRError, match=r"natural\.batch was 8, is 6; choose another folder"):
-        transfer([replace(quick, preset=batch)], donors, [0], out, command="test")
+        transfer([replace(quick, preset=batch)], donors, [0], out, Computing("test"))
 
 
 def test_a_loss_that_is_no_number_stops_that_cell_alone(quick, tmp_path, monkeypatch):
@@ -94,11 +95,11 @@ def test_a_loss_that_is_no_number_stops_that_cell_alone(quick, tmp_path, monkeyp
 
     monkeypatch.setitem(natural.OBJECTIVES, "cswm", natural.Objective(broken, "uniform"))
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
-    problems = transfer([quick], donors, [0], out, command="test")
+    problems = transfer([quick], donors, [0], out, Computing("test"))
     assert len(problems) == 1
     assert "the loss became nan at step 1" in problems[0]
     assert "DivergedError" in next((out / "logs").glob("control_Pong_cswm_0*")).read_text()
-    assert transfer([quick], donors, [0], out, command="test") == []
+    assert transfer([quick], donors, [0], out, Computing("test")) == []
 
 
 def exported(task, tmp_path, **changes):
@@ -142,10 +143,10 @@ def test_balls_give_the_core_of_their_first_pass(quick, tmp_path):
 
 def test_nothing_to_transfer_and_equal_donors_are_refused(quick, tmp_path):
     with pytest.raises(RMRError, match="at least one recipient"):
-        transfer([quick], [], [0], tmp_path, command="test")
+        transfer([quick], [], [0], tmp_path, Computing("test"))
     twice = [random_dynamics_donor(quick)] * 2
     with pytest.raises(RMRError, match="come twice: donor random_dynamics"):
-        transfer([quick], twice, [0], tmp_path, command="test")
+        transfer([quick], twice, [0], tmp_path, Computing("test"))
 
 
 def test_the_random_world_moves_only_cells_whose_gate_is_set():
