@@ -19,7 +19,7 @@ from rmr_gym.analysis.canvas import COLOURS, OTHER, new_figure, styled
 from rmr_gym.analysis.run import blocks, where
 from rmr_gym.analysis.statistics import MIN_PAIRS, TOO_FEW
 from rmr_gym.analysis.transfer import AGAINST
-from rmr_gym.analysis.transfer_order import Clusters, adjusted_cells, complete_link, improvements
+from rmr_gym.analysis.transfer_order import Clusters, complete_link, improvements, ranked_cells
 from rmr_gym.errors import RMRError
 
 MARKS = {
@@ -195,17 +195,14 @@ def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
     """
     if ranking.empty:
         raise RMRError("this transfer matrix has no cell to rank: let the run go on")
-    part = where(table, role=["game", "other"])
-    part = pd.DataFrame(part[~part["own"].to_numpy(bool)]).dropna(subset=["relative"])
     most = max(len(where(ranking, role=role)) for role in ("donor", "recipient"))
     figure = new_figure(9.5, 1.1 + 0.24 * most)
     panels = figure.subplots(1, 2)
     for panel, (role, side) in zip(
         panels, (("donor", "source"), ("recipient", "recipient")), strict=True
     ):
-        cells = part.assign(adjusted=adjusted_cells(part, role))
         rows = where(ranking, role=role).to_dict("records")
-        dots = {name: block for (name,), block in blocks(cells, side).items()}
+        dots = {name: block for (name,), block in blocks(ranked_cells(table, role), side).items()}
         panel.axvline(0, color=OTHER, linewidth=1)
         for down, row in enumerate(rows):
             _draw_rank(panel, down, row, [cell["adjusted"] for cell in dots[row["name"]]])

@@ -81,12 +81,25 @@ def ranking_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (objective, against), _ in blocks(table, "objective", "against").items():
-        part = where(table, objective=objective, against=against, role=["game", "other"])
-        part = pd.DataFrame(part[~part["own"].to_numpy(bool)]).dropna(subset=["relative"])
+        part = where(table, objective=objective, against=against)
         for role in ("donor", "recipient"):
             ranked = sorted(_ranked(part, role), key=lambda row: -row["adjusted"])
             rows += [{"objective": objective, "against": against, **row} for row in ranked]
     return pd.DataFrame(rows, columns=_RANKING_COLUMNS)
+
+
+def ranked_cells(table: pd.DataFrame, role: str) -> pd.DataFrame:
+    """Return the cells that a ranking is about, without a game's own P, with a column "adjusted".
+
+    Donors that are no game are ranked among the donors, and do not count for recipients.
+
+    Args:
+        table: Rows of one objective and baseline of a transfer table.
+        role: "donor" or "recipient".
+    """
+    part = where(table, role=["game", "other"] if role == "donor" else "game")
+    part = pd.DataFrame(part[~part["own"].to_numpy(bool)]).dropna(subset=["relative"])
+    return part if part.empty else part.assign(adjusted=adjusted_cells(part, role))
 
 
 def adjusted_cells(part: pd.DataFrame, role: str) -> pd.Series:
@@ -106,12 +119,8 @@ def adjusted_cells(part: pd.DataFrame, role: str) -> pd.Series:
     return part["relative"] - effect
 
 
-def _ranked(part: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
-    if part.empty:
-        return
-    side = _SIDES[role]
-    part = part.assign(adjusted=adjusted_cells(part, role))
-    for (name,), cells in blocks(part, side).items():
+def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
+    for (name,), cells in blocks(ranked_cells(table, role), _SIDES[role]).items():
         adjusted = np.array([cell["adjusted"] for cell in cells], float)
         low, high = bootstrap_interval(adjusted, generator(0, "ranking", role, name))
         verdicts = [cell["verdict"] for cell in cells]

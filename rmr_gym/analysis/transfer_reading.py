@@ -1,7 +1,7 @@
 """What a transfer matrix says in plain sentences; every word of a result is derived from it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -48,7 +48,8 @@ def transfer_reading(matrix: Matrix, summary: TransferSummary) -> list[Finding]:
                 for donor in others
                 for said in _answer(f"Does a frozen P of {donor}, no game, help?", donor, overview)
             ),
-            *_against_own(overview, {OTHER_P: "Other games' P"} | {d: f"P of {d}" for d in others}),
+            *_other_games_against_own(overview),
+            _knowledge_of_games(others, overview),
             *_counts(overview),
             *_relative(overview),
             *_ends(where(summary.ranking, objective=objective)),
@@ -84,26 +85,44 @@ def _conclusion(rows: dict[str, dict[Any, Any]]) -> str:
     short = [name for name, row in rows.items() if row["verdict"] != "better"]
     ignorant = [AGAINST[name] for name in short if name in KNOWS_NOTHING]
     said = (
-        f"It is not above {text.listing(ignorant)}: that what P knows helps is not shown."
+        f"It is not above {text.listing(ignorant)}: that what P learnt helps is not shown."
         if ignorant
-        else "It is above every P that knows nothing: what P knows makes a difference."
+        else "It is above every P that knows nothing: that P was trained makes a difference."
     )
     if "untrained" not in short:
         return said
     return f"{said} It is not above an untrained encoder: that training so helps is not shown."
 
 
-def _against_own(overview: Rows, titles: dict[str, str]) -> Iterator[Finding]:
-    """Compare kinds of donors, by scope and title, with the recipient's own P."""
+def _other_games_against_own(overview: Rows) -> Iterator[Finding]:
     for row in overview:
-        if row["against"] == OWN and row["scope"] in titles:
-            words = {"better": "better than", "worse": "worse than", "same": "not told apart from"}
-            verdict = words.get(row["verdict"], "not tested against")
-            yield Finding(
-                f"{titles[row['scope']]} against the own",
-                f"{verdict} the recipient's own P: {text.signed(row['difference'])} in bit F1, "
-                f"above 0 on {row['above']} of {_recipients(row['recipients'])}.",
-            )
+        if (row["against"], row["scope"]) == (OWN, OTHER_P):
+            yield Finding("Other games' P against the own", f"{_beside_own(row)}.")
+
+
+def _knowledge_of_games(others: Sequence[str], overview: Rows) -> Finding:
+    """Ask whether a P that knows no game does as well as the recipient's own."""
+    rows = [row for row in overview if row["against"] == OWN and row["scope"] in others]
+    said = "; ".join(f"P of {row['scope']}, no game, is {_beside_own(row)}" for row in rows)
+    if not rows:
+        said = "no donor that is no game was run"
+        follows = "whether any trained P would do as well is open"
+    elif any(row["verdict"] == TOO_FEW for row in rows):
+        follows = "these numbers settle nothing"
+    elif all(row["verdict"] == "worse" for row in rows):
+        follows = "what helps is more than any trained P has"
+    else:
+        follows = "that knowledge of games helps is not shown"
+    return Finding("Is it knowledge of games?", f"{said}: {follows}.")
+
+
+def _beside_own(row: dict[Any, Any]) -> str:
+    words = {"better": "better than", "worse": "worse than", "same": "not told apart from"}
+    return (
+        f"{words.get(row['verdict'], 'not tested against')} the recipient's own P: "
+        f"{text.signed(row['difference'])} in bit F1, above 0 on {row['above']} of "
+        f"{_recipients(row['recipients'])}"
+    )
 
 
 def _counts(overview: Rows) -> Iterator[Finding]:

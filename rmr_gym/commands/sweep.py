@@ -32,8 +32,8 @@ def transfer(
 
     Args:
         games: Recipients, or "all" for the paper's 24; default: the preset's.
-        donors: Names of games, random_dynamics, or NAME=FOLDER of a pretrained P, for instance
-            balls=runs/balls; default: the recipients.
+        donors: Names of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained
+            P, for instance balls=runs/balls; default: the recipients.
         objective: The natural objective; default: the preset's.
         runs: How to compute.
     """
@@ -147,7 +147,9 @@ def _donors(
 ) -> "list[Donor]":
     """Return the donors of the names in their order; games may be told by "all"."""
     from rmr_gym.protocol.transfer_donors import (  # noqa: PLC0415
+        AMPLIFIED_RANDOM,
         RANDOM_DYNAMICS,
+        amplified_random_donor,
         folder_donor,
         game_donor,
         random_dynamics_donor,
@@ -160,6 +162,8 @@ def _donors(
             found.append(folder_donor(label, Path(folder), task.preset.model))
         elif name == RANDOM_DYNAMICS:
             found.append(random_dynamics_donor(task))
+        elif name == AMPLIFIED_RANDOM:
+            found.append(amplified_random_donor(task))
         else:
             found += [game_donor(task) for task in tasks_of([name])]
     return found

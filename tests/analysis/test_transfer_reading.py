@@ -18,14 +18,14 @@ def test_a_lead_that_a_random_p_shares_is_no_knowledge(make_transfer):
     said = said_of(make_transfer(gain=lambda *_: 0.02, controls=controls))
     assert "against C-SWM (P trained) yes: +0.02" in said[OTHER]
     assert "against a frozen random P no, worse: −0.0" in said[OTHER]
-    assert "not above a frozen random P: that what P knows helps is not shown" in said[OTHER]
+    assert "not above a frozen random P: that what P learnt helps is not shown" in said[OTHER]
     assert "untrained encoder: that training" not in said[OTHER]
 
 
 def test_a_lead_over_all_that_know_nothing_is_said_and_so_is_the_untrained_encoder(make_transfer):
     controls = {"cswm": 0.0, "random_p": 0.01, "shuffled_p": 0.0, "untrained": 0.06}
     said = said_of(make_transfer(gain=lambda *_: 0.03, controls=controls))
-    assert "what P knows makes a difference" in said[OWN]
+    assert "that P was trained makes a difference" in said[OWN]
     assert "not above an untrained encoder: that training so helps is not shown" in said[OWN]
 
 
@@ -36,11 +36,19 @@ def test_without_the_controls_nothing_is_concluded(make_transfer):
 
 
 def test_donors_that_are_no_game_are_asked_about_on_their_own(make_transfer):
-    said = said_of(make_transfer(gain=lambda donor, _: 0.0 if donor == "balls" else 0.03))
-    of_balls = said["Does a frozen P of balls, no game, help?"]
-    assert "against C-SWM (P trained) not shown" in of_balls or "no, worse" in of_balls
-    assert said["P of balls against the own"].startswith("worse than the recipient's own P: −0.0")
+    question = "Is it knowledge of games?"
+    said = said_of(make_transfer("a", gain=lambda donor, _: 0.0 if donor == "balls" else 0.03))
+    assert "against C-SWM (P trained) yes" not in said["Does a frozen P of balls, no game, help?"]
     assert said["Other games' P against the own"].startswith("not told apart")
+    assert said[question].startswith("P of balls, no game, is worse than the recipient's own P: −")
+    assert said[question].endswith("what helps is more than any trained P has.")
+    said = said_of(make_transfer("b", gain=lambda donor, _: 0.05 if donor == "balls" else 0.03))
+    assert "is better than the recipient's own P" in said[question]
+    assert said[question].endswith("that knowledge of games helps is not shown.")
+    said = said_of(make_transfer("c", others=()))
+    assert said[question].endswith("whether any trained P would do as well is open.")
+    said = said_of(make_transfer("d", games=3))
+    assert said[question].endswith("these numbers settle nothing.")
 
 
 def test_counts_stand_beside_the_papers(make_transfer):

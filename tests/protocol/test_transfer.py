@@ -4,9 +4,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from rmr_gym.data.ram import ram_to_bits
+from rmr_gym.domains.atari import make_core
 from rmr_gym.errors import RMRError
+from rmr_gym.models.processors import load_weights
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
@@ -14,7 +17,9 @@ from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, write_artifact
 from rmr_gym.protocol.transfer import CONTROLS, TRANSFER_COLUMNS, transfer
 from rmr_gym.protocol.transfer_donors import (
+    AMPLIFICATION,
     RandomWorld,
+    amplified_random_donor,
     folder_donor,
     game_donor,
     random_dynamics,
@@ -128,9 +133,21 @@ def test_donors_of_other_sizes_are_refused(quick, tmp_path):
         folder_donor("kept", tmp_path / "nothing", quick.preset.model)
 
 
-def test_balls_give_the_core_of_their_first_pass(quick, tmp_path):
-    import torch
+def test_an_amplified_random_p_is_a_random_one_but_for_its_output(quick):
+    model = quick.preset.model
+    random = make_core(model, model.core, stages.PRETRAIN_SEED)
+    loud = make_core(model, model.core, 1)
+    load_weights(loud, amplified_random_donor(quick).pretrained().part("processor"), "P")
+    z = torch.randn(2, 128, model.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(loud.core(z), AMPLIFICATION * random.core(z), atol=1e-5)
+    assert torch.equal(loud.action_encoder.weight, random.action_encoder.weight)
+    bare = replace(quick, preset=replace(quick.preset, model=replace(model, core="none")))
+    with pytest.raises(RMRError, match="a core with layers"):
+        amplified_random_donor(bare).pretrained()
 
+
+def test_balls_give_the_core_of_their_first_pass(quick, tmp_path):
     from rmr_gym.domains.balls import BallsModel, make_balls_processor
 
     processor = make_balls_processor(BallsModel(dim=4), 0)
