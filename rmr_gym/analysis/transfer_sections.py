@@ -32,8 +32,9 @@ NOTES = (
     "C-SWM is no transfer of knowledge. An untrained encoder shows what training is worth.",
     "Rows and columns stand in the order of complete-link clusters of the Euclidean distance "
     "between their cells; distances skip missing cells. The paper names no distance.",
-    "Rankings leave a game's own P out, and recipients are ranked on games' P alone. They are by means adjusted for the other side (additive "
-    "fit of donor and recipient), since a donor does not meet itself as a recipient.",
+    "Rankings leave a game's own P out, and recipients are ranked on games' P alone. They are by "
+    "means adjusted for the other side (additive fit of donor and recipient), since a donor does "
+    "not meet itself as a recipient.",
     "There is one pretrained P a donor: results speak of it, and of no other training of it.",
 )
 """How to read a transfer report."""
