@@ -1,13 +1,16 @@
-"""Draw the pictures of the documentation from a committed run folder.
+"""Draw the pictures of the documentation from committed run folders.
 
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
+The transfer matrix is that of the folder of the same name with "-transfer" at its end.
 """
 
 import sys
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.figures import (
     checkpoint_curves,
     difference_dots,
@@ -15,11 +18,17 @@ from rmr_gym.analysis.figures import (
     save_figure,
 )
 from rmr_gym.analysis.policy_figure import policy_heat_map, policy_summary
+from rmr_gym.analysis.run import ARM_LABELS, where
+from rmr_gym.analysis.sweep_run import load_sweep_run
 from rmr_gym.analysis.tables import load_run
+from rmr_gym.analysis.transfer import read_matrix
+from rmr_gym.analysis.transfer_figures import heat_map
+from rmr_gym.analysis.transfer_overview import summarise_transfer
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
 RETURNS = HERE.parent / "results" / "policies.csv"
+GAINS = HERE.parent / "results" / "processor_gain.csv"
 REFERENCES = HERE.parent / "rmr_gym" / "agents" / "weights" / "references.csv"
 
 
@@ -28,7 +37,11 @@ def main(folder: str) -> None:
     run, returns = load_run(folder), pd.read_csv(RETURNS)
     summary = policy_summary(returns, pd.read_csv(REFERENCES))
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
+    matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
+    cells = where(summarise_transfer(matrix).cells, against="cswm")
     pictures = {
+        "transfer": heat_map(cells),
+        "gain_and_lead": gain_and_lead(cells, pd.read_csv(GAINS)),
         "atari_frames": frames_beside_ram(run, "Pong"),
         "differences": difference_dots(run),
         "checkpoints": checkpoint_curves(run),
@@ -36,6 +49,24 @@ def main(folder: str) -> None:
     }
     for name, figure in pictures.items():
         save_figure(figure, PICTURES / f"{name}.png")
+
+
+@styled
+def gain_and_lead(cells: pd.DataFrame, gains: pd.DataFrame) -> Figure:
+    """Draw how much a P improves on C-SWM against how loud it is, a dot a P."""
+    figure = new_figure(6.5, 3.6)
+    axes = figure.subplots()
+    leads = cells.groupby("source")["relative"].mean()
+    for name, gain in gains.groupby("p")["gain"].mean().items():
+        role = cells.loc[cells["source"] == name, "role"].iloc[0]
+        colour = COLOURS[{"game": "rmr", "other": "random_p", "control": "cswm"}[role]]
+        label = ARM_LABELS.get(str(name), str(name)).replace("_", " ")
+        axes.plot(gain, leads[name], "o", color=colour)
+        axes.annotate(label, (gain, leads[name]), (5, 3), textcoords="offset points", fontsize=8)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("gain of P's core: difference between outputs over difference between inputs")
+    axes.set_ylabel("bit F1 above C-SWM, mean %")
+    return figure
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class PretrainedEncoder:
 
     Example:
         >>> from rmr_gym.models.artifacts import PretrainedEncoder
-        >>> PretrainedEncoder.from_pretrained("pong").config.dim  # doctest: +SKIP
+        >>> PretrainedEncoder.from_pretrained("pong").config.dim
         64
     """
 

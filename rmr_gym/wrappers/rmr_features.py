@@ -68,8 +68,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         >>> import gymnasium as gym
         >>> from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
         >>> gym.register_envs(ale_py)
-        >>> env = RMRObservationWrapper(gym.make("ALE/Pong-v5"), "pong")  # doctest: +SKIP
-        >>> env.reset(seed=0)[0].shape  # doctest: +SKIP
+        >>> env = RMRObservationWrapper(gym.make("ALE/Pong-v5"), "pong")
+        >>> env.reset(seed=0)[0].shape
         (128, 64)
     """
 
@@ -151,8 +151,8 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         >>> import gymnasium as gym
         >>> import rmr_gym
         >>> from rmr_gym.wrappers.rmr_features import RMRVectorObservation
-        >>> envs = gym.make_vec("rmr/Pong-v0", num_envs=16)  # doctest: +SKIP
-        >>> envs = RMRVectorObservation(envs, "pong")  # doctest: +SKIP
+        >>> envs = gym.make_vec("rmr/Pong-v0", num_envs=16)
+        >>> envs = RMRVectorObservation(envs, "pong")
     """
 
     def __init__(
