@@ -20,6 +20,7 @@ from rmr_gym.analysis.run import (
     Run,
     in_order,
     values,
+    where,
 )
 from rmr_gym.analysis.sweep_run import SweepRun
 
@@ -33,6 +34,9 @@ AGAINST = {
     OWN: "the recipient's own P",
 }
 """What the cells of the matrix are compared to, the paper's choice first."""
+
+ROLES = ("game", "other", "control")
+"""What a row is: the matrix itself, donors that are no game, and controls; each family of tests."""
 
 OWN_P, OTHER_P = "own game's P", "other games' P"
 
@@ -95,7 +99,8 @@ def transfer_table(
         (donor and recipient are one game), seeds, micro_f1_mean, relative (mean over seeds of the
         improvement in per cent of the baseline); of the difference in micro F1 paired by seed:
         pairs, difference, low, high, p_better, p_worse, verdict; and after Benjamini-Hochberg
-        over the matrix, the controls' rows on their own: p_better_bh, p_worse_bh, verdict_bh.
+        over the games' matrix, over donors that are no game, and over the controls, each on its
+        own: p_better_bh, p_worse_bh, verdict_bh.
     """
     rows = [
         _row(cell, source, role, against)
@@ -104,13 +109,12 @@ def transfer_table(
         if role != "control" or source in cell.arms
     ]
     table = pd.DataFrame(rows, columns=_TABLE_COLUMNS)
-    is_control = table["role"].to_numpy(object) == "control"
     families = [
-        part[part["objective"] == objective]
+        where(table, objective=objective, role=role)
         for objective in dict.fromkeys(values(table, "objective"))
-        for part in (table[~is_control], table[is_control])
+        for role in ROLES
     ]
-    corrected = [with_corrected(pd.DataFrame(part), "") for part in families]
+    corrected = [with_corrected(part, "") for part in families if len(part)]
     return pd.concat(corrected).sort_index() if corrected else with_corrected(table, "")
 
 

@@ -18,7 +18,7 @@ from rmr_gym.analysis import text
 from rmr_gym.analysis.canvas import COLOURS, OTHER, new_figure, styled
 from rmr_gym.analysis.run import blocks, where
 from rmr_gym.analysis.statistics import MIN_PAIRS, TOO_FEW
-from rmr_gym.analysis.transfer import AGAINST
+from rmr_gym.analysis.transfer import AGAINST, ROLES
 from rmr_gym.analysis.transfer_order import Clusters, complete_link, improvements, ranked_cells
 from rmr_gym.errors import RMRError
 
@@ -30,7 +30,6 @@ MARKS = {
 }
 """Mark of a cell by its raw and its corrected verdict, and what it says."""
 
-ROLES = ("game", "other", "control")
 _WIDE, _HIGH, _TREE, _NAMES = 0.5, 0.36, 0.7, 1.5
 _HATCHED = {"facecolor": "#F2F2F2", "edgecolor": "#A6A6A6", "hatch": "////", "linewidth": 0.0}
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from rmr_gym.analysis.run import blocks, where
+from rmr_gym.analysis.run import blocks, values, where
 from rmr_gym.analysis.statistics import bootstrap_interval
 from rmr_gym.seeding import generator
 
@@ -105,18 +105,24 @@ def ranked_cells(table: pd.DataFrame, role: str) -> pd.DataFrame:
 def adjusted_cells(part: pd.DataFrame, role: str) -> pd.Series:
     """Return each cell's relative improvement less the effect of its other side.
 
+    Effects are fitted to the cells of games alone, so that no control moves them.
+
     Args:
-        part: Cells with columns source, recipient and relative, none missing.
+        part: Cells with columns source, recipient, role and relative, none missing.
         role: "donor" takes the recipient's effect away, "recipient" the donor's.
     """
-    donors, recipients = (pd.get_dummies(part[name], dtype=float) for name in _SIDES.values())
+    games = where(part, role="game")
+    fitted = part if games.empty else games
+    donors, recipients = (pd.get_dummies(fitted[name], dtype=float) for name in _SIDES.values())
     design = np.concatenate([donors, recipients], axis=1)
-    effects = np.linalg.lstsq(design, part["relative"].to_numpy(float), rcond=None)[0]
-    sides = {"donor": recipients, "recipient": donors}
-    own = effects[: donors.shape[1]], effects[donors.shape[1] :]
-    other = own[1] if role == "donor" else own[0]
-    effect = sides[role].to_numpy() @ (other - other.mean())
-    return part["relative"] - effect
+    effects = np.linalg.lstsq(design, fitted["relative"].to_numpy(float), rcond=None)[0]
+    split = {"recipient": (donors, effects[: donors.shape[1]])}
+    split["donor"] = recipients, effects[donors.shape[1] :]
+    names, other = split[role]
+    effect = dict(zip(names.columns, other - other.mean(), strict=True))
+    side = values(part, _SIDES["donor" if role == "recipient" else "recipient"])
+    less = [effect.get(name, 0.0) for name in side]
+    return pd.Series(values(part, "relative") - np.array(less), index=part.index)
 
 
 def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:

@@ -180,7 +180,7 @@ def _ranked(row: dict[Any, Any]) -> str:
 
 def _smallest_p(cells: pd.DataFrame) -> Iterator[Finding]:
     """Say how coarse the exact test is with the seeds there are."""
-    pairs = values(where(cells, role=["game", "other"]), "pairs").astype(int)
+    pairs = values(where(cells, role="game"), "pairs").astype(int)
     pairs = pairs[pairs >= MIN_PAIRS]
     if not len(pairs):
         return

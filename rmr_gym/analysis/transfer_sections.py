@@ -22,8 +22,8 @@ NOTES = (
     "trains P.",
     "A cell of the matrix is the mean over seeds of the improvement in bit F1, in per cent of the "
     "baseline. Its test is the exact one-sided paired Wilcoxon test over seeds, in both "
-    "directions, before and after Benjamini-Hochberg over the matrix; the controls' rows are "
-    "corrected on their own.",
+    "directions, before and after Benjamini-Hochberg over the games' matrix; donors that are no "
+    "game and the controls are corrected on their own.",
     f"Under {MIN_PAIRS} seeds no cell is marked as significant. 'Same' means that neither "
     "direction is significant, and is no proof of equality. Hatched cells have no scores.",
     "Tests across recipients take one value a recipient, the mean of its cells, so they speak of "

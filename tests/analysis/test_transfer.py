@@ -70,11 +70,12 @@ def test_numbers_equal_a_hand_count(make_transfer):
     assert found["p_better"] == pytest.approx(expected)
 
 
-def test_correction_is_over_the_donors_alone(make_transfer):
+def test_games_other_donors_and_controls_are_corrected_each_on_their_own(make_transfer):
     table = transfer_table(matrix_of(make_transfer(gain=planted)))
-    donors = table[table["role"] != "control"]
-    expected = stats.false_discovery_control(donors["p_better"].to_numpy())
-    assert donors["p_better_bh"].to_numpy() == pytest.approx(expected)
+    assert set(table["role"]) == {"game", "other", "control"}
+    for _, family in table.dropna(subset=["p_better"]).groupby("role"):
+        expected = stats.false_discovery_control(family["p_better"].to_numpy())
+        assert family["p_better_bh"].to_numpy() == pytest.approx(expected)
 
 
 def test_null_data_is_hardly_marked(make_transfer):

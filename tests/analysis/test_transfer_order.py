@@ -35,7 +35,7 @@ def test_nothing_but_gaps_can_be_ordered():
 
 def additive(donors, recipients, lost):
     return pd.DataFrame(
-        {"source": f"d{d}", "recipient": f"r{r}", "relative": give + gain}
+        {"source": f"d{d}", "recipient": f"r{r}", "relative": give + gain, "role": "game"}
         for d, give in enumerate(donors)
         for r, gain in enumerate(recipients)
         if (d, r) not in lost
@@ -53,6 +53,18 @@ def test_the_adjusted_mean_does_not_depend_on_which_cell_is_missing(d, r):
     part["adjusted"] = adjusted_cells(part, "recipient")
     means = part.groupby("recipient")["adjusted"].mean().to_numpy()
     assert means == pytest.approx(np.array(recipients) + np.mean(donors))
+
+
+def test_a_donor_that_is_no_game_moves_no_rank_of_games(make_transfer):
+    """However unlike the games it is, and however unlike on each recipient."""
+    folder = make_transfer(games=4, others=("odd",), gain=lambda d, r: 0.01 * len(d + r))
+    table = transfer_table(read_matrix(load_sweep_run(folder)))
+    odd = table["source"] == "odd"
+    table.loc[odd, "relative"] = table.loc[odd, "recipient"].str.len().astype(float) ** 3
+    keys, ranking = ["role", "name"], ranking_table(table)
+    without = ranking_table(table[~odd]).set_index(keys)["adjusted"]
+    beside = ranking[ranking["name"] != "odd"].set_index(keys)["adjusted"]
+    assert beside.to_dict() == pytest.approx(without.to_dict())
 
 
 def test_a_strong_recipient_is_no_weak_donor(make_transfer):

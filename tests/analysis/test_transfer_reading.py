@@ -70,8 +70,8 @@ def test_few_seeds_and_few_recipients_settle_nothing(make_transfer):
 def test_the_coarseness_of_five_seeds_is_said(make_transfer):
     said = said_of(make_transfer())
     assert (
-        "p cannot be below 0.0312; after correction over 42 cells none is marked unless at "
-        "least 27 reach it" in said["How coarse the test of a cell is"]
+        "p cannot be below 0.0312; after correction over 36 cells none is marked unless at "
+        "least 23 reach it" in said["How coarse the test of a cell is"]
     )
 
 
