@@ -170,7 +170,7 @@ def test_half_stacks_are_told_of(quick, tmp_path, monkeypatch):
     monkeypatch.setattr(stacked_stages, "train_natural_stack", halved)
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
     (problem,) = transfer([quick], donors, [0], out, Computing("test", stack=8))
-    assert "4 runs did not fit the device's memory: trained in stacks of 2" in problem
+    assert "5 runs did not fit the device's memory: trained in stacks of 2" in problem
     assert json.loads((out / "run.json").read_text())["problems"] == [problem]
 
 
