@@ -38,13 +38,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
+    rows, donors = [], tasks(options.donors, options.root)
     for task in tasks(options.games, options.root):
         frames = stages.probe_sets(task).test.frames
         chosen = torch.linspace(0, len(frames) - 1, FRAMES).long()
         with torch.no_grad():
             latents = stages.untrained_encoder(task, 0)(frames[chosen])
-            for name, processor in processors(task, tasks(options.donors, options.root)):
+            for name, processor in processors(task, donors):
                 rows.append({"frames": task.game, "p": name, **loudness(processor, latents)})
                 print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:17}"
                         for value in rows[-1].values()), flush=True)  # fmt: skip

@@ -1,7 +1,8 @@
 """Draw the pictures of the documentation from committed run folders.
 
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
-The transfer matrix is that of the folder of the same name with "-transfer" at its end.
+The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
+of results/laptop-table2.
 """
 
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rmr_gym.analysis.abstract_comparison import abstract_dots
 from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.figures import (
     checkpoint_curves,
@@ -40,6 +42,7 @@ def main(folder: str) -> None:
     matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
     cells = where(summarise_transfer(matrix).cells, against="cswm")
     pictures = {
+        "table2": abstract_dots(load_run(HERE.parent / "results" / "laptop-table2")),
         "transfer": heat_map(cells),
         "gain_and_lead": gain_and_lead(cells, pd.read_csv(GAINS)),
         "atari_frames": frames_beside_ram(run, "Pong"),

@@ -168,8 +168,8 @@ def _ends(ranking: pd.DataFrame) -> Iterator[Finding]:
             )
             yield Finding(
                 f"Strongest and weakest {role}s",
-                f"{best}; at the other end {worst}. Against C-SWM, other games' P alone, adjusted "
-                "for missing cells and for a game's own column; 95% intervals over cells.",
+                f"{best}; at the other end {worst}. Against C-SWM, a game's own P left out, "
+                "adjusted for missing cells; 95% intervals over cells.",
             )
 
 

@@ -9,7 +9,7 @@ from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.run_folder import run_sweep, write_table
+from rmr_gym.protocol.run_folder import natural_facts, run_sweep, write_table
 from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
@@ -101,6 +101,7 @@ def bottleneck(
         *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
+        **natural_facts(tasks[0]),
         dims=list(dims),
     )
 

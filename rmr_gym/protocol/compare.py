@@ -18,7 +18,7 @@ from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.natural import collapse_message
-from rmr_gym.protocol.run_folder import data_summary, run_sweep, write_table
+from rmr_gym.protocol.run_folder import data_summary, natural_facts, run_sweep, write_table
 from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
@@ -114,6 +114,7 @@ def compare(
         *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
+        **natural_facts(tasks[0]),
         datasets=summaries,
         message_passing=describe_backend(tasks[0].device, tasks[0].preset.model.precision),
     )

@@ -13,7 +13,7 @@ from rmr_gym.protocol.labels_probe import labelled, labelled_pixels
 from rmr_gym.protocol.natural import collapse_message
 from rmr_gym.protocol.pipelines import kept_pipeline, trained_pipelines
 from rmr_gym.protocol.ranking import ranked
-from rmr_gym.protocol.run_folder import run_sweep, write_table
+from rmr_gym.protocol.run_folder import natural_facts, run_sweep, write_table
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact
 from rmr_gym.protocol.sweep import Cell, Outcome
@@ -132,6 +132,7 @@ def measure(
     return run_sweep(
         *(KIND, cells, tasks, seeds, out, computing),
         grown=write,
+        **natural_facts(tasks[0]),
         arms=[*arms, *(extra or {})],
         measures=list(chosen),
     )

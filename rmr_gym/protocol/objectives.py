@@ -16,7 +16,7 @@ from rmr_gym.protocol.compare import (
     member_of,
 )
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.run_folder import run_sweep, write_table
+from rmr_gym.protocol.run_folder import natural_facts, run_sweep, write_table
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.sweep import Cell, Outcome
 
@@ -94,7 +94,7 @@ def study_objectives(
         *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
-        objective=", ".join(objectives),
+        **natural_facts(tasks[0]) | {"objective": ", ".join(objectives)},
         arms=list(arms),
         natural_episodes=list(episodes),
     )

@@ -136,7 +136,7 @@ def run_sweep(
         computing: How.
         grown: Writes the tables of what is finished.
         member_of: Which training a cell needs, of those that can be stacked.
-        **facts: Further entries of ``run.json``; an ``objective`` among them replaces the preset's.
+        **facts: Further entries of ``run.json``, for instance `natural_facts`.
 
     Returns:
         What `problems` returns.
@@ -144,16 +144,14 @@ def run_sweep(
     Raises:
         RMRError: Results of other settings in the folder, or every cell failed.
     """
-    started, preset = datetime.now(UTC), tasks[0].preset
+    started = datetime.now(UTC)
 
     def describe(found: list[str]) -> None:
         write_description(
             *(out, kind, tasks, seeds, started),
             command=computing.command,
             workers=computing.workers,
-            **{"objective": preset.natural.objective, **facts},
-            checkpoints=list(preset.natural.checkpoints),
-            probes=list(preset.probing.probes),
+            **facts,
             problems=found,
         )
 
@@ -172,6 +170,16 @@ def run_sweep(
     found = problems(outcomes, needed) + notes
     describe(found)
     return found
+
+
+def natural_facts(task: GameTask) -> dict[str, Any]:
+    """Return what run.json says of the natural runs of a task's preset."""
+    natural = task.preset.natural
+    return {
+        "objective": natural.objective,
+        "checkpoints": list(natural.checkpoints),
+        "probes": list(task.preset.probing.probes),
+    }
 
 
 def problems(outcomes: Iterable[Outcome], needed: Container[str] = ()) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.run_folder import run_sweep, write_table
+from rmr_gym.protocol.run_folder import natural_facts, run_sweep, write_table
 from rmr_gym.protocol.stacked_cells import Member
 from rmr_gym.protocol.stacked_stages import AbstractMember, NaturalMember
 from rmr_gym.protocol.stages import GameTask
@@ -96,6 +96,7 @@ def transfer(
         *(KIND, cells, tasks, seeds, out, computing),
         grown=lambda outcomes: _write(out, names, outcomes),
         member_of=member_of,
+        **natural_facts(tasks[0]),
         recipients=[task.game for task in tasks],
         donors=[donor.name for donor in donors],
     )
@@ -111,7 +112,7 @@ def transfer_cells(
         for donor in donors
     ]
     rest, names = [], {}
-    own = {donor.name for donor in donors if donor.task}
+    own = {donor.name: _donor_key(donor) for donor in donors if donor.task}
     for task in tasks:
         inputs = {"recipient": cell_inputs(task)}
         base = {"recipient": task.game, "objective": task.preset.natural.objective}
@@ -120,7 +121,7 @@ def transfer_cells(
                 key = f"control {task.game} {arm} {seed}"
                 names[key] = base | {"donor": "", "arm": arm, "seed": seed}
                 shuffles = arm == "shuffled_p" and task.game in own
-                needs = (f"donor {task.game}",) if shuffles else ()
+                needs = (own[task.game],) if shuffles else ()
                 rest.append(Cell(key, control_cell, (task, arm, seed), needs, inputs))
             for donor in donors:
                 key = f"transfer {task.game} {donor.name} {seed}"

@@ -37,6 +37,7 @@ def test_the_run_folder_holds_every_model_seed_and_the_copy_baseline_once(task, 
     assert described["kind"] == "table2"
     assert described["slots"]["Pong"] == len(stages.open_episodes(task).slots)
     assert described["models"] == ["copy", *MODELS]
+    assert "objective" not in described, "nothing natural was trained"
 
 
 def test_what_pretrain_left_is_found(task, tmp_path, monkeypatch):
