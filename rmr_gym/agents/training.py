@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -171,11 +170,11 @@ def returns(
     config = read_config(folder)
     agent = agent or load_agent(folder)
     agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
-    return play(config, partial(chooser, agent), episodes=episodes, seed=seed)
+    return play(config, chooser(agent), episodes=episodes, seed=seed)
 
 
 def chooser(agent: BaseAlgorithm) -> Choose:
-    """Return how an agent chooses in one episode; a recurrent one remembers since its start."""
+    """Return how an agent chooses in games that begin now; a recurrent one remembers since."""
     memory: Any = None
 
     def choose(observation: Any) -> np.ndarray:
@@ -192,38 +191,32 @@ def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequ
     venv = make_games(config, copies=1, learning=False)
     actions: Any = venv.action_space
     venv.close()
-
-    def choose(_: Any) -> np.ndarray:
-        return rng.integers(actions.n, size=1)
-
-    return play(config, lambda: choose, episodes=episodes, seed=seed)
+    return play(
+        config, lambda _: rng.integers(actions.n, size=episodes), episodes=episodes, seed=seed
+    )
 
 
-def play(
-    config: AgentConfig, begin: Callable[[], Choose], *, episodes: int, seed: int
-) -> list[float]:
-    """Play episodes to their end and return the points of each.
+def play(config: AgentConfig, choose: Choose, *, episodes: int, seed: int) -> list[float]:
+    """Play episodes side by side, each to its end, and return the points of each.
 
     Args:
         config: Game and features.
-        begin: Called at the start of an episode, gives how to choose in it.
+        choose: Chooses an action for each of the games.
         episodes: How many.
         seed: Of the episodes.
     """
     if episodes < 1:
         raise RMRError(f"expected 1 or more episodes, found {episodes}")
-    venv = make_games(config, copies=1, learning=False)
-    points = []
-    for episode in range(episodes):
-        venv.seed(integer_seed(seed, "evaluation", config.game, episode))
-        observation, choose = venv.reset(), begin()
-        total, over = 0.0, False
-        while not over:
-            observation, rewards, dones, _ = venv.step(choose(observation))
-            total, over = total + float(rewards[0]), bool(dones[0])
-        points.append(total)
+    venv = make_games(config, copies=episodes, learning=False)
+    venv.seed(integer_seed(seed, "evaluation", config.game))
+    observation = venv.reset()
+    points, playing = np.zeros(episodes), np.ones(episodes, bool)
+    while playing.any():
+        observation, rewards, dones, _ = venv.step(choose(observation))
+        points[playing] += rewards[playing]
+        playing &= ~dones
     venv.close()
-    return points
+    return points.tolist()
 
 
 class _Keep(BaseCallback):

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -77,6 +78,52 @@ def test_each_seed_has_its_encoder(tmp_path):
     for seed, arm in ((1, "cswm"), (0, "no_p")):
         with pytest.raises(RMRError, match=f"expected one encoder Pong-{arm}-{seed}-STEP"):
             comparison.encoder_for(tmp_path, "Pong", arm, seed)
+
+
+def test_episodes_of_a_measurement_are_the_same_however_many_are_played():
+    config = AgentConfig("PushedBalls", "state", max_steps=6)
+
+    def shown(episodes, seed):
+        seen = []
+
+        def stand_still(observation):
+            seen.append(observation.copy())
+            return np.zeros(len(observation), np.int64)
+
+        training.play(config, stand_still, episodes=episodes, seed=seed)
+        return np.stack(seen)
+
+    two = shown(2, seed=1)
+    assert len(two) == 6
+    assert np.array_equal(two, shown(3, seed=1)[:, :2])
+    assert not np.array_equal(two[:, 0], two[:, 1])
+    assert not np.array_equal(two, shown(2, seed=2))
+
+
+def test_points_after_the_end_of_an_episode_do_not_count(monkeypatch):
+    class Games:
+        """Two games of 1 and of 3 steps that go on after their ends, with a point a step."""
+
+        def __init__(self):
+            self.steps = 0
+
+        def seed(self, seed):
+            pass
+
+        def reset(self):
+            return np.zeros(2)
+
+        def step(self, actions):
+            self.steps += 1
+            over = np.array([self.steps >= 1, self.steps == 3])
+            return np.zeros(2), np.ones(2, np.float32), over, [{}, {}]
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(training, "make_games", lambda *_, **__: Games())
+    config = AgentConfig("Pong", "ram")
+    assert training.play(config, lambda _: np.zeros(2), episodes=2, seed=0) == [1, 3]
 
 
 def test_bad_input(tmp_path):

@@ -12,6 +12,7 @@ from rmr_gym.domains.atari_alignment import (
 )
 from rmr_gym.models.decoders import LatentDecoder
 from rmr_gym.models.encoders import RamEncoder
+from rmr_gym.models.initialisation import build, torch_generator
 
 MODEL = AtariModel(dim=3, trunk="nature", height=84, width=84)
 
@@ -81,7 +82,7 @@ def test_abstract_latents_are_of_transitions_in_random_order():
     bits[:, 0, :3] = rows
     ram = np.zeros((len(rows), 128), np.uint8)
     data = AbstractData(bits, np.arange(7), np.arange(7), ram)
-    encoder = RamEncoder(128, 8, 3)
+    encoder = build(lambda: RamEncoder(128, 8, 3), torch_generator(0))
     latents = abstract_latents(encoder, data, rows=5)
     order = latents.action.numpy()
     assert len(set(order)) == 5
