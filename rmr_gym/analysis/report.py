@@ -6,6 +6,7 @@ from rmr_gym.analysis import html
 from rmr_gym.analysis.agents_report import agents_page
 from rmr_gym.analysis.bottleneck_report import bottleneck_page
 from rmr_gym.analysis.compare_report import abstract_page, compare_page
+from rmr_gym.analysis.measures_report import measures_page
 from rmr_gym.analysis.objectives_report import objectives_page
 from rmr_gym.analysis.page import Page
 from rmr_gym.analysis.run import run_kind
@@ -21,6 +22,7 @@ PAGES = {
     "bottleneck": bottleneck_page,
     "agents": agents_page,
     "objectives": objectives_page,
+    "measures": measures_page,
 }
 """Page of each kind of run."""
 

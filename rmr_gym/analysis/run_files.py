@@ -14,7 +14,7 @@ from rmr_gym.errors import RMRError
 
 _TEXT = (
     *("game", "recipient", "donor", "model", "objective", "arm", "probe", "stage"),
-    *("key", "state", "error"),
+    *("key", "state", "error", "category", "label"),
 )
 _WHOLE = ("seed", "step", "dim", "attempts")
 _AGAIN = "delete it and run the command that wrote it again"

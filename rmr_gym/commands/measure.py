@@ -1,10 +1,8 @@
 """`rmr-gym measure`: probes on named labels, and ranking of predictions, of a comparison's arms."""
 
-from pathlib import Path
-
 from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.commands.console import out_console, progress_bars
 from rmr_gym.commands.tasks import Flat, Runs, conclude
 
 app = SubcommandApp()
@@ -20,9 +18,9 @@ def measure(
 ) -> None:
     """Probe arms for the labels of Anand et al. 2019 and rank what they predict, as C-SWM does.
 
-    Writes labels.csv, ranking.csv and references.csv. Arms that `rmr-gym compare` trained under
-    ROOT are found; ranking needs their P and decoder, which are trained again if they were not
-    kept.
+    Writes labels.csv, ranking.csv, references.csv and a report. Arms that `rmr-gym compare` trained
+    under ROOT are found; ranking needs their P and decoder, which are trained again if they were
+    not kept.
 
     Args:
         games: Names of games, or "all" for the paper's 24; default: the preset's.
@@ -33,6 +31,7 @@ def measure(
         runs: How to compute.
     """
     from rmr_gym.agents.player_features import PLAYER, player_cell  # noqa: PLC0415
+    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
     from rmr_gym.protocol.arms import ARMS, REFERENCES  # noqa: PLC0415
     from rmr_gym.protocol.measures import MEASURES  # noqa: PLC0415
     from rmr_gym.protocol.measures import measure as run_measures  # noqa: PLC0415
@@ -49,28 +48,8 @@ def measure(
             measures=wanted,
             extra={PLAYER: player_cell} if PLAYER in named and "labels" in wanted else {},
         )
-    _print(out)
+    report, said = write_report_and_text(out)
+    out_console.print(said, markup=False, soft_wrap=True)
+    for path in (*(out / f"{name}.csv" for name in ("labels", "ranking", "references")), report):
+        out_console.print(f"written: {path}", markup=False, soft_wrap=True)
     conclude(None, problems)
-
-
-def _print(out: Path) -> None:
-    """Print means over seeds: of all labels, and of the ranks, at each arm's last step."""
-    import pandas as pd  # noqa: PLC0415
-
-    from rmr_gym.protocol.labels_probe import ALL_LABELS  # noqa: PLC0415
-
-    labels, ranking = (pd.read_csv(out / f"{name}.csv") for name in ("labels", "ranking"))
-    labels = labels[labels["category"] == ALL_LABELS]
-    for table, keys, scores in (
-        (labels, ["game", "arm", "step"], ["macro_f1", "weighted_f1", "accuracy"]),
-        (ranking, ["game", "arm", "step", "ahead"], ["hits_at_1", "mrr", "tied"]),
-    ):
-        if len(table):
-            means = pd.DataFrame(table).pivot_table(scores, keys, sort=False).reset_index()
-            rows = [
-                {str(name): value for name, value in row.items()}
-                for row in means.to_dict("records")
-            ]
-            print_rows(rows, (*keys, *scores))
-    for name in ("labels", "ranking", "references"):
-        out_console.print(f"written: {out / name}.csv", markup=False, soft_wrap=True)

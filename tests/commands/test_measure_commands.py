@@ -54,7 +54,10 @@ def test_measures_of_a_game(tmp_path, capsys):
     labels = pd.read_csv(tmp_path / "out" / "labels.csv")
     assert set(labels["arm"]) == {"no_p", "untrained", "player"}
     assert set(pd.read_csv(tmp_path / "out" / "ranking.csv")["arm"]) == {"no_p"}
-    assert "mrr" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "MRR on Pong, 1 step ahead: no P" in printed
+    assert "macro F1 on Pong: no P" in printed
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_data_that_are_not_there_are_recorded(tmp_path):
