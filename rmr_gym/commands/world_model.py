@@ -10,6 +10,7 @@ from tyro.extras import SubcommandApp
 from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.commands.copying import copying
+from rmr_gym.commands.world_data import find_data
 from rmr_gym.commands.world_views import views
 
 if TYPE_CHECKING:
@@ -61,13 +62,14 @@ def train(
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
-    """Train a world model on recorded frames of one channel, and print its scores.
+    """Train a world model on frames of one channel, and print its scores.
 
     Run again after an interruption: it goes on where it was.
 
     Args:
-        data: Folder of a data set, for instance of rmr/RNEMBalls4-v0. Groups and collisions are
-            scored where it was recorded with observe=["radii","velocities"].
+        data: Folder of a data set, or an environment that is played now, for instance
+            rmr/RNEMBalls4-v0. Groups and collisions are scored where it was recorded with
+            observe=["radii","velocities"].
         model: Which model.
         seed: Fixes initial weights, batches and noise.
         groups: Number of groups (K) in training; default: the preset's.
@@ -106,11 +108,11 @@ def evaluate(
     it by seed with the others of its family.
 
     Args:
-        data: Folder of the data set that they are trained on.
+        data: Folder of the data set that they are trained on, or an environment.
         models: Which models.
         out: CSV to write; the figure of the simulations goes to NAME_simulation.png.
-        test: Another data set to score on, for instance with more balls; default: the validation
-            episodes of ``data``.
+        test: Another data set, or environment, to score on, for instance with more balls;
+            default: the validation episodes of ``data``.
         seeds: Number of seeds.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups while scoring, for models that have several.
@@ -125,6 +127,7 @@ def evaluate(
     from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
 
     rows = []
+    test = test and find_data(test, preset, root)
     grouped = [find_world_model(model).grouped for model in models]
     tasks = [
         make_task(data, model, groups if several else None, preset, root, device, processor)
@@ -160,14 +163,14 @@ def rollout(
     """Draw what a trained model sees, groups and predicts, first shown frames and then by itself.
 
     Args:
-        data: Folder of the data set that it was trained on.
+        data: Folder of the data set that it was trained on, or the environment.
         out: Folder of MODEL_N.png and MODEL_N.gif.
         model: Which model.
         seed: Its seed.
         sequences: Number of sequences.
         seen: Frames that are shown.
         ahead: Frames that it predicts from its own predictions.
-        test: Another data set to take the sequences from.
+        test: Another data set, or environment, to take the sequences from.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups now.
         processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
@@ -182,6 +185,7 @@ def rollout(
     from rmr_gym.protocol.world_model_rollouts import drawn  # noqa: PLC0415
 
     task = make_task(data, model, groups, preset, root, device, processor)
+    test = test and find_data(test, preset, root)
     sheets = drawn(task, seed, sequences, seen=seen, ahead=ahead, test=test, groups=test_groups)
     for row, sheet in enumerate(sheets):
         save_figure(groups_figure(*sheet), out / f"{model}_{row}.png")
@@ -201,7 +205,7 @@ def make_task(
     device: str,
     processor: Path | None = None,
 ) -> "WorldTask":
-    """Return the task of a data set; the processor is for models with a P inside alone."""
+    """Return the task of some data; the processor is for models with a P inside alone."""
     from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
     from rmr_gym.protocol.world_model_presets import (  # noqa: PLC0415
@@ -217,6 +221,7 @@ def make_task(
     elif processor is not None:
         read_balls_processor(processor)
     store = Store(root / "store").root
+    data = find_data(data, preset, root)
     return WorldTask(data, store, model, chosen, groups, device, processor)
 
 

@@ -8,6 +8,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.commands.world_data import find_data
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ def views(
     .png: which pixels its modules attend to (attended), which modules can hear which (heard).
 
     Args:
-        data: Folder of the data set that they are trained on.
+        data: Folder of the data set that they are trained on, or an environment, for instance
+            rmr/S2RMBalls3-v0.
         out: CSV to write.
         models: s2gru, s2rmc, s2gru_input_local, s2gru_input_nonlocal, s2gru_cells_local,
             s2gru_cells_nonlocal, crops_lstm, crops_rims, crops_rmc, crops_oracle.
-        tests: Other data sets to score on, for instance with more balls; default: the validation
-            episodes of ``data``.
+        tests: Other data sets, or environments, to score on, for instance with more balls;
+            default: the validation episodes of ``data``.
         seen: Numbers of crops that are seen; default: as many as in training.
         dropped: Numbers of modules to take out, with all crops, beside none; models without so many
             have no such rows.
@@ -70,9 +72,11 @@ def views(
             f"{', '.join(wrong) or f'{seeds} seeds'}"
         )
     rows = []
+    tests = tuple(find_data(test, preset, root) for test in tests)
     with progress_bars() as progress_for:
         for model in models:
             task = make_task(data, model, None, preset, root, device)
+            data = task.data
             for seed in range(seeds):
                 trained(task, seed, progress_for(f"{model}, seed {seed}"))
                 for condition in _conditions(task, tests, seen, dropped):

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands import balls as balls_commands
+from rmr_gym.commands import world_data
 from rmr_gym.commands import world_model as commands
 from rmr_gym.errors import RMRError
 from rmr_gym.models.processors import parameter_hash
@@ -57,6 +59,21 @@ def test_train_evaluate_and_draw(recorded, tmp_path, capsys, monkeypatch):
         run(tmp_path, "rollout", "--data", recorded, "--out", tmp_path, "--model", model, *shown)
         assert matplotlib.image.imread(tmp_path / f"{model}_0.png").ndim == 3
         assert (tmp_path / f"{model}_0.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(world_data.PLAYED, "smoke", (3, {"resolution": 16, "max_episode_steps": 7}))
+    more = ("--models", "rnnem", "--test", "rmr/RNEMBalls6to8-v0", "--out", tmp_path / "more.csv")
+    run(tmp_path, "evaluate", "--data", "rmr/RNEMBalls4-v0", *more)
+    assert np.isfinite(pd.read_csv(tmp_path / "more.csv").ari).all()
+    recorded = tmp_path / "runs" / "data"
+    names = {path.name for path in recorded.iterdir()}
+    assert names == {"RNEMBalls4-v0-smoke", "RNEMBalls6to8-v0-smoke"}
+    before = [path.stat().st_mtime_ns for path in sorted(recorded.rglob("*.h5"))]
+    run(tmp_path, "train", "--data", "rmr/RNEMBalls4-v0", "--model", "rnnem")
+    assert [path.stat().st_mtime_ns for path in sorted(recorded.rglob("*.h5"))] == before
+    with pytest.raises(RMRError, match="RNEMBalls5-v0"):
+        run(tmp_path, "train", "--data", "rmr/RNEMBalls5-v0", "--model", "rnnem")
 
 
 @pytest.mark.parametrize(

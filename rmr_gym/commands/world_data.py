@@ -1,0 +1,48 @@
+"""Data sets of world models: a folder, or an environment that is played now."""
+
+from pathlib import Path
+from typing import Any
+
+from rmr_gym.commands.console import progress_bars
+
+TRUTH = {"observe": ["radii", "velocities"]}
+PLAYED: dict[str, tuple[int, dict[str, Any]]] = {
+    "smoke": (8, {"resolution": 16}),
+    "laptop": (1_000, {"resolution": 32}),
+    "paper": (50_000, {}),
+}
+"""Episodes that are played of an environment, and its options, by preset."""
+
+
+def find_data(data: Path, preset: str, root: Path) -> Path:
+    """Return the folder of a data set.
+
+    Args:
+        data: The folder; or the id of an environment, ``rmr/RNEMBalls4-v0`` for instance, which is
+            then played, as many episodes as the preset says, into ``ROOT/data``. What is there
+            already is not played again. Pictures of crops keep their size in every preset.
+        preset: Name of the preset.
+        root: Folder of finished stages.
+
+    Raises:
+        RMRError: It cannot be recorded.
+    """
+    import gymnasium as gym  # noqa: PLC0415
+
+    name = data.as_posix()
+    if data.exists() or name not in gym.registry or preset not in PLAYED:
+        return data
+    from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
+
+    episodes, options = PLAYED[preset]
+    options = {} if "S2RM" in name else options
+    with progress_bars() as progress_for:
+        collect_env(
+            name,
+            folder := root / "data" / f"{data.name}-{preset}",
+            episodes=episodes,
+            progress=progress_for(f"playing {data.name}"),
+            **TRUTH,
+            **options,
+        )
+    return folder
