@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.transitions import Transitions
+from rmr_gym.domains.atari import frame_transform
 from rmr_gym.errors import RMRError
 from rmr_gym.models.slot_attention import cell_centres
 
@@ -89,6 +90,8 @@ def load_clips(
 ) -> Clips:
     """Load the frames of some episodes; training needs nothing else.
 
+    Screens of an Atari game become the binary pictures of `binary_screens`.
+
     Args:
         dataset: Recorded with frames of one channel in its column "pixels".
         episodes: Which episodes.
@@ -100,16 +103,21 @@ def load_clips(
         RMRError: There are no such frames, or no episode is long enough.
     """
     spec = dataset.manifest.columns.get("pixels")
-    if spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
+    screens = spec is not None and spec.encoding == "ale_palette"
+    if screens:
+        shown = binary_screens
+    elif spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
         raise RMRError(
             f"expected frames of one channel in the column 'pixels' of {dataset.path}, found "
             f"{'none' if spec is None else list(spec.shape)}: {_RECORD}"
         )
+    else:
+        shown = None
     known = truth and all(name in dataset.manifest.columns for name in TRUTH)
     choices = dataset.manifest.actions or 0
     choices = choices if choices > 1 else 0
     columns = ("pixels", *(TRUTH if known else ()), *(("action",) if choices else ()))
-    loaded = dataset.load(columns=columns, episodes=episodes)
+    loaded = dataset.load(columns=columns, episodes=episodes, transform=shown)
     rows = loaded.windows(length, stride)
     if not len(rows):
         longest = max((dataset.episodes[index].length + 1 for index in episodes), default=0)
@@ -123,6 +131,19 @@ def load_clips(
         actions[loaded.current] = loaded["action"]
     found = _truth(loaded) if known else None
     return Clips(loaded["pixels"], rows, actions, choices, found)
+
+
+def binary_screens(
+    indices: UInt8[np.ndarray, "time 210 160"],
+) -> UInt8[np.ndarray, "time 84 84 1"]:
+    """Return 255 where a screen of an Atari game is not black, 84 x 84; the argument is of palette.
+
+    Source: R-NEM, Appendix A.2: pictures as in Mnih et al. 2013 (gray, shrunk to 110 x 84, of which
+    84 rows are kept), thresholded at 0.0001.
+    Differs: shrunk by area, in whole gray levels; rows 18 to 101, which are not stated.
+    """
+    small = frame_transform(110, 84)(indices)[:, 18:102, :, None]
+    return np.where(small > 0, 255, 0).astype(np.uint8)
 
 
 def _truth(columns: Transitions) -> BallsTruth:

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 import rmr_gym  # noqa: F401
+from rmr_gym.agents.collect import collect
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.world_balls import collided, load_clips, relational_weight, true_groups
 from rmr_gym.errors import RMRError
+from rmr_gym.palette import palette_to_gray
 
 OPTIONS = {"resolution": 32, "observe": ["radii", "velocities"]}
 STEPS = 40
@@ -104,6 +106,23 @@ def test_actions_of_a_world_that_has_some(tmp_path):
     second = int(np.searchsorted(clips.current, STEPS + 1))
     _, actions = clips.shown(np.array([second]), torch.device("cpu"))
     assert actions[0].tolist() == recorded[STEPS : STEPS + 4].tolist()
+
+
+def test_screens_of_a_game_are_binary(tmp_path):
+    options = {"episodes": 1, "max_steps": 6, "heads": "uniform"}
+    game = collect("SpaceInvaders", tmp_path / "game", **options)
+    clips = load_clips(game, [0], 5)
+    assert clips.shape == (84, 84, 1)
+    assert clips.choices == 18
+    frames, actions = clips.shown(np.array([1]), torch.device("cpu"))
+    assert set(frames.unique().tolist()) == {0, 1}
+    assert actions is not None
+    assert actions[0].tolist() == game.load(("action",))["action"][1:6].tolist()
+    screen = palette_to_gray(game.load(("pixels",))["pixels"][1])
+    rows = screen[round(18 * 210 / 110) : round(102 * 210 / 110)]
+    lit = (rows > 0).mean()
+    assert lit < frames[0, 0].mean() < 3 * lit, "what is lit in part is lit"
+    assert frames[0, 0, :, :, 0].any(dim=1).tolist().count(True) < 84
 
 
 def test_data_that_do_not_fit(crowd, tmp_path):
