@@ -2,7 +2,7 @@
 
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
-of results/laptop-table2.
+of results/laptop-table2, the bottleneck that of results/laptop-bottleneck.
 """
 
 import sys
@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.analysis.abstract_comparison import abstract_dots
+from rmr_gym.analysis.bottleneck_figures import size_curves
 from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.figures import (
     checkpoint_curves,
@@ -29,8 +30,9 @@ from rmr_gym.analysis.transfer_overview import summarise_transfer
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
-RETURNS = HERE.parent / "results" / "policies.csv"
-GAINS = HERE.parent / "results" / "processor_gain.csv"
+RESULTS = HERE.parent / "results"
+RETURNS = RESULTS / "policies.csv"
+GAINS = RESULTS / "processor_gain.csv"
 REFERENCES = HERE.parent / "rmr_gym" / "agents" / "weights" / "references.csv"
 
 
@@ -42,8 +44,9 @@ def main(folder: str) -> None:
     matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
     cells = where(summarise_transfer(matrix).cells, against="cswm")
     pictures = {
-        "table2": abstract_dots(load_run(HERE.parent / "results" / "laptop-table2")),
+        "table2": abstract_dots(load_run(RESULTS / "laptop-table2")),
         "transfer": heat_map(cells),
+        "bottleneck": size_curves(load_sweep_run(RESULTS / "laptop-bottleneck"), "ridge"),
         "gain_and_lead": gain_and_lead(cells, pd.read_csv(GAINS)),
         "atari_frames": frames_beside_ram(run, "Pong"),
         "differences": difference_dots(run),
