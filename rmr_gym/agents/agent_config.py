@@ -7,15 +7,19 @@ from pathlib import Path
 
 from rmr_gym.envs.games import GAMES, find_game
 from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.protocol.balls_encoder import UNTRAINED
+from rmr_gym.protocol.balls_natural import BALLS_ARMS
 
 BALLS, BALLS_ID = "PushedBalls", "rmr/PushedBalls-v0"
 
 REPLAYING = ("dqn", "qrdqn")
 """Algorithms that learn from a replay buffer."""
 
-ALGORITHMS = ("ppo", "recurrent_ppo", *REPLAYING)
+ALGORITHMS = ("ppo", "recurrent_ppo", "rims_ppo", *REPLAYING)
 
-ENCODED = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
+_OF_GAMES = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
+_OF_BALLS = (*BALLS_ARMS, UNTRAINED)
+ENCODED = tuple(dict.fromkeys((*_OF_GAMES, *_OF_BALLS)))
 """Features of a frozen encoder, by the arm that made it."""
 
 FEATURES = (*ENCODED, "cnn", "ram", "state")
@@ -27,9 +31,9 @@ class AgentConfig:
 
     Attributes:
         game: Name of the game, or "PushedBalls".
-        features: Arm of the encoder whose frozen slots the agent sees (games only); "cnn" for SB3's
-            NatureCNN on the last 4 frames; "ram" for RAM bits (games); "state" for positions and
-            velocities of all balls.
+        features: Arm of the encoder whose frozen slots the agent sees; "cnn" for SB3's NatureCNN on
+            the last 4 frames; "ram" for RAM bits (games); "state" for positions and velocities of
+            all balls.
         algorithm: In `ALGORITHMS`.
         encoder: Folder or shipped name of the encoder; None with "cnn", "ram" and "state".
         seed: Of training.
@@ -55,16 +59,15 @@ class AgentConfig:
             raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        possible = ("cnn", "state") if self.game == BALLS else (*ENCODED, "cnn", "ram")
-        if self.features not in possible:
+        if self.features not in (possible := features_of(self.game)):
             raise RMRError(
                 f"expected features of {self.game} among {', '.join(possible)}, found "
                 f"{self.features!r}"
             )
         if (self.encoder is None) == (self.features in ENCODED):
             raise RMRError(
-                f"expected an encoder with features {', '.join(ENCODED)} and none with cnn, ram "
-                f"and state, found features {self.features!r} with encoder {self.encoder!r}"
+                "expected an encoder with features that an arm's encoder makes, and none with cnn, "
+                f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
             )
 
     @property
@@ -76,6 +79,11 @@ class AgentConfig:
     def env_id(self) -> str:
         """Id of the environment."""
         return BALLS_ID if self.game == BALLS else find_game(self.game).env_id
+
+
+def features_of(game: str) -> tuple[str, ...]:
+    """Return the features that there are of a game, or of the pushed balls."""
+    return (*_OF_BALLS, "cnn", "state") if game == BALLS else (*_OF_GAMES, "cnn", "ram")
 
 
 def find_world(name: str) -> str:

@@ -79,6 +79,8 @@ def make_games(
 ) -> VecEnv:
     """Return games that show an agent its features.
 
+    An encoder of another game is an error; one of another world of balls, a warning.
+
     Args:
         config: Game and features.
         copies: Number of games.
@@ -91,14 +93,14 @@ def make_games(
     games = DummyVecEnv([partial(_game, config, learning, around)] * copies)
     if config.features in ("ram", "state"):
         return games
-    if config.game == BALLS:
+    if config.features == "cnn" and config.game == BALLS:
         return VecFrameStack(VecTransposeImage(games), FRAMES)
     if config.features == "cnn":
         sizes = EncoderConfig(config.game)
         frames = PretrainedEncoder(sizes, sizes.encoder())
         return RMRVecEnv(games, frames, output="frames", history=FRAMES)
     shown = "frames" if config.encodes_inside else "flat"
-    return RMRVecEnv(games, encoder_of(config), shown, strict=True)
+    return RMRVecEnv(games, encoder_of(config), shown, strict=config.game != BALLS)
 
 
 def encoder_of(config: AgentConfig) -> PretrainedEncoder:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rmr_gym.agents.agent_config import BALLS, ENCODED, AgentConfig
+from rmr_gym.agents.agent_config import BALLS, ENCODED, FEATURES, AgentConfig, features_of
 from rmr_gym.agents.agent_games import encoder_of
 from rmr_gym.agents.training import (
     ALGORITHMS,
@@ -113,6 +113,7 @@ def agent_configs(
     features: Sequence[str],
     seeds: Sequence[int],
     encoders: Path,
+    algorithms: Sequence[str] = ("ppo",),
     **settings: Any,
 ) -> list[AgentConfig]:
     """Return the agents of a grid; features that a world does not have are left out there.
@@ -122,17 +123,18 @@ def agent_configs(
         features: What agents see.
         seeds: Paired seeds.
         encoders: Folder with encoders, as `encoder_for` looks them up.
+        algorithms: How agents learn.
         **settings: Further fields of `rmr_gym.agents.agent_config.AgentConfig`.
 
     Raises:
         RMRError: Unknown features, or an encoder that is not there.
     """
     found = []
-    for game, seen, seed in product(games, features, seeds):
-        if not _has(game, seen):
+    for game, algorithm, seen, seed in product(games, algorithms, features, seeds):
+        if not _has(game, seen, encoders):
             continue
         encoder = encoder_for(encoders, game, seen, seed) if seen in ENCODED else None
-        found.append(AgentConfig(game, seen, encoder=encoder, seed=seed, **settings))
+        found.append(AgentConfig(game, seen, algorithm, encoder, seed, **settings))
     return found
 
 
@@ -140,7 +142,8 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     """Return the encoder of an agent: the one of its seed, else the only one of the arm.
 
     Args:
-        folder: Where ``GAME-ARM-SEED-STEP`` lie, as `rmr-gym encoder export` writes them.
+        folder: Where ``GAME-ARM-SEED-STEP`` lie, as `rmr-gym encoder export` and, of balls,
+            `rmr-gym balls natural export` write them.
         game: The game.
         arm: What made the encoder; "rmr" may also be shipped with the package.
         seed: Of the agent.
@@ -153,12 +156,13 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     fitting = own or every
     if len(fitting) == 1:
         return str(fitting[0])
-    if not fitting and arm == "rmr":
+    if not fitting and arm == "rmr" and game != BALLS:
         return str(find_artifact(find_game(game).rom))
     names = ", ".join(path.name for path in fitting) or "none"
+    command = "balls natural export" if game == BALLS else f"encoder export --game {game}"
     raise RMRError(
         f"expected one encoder {game}-{arm}-{seed}-STEP in {folder}, found {names}: export it with "
-        f"`rmr-gym encoder export --game {game} --arm {arm} --seed {seed}`"
+        f"`rmr-gym {command} --arm {arm} --seed {seed}`"
     )
 
 
@@ -176,11 +180,14 @@ def agent_cells(configs: Sequence[AgentConfig], budget: Budget, out: Path) -> li
     return cells
 
 
-def _has(game: str, features: str) -> bool:
-    """Tell whether a world has these features; unknown ones are told by `AgentConfig`."""
-    if game == BALLS:
-        return features not in (*ENCODED, "ram")
-    return features != "state"
+def _has(game: str, features: str, encoders: Path) -> bool:
+    """Tell whether a world has these features; unknown ones are told by `AgentConfig`.
+
+    Of balls no encoder is shipped: where none was exported, its features are left out.
+    """
+    if features in ENCODED and game == BALLS and not any(encoders.glob(f"{game}-{features}-*")):
+        return False
+    return features in features_of(game) or features not in FEATURES
 
 
 def _plain(config: AgentConfig) -> AgentConfig:

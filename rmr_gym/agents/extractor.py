@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from math import prod
 from typing import Any
 
 import torch
@@ -11,9 +12,8 @@ from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.artifacts import PretrainedEncoder
-from rmr_gym.models.encoders import SlotCNN
 from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import freeze
+from rmr_gym.models.processors import advance, freeze
 from rmr_gym.wrappers.rmr_stream import NO_OPERATION, Encoder
 
 MODES = ("frozen", "fine_tuned", "from_scratch")
@@ -22,7 +22,8 @@ MODES = ("frozen", "fine_tuned", "from_scratch")
 class RMRFeaturesExtractor(BaseFeaturesExtractor):
     """Slots of frames as an agent's features; frames stay bytes in its buffer.
 
-    The environment shows frames ``Box[history, height, width]`` of bytes, channels first:
+    The environment shows frames ``Box[history, height, width]`` of bytes, channels first (of balls
+    ``Box[history * 9, height, width]``, three frames in colour for each of the history):
     `rmr_gym.wrappers.rmr_features.RMRObservationWrapper` with ``output="frames"`` makes them. Every
     frame of the history is encoded by itself, and all slots stand in one row, oldest first.
 
@@ -73,7 +74,8 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         if not isinstance(encoder, PretrainedEncoder):
             encoder = PretrainedEncoder.from_pretrained(encoder)
         config = encoder.config
-        frames = _number_of_frames(observation_space, config.height, config.width)
+        self._frame_shape = config.frame_shape
+        frames = _number_of_frames(observation_space, self._frame_shape)
         super().__init__(observation_space, frames * config.slots * config.dim)
         self._mode, self._factor = mode, 255.0 if scaled else 1.0
         self.encoder = deepcopy(encoder.encoder)
@@ -94,14 +96,14 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features [batch, features] of frames [batch, frames, height, width]."""
-        count, frames = observations.shape[:2]
-        pixels = (observations.flatten(0, 1) * self._factor).round().to(torch.uint8)
+        pixels = (observations * self._factor).round().to(torch.uint8)
+        pixels = pixels.reshape(-1, *self._frame_shape)
         with torch.set_grad_enabled(self._mode != "frozen" and torch.is_grad_enabled()):
             latents = self.encoder(pixels)
             if self.processor is not None:
                 action = torch.full((len(latents),), NO_OPERATION, device=latents.device)
-                latents = self.processor(latents, action)
-        return latents.reshape(count, frames * latents[0].numel())
+                latents = advance(self.processor, latents, action)
+        return latents.reshape(len(observations), -1)
 
     def train(self, mode: bool = True) -> "RMRFeaturesExtractor":
         """Set training mode; what is frozen stays in evaluation mode."""
@@ -131,21 +133,25 @@ def freeze_as_buffers(module: nn.Module) -> None:
             part.register_buffer(name, parameter.detach())
 
 
-def _number_of_frames(space: spaces.Space[Any], height: int, width: int) -> int:
-    shape = space.shape or ()
+def _number_of_frames(space: spaces.Space[Any], frame_shape: tuple[int, ...]) -> int:
+    *channels, height, width = frame_shape
+    shape, each = space.shape or (), prod(channels)
     bytes_ = isinstance(space, spaces.Box) and str(space.dtype) == "uint8"
-    if not bytes_ or len(shape) != 3 or shape[1:] != (height, width):
+    if not bytes_ or len(shape) != 3 or shape[1:] != (height, width) or shape[0] % each:
+        several = f"{each} x " if each > 1 else ""
         raise RMRError(
-            f"expected frames of bytes, [frames, {height}, {width}], as the encoder was trained "
-            f"on, found {space}: put RMRObservationWrapper with output='frames' around the "
+            f"expected frames of bytes, [{several}frames, {height}, {width}], as the encoder was "
+            f"trained on, found {space}: put RMRObservationWrapper with output='frames' around the "
             "environment"
         )
-    return int(shape[0])
+    return shape[0] // each
 
 
-def _drawn_anew(encoder: PretrainedEncoder) -> SlotCNN:
+def _drawn_anew(encoder: PretrainedEncoder) -> nn.Module:
+    """Return an encoder of the same sizes and input statistics (its buffers), else drawn anew."""
     seed = int(torch.randint(2**62, ()).item())
     fresh = build(encoder.config.encoder, torch_generator(seed))
-    fresh.mean_frame.copy_(encoder.encoder.mean_frame)
-    fresh.deviation.copy_(encoder.encoder.deviation)
+    given = dict(encoder.encoder.named_buffers())
+    for name, buffer in fresh.named_buffers():
+        buffer.copy_(given[name])
     return fresh

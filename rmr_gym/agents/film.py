@@ -43,8 +43,8 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game, 0))
     observation, choose = venv.reset(), chooser(agent)
-    over, slots = False, _slots_of(config.encoder)
-    shown = [_screen(venv)]
+    over, shown = False, [_screen(venv)]
+    slots = _slots_of(config.encoder, shown[0])
     seen = [slots(shown[0])] if slots else []
     while not over and len(shown) <= steps:
         observation, _, dones, _ = venv.step(choose(observation))
@@ -71,7 +71,8 @@ def beside(
     """Return screens with a cell a slot at their right."""
     pictures = []
     for screen, share in zip(shown, moved, strict=True):
-        cells = (255 * share).astype(np.uint8).reshape(-1, SLOTS_A_ROW)
+        cells = np.pad((255 * share).astype(np.uint8), (0, -len(share) % SLOTS_A_ROW))
+        cells = cells.reshape(-1, SLOTS_A_ROW)
         panel = np.kron(cells, np.ones((CELL, CELL), np.uint8))
         panel = np.pad(panel, ((0, max(0, len(screen) - len(panel))), (4, 0)))[: len(screen)]
         pictures.append(np.concatenate((screen, np.repeat(panel[..., None], 3, 2)), axis=1))
@@ -82,11 +83,12 @@ def _screen(venv: Any) -> np.ndarray:
     return np.asarray(venv.env_method("render")[0])
 
 
-def _slots_of(encoder: str | None) -> Any:
-    """Return the function from a screen to slots, or None without an encoder."""
+def _slots_of(encoder: str | None, screen: np.ndarray) -> Any:
+    """Return the function from the screens of an episode to slots, or None without an encoder."""
     if encoder is None:
         return None
     read = PretrainedEncoder.from_pretrained(encoder)
-    space = spaces.Box(0, 255, (210, 160, 3), np.uint8)
-    stream = FeatureStream(read, Options(), space)
-    return lambda screen: np.asarray(stream.begin(screen[None]))[0]
+    stream = FeatureStream(read, Options(), spaces.Box(0, 255, screen.shape, np.uint8))
+    stream.begin(screen[None])
+    still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
+    return lambda screen: np.asarray(stream.step(screen[None], still, goes_on))[0]

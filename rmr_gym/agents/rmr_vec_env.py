@@ -25,7 +25,8 @@ class RMRVecEnv(VecEnvWrapper):
     One forward for all environments; ``infos[i]["terminal_observation"]`` holds features too.
 
     Args:
-        venv: Environments that show whole screens, alone or as entry ``pixels`` of a Dict.
+        venv: Environments that show whole screens or pictures of balls, alone or as entry
+            ``pixels`` of a Dict.
         encoder: As in `rmr_gym.wrappers.rmr_features.RMRObservationWrapper`, like all that follow.
         output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
         device: Where to compute.

@@ -13,11 +13,13 @@ from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rmr_gym.agents.agent_config import AgentConfig, read_config
 from rmr_gym.agents.agent_games import encoder_of, make_games
 from rmr_gym.agents.extractor import RMRFeaturesExtractor
+from rmr_gym.agents.rims_policy import RIMsPolicy
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import RMRError
 from rmr_gym.seeding import generator, integer_seed
@@ -27,6 +29,7 @@ _DQN = {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "ppo": (PPO, _PPO),
     "recurrent_ppo": (RecurrentPPO, _PPO),
+    "rims_ppo": (RecurrentPPO, _PPO),
     "dqn": (DQN, _DQN),
     "qrdqn": (QRDQN, _DQN | {"exploration_fraction": 0.1}),
 }
@@ -119,8 +122,11 @@ def _save(agent: BaseAlgorithm, folder: Path, steps: int) -> Path:
     return write_atomically(folder / f"{steps:09d}.zip", content.getvalue())
 
 
-def _policy_of(config: AgentConfig) -> tuple[str, dict[str, Any]]:
-    """Return SB3's policy, with the encoder inside where a replay buffer shall hold bytes."""
+def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the policy, with the encoder inside where a replay buffer shall hold bytes."""
+    if config.algorithm == "rims_ppo":
+        pixels = {"features_extractor_class": NatureCNN}
+        return RIMsPolicy, pixels if config.features == "cnn" else {}
     kind = "LstmPolicy" if config.algorithm == "recurrent_ppo" else "Policy"
     if config.features == "cnn":
         return f"Cnn{kind}", {}

@@ -1,4 +1,4 @@
-"""Agents on different features: final return and sample efficiency over seeds, and paired tests."""
+"""Kinds of agents compared: final return, sample efficiency over seeds, and paired tests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,11 +176,12 @@ def summary(found: Sequence[Score]) -> list[dict[str, Any]]:
 
 
 def pairs(found: Sequence[Score]) -> list[dict[str, Any]]:
-    """Return exact paired tests of every two kinds of agents of one algorithm.
+    """Return exact paired tests of every two kinds of agents that differ in one thing.
 
-    A pair are two agents of one world and seed. p-values are one-sided, from Wilcoxon's signed-rank
-    test; ``adjusted`` ones are corrected for all tests of the same direction in the table
-    (Benjamini and Hochberg). The verdict goes by the raw ones.
+    That is in features, or in the algorithm: ``algorithm`` is that of ``first``. A pair are two
+    agents of one world and seed. p-values are one-sided, from Wilcoxon's signed-rank test;
+    ``adjusted`` ones are corrected for all tests of the same direction in the table (Benjamini and
+    Hochberg). The verdict goes by the raw ones.
     """
     rows, rng = [], np.random.default_rng(0)
     agents = {(each.env, each.algorithm, each.features, each.seed): each for each in found}
@@ -194,12 +195,14 @@ def pairs(found: Sequence[Score]) -> list[dict[str, Any]]:
                 for twin in [(key[0], *other, key[3])]
                 if twin in agents
             ]
-            if one[0] != other[0] or not both:
+            alike = one[0] == other[0] or one[1] == other[1]
+            if not alike or not both:
                 continue
             for measure in MEASURES:
                 gaps = np.array([getattr(a, measure) - getattr(b, measure) for a, b in both])
-                named = {"env": env, "algorithm": one[0], "first": one[1], "second": other[1]}
-                rows.append(named | {"measure": measure} | vars(paired_difference(gaps, rng)))
+                named = {"env": env, "algorithm": one[0], "first": one[1]}
+                named |= {"second_algorithm": other[0], "second": other[1], "measure": measure}
+                rows.append(named | vars(paired_difference(gaps, rng)))
     for side in ("better", "worse"):
         adjusted = benjamini_hochberg(np.array([row[f"p_{side}"] for row in rows], float))
         for row, p in zip(rows, adjusted, strict=True):

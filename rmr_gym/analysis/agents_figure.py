@@ -29,13 +29,15 @@ _OWN = {"cnn": "#7F7F7F", "ram": "#56B4E9", "state": "#56B4E9"}
 _LINES: dict[str, Any] = {
     "ppo": "-",
     "recurrent_ppo": "-.",
+    "rims_ppo": (0, (2, 1)),
     "dqn": "--",
     "qrdqn": (0, (5, 1, 1, 1)),
 }
 
 ALGORITHM_LABELS = {
     "ppo": "PPO",
-    "recurrent_ppo": "recurrent PPO",
+    "recurrent_ppo": "recurrent PPO (LSTM)",
+    "rims_ppo": "recurrent PPO (RIMs)",
     "dqn": "DQN",
     "qrdqn": "QR-DQN",
 }

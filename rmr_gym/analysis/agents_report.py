@@ -99,8 +99,8 @@ def _reading(tests: Sequence[dict[Any, Any]]) -> Iterator[Finding]:
     """Say of every two kinds of agents where the first is better, the same or worse."""
     kinds: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
     for row in tests:
-        kinds.setdefault((row["algorithm"], row["first"], row["second"]), []).append(row)
-    for (algorithm, first, second), rows in kinds.items():
+        kinds.setdefault(_compared(row), []).append(row)
+    for (first, second, alike), rows in kinds.items():
         said = []
         for measure in MEASURES:
             verdicts: dict[str, list[str]] = {}
@@ -111,8 +111,7 @@ def _reading(tests: Sequence[dict[Any, Any]]) -> Iterator[Finding]:
             order = in_order(verdicts, ("better", "worse", "same"))
             parts = [f"{verdict} in {text.listing(verdicts[verdict])}" for verdict in order]
             said.append(f"{MEASURE_LABELS[measure]} {', '.join(parts)}")
-        subject = f"{_label(first)} against {_label(second)}, {_algorithm(algorithm)}"
-        yield Finding(subject, f"{'; '.join(said)}.")
+        yield Finding(f"{first} against {second}, {alike}", f"{'; '.join(said)}.")
 
 
 def _summary_section(rows: Sequence[dict[Any, Any]]) -> str:
@@ -147,7 +146,7 @@ def _summary_section(rows: Sequence[dict[Any, Any]]) -> str:
 
 def _tests_section(tests: Sequence[dict[Any, Any]]) -> str:
     header = (
-        *("features", "against", "algorithm", "measure", "pairs", "difference", "95% interval"),
+        *("agents", "against", "both with", "measure", "pairs", "difference", "95% interval"),
         *("p better", "p worse", "verdict", "corrected p better", "corrected p worse"),
     )
     shown: list[Row] = []
@@ -155,9 +154,7 @@ def _tests_section(tests: Sequence[dict[Any, Any]]) -> str:
         shown.append(Group(env))
         shown += [
             [
-                _label(row["first"]),
-                _label(row["second"]),
-                _algorithm(row["algorithm"]),
+                *_compared(row),
                 MEASURE_LABELS[row["measure"]],
                 str(row["pairs"]),
                 text.signed(row["mean"]),
@@ -180,6 +177,15 @@ def _tests_section(tests: Sequence[dict[Any, Any]]) -> str:
 def _by_world(rows: Sequence[dict[Any, Any]]) -> Iterator[tuple[str, list[dict[Any, Any]]]]:
     for env in dict.fromkeys(row["env"] for row in rows):
         yield str(env), [row for row in rows if row["env"] == env]
+
+
+def _compared(row: dict[Any, Any]) -> tuple[str, str, str]:
+    """Return in what two kinds of agents differ, and what they have in common."""
+    features = [_label(row[name]) for name in ("first", "second")]
+    algorithms = [_algorithm(row[name]) for name in ("algorithm", "second_algorithm")]
+    alike = algorithms[0] == algorithms[1]
+    (first, second), (both, _) = (features, algorithms) if alike else (algorithms, features)
+    return first, second, both
 
 
 def _label(features: str) -> str:

@@ -17,7 +17,7 @@ Features = Annotated[
     str,
     tyro.conf.arg(metavar="{rmr,cswm,random_p,shuffled_p,no_p,untrained,supervised,cnn,ram,state}"),
 ]
-Algorithm = Annotated[str, tyro.conf.arg(metavar="{ppo,recurrent_ppo,dqn,qrdqn}")]
+Algorithm = Annotated[str, tyro.conf.arg(metavar="{ppo,recurrent_ppo,rims_ppo,dqn,qrdqn}")]
 
 
 @app.command
@@ -41,8 +41,9 @@ def train(
         features: What the agent sees: frozen slots of an encoder (the arm that made it), cnn
             (SB3's NatureCNN on the last 4 frames, end to end), ram (its bits), or, of balls, state
             (their positions and velocities).
-        encoder: Folder or shipped name of the encoder; default with rmr: the game's shipped one.
-        algorithm: ppo, recurrent_ppo, dqn or qrdqn.
+        encoder: Folder or shipped name of the encoder; default with rmr: the game's shipped one. Of
+            balls none is shipped: write one with `rmr-gym balls natural export`.
+        algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
         steps: Steps over all copies, 4 frames each.
         seed: Of training.
         copies: Games that are played side by side.
@@ -147,7 +148,7 @@ def record(
 def compare(
     games: tuple[str, ...] = ("Pong", "Breakout", "PushedBalls"),
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state"),
-    algorithm: Algorithm = "ppo",
+    algorithms: tuple[str, ...] = ("ppo",),
     seeds: int = 5,
     steps: int = 100_000,
     checkpoints: int = 5,
@@ -158,15 +159,16 @@ def compare(
     out: Path = Path("runs/agents-comparison"),
     workers: int = os.cpu_count() or 1,
 ) -> None:
-    """Train agents on several features, over seeds, and compare what they reach.
+    """Train agents on several features or with several algorithms, over seeds, and compare them.
 
     Run again after whatever stopped it: finished agents are kept, others go on. Features that a
-    world does not have are left out there: ram and encoders are of games, state is of balls.
+    world does not have are left out there: ram is of games, state is of balls, and arms of balls
+    come in where their encoders were exported.
 
     Args:
         games: Names of games, and PushedBalls.
         features: What agents see, as in `rmr-gym agent train`.
-        algorithm: ppo, recurrent_ppo, dqn or qrdqn.
+        algorithms: How agents learn, as in `rmr-gym agent train`.
         seeds: Number of paired seeds.
         steps: Steps of each agent over all its copies.
         checkpoints: How often each agent is kept and measured.
@@ -186,7 +188,7 @@ def compare(
         features,
         range(seeds),
         encoders,
-        algorithm=algorithm,
+        algorithms=algorithms,
         copies=copies,
         max_steps=max_steps,
     )

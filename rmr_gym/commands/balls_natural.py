@@ -192,6 +192,44 @@ def pictures(
         out_console.print(f"written: {out / name}", markup=False, soft_wrap=True)
 
 
+@app.command
+def export(
+    data: Path,
+    arm: Arm_ = "rmr_aligned",
+    seed: int = 0,
+    out: Path | None = None,
+    processor: Path | None = None,
+    preset: Preset_ = "laptop",
+    root: Path = Path("runs"),
+    device: str = "cpu",
+    force: bool = False,
+) -> None:
+    """Write the encoder of an arm, with its P, as a folder that wrappers and agents read.
+
+    What `train` or `compare` left in ROOT/store is found there; what they did not is trained now.
+
+    Args:
+        data: Folder of a data set recorded from bouncing balls.
+        arm: As in `train`, or untrained.
+        seed: Its seed.
+        out: Folder to write; default: ROOT/encoders/WORLD-ARM-SEED-STEP.
+        processor: Artifact of `rmr-gym balls pretrain` in the same world, of the preset's sizes; by
+            default P is trained on the positions of this data set.
+        preset: Sizes and phases of training.
+        root: Folder of finished stages.
+        device: Where the comparison computed: cpu, cuda, cuda:1 ...
+        force: Overwrite an encoder that is there.
+    """
+    from rmr_gym.protocol.balls_encoder import pretrained_encoder  # noqa: PLC0415
+
+    task = make_task(data, processor, preset, root, device)
+    with progress_bars() as progress_for:
+        encoder = pretrained_encoder(task, arm, seed, progress_for(f"{arm}, seed {seed}"))
+    name = f"{encoder.config.game}-{arm}-{seed}-{encoder.provenance['training']['step']}"
+    written = encoder.save_pretrained(out or root / "encoders" / name, overwrite=force)
+    out_console.print(f"written: {written}", markup=False, soft_wrap=True)
+
+
 def make_task(
     data: Path, processor: Path | None, preset: str, root: Path, device: str
 ) -> "PixelTask":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import CORES, PassiveProcessor
+from rmr_gym.models.processors import CORES, PassiveProcessor, make_passive_processor
 from rmr_gym.seeding import generator, integer_seed
 
 HISTORY = 3
@@ -78,14 +78,16 @@ def make_balls_processor(model: BallsModel, seed: int, slots: int = 10) -> Passi
     Raises:
         RMRError: If there is no such aggregation.
     """
-    bottleneck = model.core == "interaction"
-    options = {"aggregation": model.aggregation, "precision": model.precision}
-    core = partial(CORES[model.core], slots=slots, dim=model.dim, **options)
-    passes = 1 if bottleneck else model.passes
-    return build(
-        lambda: PassiveProcessor((core() for _ in range(passes)), skip=not bottleneck),
-        torch_generator(integer_seed(seed, "processor")),
+    make = partial(
+        make_passive_processor,
+        model.core,
+        slots=slots,
+        dim=model.dim,
+        passes=model.passes,
+        aggregation=model.aggregation,
+        precision=model.precision,
     )
+    return build(make, torch_generator(integer_seed(seed, "processor")))
 
 
 class BallsPipeline(nn.Module):

@@ -1,7 +1,7 @@
 """Reading the files of an artifact that may be damaged or hostile: sizes before memory, no code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ _JSON_BYTES = 1 << 20
 _NEVER_READ = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
 
-def read_config(folder: Path, kind: str, newest: int) -> dict[str, Any]:
+def read_config(folder: Path, kinds: Collection[str], newest: int) -> dict[str, Any]:
     """Return the configuration file of an artifact.
 
     Args:
         folder: Of the artifact.
-        kind: Its ``format`` must say so.
+        kinds: Its ``format`` must be one of them.
         newest: Newest version that can be read.
 
     Raises:
@@ -31,10 +31,10 @@ def read_config(folder: Path, kind: str, newest: int) -> dict[str, Any]:
     if not path.is_file():
         raise RMRError(f"{folder} holds no {CONFIG}: expected the folder of a pretrained encoder")
     record = _json(_bytes_of(path, _JSON_BYTES), path)
-    if record.get("format") != kind:
+    if record.get("format") not in kinds:
         raise RMRError(
-            f"{path} is not of a pretrained encoder: expected format {kind!r}, found "
-            f"{_short(record.get('format'))}"
+            f"{path} is not of a pretrained encoder: expected format "
+            f"{' or '.join(map(repr, kinds))}, found {_short(record.get('format'))}"
         )
     found = record.get("version")
     if type(found) is not int or found < 1:

@@ -20,94 +20,27 @@ from rmr_gym.atomic import os_errors, sync_folder
 from rmr_gym.errors import RMRError, unknown_name
 from rmr_gym.models.artifact_files import CONFIG, WEIGHTS, read_config, read_tensors
 from rmr_gym.models.card import card
-from rmr_gym.models.encoders import TRUNKS, SlotCNN
-from rmr_gym.models.processors import CORES, Processor, load_weights, make_processor
+from rmr_gym.models.encoder_config import (
+    CONFIGS,
+    AnyEncoderConfig,
+    BallsEncoderConfig,
+    EncoderConfig,
+)
+from rmr_gym.models.processors import load_weights
 
-FORMAT, FORMAT_VERSION = "rmr_gym encoder", 1
+__all__ = [
+    "AnyEncoderConfig",
+    "BallsEncoderConfig",
+    "EncoderConfig",
+    "PretrainedEncoder",
+    "find_artifact",
+    "shipped_encoders",
+]
+
+FORMAT_VERSION = 1
 CARD = "README.md"
 SHIPPED = Path(str(files("rmr_gym.models") / "pretrained"))
 """Folder of the encoders that come with the package, a folder a game."""
-
-_LARGEST = {"height": 210, "width": 160, "slots": 1024, "maps": 64, "dim": 4096, "actions": 1024}
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What must be known to rebuild an encoder, and P if the artifact holds one.
-
-    Attributes:
-        game: Name of the game whose screens the encoder was trained on, for instance "Pong".
-        height: Rows of the gray frame that it sees, shrunk from the screen's 210 by area.
-        width: Columns of that frame, shrunk from the screen's 160 by area.
-        slots: Number of slots.
-        maps: Feature maps a slot.
-        dim: Width of a slot's latent vector.
-        trunk: A name in `rmr_gym.models.encoders.TRUNKS`.
-        core: Core of P, a name in `rmr_gym.models.processors.CORES`; None without P.
-        aggregation: Aggregation of P's messages: max, sum or mean.
-        precision: Arithmetic of P's messages: fp32 or bf16.
-        actions: Number of actions that P knows.
-        affine: Whether an affine map a slot follows, as after an aligned start.
-
-    Raises:
-        RMRError: A value is of another type, unknown or out of range.
-    """
-
-    game: str
-    height: int = 84
-    width: int = 84
-    slots: int = 128
-    maps: int = 1
-    dim: int = 64
-    trunk: str = "nature"
-    core: str | None = None
-    aggregation: str = "max"
-    precision: str = "fp32"
-    actions: int = 18
-    affine: bool = False
-
-    def __post_init__(self) -> None:
-        for name, largest in _LARGEST.items():
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= largest:
-                raise RMRError(f"expected {name} from 1 to {largest}, found {value!r}")
-        if type(self.affine) is not bool:
-            raise RMRError(f"expected affine as true or false, found {self.affine!r}")
-        if not isinstance(self.game, str) or not re.fullmatch(r"\w{1,64}", self.game):
-            raise RMRError(f"expected the name of a game, for instance 'Pong', found {self.game!r}")
-        for kind, name, choices in (
-            ("trunk", self.trunk, TRUNKS),
-            ("processor", self.core or "none", CORES),
-            ("aggregation", self.aggregation, ("max", "sum", "mean")),
-            ("precision", self.precision, ("fp32", "bf16")),
-        ):
-            if name not in choices:
-                raise unknown_name(kind, str(name), choices)
-
-    def encoder(self) -> SlotCNN:
-        """Make an encoder of these sizes, with weights from torch's own generator."""
-        return SlotCNN(
-            self.height,
-            self.width,
-            slots=self.slots,
-            maps=self.maps,
-            dim=self.dim,
-            trunk=self.trunk,
-            affine=self.affine,
-        )
-
-    def processor(self) -> Processor | None:
-        """Make P of these sizes, with weights from torch's own generator; None without P."""
-        if self.core is None:
-            return None
-        return make_processor(
-            self.core,
-            slots=self.slots,
-            actions=self.actions,
-            dim=self.dim,
-            aggregation=self.aggregation,
-            precision=self.precision,
-        )
 
 
 @dataclass(frozen=True)
@@ -115,9 +48,9 @@ class PretrainedEncoder:
     """An encoder, the P that it was trained through (or none), and where they come from.
 
     Attributes:
-        config: Sizes and the game.
-        encoder: From gray frames to slots.
-        processor: P, or None.
+        config: Sizes and the game, or the world of balls; its class tells the two kinds apart.
+        encoder: From bytes [batch, *frame_shape] to slots [batch, slots, dim].
+        processor: P, or None; `rmr_gym.models.processors.advance` applies either kind.
         provenance: Plain JSON for the card: ``data``, ``training``, ``metrics``, ``versions``.
 
     Example:
@@ -126,9 +59,9 @@ class PretrainedEncoder:
         64
     """
 
-    config: EncoderConfig
-    encoder: SlotCNN
-    processor: Processor | None = None
+    config: AnyEncoderConfig
+    encoder: nn.Module
+    processor: nn.Module | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -171,7 +104,7 @@ class PretrainedEncoder:
                 version; or its weights are not those of its configuration.
         """
         folder = find_artifact(folder_or_name)
-        record = read_config(folder, FORMAT, FORMAT_VERSION)
+        record = read_config(folder, tuple(CONFIGS), FORMAT_VERSION)
         config = _config_of(record, folder)
         with torch.device("meta"):
             expected = _tensors(config.encoder(), config.processor())
@@ -189,7 +122,7 @@ class PretrainedEncoder:
         save_file({name: part.cpu().contiguous() for name, part in tensors.items()},
                   folder / WEIGHTS)  # fmt: skip
         record = {
-            "format": FORMAT,
+            "format": self.config.kind,
             "version": FORMAT_VERSION,
             "config": asdict(self.config),
             "provenance": {"versions": _versions(), **self.provenance},
@@ -237,7 +170,7 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
-def _tensors(encoder: SlotCNN, processor: Processor | None) -> dict[str, Tensor]:
+def _tensors(encoder: nn.Module, processor: nn.Module | None) -> dict[str, Tensor]:
     parts: dict[str, nn.Module] = {"encoder": encoder}
     if processor is not None:
         parts["processor"] = processor
@@ -272,23 +205,21 @@ def _require_replaceable(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _config_of(record: dict[str, Any], folder: Path) -> EncoderConfig:
-    values = record.get("config")
-    known = {each.name for each in fields(EncoderConfig)}
+def _config_of(record: dict[str, Any], folder: Path) -> AnyEncoderConfig:
+    config, values = CONFIGS[record["format"]], record.get("config")
+    known = {each.name for each in fields(config)}
     if not isinstance(values, dict) or set(values) != known:
         raise RMRError(
             f"{folder / CONFIG} is damaged: expected config with {', '.join(sorted(known))}"
         )
-    wrong = [
-        name for name in ("trunk", "aggregation", "precision") if type(values[name]) is not str
-    ]
-    if type(values["core"]) not in (str, type(None)):
-        wrong.append("core")
-    if wrong:
+    texts: dict[str, Any] = {
+        each.name: each.type for each in fields(config) if each.type in (str, str | None)
+    }
+    if wrong := [name for name, text in texts.items() if not isinstance(values[name], text)]:
         raise RMRError(f"{folder / CONFIG} is damaged: expected text for {', '.join(wrong)}")
     if not isinstance(record.get("provenance", {}), dict):
         raise RMRError(f"{folder / CONFIG} is damaged: expected provenance as a JSON object")
     try:
-        return EncoderConfig(**values)
+        return config(**values)
     except RMRError as error:
         raise RMRError(f"{folder / CONFIG} is damaged: {error}") from error

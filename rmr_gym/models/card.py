@@ -7,21 +7,47 @@ _HEAD = """\
 ---
 license: mit
 library_name: rmr-gym
-tags: [reinforcement-learning, representation-learning, atari]
+tags: [reinforcement-learning, representation-learning, {tag}]
 ---
 # Slot encoder of {game}
 
-From gray frames of {game} ({height} x {width} pixels, shrunk from the whole screen by area) to
+{what} to
 {slots} slots of {dim} numbers. {processor}
 
+{use}
+Licence: MIT. The files are `config.json` and `weights.safetensors`; neither can run code.
+"""
+
+_OF_GAMES = {
+    "tag": "atari",
+    "what": (
+        "From gray frames of {game} "
+        "({height} x {width} pixels, shrunk from the whole screen by area)"
+    ),
+    "use": """\
     import ale_py, gymnasium as gym
     from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
 
     gym.register_envs(ale_py)
     env = RMRObservationWrapper(gym.make("ALE/{game}-v5"), "FOLDER OF THIS FILE")
+""",
+}
 
-Licence: MIT. The files are `config.json` and `weights.safetensors`; neither can run code.
-"""
+_OF_BALLS = {
+    "tag": "bouncing-balls",
+    "what": (
+        "From the last {instants} frames of {game} "
+        "(RGB, {resolution} x {resolution} pixels, shrunk from larger ones by area)"
+    ),
+    "use": """\
+    import gymnasium as gym, rmr_gym
+    from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+
+    env = RMRObservationWrapper(gym.make("rmr/{game}-v0"), "FOLDER OF THIS FILE")
+
+It knows the balls of the world that its data were recorded from, with the options below.
+""",
+}
 
 
 def card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
@@ -34,7 +60,9 @@ def card(config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """
     core = config["core"]
     processor = f"P ({core}) is included." if core else "P is not included."
-    parts = [_HEAD.format(**config, processor=processor)]
+    own = _OF_BALLS if "resolution" in config else _OF_GAMES
+    own = {name: text.format(**config) for name, text in own.items()}
+    parts = [_HEAD.format(**config, **own, processor=processor)]
     for title in ("data", "training"):
         if provenance.get(title):
             parts.append(f"## {title.capitalize()}\n\n{_facts(provenance[title])}")
@@ -57,4 +85,4 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

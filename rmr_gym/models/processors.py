@@ -209,6 +209,26 @@ def make_processor(
     return Processor(CORES[core](slots=slots, dim=dim, **options), actions, dim)
 
 
+def make_passive_processor(
+    core: str, *, slots: int, dim: int = 128, passes: int = 2, **options: str
+) -> PassiveProcessor:
+    """Make a processor of a world without actions by the name of its core.
+
+    The interaction network makes a single pass and has no skip, being a bottleneck.
+    """
+    bottleneck = core == "interaction"
+    count = 1 if bottleneck else passes
+    made = (CORES[core](slots=slots, dim=dim, **options) for _ in range(count))
+    return PassiveProcessor(made, skip=not bottleneck)
+
+
+def advance(
+    processor: nn.Module, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch slots dim"]:
+    """Apply P; one of a world without actions is not told the action."""
+    return processor(z) if isinstance(processor, PassiveProcessor) else processor(z, action)
+
+
 def freeze(module: nn.Module) -> None:
     """Take a module out of training: no gradients, evaluation mode, buffers untouched."""
     module.eval().requires_grad_(requires_grad=False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -179,3 +179,31 @@ class SlotEncoder(nn.Module):
             moments = shares.float() @ looks[:, instant].float()
             found.append(torch.cat([slots.float(), moments], dim=-1))
         return torch.stack(found, dim=1)
+
+
+class ClipEncoder(nn.Module):
+    """From some successive frames as bytes to one latent vector an object.
+
+    The slots of an object in all frames are joined linearly.
+
+    Source: RMR, section 4 (slots of an object concatenated and projected).
+    Differs: none; it is the encoder of `rmr_gym.domains.balls_natural.PixelPipeline` by itself.
+
+    Args:
+        encoder: Clips to slots.
+        join: From the slots of an object in all frames to its latent vector.
+    """
+
+    def __init__(self, encoder: SlotEncoder, join: nn.Linear):
+        super().__init__()
+        self.encoder, self.join = encoder, join
+
+    def forward(
+        self, frames: UInt8[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Encode RGB frames (0 to 255), oldest first; their colours follow each other."""
+        clip = rearrange(
+            frames, "batch (time rgb) height width -> batch time height width rgb", rgb=3
+        )
+        slots = self.encoder(clip.float() / 255)
+        return self.join(rearrange(slots, "batch time slots dim -> batch slots (time dim)"))

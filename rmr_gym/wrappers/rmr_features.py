@@ -32,7 +32,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     - ``"processed"``: ``Box[slots, dim]``, P applied to the slots with the action that led here:
       where the world goes if that action is held. After a reset the action is no operation.
     - ``"frames"``: ``Box[history, height, width]`` of bytes, the frames that the encoder would see,
-      channels first. For replay buffers, with `rmr_gym.agents.extractor.RMRFeaturesExtractor`.
+      channels first. For replay buffers, with `rmr_gym.agents.extractor.RMRFeaturesExtractor`. Of
+      balls ``Box[history * 9, height, width]``: the colours of three frames, oldest first.
 
     With ``keep`` it is a Dict of ``features`` (``frames``) and the entries kept. Action, reward,
     end and time step are those of the wrapped environment.
@@ -44,8 +45,21 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     done to it. Either way it becomes gray and is shrunk by area, byte-equal to what the encoder was
     trained on.
 
+    Around bouncing balls, with an encoder of balls (`rmr_gym.models.artifacts.BallsEncoderConfig`),
+    the picture is the observation or its entry ``pixels``: square RGB bytes, shrunk by area where
+    they are larger than what the encoder was trained on. It sees the last three of them, as in
+    training (the first one three times after a reset), and begins anew with each three, from the
+    same learned slots; nothing is drawn at random. P knows no actions there: ``"processed"`` is
+    where the balls go if nobody pushes.
+
+    Which slot shows which ball: within the three frames a slot stays with its ball. From one step
+    to the next nothing enforces it: which ball a slot takes is settled by the balls' looks alone.
+    So balls of distinct colours that the encoder was trained on keep their slots, from step to step
+    and over episodes, as far as training made slots and colours one to one; balls of one colour may
+    change slots at any step. Slots of a game's encoder are fixed parts of it.
+
     Args:
-        env: An environment over ALE.
+        env: An environment over ALE, or of bouncing balls.
         encoder: Folder of an artifact, or the name of a shipped one, for instance ``"pong"``; both
             travel in an `EnvSpec`. Or a `rmr_gym.models.artifacts.PretrainedEncoder`.
         output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
@@ -59,9 +73,9 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
             ``"auto"`` asks the environment.
 
     Raises:
-        RMRError: No emulator and no whole screen; an artifact that cannot be read; an encoder of
-            another game under ``strict``; an unknown option or entry; ``"processed"`` without P or
-            with actions that are not ALE's.
+        RMRError: No emulator and no whole screen; no square picture as large as an encoder of balls
+            sees; an artifact that cannot be read; an encoder of another game under ``strict``; an
+            unknown option or entry; ``"processed"`` without P or with actions that are not ALE's.
 
     Example:
         >>> import ale_py
@@ -131,8 +145,9 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     """`RMRObservationWrapper` around a vector of environments, with one forward for all of them.
 
     The observations must hold whole screens, since the emulators of a vector may be in other
-    processes: RGB or gray of ALE's own environments, the pair of ours. All three autoreset modes
-    are handled: histories begin anew with each episode, and ``info["final_obs"]`` holds features.
+    processes: RGB or gray of ALE's own environments, the pair of ours; or pictures of balls. All
+    three autoreset modes are handled: histories, and the frames that an encoder of balls looks back
+    on, begin anew with each episode, and ``info["final_obs"]`` holds features.
 
     Args:
         env: A vector environment.

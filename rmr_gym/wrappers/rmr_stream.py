@@ -2,9 +2,10 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,21 @@ from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.envs.games import ACTION_NAMES, Game, find_game
 from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.artifacts import PretrainedEncoder
+from rmr_gym.models.artifacts import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.pipeline import find_device
-from rmr_gym.wrappers.screens import FrameReader
+from rmr_gym.models.processors import PassiveProcessor, advance
+from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
 Encoder = str | os.PathLike[str] | PretrainedEncoder
 """Folder of an artifact, name of a shipped one, or one that was read already."""
 
 OUTPUTS = ("slots", "flat", "processed", "frames")
 NO_OPERATION = 0
+_CLIP = "what the encoder sees"
+"""Under this name the frames are remembered that an encoder sees at once."""
+
+Remember = Callable[[str, np.ndarray], np.ndarray]
+"""From the name of an entry and its rows now to its history, the rows included."""
 
 
 @dataclass(frozen=True)
@@ -106,26 +113,31 @@ class FeatureStream:
     ):
         if not isinstance(encoder, PretrainedEncoder):
             encoder = PretrainedEncoder.from_pretrained(encoder)
-        _compare_games(encoder.config.game, game, options.strict)
-        self._options, self._lengths = options, options.lengths()
+        self._config = config = encoder.config
+        if isinstance(config, BallsEncoderConfig):
+            self._frames = PictureReader(space, config.resolution)
+        else:
+            palette = options.pixels == "palette" or (options.pixels == "auto" and palette)
+            sizes = (config.height, config.width)
+            self._frames = FrameReader(space, *sizes, palette=palette, emulator=emulator)
+        _compare_games(config.game, game, options.strict)
+        self._options = options
+        self._lengths = options.lengths() | {_CLIP: config.instants}
         self._place = _find_place(options.device)
         self._encoder, self._processor = deepcopy((encoder.encoder, encoder.processor))
+        self._index_of: np.ndarray | None = None
         if options.output == "processed":
-            self._index_of = _indices_of(action_names)
             if self._processor is None:
                 raise RMRError(
                     "expected an encoder with P for output='processed', found one without: export "
                     "it with its processor, or use output='slots'"
                 )
+            if not isinstance(self._processor, PassiveProcessor):
+                self._index_of = _indices_of(action_names)
         for part in (self._encoder, self._processor):
             if part is not None:
                 part.to(self._place).eval()
-        config = encoder.config
-        palette = options.pixels == "palette" or (options.pixels == "auto" and palette)
-        self._frames = FrameReader(
-            space, config.height, config.width, palette=palette, emulator=emulator
-        )
-        self.space = self._make_space(space, config.height, config.width, config.slots, config.dim)
+        self.space = self._make_space(space)
         self._stacks: dict[str, np.ndarray] = {}
         self._count, self._actions = count, np.full(count, NO_OPERATION)
 
@@ -140,11 +152,13 @@ class FeatureStream:
         """
         begun = np.ones(self._count, bool) if chosen is None else chosen
         self._actions = np.where(begun, NO_OPERATION, self._actions)
-        now = self._look(observations, self._actions)
-        for name in self._lengths:
-            first = self._repeated(name, now[name])
+
+        def remember(name: str, rows: np.ndarray) -> np.ndarray:
+            first = self._repeated(name, rows)
             self._stacks[name] = np.where(_over(begun, first), first, self._stacks.get(name, first))
-        return self._result({**now, **self._stacks})
+            return self._stacks[name]
+
+        return self._look(observations, self._actions, remember)
 
     def step(
         self,
@@ -160,13 +174,15 @@ class FeatureStream:
             begun: Environments whose observation is the first of an episode.
         """
         self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
-        now = self._look(observations, self._actions)
-        for name in self._lengths:
-            after = _appended(self._stacks[name], now[name])
+
+        def remember(name: str, rows: np.ndarray) -> np.ndarray:
+            after = _appended(self._stacks[name], rows)
             if begun.any():
-                after[begun] = self._repeated(name, now[name])[begun]
+                after[begun] = self._repeated(name, rows)[begun]
             self._stacks[name] = after
-        return self._result({**now, **self._stacks})
+            return after
+
+        return self._look(observations, self._actions, remember)
 
     def last(
         self,
@@ -181,30 +197,41 @@ class FeatureStream:
             actions: That ended them.
             chosen: Their environments.
         """
-        now = self._look(observations, self._pressed(actions))
-        stacks = {name: _appended(self._stacks[name][chosen], now[name]) for name in self._lengths}
-        return self._result({**now, **stacks})
+
+        def remember(name: str, rows: np.ndarray) -> np.ndarray:
+            return _appended(self._stacks[name][chosen], rows)
+
+        return self._look(observations, self._pressed(actions), remember)
 
     def _pressed(self, actions: Any) -> np.ndarray:
-        """Return P's index of each action; without P, actions do not matter."""
-        if self._options.output != "processed":
+        """Return P's index of each action; actions do not matter without P, or one of balls."""
+        if self._index_of is None:
             return np.full(len(actions), NO_OPERATION)
         return self._index_of[np.asarray(actions)]
 
-    def _look(self, observations: Any, actions: np.ndarray) -> dict[str, np.ndarray]:
-        frames = self._frames(observations)
+    def _look(
+        self, observations: Any, actions: np.ndarray, remember: Remember
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Return what is shown; what is stacked as a copy, since the stacks go on."""
+        clip = remember(_CLIP, self._frames(observations))
+        frames = clip.reshape(len(clip), *self._config.frame_shape)
         own = frames if self._options.output == "frames" else self._encode(frames, actions)
-        kept = {name: np.asarray(observations[name]) for name in self._options.keep}
-        return {self._options.own_name: own, **kept}
+        shown = {self._options.own_name: own}
+        shown |= {name: np.asarray(observations[name]) for name in self._options.keep}
+        for name in shown.keys() & self._lengths.keys():
+            shown[name] = remember(name, shown[name]).copy()
+        if self._options.output == "frames":
+            stack = shown["frames"]
+            shown["frames"] = stack.reshape(len(stack), -1, *stack.shape[-2:])
+        return shown if self._options.keep else shown[self._options.own_name]
 
     @torch.inference_mode()
-    def _encode(
-        self, frames: UInt8[np.ndarray, "batch height width"], actions: np.ndarray
-    ) -> np.ndarray:
+    def _encode(self, frames: UInt8[np.ndarray, "batch *frame"], actions: np.ndarray) -> np.ndarray:
         latents = self._encoder(torch.from_numpy(frames).to(self._place))
         if self._options.output == "processed":
             assert self._processor is not None
-            latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
+            pressed = torch.from_numpy(actions).to(self._place)
+            latents = advance(self._processor, latents, pressed)
         if self._options.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()
@@ -212,20 +239,14 @@ class FeatureStream:
     def _repeated(self, name: str, rows: np.ndarray) -> np.ndarray:
         return np.repeat(rows[:, None], self._lengths[name], axis=1)
 
-    def _result(self, shown: Mapping[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
-        """Return what is shown; what is stacked as a copy, since the stacks go on."""
-        shown = {
-            name: rows.copy() if name in self._lengths else rows for name, rows in shown.items()
-        }
-        return shown if self._options.keep else shown[self._options.own_name]
-
-    def _make_space(
-        self, space: spaces.Space[Any], height: int, width: int, slots: int, dim: int
-    ) -> spaces.Space[Any]:
+    def _make_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
+        slots, dim = self._config.slots, self._config.dim
         shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
         own = spaces.Box(-np.inf, np.inf, shape, np.float32)
         if self._options.output == "frames":
-            own = spaces.Box(0, 255, (height, width), np.uint8)
+            *channels, height, width = self._config.frame_shape
+            stacked = prod(channels) * self._lengths["frames"]
+            own = spaces.Box(0, 255, (stacked, height, width), np.uint8)
         entries: dict[str, Any] = {self._options.own_name: own}
         for name in self._options.keep:
             if not isinstance(space, spaces.Dict):
@@ -240,7 +261,7 @@ class FeatureStream:
         return spaces.Dict(stacked) if self._options.keep else stacked[self._options.own_name]
 
     def _stacked_space(self, name: str, entry: Any) -> Any:
-        if name not in self._lengths:
+        if name not in self._lengths or name == "frames" == self._options.output:
             return entry
         low, high = (
             np.repeat(bound[None], self._lengths[name], 0) for bound in (entry.low, entry.high)
@@ -259,7 +280,7 @@ def name_of_game(unwrapped: Any, spec: Any) -> str | None:
     try:
         return find_game(told or spec.id).name
     except RMRError:
-        return spec.name if told or spec.namespace == "ALE" else None
+        return spec.name if told or spec.namespace in ("ALE", "rmr") else None
 
 
 def shows_palette(unwrapped: Any, spec: Any) -> bool:

@@ -21,6 +21,8 @@ _HALF = np.float32(0.5)
 _LANES = 16
 """Columns of weights are filled up with zeros to a multiple of this: products of few rows sum the
 columns beyond it in another way, and means that end in .5 would be rounded otherwise."""
+_UPWARDS = 0.5001
+"""Rounds means that end in .5 upwards, whatever the last bits of a sum are."""
 
 
 class Shrinker:
@@ -153,6 +155,55 @@ class FrameReader:
         return self._frames(shown)
 
 
+class PictureReader:
+    """Reads the pictures that an encoder of balls was trained on off observations of many worlds.
+
+    A square picture (RGB bytes), as the observation or as its entry ``pixels``, is taken as it is
+    where it has the encoder's size, and averaged by area where it is larger.
+
+    Args:
+        space: Of one environment's observation.
+        size: Height and width of what the encoder sees.
+
+    Raises:
+        RMRError: There is no such picture.
+    """
+
+    def __init__(self, space: spaces.Space[Any], size: int):
+        self._in_dict = isinstance(space, spaces.Dict)
+        picture: Any = space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+        shape = picture.shape if isinstance(picture, spaces.Box) else ()
+        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or picture.dtype != np.uint8:
+            raise _no_picture(picture if picture is not None else space, size)
+        if shape[0] < size:
+            raise _no_picture(picture, size)
+        self._shape = shape
+        self._weights = area_weights(shape[0], size).astype(np.float64)
+
+    def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
+        """Return the pictures of a batch of observations, channels first."""
+        shown = np.asarray(observations["pixels"] if self._in_dict else observations)
+        if shown.dtype != np.uint8 or shown.shape[1:] != self._shape:
+            raise RMRError(
+                f"expected pictures of bytes of shape {self._shape}, found {shown.dtype} of shape "
+                f"{shown.shape[1:]}: the environment does not keep to its observation space"
+            )
+        planes = shown.transpose(0, 3, 1, 2)
+        if len(self._weights) == len(planes[0, 0]):
+            return planes
+        small = self._weights @ planes @ self._weights.T
+        return np.floor(small + _UPWARDS).astype(np.uint8)
+
+
+def _no_picture(picture: Any, size: int) -> RMRError:
+    return RMRError(
+        f"expected square RGB pictures of bytes, {size} x {size} x 3 or larger, as observation or "
+        "as its entry 'pixels', since the encoder was trained on bouncing balls, found "
+        f"{_described(picture)}: make the environment with frames='rgb' and resolution={size} or "
+        "more, or take an encoder of the game"
+    )
+
+
 def _is_screen(picture: Any) -> bool:
     if not isinstance(picture, spaces.Box) or picture.dtype != np.uint8:
         return False
@@ -161,15 +212,17 @@ def _is_screen(picture: Any) -> bool:
 
 
 def _no_screen(picture: Any) -> RMRError:
-    what = picture
-    if isinstance(picture, spaces.Box):
-        what = f"{picture.dtype} of shape {picture.shape}"
     return RMRError(
         f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) as "
-        f"observation or as its entry 'pixels', found {what}, and no emulator to read them from: "
-        "leave out what crops, resizes, scales or stacks, or put RMRObservationWrapper around each "
-        "environment before it goes into a vector"
+        f"observation or as its entry 'pixels', found {_described(picture)}, and no emulator to "
+        "read them from: leave out what crops, resizes, scales or stacks, put "
+        "RMRObservationWrapper around each environment before it goes into a vector, or, around "
+        "bouncing balls, take an encoder of them"
     )
+
+
+def _described(space: Any) -> Any:
+    return f"{space.dtype} of shape {space.shape}" if isinstance(space, spaces.Box) else space
 
 
 def _from_rgb(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:

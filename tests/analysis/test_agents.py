@@ -77,6 +77,27 @@ def test_pairs_are_exact(folder):
     assert all(row["adjusted_better"] >= row["p_better"] for row in rows)
 
 
+def test_algorithms_are_paired_on_the_same_features(tmp_path):
+    rows = []
+    for algorithm, gain in (("recurrent_ppo", 0), ("rims_ppo", 1)):
+        for features in ("cnn", "ram"):
+            rows += rows_of("Pong", features, [2 + gain, 3 + gain, 4 + gain, 5, 6], algorithm)
+    columns = [*agents.KEY, "return", "episodes"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results.csv", index=False)
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "agents", "games": ["Pong"]}))
+    _, said = write_report_and_text(tmp_path)
+    pairs = pd.read_csv(tmp_path / agents.PAIRS).query("measure == 'final'")
+    named = pairs[["algorithm", "first", "second_algorithm", "second"]].itertuples(index=False)
+    lstm, rims = "recurrent_ppo", "rims_ppo"
+    assert {tuple(row) for row in named} == {
+        *((each, "cnn", each, "ram") for each in (lstm, rims)),
+        *((lstm, seen, rims, seen) for seen in ("cnn", "ram")),
+    }
+    across = pairs[pairs["algorithm"] != pairs["second_algorithm"]]
+    assert set(across["p_worse"]) == {1 / 8}
+    assert "recurrent PPO (LSTM) against recurrent PPO (RIMs), RAM bits: final score" in said
+
+
 def test_agents_that_still_learn_are_left_out(folder):
     path = folder / "results.csv"
     table = pd.read_csv(path)

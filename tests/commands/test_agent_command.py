@@ -116,10 +116,6 @@ def test_a_recurrent_agent_remembers_within_an_episode_alone():
     first = training.chooser(Counts())
     assert [int(first(None)[0]) for _ in range(3)] == [0, 1, 2]
     assert int(training.chooser(Counts())(None)[0]) == 0
-    begun = []
-    config = AgentConfig("PushedBalls", "state", max_steps=3)
-    training.play(config, lambda: begun.append(1) or (lambda _: np.array([0])), episodes=2, seed=0)
-    assert len(begun) == 2
 
 
 def test_tensorboard_logs_go_on_where_training_does(tmp_path):

@@ -3,11 +3,14 @@ from dataclasses import replace
 import matplotlib.image
 import pandas as pd
 import pytest
+import torch
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands import balls_natural as commands
 from rmr_gym.domains.balls import BallsModel
 from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import PretrainedEncoder
+from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol import balls, balls_natural, balls_natural_presets
 from rmr_gym.protocol import balls_natural_scores as scores
 from rmr_gym.protocol.balls import Phase
@@ -61,6 +64,39 @@ def test_compare_train_and_draw(recorded, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "rollout_rmr_0.gif").is_file()
     for name in ("rollout_rmr_0.png", "masks_rmr.png"):
         assert matplotlib.image.imread(tmp_path / name).std() > 0
+
+
+def test_an_encoder_is_exported_from_what_is_in_the_store(recorded, tmp_path, monkeypatch):
+    run(tmp_path, "train", "--data", recorded, "--arm", "baseline", "--seed", 1)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("what is in the store is not trained again")
+
+    monkeypatch.setattr(balls_natural, "train_frames", refuse)
+    for arm in ("baseline", "untrained"):
+        run(tmp_path, "export", "--data", recorded, "--arm", arm, "--seed", 1)
+    task = commands.make_task(recorded, None, "smoke", tmp_path / "runs", "cpu")
+    encoders, frames = tmp_path / "runs" / "encoders", torch.randint(0, 256, (2, 3, 16, 16, 3))
+    bytes_ = frames.to(torch.uint8).permute(0, 1, 4, 2, 3).flatten(1, 2)
+    for arm, step in (("baseline", 1), (None, 0)):
+        before = balls_natural.trained(task, arm, 1) if arm else None
+        pipeline = balls_natural.restored(task, arm, 1, before)
+        folder = encoders / f"BouncingBalls-{arm or 'untrained'}-1-{step}"
+        read = PretrainedEncoder.from_pretrained(folder)
+        latents = pipeline.join(torch.cat(pipeline.encoder(frames / 255).unbind(1), dim=-1))
+        assert torch.equal(read.encoder(bytes_), latents)
+        facts = read.provenance["training"]
+        assert (facts["preset"], facts["arm"], facts["seed"]) == ("smoke", arm or "untrained", 1)
+    assert read.processor is None
+    learnt = PretrainedEncoder.from_pretrained(encoders / "BouncingBalls-baseline-1-1")
+    before = balls_natural.restored(task, "baseline", 1, balls_natural.trained(task, "baseline", 1))
+    assert parameter_hash(learnt.processor) == parameter_hash(before.processor)
+    assert [row["arm"] for row in learnt.provenance["metrics"]] == ["warm_start", "baseline"]
+    assert learnt.provenance["data"]["options"]["balls"] == 3
+    with pytest.raises(RMRError, match="did you mean 'baseline"):
+        run(tmp_path, "export", "--data", recorded, "--arm", "baselin")
+    with pytest.raises(RMRError, match="exists already"):
+        run(tmp_path, "export", "--data", recorded, "--arm", "untrained", "--seed", 1)
 
 
 def test_ratios_are_written_where_every_arm_beats_the_copy(tmp_path, capsys):

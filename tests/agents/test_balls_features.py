@@ -1,0 +1,133 @@
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.wrappers import TimeLimit
+from PIL import Image
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import rmr_gym  # noqa: F401
+from rmr_gym.agents import comparison, training
+from rmr_gym.agents.agent_config import AgentConfig
+from rmr_gym.agents.extractor import RMRFeaturesExtractor
+from rmr_gym.agents.film import film
+from rmr_gym.agents.rmr_vec_env import RMRVecEnv
+from rmr_gym.errors import RMRError
+from rmr_gym.models.artifacts import BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def make_encoder(game="PushedBalls"):
+    sizes = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}
+    config, generator = BallsEncoderConfig(game, core="mpnn", **sizes), torch_generator(0)
+    parts = (build(config.encoder, generator), build(config.processor, generator))
+    return PretrainedEncoder(config, *parts, {"training": {"arm": "rmr_aligned"}})
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    small = {"ppo": {"n_steps": 4, "batch_size": 8, "n_epochs": 1}}
+    small["dqn"] = {"buffer_size": 50, "learning_starts": 4, "batch_size": 4}
+    for name, options in small.items():
+        monkeypatch.setitem(training.ALGORITHMS, name, (training.ALGORITHMS[name][0], options))
+
+
+def short(steps):
+    return lambda: TimeLimit(gym.make("rmr/PushedBalls-v0", resolution=32), steps)
+
+
+@pytest.mark.parametrize("output", ["processed", "frames"])
+def test_sb3_form_equals_single_environments(output):
+    encoder, lengths = make_encoder(), (2, 4)
+    venv = RMRVecEnv(DummyVecEnv([short(n) for n in lengths]), encoder, output, strict=True)
+    singles = [RMRObservationWrapper(short(n)(), encoder, output) for n in lengths]
+    venv.seed(0)
+    seen, alone = venv.reset(), [env.reset(seed=i)[0] for i, env in enumerate(singles)]
+    for action in (2, 3, 2, 0, 1):
+        np.testing.assert_allclose(seen, np.stack(alone), **CLOSE)
+        seen, _, dones, infos = venv.step(np.full(2, action))
+        for i, env in enumerate(singles):
+            alone[i], _, _, truncated, _ = env.step(action)
+            assert truncated == dones[i]
+            if truncated:
+                np.testing.assert_allclose(infos[i]["terminal_observation"], alone[i], **CLOSE)
+                alone[i] = env.reset()[0]
+    venv.close()
+
+
+@pytest.mark.parametrize(("algorithm", "shape"), [("ppo", (24,)), ("dqn", (9, 16, 16))])
+def test_an_agent_of_pushed_balls(algorithm, shape, tmp_path):
+    encoder = str(make_encoder().save_pretrained(tmp_path / "encoder"))
+    settings = {"copies": 2, "max_steps": 6}
+    config = AgentConfig("PushedBalls", "rmr_aligned", algorithm, encoder, **settings)
+    training.train_agent(config, tmp_path / "agent", steps=16, checkpoints=1)
+    agent = training.load_agent(tmp_path / "agent")
+    assert agent.observation_space.shape == shape
+    assert len(training.returns(tmp_path / "agent", episodes=2)) == 2
+    assert film(tmp_path / "agent", tmp_path / "a.gif", steps=3) == 4
+    with Image.open(tmp_path / "a.gif") as drawn:
+        assert drawn.size == (480 + 108, 480)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "fine_tuned", "from_scratch"])
+def test_the_encoder_inside_of_an_agent(mode):
+    encoder = make_encoder()
+    made = {
+        output: RMRObservationWrapper(short(9)(), encoder, output, history=2)
+        for output in ("frames", "processed")
+    }
+    extractor = RMRFeaturesExtractor(
+        made["frames"].observation_space, encoder, mode, processed=True
+    )
+    assert extractor.features_dim == 2 * 3 * 8
+    learns = any(parameter.requires_grad for parameter in extractor.parameters())
+    assert learns == (mode != "frozen")
+    for env in made.values():
+        env.reset(seed=0)
+    seen = {output: env.step(1)[0] for output, env in made.items()}
+    frames = torch.from_numpy(seen["frames"])[None] / 255
+    features = extractor(frames)[0].detach().numpy()
+    alike = np.allclose(features, seen["processed"].ravel(), **CLOSE)
+    assert alike == (mode != "from_scratch")
+
+
+def test_frames_that_are_no_whole_clips():
+    space = gym.spaces.Box(0, 255, (10, 16, 16), np.uint8)
+    with pytest.raises(RMRError, match=r"\[9 x frames, 16, 16\]"):
+        RMRFeaturesExtractor(space, make_encoder())
+
+
+def test_arms_of_balls_come_in_where_their_encoders_were_exported(tmp_path):
+    games = ("Pong", "PushedBalls")
+
+    def found(*features):
+        configs = comparison.agent_configs(games, features, [0], tmp_path)
+        return [(config.game, config.features, config.encoder) for config in configs]
+
+    balls = [("PushedBalls", "state", None)]
+    assert found("rmr_aligned", "state", "ram") == [*balls, ("Pong", "ram", None)][::-1]
+    folder = make_encoder().save_pretrained(tmp_path / "PushedBalls-rmr_aligned-0-5")
+    assert ("PushedBalls", "rmr_aligned", str(folder)) in found("rmr_aligned", "state")
+    with pytest.raises(RMRError, match=r"found none: .*`rmr-gym balls natural export --arm rmr "):
+        comparison.encoder_for(tmp_path, "PushedBalls", "rmr", 0)
+
+
+def test_encoders_of_other_arms_and_worlds(tmp_path):
+    folder = str(make_encoder("BouncingBalls").save_pretrained(tmp_path / "encoder"))
+    for features, message in (
+        ("rmr", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
+        ("cswm", "features of PushedBalls among rmr, .* found 'cswm'"),
+        ("rmr_alined", "did you mean 'rmr_aligned'"),
+    ):
+        with pytest.raises(RMRError, match=message):
+            training.make_games(
+                AgentConfig("PushedBalls", features, encoder=folder), copies=1, learning=True
+            )
+    with pytest.raises(RMRError, match="expected an encoder with features"):
+        AgentConfig("PushedBalls", "rmr_aligned")
+    config = AgentConfig("PushedBalls", "rmr_aligned", encoder=folder)
+    with pytest.warns(UserWarning, match="on BouncingBalls, the environment plays PushedBalls"):
+        training.make_games(config, copies=1, learning=True).close()
