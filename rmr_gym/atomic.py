@@ -4,11 +4,16 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 from rmr_gym.errors import RMRError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 _writing = threading.Lock()
 
@@ -69,6 +74,29 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process is in here with the same path; a killed one does not count.
+
+    Where the system or the file system has no locks, nobody waits.
+
+    Args:
+        path: A file that is made for it, and may be deleted once nobody needs to wait.
+
+    Raises:
+        RMRError: The file cannot be made.
+    """
+    with os_errors(path):
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        if fcntl is not None:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)
 

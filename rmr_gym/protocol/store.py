@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rmr_gym.atomic import os_errors, sync_folder
+from rmr_gym.atomic import alone, os_errors, sync_folder
 from rmr_gym.errors import RMRError
 
 STAGE_VERSIONS = {
@@ -154,22 +154,30 @@ class Store:
     ) -> Artifact:
         """Return the finished result, or compute, keep and return it.
 
-        The wall-clock time of the computation is added to the record as ``seconds``.
+        The wall-clock time of the computation is added to the record as ``seconds``. Who asks for
+        what another process is computing waits for it.
         """
         folder = self.folder(stage, key)
         if (folder / _RECORD).is_file():
             return read_artifact(folder)
-        scratch = Scratch(folder.with_name(folder.name + ".part"))
-        started = time.perf_counter()
-        artifact = run(scratch)
-        artifact.record["seconds"] = time.perf_counter() - started
-        try:
-            write_artifact(folder, artifact)
-        except RMRError:
-            if not (folder / _RECORD).is_file():
-                raise
-        scratch.clear()
-        return artifact
+        with os_errors(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.with_name(folder.name + ".lock")
+        with alone(lock):
+            if (folder / _RECORD).is_file():
+                return read_artifact(folder)
+            scratch = Scratch(folder.with_name(folder.name + ".part"))
+            started = time.perf_counter()
+            artifact = run(scratch)
+            artifact.record["seconds"] = time.perf_counter() - started
+            try:
+                write_artifact(folder, artifact)
+            except RMRError:
+                if not (folder / _RECORD).is_file():
+                    raise
+            scratch.clear()
+            lock.unlink(missing_ok=True)
+            return artifact
 
 
 def _fill(folder: Path, artifact: Artifact) -> None:

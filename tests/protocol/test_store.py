@@ -1,4 +1,6 @@
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -72,6 +74,47 @@ def test_store_computes_once_and_tells_keys_apart(tmp_path):
     store.get_or_run("natural", {"seed": 1}, run)
     store.get_or_run("probe", {"seed": 0}, run)
     assert len(calls) == 3
+
+
+def test_who_asks_for_what_is_being_computed_waits_for_it(tmp_path):
+    counted = []
+
+    def run(scratch):
+        scratch.save(artifact(0.0))
+        counted.append(1)
+        time.sleep(0.2)
+        return artifact(2.0)
+
+    def ask(_):
+        return Store(tmp_path).get_or_run("probe", {"a": 1}, run).tensors["w"][0].item()
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(ask, range(3))) == [2.0] * 3
+    assert len(counted) == 1
+    assert [path.suffix for path in (tmp_path / "probe").iterdir()] == [""]
+
+
+def test_who_waits_computes_it_where_the_first_one_failed(tmp_path):
+    counted = []
+
+    def run(scratch):
+        del scratch
+        counted.append(1)
+        time.sleep(0.1)
+        if len(counted) == 1:
+            raise RMRError("no")
+        return artifact(2.0)
+
+    def ask(_):
+        try:
+            Store(tmp_path).get_or_run("probe", {"a": 1}, run)
+        except RMRError:
+            return "failed"
+        return "done"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(ask, range(2))) == ["done", "failed"]
+    assert len(counted) == 2
 
 
 def test_store_forgets_nothing_unfinished_and_clears_what_is_finished(tmp_path):
