@@ -4,7 +4,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -79,23 +79,29 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path, busy: str | None = None) -> Iterator[None]:
     """Wait until no other process is in here with the same path; a killed one does not count.
 
     Where the system or the file system has no locks, nobody waits.
 
     Args:
         path: A file that is made for it, and may be deleted once nobody needs to wait.
+        busy: What to say instead of waiting; None: wait.
 
     Raises:
-        RMRError: The file cannot be made.
+        RMRError: The file cannot be made, or another process is in here and ``busy`` is given.
     """
     with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         if fcntl is not None:
-            with suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            except BlockingIOError:
+                raise RMRError(str(busy)) from None
+            except OSError:
+                pass
         yield
     finally:
         os.close(descriptor)

@@ -160,8 +160,6 @@ class Store:
         folder = self.folder(stage, key)
         if (folder / _RECORD).is_file():
             return read_artifact(folder)
-        with os_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.with_name(folder.name + ".lock")
         with alone(lock):
             if (folder / _RECORD).is_file():

@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from heapq import heappop, heappush
 from pathlib import Path
 
+from rmr_gym.atomic import alone
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.sweep_cells import Agenda, Cell, Outcome, run_cell
 from rmr_gym.protocol.sweep_folder import WAITING, CellState, SweepFolder, states_of
@@ -80,14 +81,25 @@ def finished_cells(
 
     Raises:
         RMRError: Equal keys, fewer than one worker, kept results of other inputs or another
-            version, a folder that cannot be written, no scheduler at the address.
+            version, a folder that cannot be written or in which another sweep runs, no scheduler at
+            the address.
     """
     if workers < 1:
         raise RMRError(f"workers must be 1 or more, got {workers}")
     if folder is None:
         yield from _run(Agenda(cells), run_cell, workers, scheduler)
         return
-    kept = SweepFolder(folder)
+    busy = (
+        f"expected a folder that no other command computes in, found one at work in {folder}: wait "
+        "until it ends, or choose another folder"
+    )
+    with alone(folder / ".lock", busy):
+        yield from _kept_cells(cells, SweepFolder(folder), workers, scheduler)
+
+
+def _kept_cells(
+    cells: Sequence[Cell], kept: SweepFolder, workers: int, scheduler: str | None
+) -> Generator[Outcome]:
     found = [outcome for cell in cells if (outcome := kept.find(cell)) is not None]
     agenda = Agenda(cells, found)
     table = _Table(kept, cells, found)

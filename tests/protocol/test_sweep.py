@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import warnings
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from rmr_gym.errors import RMRError
-from rmr_gym.protocol.sweep import Cell, run_cells
+from rmr_gym.protocol.sweep import Cell, finished_cells, run_cells
 from rmr_gym.protocol.sweep_folder import CellState, SweepFolder
 from rmr_gym.protocol.sweep_log import cell_log
 from rmr_gym.protocol.sweep_status import Kind, estimate, kinds
@@ -128,6 +129,16 @@ def test_a_cell_that_is_done_is_not_computed_again(tmp_path):
     changed = [cells[0]._replace(inputs={"batch": 6})]
     with pytest.raises(RMRError, match=r"batch was 5, is 6; choose another folder"):
         run_cells(changed, folder=tmp_path / "out")
+
+
+def test_two_sweeps_in_one_folder_are_refused_while_both_run(tmp_path):
+    cells = [Cell("a", square, (2,)), Cell("b", square, (3,))]
+    with closing(finished_cells(cells, folder=tmp_path)) as first:
+        next(first)
+        with pytest.raises(RMRError, match="no other command computes in"):
+            run_cells(cells, folder=tmp_path)
+        assert run_cells(cells, folder=tmp_path / "other")[1].value == 9
+    assert [each.value for each in run_cells(cells, folder=tmp_path)] == [4, 9]
 
 
 def test_results_of_another_version_are_refused(tmp_path):
