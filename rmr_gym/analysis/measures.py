@@ -19,7 +19,7 @@ ARMS = ARM_LABELS | {"player": "player that sees RAM"}
 ALL_LABELS = "all_labels"
 """Category of the mean over all labels of a game."""
 
-BASELINES = ("cswm", "untrained")
+BASELINES = ("cswm", "shuffled_p", "untrained")
 """What the other arms are compared to."""
 
 _RUN = ("game", "objective", "arm", "seed", "step")

@@ -209,8 +209,7 @@ def _section(table: pd.DataFrame, name: str) -> str:
     header = (
         *("arm", "category" if name == "labels" else "steps", "seeds"),
         *(TITLES[score] for score in scores),
-        *("to C-SWM", "p better", "verdict", "corrected"),
-        *("to untrained", "p better", "verdict", "corrected"),
+        *(entry for each in BASELINES for entry in (f"less {ARMS[each]}", "verdict", "corrected")),
     )
     part = "category" if name == "labels" else "ahead"
     rows: list[Row] = []
@@ -226,7 +225,6 @@ def _section(table: pd.DataFrame, name: str) -> str:
             for baseline in BASELINES:
                 line += [
                     text.signed(row[f"{baseline}_difference"]),
-                    text.p_value(row[f"{baseline}_p_better"]),
                     verdict_entry(row[f"{baseline}_verdict"]),
                     verdict_entry(row[f"{baseline}_verdict_bh"]),
                 ]
