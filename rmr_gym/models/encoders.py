@@ -121,7 +121,7 @@ class SlotCNN(nn.Module):
         self, frames: UInt8[Tensor, "batch height width"]
     ) -> Float[Tensor, "batch slots dim"]:
         """Encode gray frames (0 to 255)."""
-        inputs = (frames.to(self.mean_frame.dtype) - self.mean_frame) / self.deviation
+        inputs = frames.to(self.mean_frame.dtype).sub_(self.mean_frame).div_(self.deviation)
         maps = self.slot_maps(self.trunk(inputs[:, None]))
         slots = rearrange(
             maps, "batch (slots maps) h w -> batch slots (maps h w)", slots=self.slots
@@ -134,7 +134,7 @@ def _convolutions(layers: tuple[tuple[int, int, int], ...]) -> nn.Sequential:
     parts: list[nn.Module] = []
     channels = 1
     for out, kernel, stride in layers:
-        parts += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU()]
+        parts += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
         channels = out
     return nn.Sequential(*parts)
 
