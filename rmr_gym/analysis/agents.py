@@ -23,6 +23,8 @@ RESULTS, SUMMARY, PAIRS = "results.csv", "agents_summary.csv", "agents_pairs.csv
 FEATURE_LABELS = {
     "rmr": "RMR features",
     "cswm": "C-SWM features",
+    "baseline": "features of a trained P",
+    "tuned_p": "features of a tuned P",
     "random_p": "features of a frozen random P",
     "shuffled_p": "features of a weight-shuffled P",
     "no_p": "features without P",
@@ -33,6 +35,9 @@ FEATURE_LABELS = {
     "state": "positions and velocities",
 }
 """What agents see, in the order of tables and figures."""
+
+ALIGNED = "_aligned"
+"""How arms of bouncing balls end that start aligned."""
 
 MEASURES = ("final", "efficiency")
 
@@ -218,7 +223,18 @@ def kinds(found: Sequence[Score]) -> list[tuple[str, str]]:
 def in_table_order(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return distinct (algorithm, features) in the order of tables."""
     order = {name: place for place, name in enumerate(FEATURE_LABELS)}
-    return sorted(set(kinds), key=lambda kind: (kind[0], order.get(kind[1], len(order)), kind[1]))
+
+    def place(features: str) -> int:
+        return order.get(features.removesuffix(ALIGNED), len(order))
+
+    return sorted(set(kinds), key=lambda kind: (kind[0], place(kind[1]), kind[1]))
+
+
+def feature_label(features: str) -> str:
+    """Return what agents see in words."""
+    plain = features.removesuffix(ALIGNED)
+    start = ", aligned start" if plain != features else ""
+    return f"{FEATURE_LABELS.get(plain, plain)}{start}"
 
 
 def pooled_worlds(found: Sequence[Score]) -> list[str]:

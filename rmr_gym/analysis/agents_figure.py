@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmr_gym.analysis.agents import (
+    ALIGNED,
     ALL,
     FEATURE_LABELS,
     RANDOM,
     Score,
+    feature_label,
     in_table_order,
     kinds,
     normalised,
@@ -25,7 +27,7 @@ from rmr_gym.analysis.canvas import COLOURS, OTHER, finish, panel_grid, styled
 from rmr_gym.analysis.interquartile import iqm, profile, profile_band, stratified_interval
 from rmr_gym.analysis.run import blocks, values, where
 
-_OWN = {"cnn": "#7F7F7F", "ram": "#56B4E9", "state": "#56B4E9"}
+_OWN = {"baseline": COLOURS["cswm"], "cnn": "#7F7F7F", "ram": "#56B4E9", "state": "#56B4E9"}
 _LINES: dict[str, Any] = {
     "ppo": "-",
     "recurrent_ppo": "-.",
@@ -128,11 +130,9 @@ def _profiles(panel: Axes, found: list[Score]) -> None:
 
 
 def _style(algorithm: str, features: str) -> dict[str, Any]:
+    plain = features.removesuffix(ALIGNED)
     return {
-        "color": _OWN.get(features, COLOURS.get(features, OTHER)),
+        "color": _OWN.get(plain, COLOURS.get(plain, OTHER)),
         "linestyle": _LINES.get(algorithm, "-."),
-        "label": (
-            f"{FEATURE_LABELS.get(features, features)}, "
-            f"{ALGORITHM_LABELS.get(algorithm, algorithm)}"
-        ),
+        "label": (f"{feature_label(features)}, {ALGORITHM_LABELS.get(algorithm, algorithm)}"),
     }

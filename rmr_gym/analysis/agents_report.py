@@ -7,9 +7,9 @@ from typing import Any
 from rmr_gym.analysis import html, text
 from rmr_gym.analysis.agents import (
     ALL,
-    FEATURE_LABELS,
     MEASURES,
     agent_tables,
+    feature_label,
     load_results,
     pooled_worlds,
     scores,
@@ -124,7 +124,7 @@ def _summary_section(rows: Sequence[dict[Any, Any]]) -> str:
         shown.append(Group(env))
         shown += [
             [
-                _label(row["features"]),
+                feature_label(row["features"]),
                 _algorithm(row["algorithm"]),
                 str(row["runs"]),
                 text.number(row["return_iqm"], 2),
@@ -181,15 +181,11 @@ def _by_world(rows: Sequence[dict[Any, Any]]) -> Iterator[tuple[str, list[dict[A
 
 def _compared(row: dict[Any, Any]) -> tuple[str, str, str]:
     """Return in what two kinds of agents differ, and what they have in common."""
-    features = [_label(row[name]) for name in ("first", "second")]
+    features = [feature_label(row[name]) for name in ("first", "second")]
     algorithms = [_algorithm(row[name]) for name in ("algorithm", "second_algorithm")]
     alike = algorithms[0] == algorithms[1]
     (first, second), (both, _) = (features, algorithms) if alike else (algorithms, features)
     return first, second, both
-
-
-def _label(features: str) -> str:
-    return FEATURE_LABELS.get(features, features)
 
 
 def _algorithm(name: str) -> str:

@@ -193,3 +193,17 @@ def test_a_damaged_table_is_told(run):
     (run / "results.csv").write_text("env,seed\nPong,0\n")
     with pytest.raises(RMRError, match="lacks the columns"):
         write_report_and_text(run)
+
+
+def test_arms_of_balls_stand_where_their_likes_of_games_do(tmp_path):
+    rows = [("PushedBalls", "", "random", 0, 0, 0.0, 10)]
+    names = ("untrained", "baseline_aligned", "rmr_aligned", "state")
+    for name in names:
+        rows += rows_of("PushedBalls", name, [1, 2, 3, 4, 5])
+    columns = [*agents.KEY, "return", "episodes"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results.csv", index=False)
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "agents"}))
+    page, said = write_report_and_text(tmp_path)
+    first = said.splitlines()[0]
+    assert first.startswith("RMR features, aligned start against features of a trained P, aligned")
+    assert "rmr_aligned" not in page.read_text(encoding="utf-8").split("What was run")[0]
