@@ -15,7 +15,7 @@ from rmr_gym.models.artifacts import PretrainedEncoder
 from rmr_gym.seeding import integer_seed
 from rmr_gym.wrappers.rmr_stream import FeatureStream, Options
 
-SLOTS_A_ROW, CELL, FRAMES_A_SECOND = 8, 13, 15.0
+FRAMES_A_SECOND = 15.0
 
 
 def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
@@ -41,7 +41,7 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     agent, config = load_agent(folder), read_config(folder)
     agent.set_random_seed(integer_seed(seed, "film", config.game))
     venv = make_games(config, copies=1, learning=False)
-    venv.seed(integer_seed(seed, "evaluation", config.game, 0))
+    venv.seed(integer_seed(seed, "evaluation", config.game))
     observation, choose = venv.reset(), chooser(agent)
     over, shown = False, [_screen(venv)]
     slots = _slots_of(config.encoder, shown[0])
@@ -68,13 +68,16 @@ def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "
 def beside(
     shown: list[UInt8[np.ndarray, "height width 3"]], moved: Float[np.ndarray, "time slots"]
 ) -> list[UInt8[np.ndarray, "height wide 3"]]:
-    """Return screens with a cell a slot at their right."""
+    """Return screens with a cell a slot at their right, twice as many rows as columns or so."""
+    slots, height = moved.shape[1], len(shown[0])
+    columns = max(1, round((slots / 2) ** 0.5))
+    rows = -(-slots // columns)
+    cell = max(1, height // rows)
     pictures = []
     for screen, share in zip(shown, moved, strict=True):
-        cells = np.pad((255 * share).astype(np.uint8), (0, -len(share) % SLOTS_A_ROW))
-        cells = cells.reshape(-1, SLOTS_A_ROW)
-        panel = np.kron(cells, np.ones((CELL, CELL), np.uint8))
-        panel = np.pad(panel, ((0, max(0, len(screen) - len(panel))), (4, 0)))[: len(screen)]
+        cells = np.pad((255 * share).astype(np.uint8), (0, rows * columns - slots))
+        panel = np.kron(cells.reshape(rows, columns), np.ones((cell, cell), np.uint8))
+        panel = np.pad(panel, ((0, max(0, height - len(panel))), (4, 0)))[:height]
         pictures.append(np.concatenate((screen, np.repeat(panel[..., None], 3, 2)), axis=1))
     return pictures
 

@@ -228,6 +228,9 @@ def test_movements_and_their_picture():
     pictures = beside([np.zeros((210, 160, 3), np.uint8)] * 3, moved)
     assert pictures[1][:13, 164 + 5 * 13 : 164 + 6 * 13].min() == 255
     assert pictures[1].sum() == 255 * 3 * 13 * 13
+    few = beside([np.zeros((64, 64, 3), np.uint8)], np.array([[1.0, 0, 0, 1.0]]))[0]
+    assert few.shape == (64, 64 + 4 + 16, 3), "cells of few slots fill the height too"
+    assert few[:16, 68:].min() == few[-16:, 68:].min() == 255
 
 
 @pytest.mark.parametrize(
