@@ -2,7 +2,8 @@
 
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
-of results/laptop-table2, the bottleneck that of results/laptop-bottleneck.
+of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
+results/agents-balls and results/agents-games.
 """
 
 import sys
@@ -12,6 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.analysis.abstract_comparison import abstract_dots
+from rmr_gym.analysis.agents import load_results
+from rmr_gym.analysis.agents_figure import agents_figure
 from rmr_gym.analysis.bottleneck_figures import size_curves
 from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.figures import (
@@ -48,6 +51,8 @@ def main(folder: str) -> None:
         "transfer": heat_map(cells),
         "bottleneck": size_curves(load_sweep_run(RESULTS / "laptop-bottleneck"), "ridge"),
         "gain_and_lead": gain_and_lead(cells, pd.read_csv(GAINS)),
+        "agents_balls": agents_figure(load_results(RESULTS / "agents-balls")),
+        "agents_games": agents_figure(load_results(RESULTS / "agents-games")),
         "atari_frames": frames_beside_ram(run, "Pong"),
         "differences": difference_dots(run),
         "checkpoints": checkpoint_curves(run),
