@@ -28,6 +28,8 @@ Rows = list[dict[Any, Any]]
 
 COMPARISONS = (("rmr", "cswm"), ("rmr", "untrained"), ("cswm", "untrained"))
 READS_RAM = ("supervised",)
+HARDLY = 0.95
+"""Energy of right over that of wrong next states above which an arm hardly tells them apart."""
 
 
 class Finding(NamedTuple):
@@ -58,6 +60,7 @@ def reading(run: Run, summary: Summary) -> list[Finding]:
             *_over_checkpoints(where(summary.checkpoints, objective=objective, arm="rmr")),
             *_highest(ours),
             *_ranks(ours),
+            *_separation(where(run.natural_curves, objective=objective)),
             *_beside_the_paper(where(ours, arm="rmr")),
         ]
         lead = f"{OBJECTIVE_LABELS.get(objective, objective)}, " if len(objectives) > 1 else ""
@@ -100,6 +103,30 @@ def _comparison(arm: str, baseline: str, rows: Rows, prefix: str) -> Iterator[Fi
     said.append(f"mean difference in bit F1 {text.signed(float(mean))}")
     subject = f"{ARM_LABELS[arm]} against {ARM_LABELS.get(baseline, baseline)}"
     yield Finding(subject, f"{'; '.join(said)}.")
+
+
+def _separation(curves: pd.DataFrame) -> Iterator[Finding]:
+    """Say how far each arm has learnt its objective, and where it hardly has."""
+    rows = curves.dropna(subset=["positive_energy", "negative_energy"])
+    rows = pd.DataFrame(rows[rows["negative_energy"] > 0])
+    latest = rows.groupby(["game", "arm", "seed"])["step"].transform("max")
+    last = pd.DataFrame(rows[rows["step"] == latest])
+    last["ratio"] = last["positive_energy"] / last["negative_energy"]
+    said = []
+    for arm in in_order(values(last, "arm"), ARM_LABELS):
+        ratios = {
+            str(game): float(np.mean([row["ratio"] for row in rows]))
+            for (game,), rows in blocks(where(last, arm=arm), "game").items()
+        }
+        hardly = [game for game, ratio in ratios.items() if ratio > HARDLY]
+        mean = sum(ratios.values()) / len(ratios)
+        said.append(
+            f"{ARM_LABELS.get(arm, arm)} {mean:.2f}, above {HARDLY} on {len(hardly)} of "
+            f"{len(ratios)}{text.named(hardly)}"
+        )
+    if said:
+        lead = "energy of the right next state over that of a wrong one, 1 where they are alike"
+        yield Finding("How far the objective is learnt", f"{lead}: {'; '.join(said)}.")
 
 
 def _counts(rows: Rows, column: str, *, named: bool) -> str:

@@ -59,6 +59,24 @@ def test_what_stands_highest_and_the_paper(make_run):
     assert paper.startswith("better on 2 (Pong and Freeway), worse on 0, neither on 0")
 
 
+def test_an_objective_that_is_hardly_learnt_is_named(make_run):
+    folder = make_run()
+
+    def change(table):
+        alike = (table["arm"] == "rmr") & (table["game"] == "Pong") & (table["step"] == 1000)
+        table.loc[alike, "positive_energy"] = 0.98 * table.loc[alike, "negative_energy"]
+        table.loc[table["arm"] == "cswm", "negative_energy"] = 4.0
+        return table.assign(
+            positive_energy=table["positive_energy"].where(table["arm"] != "cswm", 1.0)
+        )
+
+    edit(folder, change, "natural_curves.csv")
+    found = said(folder)["How far the objective is learnt"]
+    assert "RMR (frozen P) 0.5" in found
+    assert "above 0.95 on 1 of 2 (Pong); " in found
+    assert "C-SWM (P trained) 0.25, above 0.95 on 0 of 2;" in found
+
+
 def test_collapse_is_named(make_run):
     folder = make_run()
     healthy = said(folder)
