@@ -69,7 +69,7 @@ def test_an_agent_of_pushed_balls(algorithm, shape, tmp_path):
     assert len(training.returns(tmp_path / "agent", episodes=2)) == 2
     assert film(tmp_path / "agent", tmp_path / "a.gif", steps=3) == 4
     with Image.open(tmp_path / "a.gif") as drawn:
-        assert drawn.size == (480 + 108, 480)
+        assert drawn.size == (480 + 4 + 480 // 3, 480)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "fine_tuned", "from_scratch"])
