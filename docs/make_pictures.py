@@ -56,6 +56,7 @@ def main(folder: str) -> None:
         "atari_frames": frames_beside_ram(run, "Pong"),
         "differences": difference_dots(run),
         "checkpoints": checkpoint_curves(run),
+        "longer": checkpoint_curves(load_run(RESULTS / "laptop-longer")),
         "policies": policy_heat_map(returns),
     }
     for name, figure in pictures.items():
