@@ -176,6 +176,7 @@ def test_pushed_balls(features, shape, tmp_path, capsys):
 def test_rewards_of_balls_are_not_made_signs_of():
     config = AgentConfig("PushedBalls", "state", max_steps=9)
     venv = make_games(config, copies=1, learning=True)
+    venv.seed(0)
     venv.reset()
     _, rewards, _, _ = venv.step(np.array([1]))
     assert rewards[0] == pytest.approx(-0.01)
