@@ -26,6 +26,9 @@ _RUN = ("game", "objective", "arm", "seed", "step")
 KEYS = {"labels": (*_RUN, "category", "label"), "ranking": (*_RUN, "ahead")}
 """Columns that name a row of each table."""
 
+PARTS = {"labels": "category", "ranking": "ahead"}
+"""What the scores of each table are apart by, beside game and arm."""
+
 SCORES = {
     "labels": ("macro_f1", "weighted_f1", "accuracy"),
     "ranking": ("mrr", "hits_at_1", "tied"),
@@ -61,7 +64,7 @@ def measure_table(rows: pd.DataFrame, name: str) -> pd.DataFrame:
         the columns of `rmr_gym.analysis.differences.DIFFERENCE_COLUMNS`, before and after
         Benjamini-Hochberg over the games of one category (or ``ahead``).
     """
-    part = KEYS[name][5]
+    part = PARTS[name]
     compared = [f"{baseline}_{column}" for baseline in BASELINES for column in DIFFERENCE_COLUMNS]
     scored = [f"{score}_{kind}" for score in SCORES[name] for kind in ("mean", "std")]
     columns = ["game", "objective", part, "arm", "label", "step", "seeds", *scored, *compared]
@@ -81,7 +84,7 @@ def last_step(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _lines(rows: pd.DataFrame, name: str) -> Iterable[dict[str, Any]]:
-    rows, part, score = last_step(rows), KEYS[name][5], SCORES[name][0]
+    rows, part, score = last_step(rows), PARTS[name], SCORES[name][0]
     for game, objective in dict.fromkeys(
         zip(values(rows, "game"), values(rows, "objective"), strict=True)
     ):

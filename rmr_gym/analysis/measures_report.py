@@ -23,6 +23,7 @@ from rmr_gym.analysis.measures import (
     ALL_LABELS,
     ARMS,
     BASELINES,
+    PARTS,
     SCORES,
     last_step,
     measure_table,
@@ -177,7 +178,7 @@ def _drawings(rows: dict[str, pd.DataFrame]) -> Iterator[Drawing]:
 def _reading(table: pd.DataFrame, name: str) -> Iterator[Finding]:
     """Say of RMR where it is better, the same or worse than each baseline."""
     score = TITLES[SCORES[name][0]]
-    part = "ahead" if name == "ranking" else "category"
+    part = PARTS[name]
     for (step,), rows in blocks(where(table, arm="rmr"), part).items():
         when = f" after {int(step)} predicted steps" if name == "ranking" else " over labels"
         for baseline in BASELINES:
@@ -195,7 +196,7 @@ def _reading(table: pd.DataFrame, name: str) -> Iterator[Finding]:
 def _means(table: pd.DataFrame, name: str) -> Iterator[Finding]:
     """Say the means of every arm, a line a game and number of steps."""
     score = SCORES[name][0]
-    part = "ahead" if name == "ranking" else "category"
+    part = PARTS[name]
     for (game, value), rows in blocks(table, "game", part).items():
         told = [f"{row['label']} {text.number(row[f'{score}_mean'])}" for row in rows]
         subject = f"{TITLES[score]} on {game}"
@@ -211,7 +212,7 @@ def _section(table: pd.DataFrame, name: str) -> str:
         *(TITLES[score] for score in scores),
         *(entry for each in BASELINES for entry in (f"less {ARMS[each]}", "verdict", "corrected")),
     )
-    part = "category" if name == "labels" else "ahead"
+    part = PARTS[name]
     rows: list[Row] = []
     for (game, objective), block in blocks(table, "game", "objective").items():
         rows.append(Group(f"{game}: {objective_title(objective)}"))

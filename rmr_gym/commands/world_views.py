@@ -72,11 +72,11 @@ def views(
             f"{', '.join(wrong) or f'{seeds} seeds'}"
         )
     rows = []
+    data = find_data(data, preset, root)
     tests = tuple(find_data(test, preset, root) for test in tests)
     with progress_bars() as progress_for:
         for model in models:
             task = make_task(data, model, None, preset, root, device)
-            data = task.data
             for seed in range(seeds):
                 trained(task, seed, progress_for(f"{model}, seed {seed}"))
                 for condition in _conditions(task, tests, seen, dropped):
