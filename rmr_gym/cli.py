@@ -360,8 +360,8 @@ def report(folder: Positional[Path]) -> None:
     """Write tables, figures and a self-contained HTML page from a run folder.
 
     Args:
-        folder: Run folder of `rmr-gym compare`, `demo`, `abstract table`, `sweep` or
-            `agent compare`.
+        folder: Run folder of `rmr-gym compare`, `demo`, `abstract table`, `sweep`, `measure`,
+            `agent compare`, `world-model evaluate` or `world-model views`.
     """
     from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
 

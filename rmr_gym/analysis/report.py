@@ -12,6 +12,8 @@ from rmr_gym.analysis.page import Page
 from rmr_gym.analysis.run import run_kind
 from rmr_gym.analysis.tables import save_tables
 from rmr_gym.analysis.transfer_report import transfer_page
+from rmr_gym.analysis.views_report import views_page
+from rmr_gym.analysis.world_models_report import world_models_page
 from rmr_gym.atomic import write_atomically
 from rmr_gym.errors import unknown_name
 
@@ -23,6 +25,8 @@ PAGES = {
     "agents": agents_page,
     "objectives": objectives_page,
     "measures": measures_page,
+    "world_models": world_models_page,
+    "views": views_page,
 }
 """Page of each kind of run."""
 

@@ -14,7 +14,7 @@ from rmr_gym.errors import RMRError
 
 _TEXT = (
     *("game", "recipient", "donor", "model", "objective", "arm", "probe", "stage"),
-    *("key", "state", "error", "category", "label"),
+    *("key", "state", "error", "category", "label", "test"),
 )
 _WHOLE = ("seed", "step", "dim", "attempts")
 _AGAIN = "delete it and run the command that wrote it again"
@@ -106,10 +106,18 @@ def read_frames(folder: Path) -> dict[str, UInt8[np.ndarray, "..."]]:
         RMRError: If it is damaged, or holds pickled objects.
     """
     path = folder / "frames.npz"
-    if not path.is_file():
-        return {}
+    arrays = read_arrays(path) if path.is_file() else {}
+    return {name: array for name, array in arrays.items() if array.dtype == "u1"}
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an NPZ file.
+
+    Raises:
+        RMRError: If it is damaged, or holds pickled objects.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if archive[name].dtype == "u1"}
+            return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise RMRError(f"{path} cannot be read ({error}): {_AGAIN}") from error

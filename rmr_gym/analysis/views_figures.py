@@ -9,10 +9,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from rmr_gym.analysis.canvas import new_figure, panel_grid, styled
+from rmr_gym.analysis.views import QUESTIONS, varied
 from rmr_gym.errors import RMRError
-
-QUESTIONS = {"balls": "balls", "views": "crops that are seen", "dropped": "modules taken out"}
-"""What varies in a panel, and what it is called there; the other two stay as in training."""
 
 _ACROSS, _INCHES = 5, 1.1
 
@@ -31,14 +29,7 @@ def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1")
     Raises:
         RMRError: Nothing varies in the table.
     """
-    usual = {"balls": trained_on, "views": table["views"].max(), "dropped": 0}
-    parts = {}
-    for name in QUESTIONS:
-        others = [other for other in usual if other != name and usual[other] is not None]
-        rows = np.all([table[other].to_numpy() == usual[other] for other in others], axis=0)
-        part = pd.DataFrame(table[rows])
-        if len(set(part[name])) > 1:
-            parts[name] = part
+    parts = varied(table, trained_on)
     if not parts:
         raise RMRError(
             "expected several numbers of balls, crops or dropped modules to draw, found one of each"

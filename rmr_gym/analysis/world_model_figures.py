@@ -1,6 +1,4 @@
-"""Pictures of what world models do: groups in colour, attention, simulations beside the truth."""
-
-from collections.abc import Mapping, Sequence
+"""Pictures of what world models do: groups in colour, attention, predictions beside the truth."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -8,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rmr_gym.analysis.balls_figures import slot_colours
-from rmr_gym.analysis.canvas import new_figure, styled
+from rmr_gym.analysis.canvas import new_figure
 from rmr_gym.analysis.films import enlarged
 
 _INCHES = 0.8
@@ -72,27 +70,6 @@ def groups_figure(
         for column, frame in enumerate(frames):
             _show(line[column], frame, SEEN if column < seen else SIMULATED)
         line[0].set_ylabel(title, fontsize=7)
-    return figure
-
-
-@styled
-def simulation_figure(
-    curves: Mapping[str, Sequence[float]], copied: Sequence[float] | None = None
-) -> Figure:
-    """Draw the BCE of every simulated frame, a line a model, and copying the last frame dashed.
-
-    Source: R-NEM, Figure 4, right.
-    """
-    figure = new_figure(4.8, 3.0)
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, label=name)
-    if copied is not None:
-        steps = range(1, len(copied) + 1)
-        axes.plot(steps, copied, color="#7F7F7F", linestyle="--", label="last frame copied")
-    axes.set_xlabel("simulated frame")
-    axes.set_ylabel("BCE in nats a frame")
-    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -1,4 +1,6 @@
-"""A pretrained P inside world models against other P and against none, paired by seed."""
+"""World models against the baselines of their family, and a pretrained P inside against other P."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,48 +15,81 @@ PAIR_ROW = (
     "model", "against", "score", "pairs", "improvement", "low", "high", "p_better", "p_worse",
     "verdict", "p_better_bh", "p_worse_bh", "verdict_bh",
 )  # fmt: skip
+
+BASELINES = {
+    "rnem": ("rnnem", "rnn", "lstm"),
+    "rnnem": ("rnn", "lstm"),
+    "nem": ("rnn", "lstm"),
+    "rims": ("rims_lstm",),
+    "s2": ("crops_lstm", "crops_rims", "crops_rmc"),
+    "crops": ("crops_lstm",),
+}
+"""What models are compared with, by how their names begin."""
+
+PRIVILEGED = ("crops_oracle",)
+"""Models that are shown what they are asked about: references, compared with nothing."""
+
 KNOWING = "_rmr"
 BOOTSTRAP_SEED = 0
 
 
 def paired_rows(scores: pd.DataFrame) -> pd.DataFrame:
-    """Compare every model with a pretrained P inside with its family, seed by seed.
+    """Compare every model with its `opponents`, seed by seed.
 
     Args:
-        scores: A row a model and seed, with the columns "model" and "seed" and those of `BETTER`.
+        scores: Of one test set, a row a model and seed, with the columns "model" and "seed" and
+            those of `BETTER`.
 
     Returns:
-        The columns of `PAIR_ROW`. ``improvement`` is the mean by which the model with the
-        pretrained P is better, whichever sign that has in the score; p-values are those of the
-        exact one-sided Wilcoxon tests, raw and after Benjamini-Hochberg over all rows. Empty where
-        there is no such model, or nothing beside it.
+        The columns of `PAIR_ROW`. ``improvement`` is the mean by which the model is better,
+        whichever sign that has in the score; p-values are those of the exact one-sided Wilcoxon
+        tests, raw and after Benjamini-Hochberg over all rows. What one of the two has no score of
+        is left out.
     """
-    tables = {name: rows.set_index("seed") for name, rows in scores.groupby("model", sort=False)}
-    rows = []
-    for name, known in tables.items():
-        if not str(name).endswith(KNOWING):
-            continue
-        family = str(name).removesuffix(KNOWING)
-        for other, control in tables.items():
-            if other != name and (other == family or str(other).startswith(f"{family}_")):
-                rows += _compared(known, control, str(name), str(other))
+    tables = {
+        str(name): rows.set_index("seed") for name, rows in scores.groupby("model", sort=False)
+    }
+    rows = [
+        row
+        for name, model in tables.items()
+        for other in opponents(name, [*tables])
+        for row in _compared(model, tables[other], name, other)
+    ]
     if not rows:
         return pd.DataFrame(columns=list(PAIR_ROW))
     return pd.DataFrame(with_corrected(pd.DataFrame(rows), ""), columns=list(PAIR_ROW))
 
 
+def opponents(model: str, models: Sequence[str]) -> list[str]:
+    """Return what a model is compared with.
+
+    Args:
+        model: Its name; where it ends in ``_rmr``, all of its family come after the baselines.
+        models: What there is.
+    """
+    if model in PRIVILEGED:
+        return []
+    family = next((family for family in BASELINES if model.startswith(family)), "")
+    named = [*BASELINES.get(family, ())]
+    if model.endswith(KNOWING):
+        inside = model.removesuffix(KNOWING)
+        named += [other for other in models if f"{other}_".startswith(f"{inside}_")]
+    return [other for other in dict.fromkeys(named) if other in models and other != model]
+
+
 def _compared(
-    known: pd.DataFrame, control: pd.DataFrame, name: str, other: str
+    model: pd.DataFrame, control: pd.DataFrame, name: str, other: str
 ) -> list[dict[str, object]]:
     rows = []
     for score, sign in BETTER.items():
-        differences = sign * (known[score].astype(float) - control[score].astype(float))
+        differences = sign * (model[score].astype(float) - control[score].astype(float))
         found = paired_difference(differences.dropna().to_numpy(), _bootstrap())
-        rows.append(
-            {"model": name, "against": other, "score": score}
-            | vars(found)
-            | {"improvement": found.mean}
-        )
+        if found.pairs:
+            rows.append(
+                {"model": name, "against": other, "score": score}
+                | vars(found)
+                | {"improvement": found.mean}
+            )
     return rows
 
 

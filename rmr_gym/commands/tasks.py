@@ -26,14 +26,12 @@ Flat = tyro.conf.OmitArgPrefixes
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Options of every command that computes a table over games and seeds.
+class CellRuns:
+    """Options of every command that computes a run folder cell by cell.
 
     Attributes:
         preset: Sizes, steps, checkpoints, probes and the number of seeds.
         seeds: Number of paired seeds; None: the preset's.
-        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
-            not there is recorded.
         out: Run folder; default: one under ROOT, named after preset and command.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
@@ -44,7 +42,6 @@ class Runs:
 
     preset: Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")] = "laptop"
     seeds: int | None = None
-    data: Path | None = None
     out: Path | None = None
     root: Path = Path("runs")
     device: str = "cpu"
@@ -57,12 +54,6 @@ class Runs:
         if self.workers is not None:
             return self.workers
         return (os.cpu_count() or 1) if self.device == "cpu" else 1
-
-    def chosen(self, objective: str | None = None) -> "Preset":
-        """Return the preset, under another objective where one is given."""
-        from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
-
-        return find_preset(self.preset).with_objective(objective)
 
     def seed_range(self, default: int) -> range:
         """Return the seeds.
@@ -78,6 +69,28 @@ class Runs:
         """Return the run folder, by default named after the preset and what is given."""
         return self.out or self.root / "-".join([self.preset, *names])
 
+    def computing(self, progress_for: ProgressFor) -> "Computing":
+        """Return how the function behind a command is to compute."""
+        return computing(self.worker_count, progress_for, self.scheduler)
+
+
+@dataclass(frozen=True)
+class Runs(CellRuns):
+    """Options of every command that computes a table over games and seeds.
+
+    Attributes:
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+    """
+
+    data: Path | None = None
+
+    def chosen(self, objective: str | None = None) -> "Preset":
+        """Return the preset, under another objective where one is given."""
+        from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
+
+        return find_preset(self.preset).with_objective(objective)
+
     def tasks(
         self, games: Sequence[str], preset: "Preset", progress_for: ProgressFor
     ) -> "list[GameTask]":
@@ -89,10 +102,6 @@ class Runs:
             workers=self.worker_count,
             progress_for=progress_for,
         )
-
-    def computing(self, progress_for: ProgressFor) -> "Computing":
-        """Return how the function behind a command is to compute."""
-        return computing(self.worker_count, progress_for, self.scheduler)
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,18 @@
 """`rmr-gym world-model`: train models of whole worlds on frames, score them, watch them imagine."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.balls import read_balls_processor
-from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.commands.console import out_console, progress_bars
 from rmr_gym.commands.copying import copying
+from rmr_gym.commands.tasks import Flat
 from rmr_gym.commands.world_data import find_data
+from rmr_gym.commands.world_runs import WorldRuns, make_task, print_table, report_run
 from rmr_gym.commands.world_views import views
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from rmr_gym.protocol.world_models import WorldTask
+from rmr_gym.errors import RMRError
 
 app = SubcommandApp()
 app.command(copying)
@@ -40,15 +36,6 @@ SHOWN = {
     "ari_last": "ari last",
 }
 """Columns that are printed, and what they are called there; losses are relative to copying."""
-COMPARED = {
-    "model": "model",
-    "against": "against",
-    "score": "score",
-    "improvement": "better by",
-    "p_better": "p",
-    "verdict_bh": "corrected",
-}
-"""Columns of the comparison by seed that are printed, and what they are called there."""
 
 
 @app.command
@@ -59,6 +46,7 @@ def train(
     groups: int | None = None,
     processor: Path | None = None,
     preset: Preset_ = "laptop",
+    steps: int | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
@@ -76,71 +64,56 @@ def train(
         processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
+        steps: Gradient steps at most; default: the preset's.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
     from rmr_gym.protocol.world_model_scores import scored  # noqa: PLC0415
     from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
 
-    task = make_task(data, model, groups, preset, root, device, processor)
+    task = make_task(data, model, groups, preset, root, device, processor, steps)
     with progress_bars() as progress_for:
         trained(task, seed, progress_for(f"{model}, seed {seed}"))
-    _print([scored(task, seed)])
+    print_table([scored(task, seed)], SHOWN)
 
 
 @app.command
 def evaluate(
-    data: Path,
+    runs: Flat[WorldRuns],
     models: tuple[Model_, ...] = ("rnem", "rnnem", "rnn", "lstm"),
-    out: Path | None = None,
-    test: Path | None = None,
-    seeds: int = 1,
+    tests: tuple[Path, ...] = (),
     groups: int | None = None,
     test_groups: int | None = None,
     processor: Path | None = None,
-    preset: Preset_ = "laptop",
-    root: Path = Path("runs"),
-    device: str = "cpu",
 ) -> None:
-    """Score trained models, those that are missing are trained, and write a table and a figure.
+    """Train and score models over seeds, and write a run folder and its report.
 
-    Where there is a model with a pretrained P inside (rnem_rmr, rims_rmr), NAME_pairs.csv compares
-    it by seed with the others of its family.
+    Run again after whatever stopped it: finished cells and trainings are kept, failed ones are
+    tried again. Scores are of the validation episodes of the data and of every further test set:
+    world_models.csv, simulations.csv, and pairs.csv with what is paired by seed.
 
     Args:
-        data: Folder of the data set that they are trained on, or an environment.
+        runs: How to compute.
         models: Which models.
-        out: CSV to write; the figure of the simulations goes to NAME_simulation.png.
-        test: Another data set, or environment, to score on, for instance with more balls;
-            default: the validation episodes of ``data``.
-        seeds: Number of seeds.
+        tests: Other data sets, or environments, to score on too, for instance with more balls.
         groups: Number of groups (K) in training; default: the preset's.
-        test_groups: Number of groups while scoring, for models that have several.
+        test_groups: Number of groups while scoring on ``tests``, for models that have several.
         processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
-        preset: Sizes and steps.
-        root: Folder of finished stages.
-        device: Where to compute: cpu, cuda, cuda:1 ...
     """
-    from rmr_gym.protocol.world_model_presets import find_world_model  # noqa: PLC0415
-    from rmr_gym.protocol.world_model_scores import scored  # noqa: PLC0415
-    from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
+    from rmr_gym.protocol.world_model_comparison import (  # noqa: PLC0415
+        Trial,
+        compare_world_models,
+    )
 
-    rows = []
-    test = test and find_data(test, preset, root)
-    grouped = [find_world_model(model).grouped for model in models]
-    tasks = [
-        make_task(data, model, groups if several else None, preset, root, device, processor)
-        for model, several in zip(models, grouped, strict=True)
-    ]
+    if test_groups is not None and not tests:
+        raise RMRError("--test-groups is of test sets: name some with --tests, or leave it out")
+    out, seeds = runs.run_folder("world-models"), runs.seed_range(1)
+    tasks = runs.tasks(models, groups, processor)
+    trials = [Trial(), *(Trial(test, test_groups) for test in runs.found(tests))]
     with progress_bars() as progress_for:
-        for task, several in zip(tasks, grouped, strict=True):
-            for seed in range(seeds):
-                trained(task, seed, progress_for(f"{task.model}, seed {seed}"))
-                rows.append(scored(task, seed, test, test_groups if several else None))
-    _print(rows)
-    if out is not None:
-        _write(out, rows)
+        problems = compare_world_models(tasks, seeds, trials, out, runs.computing(progress_for))
+    report_run(out, "world_models.csv", {"test": "test"} | SHOWN, problems)
 
 
 @app.command
@@ -157,6 +130,7 @@ def rollout(
     test_groups: int | None = None,
     processor: Path | None = None,
     preset: Preset_ = "laptop",
+    steps: int | None = None,
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
@@ -176,6 +150,7 @@ def rollout(
         processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
+        steps: Gradient steps at most; default: the preset's.
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
@@ -184,7 +159,7 @@ def rollout(
     from rmr_gym.analysis.world_model_figures import film_frames, groups_figure  # noqa: PLC0415
     from rmr_gym.protocol.world_model_rollouts import drawn  # noqa: PLC0415
 
-    task = make_task(data, model, groups, preset, root, device, processor)
+    task = make_task(data, model, groups, preset, root, device, processor, steps)
     test = test and find_data(test, preset, root)
     sheets = drawn(task, seed, sequences, seen=seen, ahead=ahead, test=test, groups=test_groups)
     for row, sheet in enumerate(sheets):
@@ -194,72 +169,3 @@ def rollout(
         out_console.print(
             f"written: {out / model}_{row}.png and .gif", markup=False, soft_wrap=True
         )
-
-
-def make_task(
-    data: Path,
-    model: str,
-    groups: int | None,
-    preset: str,
-    root: Path,
-    device: str,
-    processor: Path | None = None,
-) -> "WorldTask":
-    """Return the task of some data; the processor is for models with a P inside alone."""
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
-    from rmr_gym.protocol.store import Store  # noqa: PLC0415
-    from rmr_gym.protocol.world_model_presets import (  # noqa: PLC0415
-        find_world_model,
-        find_world_preset,
-    )
-    from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
-
-    chosen = find_world_preset(preset, model)
-    find_device(device)
-    if find_world_model(model).arm is None:
-        processor = None
-    elif processor is not None:
-        read_balls_processor(processor)
-    store = Store(root / "store").root
-    data = find_data(data, preset, root)
-    return WorldTask(data, store, model, chosen, groups, device, processor)
-
-
-def _write(out: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import pandas as pd  # noqa: PLC0415
-
-    from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
-    from rmr_gym.analysis.world_model_figures import simulation_figure  # noqa: PLC0415
-    from rmr_gym.analysis.world_model_pairs import paired_rows  # noqa: PLC0415
-    from rmr_gym.atomic import write_atomically  # noqa: PLC0415
-    from rmr_gym.protocol.world_model_scores import ROW  # noqa: PLC0415
-
-    table = pd.DataFrame(rows, columns=list(ROW))
-    write_atomically(out, table.to_csv(index=False, lineterminator="\n"))
-    curves = {f"{row['model']} {row['seed']}": row["rollout"] for row in rows}
-    figure = simulation_figure(curves, rows[0]["rollout_copied"])
-    picture = save_figure(figure, out.with_name(f"{out.stem}_simulation.png"))
-    written = [out, picture]
-    pairs = paired_rows(table)
-    if len(pairs):
-        written.append(out.with_name(f"{out.stem}_pairs.csv"))
-        write_atomically(written[-1], pairs.to_csv(index=False, lineterminator="\n"))
-        print_rows(_compared(pairs), tuple(COMPARED.values()))
-    for path in written:
-        out_console.print(f"written: {path}", markup=False, soft_wrap=True)
-
-
-def _compared(pairs: "pd.DataFrame") -> list[dict[str, Any]]:
-    rows = [
-        {label: pairs[name].iloc[row] for name, label in COMPARED.items()}
-        for row in range(len(pairs))
-    ]
-    return [row | {"score": SHOWN[row["score"]]} for row in rows]
-
-
-def _print(rows: Sequence[dict[str, Any]]) -> None:
-    readable = [
-        {label: "" if row[name] is None else row[name] for name, label in SHOWN.items()}
-        for row in rows
-    ]
-    print_rows(readable, tuple(SHOWN.values()))

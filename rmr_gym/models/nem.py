@@ -16,6 +16,8 @@ from rmr_gym.models.world_model import SURE, Prediction
 
 UNCERTAIN = 1e-6
 """Added to each pixel's probability in the E-step, so that no group is ruled out."""
+LEAST = 1e-12
+"""No group's first share of a pixel is less before shares are normalised: draws can be 0."""
 VISIBLE = 0.1
 """Above this a predicted pixel counts as lit where no frame is seen."""
 
@@ -89,6 +91,7 @@ class SpatialMixture(nn.Module, ABC):
         shares = torch.randn(
             batch, self.groups, height, width, generator=generator, device=place
         ).abs()
+        shares = shares.clamp(min=LEAST)
         memory = torch.zeros(batch, self.groups, self.memory, device=place)
         return NEMState(
             memory=memory,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.schema import read_manifest
 from rmr_gym.domains.world_balls import Clips, load_clips
 from rmr_gym.errors import RMRError
 from rmr_gym.models.pipeline import find_device
@@ -18,6 +19,20 @@ from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.store import Artifact
 from rmr_gym.protocol.world_models import WorldTask, restored, trained
 from rmr_gym.seeding import generator, integer_seed
+
+HELD_OUT = "validation"
+"""What the validation episodes of the training data are called among test sets."""
+
+
+def data_name(test: Path | None) -> str:
+    """Return what a test set is called in tables; None: the validation episodes."""
+    return HELD_OUT if test is None else test.resolve().name
+
+
+def count_balls(data: Path) -> int | None:
+    """Return how many balls move in a data set; None where it varies or the data do not say."""
+    columns = read_manifest(data).columns
+    return None if "presence" in columns or "state" not in columns else columns["state"].shape[0]
 
 
 def test_clips(task: WorldTask, test: Path | None, length: int) -> Clips:

@@ -63,17 +63,23 @@ def scored(
         The entries of `ROW`, and ``rollout`` and ``rollout_copied``, the BCE of each simulated
         frame; NaN where there is no truth in the data or no group in the model.
     """
-    key = training_key(task, seed) | {
-        "test": None if test is None else TransitionDataset(test).fingerprint,
-        "groups": groups,
-        "scores": [getattr(task.preset, name) for name in ("sequences", "last", "seen", "ahead")],
-    }
+    fingerprint = None if test is None else TransitionDataset(test).fingerprint
+    key = scoring_key(task, seed, fingerprint, groups)
 
     def run(scratch: Scratch) -> Artifact:
         del scratch
         return Artifact({"row": score_model(task, seed, test, groups)})
 
     return Store(task.store).get_or_run("world_model_scores", key, run).record["row"]
+
+
+def scoring_key(task: WorldTask, seed: int, test: str | None, groups: int | None) -> dict[str, Any]:
+    """Return everything that scores hang on; ``test`` is the fingerprint of another data set."""
+    return training_key(task, seed) | {
+        "test": test,
+        "groups": groups,
+        "scores": [getattr(task.preset, name) for name in ("sequences", "last", "seen", "ahead")],
+    }
 
 
 def score_model(

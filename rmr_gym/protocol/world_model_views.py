@@ -17,7 +17,13 @@ from rmr_gym.models.s2rm_models import S2RM_MODELS
 from rmr_gym.models.world_model import unroll
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_presets import find_world_model
-from rmr_gym.protocol.world_model_rollouts import ready_model, scoring_noise, test_clips
+from rmr_gym.protocol.world_model_rollouts import (
+    count_balls,
+    data_name,
+    ready_model,
+    scoring_noise,
+    test_clips,
+)
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
 from rmr_gym.seeding import generator
 
@@ -89,17 +95,21 @@ def view_scores(task: WorldTask, seed: int, condition: Condition) -> dict[str, A
             f"expected a model that sees crops, one of {', '.join(S2RM_MODELS)}, got {task.model}"
         )
     test = None if condition.test is None else TransitionDataset(condition.test).fingerprint
-    key = training_key(task, seed) | {
-        "crops": [test, condition.views, condition.dropped, task.preset.sequences]
-    }
+    key = view_key(task, seed, test, condition)
 
     def run(scratch: Scratch) -> Artifact:
         del scratch
         return Artifact({"row": _score(task, seed, condition)})
 
     row = Store(task.store).get_or_run("world_model_scores", key, run).record["row"]
-    row["test"] = "" if condition.test is None else condition.test.name
+    row["test"] = data_name(condition.test)
     return {name: row[name] for name in VIEW_ROW}
+
+
+def view_key(task: WorldTask, seed: int, test: str | None, condition: Condition) -> dict[str, Any]:
+    """Return everything that such scores hang on; ``test`` is the fingerprint of its data set."""
+    crops = [test, condition.views, condition.dropped, task.preset.sequences]
+    return training_key(task, seed) | {"crops": crops}
 
 
 def _score(task: WorldTask, seed: int, condition: Condition) -> dict[str, Any]:
@@ -120,12 +130,6 @@ def _score(task: WorldTask, seed: int, condition: Condition) -> dict[str, Any]:
         "balanced_accuracy": counts.balanced_accuracy,
         "f1": counts.f1,
     }
-
-
-def count_balls(data: Path) -> int | None:
-    """Return how many balls move in a data set; None where it does not say."""
-    state = TransitionDataset(data).manifest.columns.get("state")
-    return None if state is None else state.shape[0]
 
 
 def parts_of(task: WorldTask) -> int:

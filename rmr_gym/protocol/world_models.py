@@ -25,7 +25,7 @@ from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
-from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
 from rmr_gym.seeding import integer_seed
 
@@ -194,7 +194,12 @@ def train_model(
     def step_at(step: int) -> Step:
         index = batch_indices(clips, preset.batch, seed, "world model", step)
         noise = _generator(place, seed, "world model noise", step)
-        return Step(sequence_loss(model, *clips.shown(index, place), noise), {})
+        try:
+            return Step(sequence_loss(model, *clips.shown(index, place), noise), {})
+        except RuntimeError as problem:
+            if "between 0 and 1" not in str(problem):
+                raise
+            raise DivergedError(f"the prediction became NaN at step {step}") from problem
 
     def checkpoint_at(step: int) -> Kept:
         looks.append(

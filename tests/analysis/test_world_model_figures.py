@@ -6,7 +6,6 @@ from rmr_gym.analysis.world_model_figures import (
     film_frames,
     group_colours,
     groups_figure,
-    simulation_figure,
 )
 
 
@@ -52,13 +51,6 @@ def test_a_row_a_kind_of_picture():
     assert edges[0] == edges[1] != edges[2], "frames that were shown are marked"
     bare = sheet() | dict.fromkeys(("shares", "pictures", "attention"))
     assert len(groups_figure(**bare).axes) == 3 * 2
-
-
-def test_simulations_are_drawn_over_their_frames():
-    figure = simulation_figure({"rnem 0": [1.0, 2.0, 3.0]}, [4.0, 5.0, 6.0])
-    (axes,) = figure.axes
-    assert [line.get_ydata().tolist() for line in axes.lines] == [[1, 2, 3], [4, 5, 6]]
-    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3]
 
 
 def test_a_film_shows_all_side_by_side():

@@ -13,7 +13,6 @@ from rmr_gym.commands import world_model as commands
 from rmr_gym.errors import RMRError
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.protocol import balls, store, world_model_presets, world_models
-from rmr_gym.protocol import world_model_scores as scores
 
 INSIDE = ("rmr", "fresh_p", "random_p", "shuffled_p")
 
@@ -44,15 +43,18 @@ def run(tmp_path, command, *arguments):
 def test_train_evaluate_and_draw(recorded, tmp_path, capsys, monkeypatch):
     run(tmp_path, "train", "--data", recorded, "--model", "rnnem")
     assert "rnnem" in capsys.readouterr().out
-    out = tmp_path / "scores.csv"
-    models = ("--models", "rnnem", "lstm", "--test-groups", 5)
+    out = tmp_path / "scores"
+    models = ("--models", "rnnem", "lstm", "--workers", 1)
     run(tmp_path, "evaluate", "--data", recorded, "--out", out, *models)
-    table = pd.read_csv(out)
-    assert list(table) == list(scores.ROW)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Relative BCE on validation, mean over 1 seed:" in said
+    assert f"written: {out / 'report.html'}" in said
+    table = pd.read_csv(out / "world_models.csv")
     assert table.model.tolist() == ["rnnem", "lstm"]
-    assert table.groups.tolist() == [5, 1]
+    assert table.groups.tolist() == [3, 1]
     assert table.ari.isna().tolist() == [False, True]
-    assert matplotlib.image.imread(tmp_path / "scores_simulation.png").ndim == 3
+    figures = {path.name for path in (out / "figures").iterdir()}
+    assert figures == {"relative_bce.svg", "simulations.svg", "ari.svg", "validation.svg"}
     monkeypatch.setattr(world_models, "train_model", None)
     shown = ("--seen", 3, "--ahead", 2, "--sequences", 1)
     for model in ("rnnem", "lstm"):
@@ -63,9 +65,12 @@ def test_train_evaluate_and_draw(recorded, tmp_path, capsys, monkeypatch):
 
 def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(world_data.PLAYED, "smoke", (3, {"resolution": 16, "max_episode_steps": 7}))
-    more = ("--models", "rnnem", "--test", "rmr/RNEMBalls6to8-v0", "--out", tmp_path / "more.csv")
-    run(tmp_path, "evaluate", "--data", "rmr/RNEMBalls4-v0", *more)
-    assert np.isfinite(pd.read_csv(tmp_path / "more.csv").ari).all()
+    more = ("--models", "rnnem", "--tests", "rmr/RNEMBalls6to8-v0", "--test-groups", 5)
+    run(tmp_path, "evaluate", "--data", "rmr/RNEMBalls4-v0", *more, "--workers", 1)
+    table = pd.read_csv(tmp_path / "runs" / "smoke-world-models" / "world_models.csv")
+    assert table.test.tolist() == ["validation", "RNEMBalls6to8-v0-smoke"]
+    assert table.groups.tolist() == [3, 5]
+    assert np.isfinite(table.ari).all()
     recorded = tmp_path / "runs" / "data"
     names = {path.name for path in recorded.iterdir()}
     assert names == {"RNEMBalls4-v0-smoke", "RNEMBalls6to8-v0-smoke"}
@@ -90,6 +95,21 @@ def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
         run(tmp_path, "train", "--data", recorded, *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--out", "scores.csv"), "expected a folder for --out"),
+        (("--test-groups", 5), "--tests"),
+        (("--seeds", 0), "seeds must be 1 or more"),
+        (("--models", "rnen"), "rnem"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_at_once(recorded, tmp_path, arguments, message):
+    with pytest.raises(RMRError, match=message):
+        run(tmp_path, "evaluate", "--data", recorded, *arguments)
+    assert not list(tmp_path.rglob("run.json"))
+
+
 @pytest.fixture(scope="module")
 def donor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("donor")
@@ -109,14 +129,16 @@ def donor(tmp_path_factory):
 
 
 def test_a_pretrained_processor_inside_stays_as_it_was(recorded, donor, tmp_path, capsys):
-    out = tmp_path / "inside.csv"
+    out = tmp_path / "inside"
     names = [f"{family}_{arm}" for family in ("rnem", "rims") for arm in INSIDE]
-    options = ("--processor", donor, "--out", out, "--models", "rnem", *names)
+    options = ("--processor", donor, "--out", out, "--models", "rnem", *names, "--workers", 1)
     run(tmp_path, "evaluate", "--data", recorded, *options)
-    assert "inside_pairs.csv" in capsys.readouterr().out
-    pairs = pd.read_csv(tmp_path / "inside_pairs.csv")
+    said = capsys.readouterr().out
+    assert "What rnem_rmr improves on validation: over rnem: relative BCE" in said
+    assert "over rnem_shuffled_p: relative BCE" in said
+    pairs = pd.read_csv(out / "pairs.csv")
     assert set(pairs.model) == {"rnem_rmr", "rims_rmr"}
-    assert len(pairs) == 3 * (4 + 3)
+    assert len(pairs) == 3 * 4 + 2 * 3, "RIMs have no groups to compare"
     given = store.read_artifact(donor)
     made = {name: task(recorded, donor, tmp_path, name) for name in names}
     artifacts = {name: world_models.trained(made[name], 0) for name in names}

@@ -109,6 +109,13 @@ def test_e_step_by_hand():
     torch.testing.assert_close(nothing, torch.tensor([0.5, 0.5]))
 
 
+@pytest.mark.parametrize("name", ["rnn", "rnem"])
+def test_first_shares_are_numbers_whatever_is_drawn(name, monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda *size, **_: torch.zeros(size))
+    shares = make(name).init_state(2, torch_generator(0)).groups
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(2, *SHAPE[:2]))
+
+
 def test_loss_equals_a_loop_over_groups_and_pixels():
     model, frames = make("rnem"), moving_block(time=3)
     *_, state = unroll(model, frames[:, :2], None, torch_generator(1))

@@ -52,7 +52,12 @@ def test_balanced_accuracy_and_f1_by_hand():
 def test_scores_under_several_conditions_train_once(task, folder, monkeypatch):
     whole = views.view_scores(task, 0, Condition())
     assert tuple(whole) == views.VIEW_ROW
-    assert (whole["views"], whole["dropped"], whole["balls"], whole["test"]) == (4, 0, 3, "")
+    assert (whole["views"], whole["dropped"], whole["balls"], whole["test"]) == (
+        4,
+        0,
+        3,
+        "validation",
+    )
     assert 0 <= whole["balanced_accuracy"] <= 1
     monkeypatch.setattr(world_models, "train_model", None)
     few = views.view_scores(task, 0, Condition(views=1))

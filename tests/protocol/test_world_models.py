@@ -16,6 +16,7 @@ from rmr_gym.protocol import world_model_presets as presets
 from rmr_gym.protocol import world_model_rollouts as rollouts
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol.config import as_json
+from rmr_gym.protocol.training import DivergedError
 from rmr_gym.protocol.world_model_presets import WORLD_MODELS, WORLD_PRESETS, WorldEntry
 from rmr_gym.protocol.world_models import WorldTask
 
@@ -118,6 +119,16 @@ def test_scores_are_means_over_the_last_predictions(task):
     wrong = (frames[:, 1:] != frames[:, :-1]).float().sum(dim=(2, 3, 4))[:, -TINY.last :]
     row = scores.scored(replace(task, model="copier"), 0)
     assert row["bce"] == pytest.approx(wrong.mean().item() * -np.log(1e-6), rel=1e-2)
+
+
+def test_a_prediction_that_is_no_number_is_told_with_its_step(task, monkeypatch):
+    def broken(model, frames, actions, generator):
+        nothing = torch.full_like(frames, torch.nan)
+        return torch.nn.functional.binary_cross_entropy(nothing, frames)
+
+    monkeypatch.setattr(world_models, "sequence_loss", broken)
+    with pytest.raises(DivergedError, match="step 1"):
+        world_models.train_model(task, 0)
 
 
 def test_training_reads_no_truth(task, monkeypatch):
