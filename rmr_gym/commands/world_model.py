@@ -83,7 +83,7 @@ def evaluate(
     models: tuple[Model_, ...] = ("rnem", "rnnem", "rnn", "lstm"),
     tests: tuple[Path, ...] = (),
     groups: int | None = None,
-    test_groups: int | None = None,
+    test_groups: tuple[int, ...] = (),
     processor: Path | None = None,
 ) -> None:
     """Train and score models over seeds, and write a run folder and its report.
@@ -97,7 +97,8 @@ def evaluate(
         models: Which models.
         tests: Other data sets, or environments, to score on too, for instance with more balls.
         groups: Number of groups (K) in training; default: the preset's.
-        test_groups: Number of groups while scoring on ``tests``, for models that have several.
+        test_groups: Number of groups while scoring on ``tests``, for models that have several: one
+            for all of them, or one for each.
         processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
     """
@@ -106,11 +107,16 @@ def evaluate(
         compare_world_models,
     )
 
-    if test_groups is not None and not tests:
-        raise RMRError("--test-groups is of test sets: name some with --tests, or leave it out")
+    if test_groups and len(test_groups) not in {min(1, len(tests)), len(tests)}:
+        raise RMRError(
+            "expected one number of --test-groups for all --tests or one for each, got "
+            f"{len(test_groups)} for {len(tests)} test sets"
+        )
     out, seeds = runs.run_folder("world-models"), runs.seed_range(1)
     tasks = runs.tasks(models, groups, processor)
-    trials = [Trial(), *(Trial(test, test_groups) for test in runs.found(tests))]
+    each = test_groups or (None,)
+    counts = each * len(tests) if len(each) == 1 else each
+    trials = [Trial(), *map(Trial, runs.found(tests), counts)]
     with progress_bars() as progress_for:
         problems = compare_world_models(tasks, seeds, trials, out, runs.computing(progress_for))
     report_run(out, "world_models.csv", {"test": "test"} | SHOWN, problems)

@@ -100,6 +100,7 @@ def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
     [
         (("--out", "scores.csv"), "expected a folder for --out"),
         (("--test-groups", 5), "--tests"),
+        (("--test-groups", 5, 6, "--tests", "rmr/RNEMBalls6to8-v0"), "2 for 1 test sets"),
         (("--seeds", 0), "seeds must be 1 or more"),
         (("--models", "rnen"), "rnem"),
     ],
