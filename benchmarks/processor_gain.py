@@ -24,7 +24,11 @@ from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import arm_processor
 from rmr_gym.protocol.config import find_preset
 from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.transfer_donors import amplified_random_donor, random_dynamics_donor
+from rmr_gym.protocol.transfer_donors import (
+    amplified_random_donor,
+    random_dynamics_donor,
+    read_donor,
+)
 
 DONORS = ("Pong", "Breakout", "Freeway", "Seaquest", "Boxing", "MsPacman")
 FRAMES = 200
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--games", nargs="+", default=["Freeway", "Pong", "Boxing"])
     parser.add_argument("--donors", nargs="+", default=list(DONORS))
+    parser.add_argument("--balls", type=Path, help="artifact of `rmr-gym balls pretrain`")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,7 +49,7 @@ def main() -> None:
         chosen = torch.linspace(0, len(frames) - 1, FRAMES).long()
         with torch.no_grad():
             latents = stages.untrained_encoder(task, 0)(frames[chosen])
-            for name, processor in processors(task, donors):
+            for name, processor in processors(task, donors, options.balls):
                 rows.append({"frames": task.game, "p": name, **loudness(processor, latents)})
                 print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:17}"
                         for value in rows[-1].values()), flush=True)  # fmt: skip
@@ -65,7 +70,9 @@ def tasks(games: list[str], root: Path) -> list[GameTask]:
     )
 
 
-def processors(task: GameTask, donors: list[GameTask]) -> Iterator[tuple[str, Processor]]:
+def processors(
+    task: GameTask, donors: list[GameTask], balls: Path | None
+) -> Iterator[tuple[str, Processor]]:
     """Yield every P by name."""
     model = task.preset.model
     kept = {donor.game: stages.pretrained(donor) for donor in donors}
@@ -73,6 +80,8 @@ def processors(task: GameTask, donors: list[GameTask]) -> Iterator[tuple[str, Pr
         donor.name: donor.pretrained()
         for donor in (random_dynamics_donor(task), amplified_random_donor(task))
     }
+    if balls is not None:
+        kept["balls"] = read_donor("balls", balls, model)
     for name, artifact in kept.items():
         yield name, arm_processor("rmr", model, 0, artifact.part("processor"))
     own = stages.pretrained(task).part("processor")

@@ -12,6 +12,7 @@ import pandas as pd
 from rmr_gym.analysis.differences import means
 from rmr_gym.analysis.run import blocks, values, where
 from rmr_gym.analysis.run_files import read_table
+from rmr_gym.analysis.world_model_pairs import paired_by
 
 QUESTIONS = {"balls": "balls", "views": "crops that are seen", "dropped": "modules taken out"}
 """What varies, and what it is called; where one does, the other two stay as in training."""
@@ -19,8 +20,15 @@ QUESTIONS = {"balls": "balls", "views": "crops that are seen", "dropped": "modul
 SCORES = {"f1": "F1", "balanced_accuracy": "balanced accuracy"}
 """Scores in the order of the tables, and what they are called there."""
 
+DROPS = {"relative": "relative drop of F1"}
+"""What is paired by seed, and what it is called there; less of it is better."""
+
+HELD_OUT = "validation"
+"""What the validation episodes of the training data are called among test sets."""
+
 CONDITION = ("test", "balls", "views", "dropped")
 KEY = ("model", "seed", "test", "views", "dropped")
+LOSS_ROW = ("question", "model", "seed", "usual", "hardest", "f1", "f1_hardest")
 COST_ROW = (
     "question",
     "model",
@@ -46,10 +54,15 @@ def read_views(folder: Path) -> pd.DataFrame:
 def varied(table: pd.DataFrame, trained_on: int | None) -> dict[str, pd.DataFrame]:
     """Return the rows in which one thing varies, by its name in `QUESTIONS`; none where none does.
 
+    A further test set with as many balls as in training stands for the validation episodes.
+
     Args:
         table: As `read_views` gives it.
         trained_on: Balls in training; None where the number of balls is not known.
     """
+    held_out = values(table, "test") == HELD_OUT
+    if (values(table, "balls")[~held_out] == trained_on).any():
+        table = pd.DataFrame(table[~held_out])
     usual = {"balls": trained_on, "views": table["views"].max(), "dropped": 0}
     parts = {}
     for name in QUESTIONS:
@@ -91,6 +104,43 @@ def costs(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
         training's condition.
     """
     rows = []
+    for (question, model), block in blocks(losses(table, trained_on), "question", "model").items():
+        before, after = (fmean(row[name] for row in block) for name in ("f1", "f1_hardest"))
+        lost = before - after, (before - after) / before if before else math.nan
+        ends = block[0]["usual"], block[0]["hardest"]
+        named = (question, model, len(block), *ends, before, after, *lost)
+        rows.append(dict(zip(COST_ROW, named, strict=True)))
+    return pd.DataFrame(rows, columns=list(COST_ROW))
+
+
+def cost_pairs(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
+    """Return how much less of its F1 each model loses than what it is compared with, by seed.
+
+    Args:
+        table: As `read_views` gives it.
+        trained_on: Balls in training; None where the number of balls is not known.
+
+    Returns:
+        The rows of `paired_by` for each question; a seed's drop is relative to its own F1 in
+        training's condition.
+    """
+    lost = losses(table, trained_on)
+    before, after = lost["f1"].astype(float), lost["f1_hardest"].astype(float)
+    relative = (before - after) / before.where(before != 0)
+    return paired_by(lost.assign(relative=relative), "question", dict.fromkeys(DROPS, -1))
+
+
+def losses(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
+    """Return F1 in training's condition and in the hardest, of each model and seed that has both.
+
+    Args:
+        table: As `read_views` gives it.
+        trained_on: Balls in training; None where the number of balls is not known.
+
+    Returns:
+        A row a question, model and seed, with the columns of `LOSS_ROW`.
+    """
+    rows = []
     for name, part in varied(table, trained_on).items():
         found = _places(part, name)
         ends = {
@@ -99,8 +149,8 @@ def costs(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
             "dropped": (0, found[-1]),
         }[name]
         if ends[0] is not None and ends[0] != ends[1]:
-            rows += list(_costs(name, part, float(ends[0]), float(ends[1])))
-    return pd.DataFrame(rows, columns=list(COST_ROW))
+            rows += list(_losses(name, part, float(ends[0]), float(ends[1])))
+    return pd.DataFrame(rows, columns=list(LOSS_ROW))
 
 
 def _places(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -109,19 +159,16 @@ def _places(rows: pd.DataFrame, column: str) -> np.ndarray:
     return found[~np.isnan(found)]
 
 
-def _costs(
+def _losses(
     question: str, part: pd.DataFrame, usual: float, hardest: float
 ) -> Iterator[dict[str, Any]]:
     for model in dict.fromkeys(values(part, "model")):
         first, last = (
             _by_seed(where(part, **{question: place}, model=model)) for place in (usual, hardest)
         )
-        both = [seed for seed in first if seed in last]
-        if both:
-            before, after = (fmean(each[seed] for seed in both) for each in (first, last))
-            lost = before - after, (before - after) / before if before else math.nan
-            named = (question, model, len(both), usual, hardest, before, after, *lost)
-            yield dict(zip(COST_ROW, named, strict=True))
+        for seed in [seed for seed in first if seed in last]:
+            named = (question, model, seed, usual, hardest, first[seed], last[seed])
+            yield dict(zip(LOSS_ROW, named, strict=True))
 
 
 def _by_seed(rows: pd.DataFrame) -> dict[int, float]:

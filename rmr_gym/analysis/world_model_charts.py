@@ -28,7 +28,7 @@ _DOTS = ("o", "s")
 
 @styled
 def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float | None = None) -> Figure:
-    """Draw scores of every model and seed, a panel a test set.
+    """Draw scores of every model and seed, a panel a test set, all on one scale.
 
     Source: R-NEM, Figures 3 and 4, left.
 
@@ -59,6 +59,9 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float | None = N
                 panel.plot(mean, [at] * len(mean), dot, label=SCORES[score], markersize=5, **style)
         panel.set_yticks(range(len(models)), models if index % ACROSS == 0 else [""] * len(models))
         panel.set_ylim(-0.6, len(models) - 0.4)
+    lefts, rights = zip(*(panel.get_xlim() for panel in panels), strict=True)
+    for panel in panels:
+        panel.set_xlim(min(lefts), max(rights))
     finish(figure, panels, "", "", {})
     return figure
 

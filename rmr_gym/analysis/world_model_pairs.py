@@ -1,11 +1,12 @@
-"""World models against the baselines of their family, and a pretrained P inside against other P."""
+"""World models against baselines and what they ablate, a pretrained P inside against other P."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from rmr_gym.analysis.differences import with_corrected
+from rmr_gym.analysis.run import values, where
 from rmr_gym.analysis.statistics import paired_difference
 
 BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "ari_last": 1}
@@ -26,6 +27,9 @@ BASELINES = {
 }
 """What models are compared with, by how their names begin."""
 
+ABLATED = {"rnem_no_attention": "rnem", "s2gru_": "s2gru"}
+"""What something was left out of, by how the names of those that lack it begin."""
+
 PRIVILEGED = ("crops_oracle",)
 """Models that are shown what they are asked about: references, compared with nothing."""
 
@@ -33,12 +37,31 @@ KNOWING = "_rmr"
 BOOTSTRAP_SEED = 0
 
 
-def paired_rows(scores: pd.DataFrame) -> pd.DataFrame:
+def paired_by(
+    scores: pd.DataFrame, column: str, better: Mapping[str, int] = BETTER
+) -> pd.DataFrame:
+    """Return `paired_rows` of each value of a column, behind that column; each is corrected alone.
+
+    Args:
+        scores: As `paired_rows` takes them, and the column.
+        column: What is never compared across, for instance "test".
+        better: As `BETTER`.
+    """
+    found = [
+        {column: value, **row}
+        for value in dict.fromkeys(values(scores, column))
+        for row in paired_rows(where(scores, **{column: value}), better).to_dict("records")
+    ]
+    return pd.DataFrame(found, columns=[column, *PAIR_ROW])
+
+
+def paired_rows(scores: pd.DataFrame, better: Mapping[str, int] = BETTER) -> pd.DataFrame:
     """Compare every model with its `opponents`, seed by seed.
 
     Args:
         scores: Of one test set, a row a model and seed, with the columns "model" and "seed" and
-            those of `BETTER`.
+            those of ``better``.
+        better: As `BETTER`.
 
     Returns:
         The columns of `PAIR_ROW`. ``improvement`` is the mean by which the model is better,
@@ -53,7 +76,7 @@ def paired_rows(scores: pd.DataFrame) -> pd.DataFrame:
         row
         for name, model in tables.items()
         for other in opponents(name, [*tables])
-        for row in _compared(model, tables[other], name, other)
+        for row in _compared(model, tables[other], (name, other), better)
     ]
     if not rows:
         return pd.DataFrame(columns=list(PAIR_ROW))
@@ -61,7 +84,7 @@ def paired_rows(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def opponents(model: str, models: Sequence[str]) -> list[str]:
-    """Return what a model is compared with.
+    """Return what a model is compared with: what it ablates, then the baselines of its family.
 
     Args:
         model: Its name; where it ends in ``_rmr``, all of its family come after the baselines.
@@ -70,7 +93,8 @@ def opponents(model: str, models: Sequence[str]) -> list[str]:
     if model in PRIVILEGED:
         return []
     family = next((family for family in BASELINES if model.startswith(family)), "")
-    named = [*BASELINES.get(family, ())]
+    named = [whole for part, whole in ABLATED.items() if model.startswith(part)]
+    named += BASELINES.get(family, ())
     if model.endswith(KNOWING):
         inside = model.removesuffix(KNOWING)
         named += [other for other in models if f"{other}_".startswith(f"{inside}_")]
@@ -78,15 +102,15 @@ def opponents(model: str, models: Sequence[str]) -> list[str]:
 
 
 def _compared(
-    model: pd.DataFrame, control: pd.DataFrame, name: str, other: str
+    model: pd.DataFrame, control: pd.DataFrame, pair: tuple[str, str], better: Mapping[str, int]
 ) -> list[dict[str, object]]:
     rows = []
-    for score, sign in BETTER.items():
+    for score, sign in better.items():
         differences = sign * (model[score].astype(float) - control[score].astype(float))
         found = paired_difference(differences.dropna().to_numpy(), _bootstrap())
         if found.pairs:
             rows.append(
-                {"model": name, "against": other, "score": score}
+                {"model": pair[0], "against": pair[1], "score": score}
                 | vars(found)
                 | {"improvement": found.mean}
             )

@@ -9,7 +9,7 @@ import pandas as pd
 from rmr_gym.analysis.differences import means
 from rmr_gym.analysis.run import blocks, values, where
 from rmr_gym.analysis.run_files import read_table
-from rmr_gym.analysis.world_model_pairs import PAIR_ROW, paired_rows
+from rmr_gym.analysis.world_model_pairs import paired_by
 
 SCORES = {
     "bce": "BCE",
@@ -81,11 +81,5 @@ def _means(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def pair_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return what is compared on each test set, see `paired_rows`; each is corrected on its own."""
-    columns = ["test", *PAIR_ROW]
-    found = [
-        {"test": test, **row}
-        for test in names(rows, "test")
-        for row in paired_rows(where(rows, test=test)).to_dict("records")
-    ]
-    return pd.DataFrame(found, columns=columns)
+    """Return what is compared on each test set, see `paired_by`; each is corrected on its own."""
+    return paired_by(rows, "test")

@@ -8,6 +8,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.commands.tasks import many_files
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def copying(
 
     if seeds < 1:
         raise RMRError(f"seeds must be 1 or more, got {seeds}")
+    if not models:
+        raise RMRError("expected one model or more, got none: name rims, lstm or both")
+    out = many_files(out)
     for model in models:
         find_model(model)
     task = CopyingTask(root, find_copying_preset(preset, active), device)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 Arithmetic = Literal["fp32", "bf16"]
+_FILES = (".csv", ".gif", ".html", ".json", ".png")
 Flat = tyro.conf.OmitArgPrefixes
 """Annotation: the fields of these options are options of the command."""
 
@@ -142,6 +143,20 @@ def computing(workers: int, progress_for: ProgressFor, scheduler: str | None = N
 
     command = shlex.join(["rmr-gym", *sys.argv[1:]])
     return Computing(command, workers, scheduler, progress_for=progress_for)
+
+
+def many_files(out: Path) -> Path:
+    """Return a folder for several files.
+
+    Raises:
+        RMRError: It is called like a file.
+    """
+    if out.suffix in _FILES:
+        raise RMRError(
+            f"expected a folder for --out, which holds several files, got {out}: leave "
+            f"{out.suffix} out"
+        )
+    return out
 
 
 def conclude(out: Path | None, problems: Sequence[str]) -> None:

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from rmr_gym.commands.console import progress_bars
+from rmr_gym.errors import RMRError
 
+WORLDS = ("rmr/RNEMBalls", "rmr/S2RMBalls")
+"""How the ids of environments begin that are played: binary frames of balls."""
 TRUTH = {"observe": ["radii", "velocities"]}
 PLAYED: dict[str, tuple[int, dict[str, Any]]] = {
     "smoke": (8, {"resolution": 16}),
@@ -25,13 +28,18 @@ def find_data(data: Path, preset: str, root: Path) -> Path:
         root: Folder of finished stages.
 
     Raises:
-        RMRError: It cannot be recorded.
+        RMRError: It cannot be recorded, or it is no environment of binary frames of balls.
     """
     import gymnasium as gym  # noqa: PLC0415
 
     name = data.as_posix()
     if data.exists() or name not in gym.registry or preset not in PLAYED:
         return data
+    if not name.startswith(WORLDS):
+        raise RMRError(
+            f"expected a folder, or an environment whose id begins with {' or '.join(WORLDS)}, got "
+            f"{name}: record it with `rmr-gym record` and give the folder"
+        )
     from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
 
     episodes, options = PLAYED[preset]

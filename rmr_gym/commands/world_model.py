@@ -8,9 +8,15 @@ from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, progress_bars
 from rmr_gym.commands.copying import copying
-from rmr_gym.commands.tasks import Flat
+from rmr_gym.commands.tasks import Flat, many_files
 from rmr_gym.commands.world_data import find_data
-from rmr_gym.commands.world_runs import WorldRuns, make_task, print_table, report_run
+from rmr_gym.commands.world_runs import (
+    WorldRuns,
+    check_seed,
+    make_task,
+    print_table,
+    report_run,
+)
 from rmr_gym.commands.world_views import views
 from rmr_gym.errors import RMRError
 
@@ -68,10 +74,13 @@ def train(
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
+    from rmr_gym.protocol.world_model_checks import check_lengths  # noqa: PLC0415
     from rmr_gym.protocol.world_model_scores import scored  # noqa: PLC0415
     from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
 
+    check_seed(seed)
     task = make_task(data, model, groups, preset, root, device, processor, steps)
+    check_lengths(task, [None], task.preset.horizon)
     with progress_bars() as progress_for:
         trained(task, seed, progress_for(f"{model}, seed {seed}"))
     print_table([scored(task, seed)], SHOWN)
@@ -142,6 +151,8 @@ def rollout(
 ) -> None:
     """Draw what a trained model sees, groups and predicts, first shown frames and then by itself.
 
+    A model that is not in the store is trained first.
+
     Args:
         data: Folder of the data set that it was trained on, or the environment.
         out: Folder of MODEL_N.png and MODEL_N.gif.
@@ -165,9 +176,19 @@ def rollout(
     from rmr_gym.analysis.world_model_figures import film_frames, groups_figure  # noqa: PLC0415
     from rmr_gym.protocol.world_model_rollouts import drawn  # noqa: PLC0415
 
+    check_seed(seed)
+    out = many_files(out)
     task = make_task(data, model, groups, preset, root, device, processor, steps)
     test = test and find_data(test, preset, root)
-    sheets = drawn(task, seed, sequences, seen=seen, ahead=ahead, test=test, groups=test_groups)
+    with progress_bars() as progress_for:
+        sheets = drawn(
+            *(task, seed, sequences),
+            seen=seen,
+            ahead=ahead,
+            test=test,
+            groups=test_groups,
+            progress=progress_for(f"{model}, seed {seed}"),
+        )
     for row, sheet in enumerate(sheets):
         save_figure(groups_figure(*sheet), out / f"{model}_{row}.png")
         film = film_frames(sheet.truth, sheet.predicted, sheet.shares)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows
-from rmr_gym.commands.tasks import CellRuns, conclude
+from rmr_gym.commands.tasks import CellRuns, conclude, many_files
 from rmr_gym.commands.world_data import find_data
 from rmr_gym.errors import RMRError
 
@@ -35,14 +35,9 @@ class WorldRuns(CellRuns):
         """Return the run folder.
 
         Raises:
-            RMRError: A table was asked for.
+            RMRError: It is called like a file.
         """
-        out = self.folder(name)
-        if out.suffix == ".csv":
-            raise RMRError(
-                f"expected a folder for --out, which holds the tables, got {out}: leave .csv out"
-            )
-        return out
+        return many_files(self.folder(name))
 
     def tasks(
         self,
@@ -50,16 +45,22 @@ class WorldRuns(CellRuns):
         groups: int | None = None,
         processor: Path | None = None,
     ) -> "list[WorldTask]":
-        """Return a task a model; the number of groups is for models that have several."""
+        """Return a task a model.
+
+        Args:
+            models: Which models.
+            groups: K in training, for those that have several groups.
+            processor: Of those that have a P inside.
+        """
         from rmr_gym.protocol.world_model_presets import find_world_model  # noqa: PLC0415
 
-        several = {model: find_world_model(model).grouped for model in models}
+        made = []
+        for model, entry in {model: find_world_model(model) for model in models}.items():
+            donor, count = (processor if entry.arm else None), (groups if entry.grouped else None)
+            how = (self.preset, self.root, self.device, donor, self.steps)
+            made.append(_planned(self.data, model, count, *how))
         data = find_data(self.data, self.preset, self.root)
-        how = (self.preset, self.root, self.device, processor, self.steps)
-        return [
-            make_task(data, model, groups if grouped else None, *how)
-            for model, grouped in several.items()
-        ]
+        return [replace(task, data=data) for task in made]
 
     def found(self, tests: Sequence[Path]) -> list[Path]:
         """Return the folders of test sets; environments among them are played."""
@@ -76,26 +77,50 @@ def make_task(
     processor: Path | None = None,
     steps: int | None = None,
 ) -> "WorldTask":
-    """Return the task of some data; the processor is for models with a P inside alone."""
+    """Return the task of some data; an environment is played last.
+
+    Raises:
+        RMRError: Something that was asked for cannot be.
+    """
+    task = _planned(data, model, groups, preset, root, device, processor, steps)
+    return replace(task, data=find_data(data, preset, root))
+
+
+def check_seed(seed: int) -> None:
+    """Make sure that a seed is one.
+
+    Raises:
+        RMRError: It is negative.
+    """
+    if seed < 0:
+        raise RMRError(f"expected a --seed of 0 or more, got {seed}: leave the minus out")
+
+
+def _planned(
+    data: Path,
+    model: str,
+    groups: int | None,
+    preset: str,
+    root: Path,
+    device: str,
+    processor: Path | None,
+    steps: int | None,
+) -> "WorldTask":
     from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
-    from rmr_gym.protocol.world_model_presets import (  # noqa: PLC0415
-        find_world_model,
-        find_world_preset,
-    )
+    from rmr_gym.protocol.world_model_presets import find_world_preset  # noqa: PLC0415
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
 
     chosen = find_world_preset(preset, model)
     if steps is not None:
-        chosen = replace(chosen, steps=steps, check_every=min(chosen.check_every, max(steps, 1)))
+        if steps < 1:
+            raise RMRError(f"expected --steps of 1 or more, got {steps}: leave it out or raise it")
+        chosen = replace(chosen, steps=steps, check_every=min(chosen.check_every, steps))
     find_device(device)
-    if find_world_model(model).arm is None:
-        processor = None
-    elif processor is not None:
+    task = WorldTask(data, root / "store", model, chosen, groups, device, processor)
+    if processor is not None:
         read_balls_processor(processor)
-    store = Store(root / "store").root
-    data = find_data(data, preset, root)
-    return WorldTask(data, store, model, chosen, groups, device, processor)
+    return replace(task, store=Store(task.store).root)
 
 
 def print_table(rows: Iterable[Mapping[Any, Any]], shown: Mapping[str, str]) -> None:

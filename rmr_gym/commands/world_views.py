@@ -43,7 +43,7 @@ def views(
             s2gru_cells_nonlocal, crops_lstm, crops_rims, crops_rmc, crops_oracle.
         tests: Other data sets, or environments, to score on beside the validation episodes of the
             data, for instance with more balls.
-        seen: Numbers of crops that are seen; default: as many as in training.
+        seen: Numbers of crops that are seen, beside as many as in training, which is always scored.
         dropped: Numbers of modules to take out, with all crops, beside none; models without so many
             have no such rows.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.schema import Manifest
 from rmr_gym.data.transitions import Transitions
 from rmr_gym.domains.atari import frame_transform
 from rmr_gym.errors import RMRError
@@ -17,6 +19,7 @@ from rmr_gym.models.slot_attention import cell_centres
 TRUTH = ("state", "radii", "velocities")
 _STILL = 1e-4
 _EDGE = 1.5
+_SCREEN = (84, 84, 1)
 _RECORD = (
     "record binary frames, for instance with `rmr-gym record --env rmr/RNEMBalls4-v0 --options "
     'observe=["radii","velocities"]`'
@@ -102,20 +105,10 @@ def load_clips(
     Raises:
         RMRError: There are no such frames, or no episode is long enough.
     """
-    spec = dataset.manifest.columns.get("pixels")
-    screens = spec is not None and spec.encoding == "ale_palette"
-    if screens:
-        shown = binary_screens
-    elif spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
-        raise RMRError(
-            f"expected frames of one channel in the column 'pixels' of {dataset.path}, found "
-            f"{'none' if spec is None else list(spec.shape)}: {_RECORD}"
-        )
-    else:
-        shown = None
+    _, choices = frames_of(dataset.manifest, dataset.path)
+    screens = dataset.manifest.columns["pixels"].encoding == "ale_palette"
+    shown = binary_screens if screens else None
     known = truth and all(name in dataset.manifest.columns for name in TRUTH)
-    choices = dataset.manifest.actions or 0
-    choices = choices if choices > 1 else 0
     columns = ("pixels", *(TRUTH if known else ()), *(("action",) if choices else ()))
     loaded = dataset.load(columns=columns, episodes=episodes, transform=shown)
     rows = loaded.windows(length, stride)
@@ -131,6 +124,30 @@ def load_clips(
         actions[loaded.current] = loaded["action"]
     found = _truth(loaded) if known else None
     return Clips(loaded["pixels"], rows, actions, choices, found)
+
+
+def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int]:
+    """Return the shape of the frames that `load_clips` gives of some data, and how many actions.
+
+    Args:
+        manifest: Of the data; nothing else is read.
+        data: Where they lie, for the message.
+
+    Raises:
+        RMRError: There are no frames of one channel.
+    """
+    spec, actions = manifest.columns.get("pixels"), manifest.actions or 0
+    if spec is not None and spec.encoding == "ale_palette":
+        shape = _SCREEN
+    elif spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
+        raise RMRError(
+            f"expected frames of one channel in the column 'pixels' of {data}, found "
+            f"{'none' if spec is None else list(spec.shape)}: {_RECORD}"
+        )
+    else:
+        height, width, channels = spec.shape
+        shape = height, width, channels
+    return shape, actions if actions > 1 else 0
 
 
 def binary_screens(

@@ -135,7 +135,7 @@ def grid_of(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
     if not halvings or height % part or width % part:
         raise RMRError(
             f"expected frames whose height and width can be halved {halvings} times (one or more), "
-            f"a convolution each, found {height} x {width}: record another resolution or give "
-            "another number of channels"
+            f"a convolution each, found {height} x {width}: record with resolution=32, or choose a "
+            "preset of fewer convolutions"
         )
     return height // part, width // part

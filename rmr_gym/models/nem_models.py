@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import gcd
 
 from rmr_gym.models.nem import GradientMixture, RecurrentMixture, SpatialMixture
 from rmr_gym.models.nem_dynamics import (
@@ -15,6 +16,9 @@ from rmr_gym.models.nem_dynamics import (
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
 from rmr_gym.models.processors import ProcessorSizes
 
+WITH_ACTIONS = 0.02
+"""Probability that an input pixel is flipped in a world with actions (R-NEM, Appendix A.2)."""
+
 
 @dataclass(frozen=True)
 class NEMSizes:
@@ -27,7 +31,7 @@ class NEMSizes:
         dim: Width of theta.
         width: Of the interaction's MLPs.
         attention: Hidden width of the attention's MLP.
-        noise: Probability that an input pixel is flipped.
+        noise: Probability that an input pixel is flipped, in a world without actions.
         processor: Of P, in the model rnem_p.
     """
 
@@ -43,6 +47,22 @@ class NEMSizes:
     def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
         """Return the same sizes with those of another P."""
         return replace(self, processor=processor)
+
+    def fitted(self, shape: tuple[int, int, int], actions: int) -> "NEMSizes":
+        """Return the sizes for frames of a shape, in a world of so many actions (0: none).
+
+        Convolutions are left off the end until a frame can be halved so often, but one stays; with
+        actions the noise is `WITH_ACTIONS`.
+
+        Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84).
+        Differs: two convolutions are left there, of the widths of Appendix A.1; A.2 has four and a
+        decoder that does not fit the frame.
+        """
+        side, count = gcd(*shape[:2]), len(self.channels)
+        while count > 1 and side % 2**count:
+            count -= 1
+        noise = WITH_ACTIONS if actions else self.noise
+        return replace(self, channels=self.channels[:count], noise=noise)
 
 
 Maker = Callable[[NEMSizes, tuple[int, int, int], int], SpatialMixture]

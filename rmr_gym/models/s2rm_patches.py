@@ -51,11 +51,14 @@ class UpConvolution(nn.ConvTranspose2d):
 
 
 class CropEncoder(nn.Module):
-    """Seven convolutions with two residual blocks, then a linear map; halves the crop twice.
+    """Seven convolutions, four of them in two residual blocks, then a linear map.
+
+    The crop is halved twice. With a place there is an eighth convolution, 1 x 1, that lets it in.
 
     Source: S2RM, Appendix D, E.1: seven-layer CNN with residual layers; that of the baselines takes
     in the place after the second convolution, that of S2RMs does not take it in.
-    Differs: channels, strides and order are drawn in figures that are lost; these are ours.
+    Differs: channels, strides, order and how the place comes in are drawn in figures that are lost;
+    these are ours.
 
     Args:
         size: Height and width of a crop.
@@ -96,7 +99,9 @@ class CropEncoder(nn.Module):
 
 
 class CropDecoder(nn.Module):
-    """A linear map, two transposed convolutions, two residual blocks, a convolution, a sigmoid.
+    """A linear map, a convolution, two residual blocks and upward convolutions in turn, another.
+
+    What comes out are logits. With a place, a 1 x 1 convolution after the first lets it in.
 
     Source: S2RM, Appendix D, E.1: deconvolutions with residual layers; that of the baselines takes
     in the place of the query after a single convolution.

@@ -169,6 +169,11 @@ def open_balls(data: Path, validation_share: float) -> BallsEpisodes:
     """
     dataset = TransitionDataset(data)
     count = len(dataset.episodes)
+    if count < 2:
+        raise RMRError(
+            f"expected 2 episodes or more in {data}, to train on one and hold out another, found "
+            f"{count}: record more"
+        )
     validation = max(1, round(count * validation_share))
     training, held_out = split_episodes(dataset, count - validation, validation, SPLIT_SEED)
     return BallsEpisodes(dataset, training, held_out)

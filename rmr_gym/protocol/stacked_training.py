@@ -87,8 +87,9 @@ def _gradients(
         for run, loss, fine in zip(stack.runs, losses, sound, strict=True):
             if not fine:
                 broken[run] = DivergedError(
-                    f"the loss became {loss} at step {step}: lower the learning rate; the other "
-                    "runs of its stack went on without it"
+                    f"the loss became {loss} at step {step}, expected a number: try another seed "
+                    "or, from Python, a preset with a lower learning rate; the other runs of its "
+                    "stack went on without it"
                 )
         stack.keep([row for row, fine in enumerate(sound) if fine], optimizer)
     return terms, broken

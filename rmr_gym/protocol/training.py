@@ -98,8 +98,9 @@ def train(
 def _update(current: Step, optimizer: torch.optim.Optimizer, step: int) -> dict[str, float]:
     if not torch.isfinite(current.loss):
         raise DivergedError(
-            f"the loss became {current.loss.item()} at step {step}: lower the learning rate; "
-            "checkpoints kept before that step are still there"
+            f"the loss became {current.loss.item()} at step {step}, expected a number: try another "
+            "seed or, from Python, a preset with a lower learning rate; checkpoints kept before "
+            "that step are still there"
         )
     optimizer.zero_grad(set_to_none=True)
     current.loss.backward()

@@ -8,6 +8,7 @@ from typing import Any
 from rmr_gym.errors import RMRError
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.sweep import Cell
+from rmr_gym.protocol.world_model_checks import check_lengths
 from rmr_gym.protocol.world_model_presets import find_world_model
 from rmr_gym.protocol.world_model_rollouts import count_balls, data_name
 from rmr_gym.protocol.world_model_runs import (
@@ -79,12 +80,20 @@ def compare_world_models(
         One sentence for every cell that failed.
 
     Raises:
-        RMRError: Nothing to compare, equal models or test sets, results of other settings in the
-            folder, or every cell failed.
+        RMRError: Nothing to compare, equal models or test sets, data that cannot be scored, results
+            of other settings in the folder, or every cell failed.
     """
     if not tasks or not seeds or not trials:
         raise RMRError("a comparison of world models needs a model, a seed and a test set")
-    tests = summaries(tasks[0], (trial.data for trial in trials))
+    sets = [trial.data for trial in trials]
+    twice = sorted({data_name(data) for data in sets if sets.count(data) > 1})
+    if twice:
+        raise RMRError(
+            f"expected each test set once, found {', '.join(twice)} more than once: name it once"
+        )
+    tests = summaries(tasks[0], sets)
+    for task in tasks:
+        check_lengths(task, sets, task.preset.horizon)
     prints = {name: each["fingerprint"] for name, each in tests.items()}
     cells = [
         cell

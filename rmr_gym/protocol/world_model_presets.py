@@ -60,6 +60,11 @@ class WorldPreset:
         """Steps after which the validation loss is looked at."""
         return (*range(self.check_every, self.steps, self.check_every), self.steps)
 
+    @property
+    def horizon(self) -> int:
+        """Frames of the longest sequence that is scored."""
+        return max(self.length + 1, self.seen + self.ahead)
+
 
 WORLD_PRESETS: dict[str, WorldPreset] = {
     "smoke": WorldPreset(
@@ -69,7 +74,8 @@ WORLD_PRESETS: dict[str, WorldPreset] = {
     "paper": WorldPreset("paper", 390_500, 64, 30, 781, seen=20),
 }
 """Presets by name. "paper" is R-NEM's: 50,000 sequences in batches of 64 are 781 steps an epoch, at
-most 500 epochs, early stopping after 10 without improvement."""
+most 500 epochs, early stopping after 10 without improvement. Differs: 20 frames are shown before 10
+are simulated, where R-NEM's Figure 4 shows 5 and the RIMs' authors 15."""
 
 CROPS_PRESETS: dict[str, WorldPreset] = {
     "smoke": WORLD_PRESETS["smoke"],

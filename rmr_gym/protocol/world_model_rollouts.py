@@ -17,6 +17,8 @@ from rmr_gym.models.pipeline import find_device
 from rmr_gym.models.world_model import unroll
 from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.store import Artifact
+from rmr_gym.protocol.training import Progress
+from rmr_gym.protocol.world_model_checks import check_test
 from rmr_gym.protocol.world_models import WorldTask, restored, trained
 from rmr_gym.seeding import generator, integer_seed
 
@@ -36,11 +38,16 @@ def count_balls(data: Path) -> int | None:
 
 
 def test_clips(task: WorldTask, test: Path | None, length: int) -> Clips:
-    """Return sequences that were not trained on, side by side, with what is true of them."""
+    """Return sequences that were not trained on, side by side, with what is true of them.
+
+    Raises:
+        RMRError: No episode is long enough, or the test set is not one, see `check_test`.
+    """
     if test is None:
         episodes = open_balls(task.data, task.preset.validation_share)
         clips = load_clips(episodes.dataset, episodes.validation, length, length, truth=True)
     else:
+        check_test(task, test)
         dataset = TransitionDataset(test)
         clips = load_clips(dataset, range(len(dataset.episodes)), length, length, truth=True)
     order = generator(0, "world model sequences").permutation(len(clips.rows))
@@ -62,7 +69,11 @@ def ready_model(
 
 
 def scoring_noise(place: torch.device, start: int) -> torch.Generator:
-    """Return the source of noise for a batch of scored sequences: the same for every model."""
+    """Return the source of noise for a batch of scored sequences, of the same seed for every model.
+
+    Models see the same noise where they draw alike: those of N-EM's family at equal K, those of
+    crops always; at another K the first shares come first from the stream and the rest is shifted.
+    """
     return torch.Generator(place).manual_seed(integer_seed(0, "world model scores", start))
 
 
@@ -138,6 +149,7 @@ def drawn(
     ahead: int,
     test: Path | None = None,
     groups: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Drawn]:
     """Run a trained model over some test sequences, to be drawn.
 
@@ -149,6 +161,7 @@ def drawn(
         ahead: Frames that follow, 2 or more.
         test: Another data set; None: the validation episodes.
         groups: K now, for models that have groups; None: as in training.
+        progress: Called after every gradient step, where the model is not in the store yet.
 
     Raises:
         RMRError: Too few frames, no sequence that is long enough, or too few sequences.
@@ -158,7 +171,7 @@ def drawn(
     clips = test_clips(task, test, seen + ahead)
     if not 1 <= count <= len(clips.rows):
         raise RMRError(f"expected 1 to {len(clips.rows)} sequences to draw, got {count}")
-    model = ready_model(task, seed, clips, trained(task, seed), groups)
+    model = ready_model(task, seed, clips, trained(task, seed, progress), groups)
     place = find_device(task.device)
     frames, actions = clips.shown(np.arange(count), place)
     made = simulate(model, frames, actions, seen, scoring_noise(place, 0))

@@ -13,6 +13,7 @@ from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.run_folder import circumstances, problems, write_table
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
+from rmr_gym.protocol.world_model_checks import check_test
 from rmr_gym.protocol.world_model_presets import find_world_model
 from rmr_gym.protocol.world_model_rollouts import count_balls, data_name
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
@@ -37,21 +38,16 @@ def summaries(task: WorldTask, sets: Iterable[Path | None]) -> dict[str, dict[st
     """Return what run.json says of each test set; None, the validation episodes, is none.
 
     Raises:
-        RMRError: There is no such data set, it is the one that is trained on, or two have one name.
+        RMRError: There is no such data set, two have one name, or one is no test set, see
+            `check_test`.
     """
     found: dict[str, Path] = {}
     for data in dict.fromkeys(sets):
         if data is not None and found.setdefault(name := data_name(data), data) != data:
             raise RMRError(f"expected test sets of different names, found two called {name}")
-    tests = {name: data_summary(data) for name, data in found.items()}
-    trained_on = training_key(task, 0)["data"]
-    for name, summary in tests.items():
-        if summary["fingerprint"] == trained_on:
-            raise RMRError(
-                f"expected test sets that are not trained on, found {name}: leave it out, its "
-                "validation episodes are scored anyway"
-            )
-    return tests
+    for data in found.values():
+        check_test(task, data)
+    return {name: data_summary(data) for name, data in found.items()}
 
 
 def data_summary(data: Path) -> dict[str, Any]:

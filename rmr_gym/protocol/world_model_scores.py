@@ -1,5 +1,6 @@
 """Scores of trained world models: next frames, collisions, groups, simulations."""
 
+from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,15 @@ from torch import Tensor
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.world_balls import Clips, relational_weight, true_groups
 from rmr_gym.metrics import foreground_ari
-from rmr_gym.models.world_model import frame_bce, unroll
+from rmr_gym.models.world_model import SURE, frame_bce, unroll
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_rollouts import ready_model, scoring_noise, simulate, test_clips
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
 
 SCORE_BATCH = 32
+WRONG = -log(SURE)
+"""What a pixel that is predicted with certainty and wrong costs, in nats."""
+
 ROW = (
     "model", "groups", "seed", "step", "bce", "relative_bce", "relational_bce",
     "relative_relational_bce", "ari", "ari_last", "rollout_bce", "relative_rollout_bce",
@@ -91,7 +95,8 @@ def score_model(
     clips = test_clips(task, test, preset.length + 1)
     model = ready_model(task, seed, clips, artifact, groups)
     sums = taught(model, clips)
-    rollout, copied = simulated_bce(model, test_clips(task, test, preset.seen + preset.ahead), task)
+    longer = test_clips(task, test, preset.seen + preset.ahead)
+    rollout, copied = simulated_bce(model, longer, task)
     last = Sums(*(part[:, -preset.last :] for part in sums))
     row = {
         "model": task.model,
@@ -99,13 +104,13 @@ def score_model(
         "seed": seed,
         "step": artifact.record["step"],
         "bce": _mean(last.bce),
-        "relative_bce": _ratio(last.bce, last.copied),
+        "relative_bce": _ratio(last.bce, last.copied, clips),
         "relational_bce": _mean(last.relational),
-        "relative_relational_bce": _ratio(last.relational, last.relational_copied),
+        "relative_relational_bce": _ratio(last.relational, last.relational_copied, clips),
         "ari": _mean(sums.ari),
         "ari_last": _mean(last.ari),
         "rollout_bce": _mean(rollout),
-        "relative_rollout_bce": _ratio(rollout, copied),
+        "relative_rollout_bce": _ratio(rollout, copied, longer),
     }
     curves = {"rollout": rollout.tolist(), "rollout_copied": copied.tolist()}
     return {name: _or_none(value) for name, value in row.items()} | curves
@@ -174,10 +179,15 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _ratio(values: np.ndarray, baseline: np.ndarray) -> float:
-    """Return the ratio of means; NaN where the baseline is never wrong."""
-    below = _mean(baseline)
-    return _mean(values) / below if below else float("nan")
+def _ratio(values: np.ndarray, baseline: np.ndarray, clips: Clips) -> float:
+    """Return the ratio of means; NaN where the baseline has no pixel wrong in all scored frames.
+
+    A frame without any costs a little all the same, because probabilities are cut off; one wrong
+    pixel costs `WRONG` more.
+    """
+    nothing, frames = torch.zeros(clips.shape), len(clips.rows) * baseline.shape[-1]
+    below, never = _mean(baseline), frame_bce(nothing, nothing).item()
+    return _mean(values) / below if below > never + WRONG / 2 / frames else float("nan")
 
 
 def _or_none(value: Any) -> Any:

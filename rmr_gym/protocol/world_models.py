@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rmr_gym.data.sampling import batch_indices
-from rmr_gym.domains.world_balls import Clips, load_clips
+from rmr_gym.data.schema import read_manifest
+from rmr_gym.domains.world_balls import Clips, frames_of, load_clips
 from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.nem_models import NEMSizes
 from rmr_gym.models.pipeline import find_device
 from rmr_gym.models.processors import (
     PassiveProcessor,
@@ -77,10 +79,16 @@ class WorldTask:
 
     @property
     def sizes(self) -> Any:
-        """Sizes of the model."""
+        """Sizes of the model; in the family of N-EM fitted to the frames and actions of the data.
+
+        Raises:
+            RMRError: The data are missing, or hold no frames of one channel.
+        """
         sizes = find_world_model(self.model).sizes[self.preset.name]
         if self.groups is not None:
             sizes = replace(sizes, groups=self.groups)
+        if isinstance(sizes, NEMSizes):
+            sizes = sizes.fitted(*frames_of(read_manifest(self.data), self.data))
         return sizes if self.processor is None else sizes.with_processor(donor_sizes(self.donor))
 
     @property
@@ -199,7 +207,10 @@ def train_model(
         except RuntimeError as problem:
             if "between 0 and 1" not in str(problem):
                 raise
-            raise DivergedError(f"the prediction became NaN at step {step}") from problem
+            raise DivergedError(
+                f"expected a prediction in [0, 1], got NaN at step {step}: try another seed "
+                "or, from Python, a preset with a lower learning rate"
+            ) from problem
 
     def checkpoint_at(step: int) -> Kept:
         looks.append(

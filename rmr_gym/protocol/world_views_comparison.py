@@ -13,6 +13,7 @@ from rmr_gym.errors import RMRError
 from rmr_gym.models.s2rm_models import S2RM_MODELS
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.sweep import Cell
+from rmr_gym.protocol.world_model_checks import check_lengths
 from rmr_gym.protocol.world_model_rollouts import data_name
 from rmr_gym.protocol.world_model_runs import (
     CURVES,
@@ -51,7 +52,8 @@ def compare_views(
         tasks: One a model, all on the same data.
         seeds: Of every model.
         conditions: Under which they are scored; a model is left out where more of its modules
-            should go than it has.
+            should go than it has. A condition that comes twice, all crops once by their number and
+            once as None, is scored once.
         out: Run folder.
         computing: How; world models know no stacks.
 
@@ -59,8 +61,9 @@ def compare_views(
         One sentence for every cell that failed.
 
     Raises:
-        RMRError: Nothing to compare, a model that does not see crops, equal models, results of
-            other settings in the folder, or every cell failed.
+        RMRError: Nothing to compare, a model that does not see crops, more crops than in training
+            or none, more modules to take out than any model has, equal models, data that cannot be
+            scored, results of other settings in the folder, or every cell failed.
     """
     wrong = [task.model for task in tasks if task.model not in S2RM_MODELS]
     if wrong:
@@ -69,9 +72,20 @@ def compare_views(
         )
     if not tasks or not seeds or not conditions:
         raise RMRError("a comparison of models of crops needs a model, a seed and a condition")
-    tests = summaries(tasks[0], (condition.test for condition in conditions))
+    crops = min(task.sizes.views for task in tasks)
+    parts = [max(1, parts_of(task)) for task in tasks]
+    _check_counts(conditions, crops, max(parts) - 1)
+    chosen = _distinct(conditions, crops)
+    sets = list(dict.fromkeys(each.test for each in chosen))
+    tests = summaries(tasks[0], sets)
+    for task in tasks:
+        check_lengths(task, sets, task.preset.length + 1)
     prints = {name: each["fingerprint"] for name, each in tests.items()}
-    cells = [cell for task in tasks for cell in _cells(task, seeds, conditions, prints, out)]
+    cells = [
+        cell
+        for task, count in zip(tasks, parts, strict=True)
+        for cell in _cells(task, seeds, [e for e in chosen if e.dropped < count], prints, out)
+    ]
     return run_world_models(
         *(KIND, tasks, seeds, cells, out, computing), tables=TABLES, tests=tests
     )
@@ -82,16 +96,44 @@ def conditions_of(
 ) -> list[Condition]:
     """Return every test set with all modules and each number of crops, and with fewer modules.
 
+    All crops and all modules, as in training, are always among them: all else is compared with it.
+
     Args:
         tests: Data sets that are scored on beside the validation episodes.
-        seen: Numbers of crops that are seen; none: as many as in training.
+        seen: Further numbers of crops that are seen.
         dropped: Numbers of modules to take out, with all crops.
     """
     where = (None, *tests)
-    whole = [Condition(test, count) for test, count in product(where, seen or (None,))]
+    whole = [Condition(test, count) for test, count in product(where, (*seen, None))]
     return whole + [
         Condition(test, None, count) for test, count in product(where, dropped) if count
     ]
+
+
+def _check_counts(conditions: Sequence[Condition], crops: int, most: int) -> None:
+    """Make sure that models have so many crops to see and so many modules to take out.
+
+    Raises:
+        RMRError: They have not.
+    """
+    for each in conditions:
+        if each.views is not None and not 1 <= each.views <= crops:
+            raise RMRError(
+                f"expected 1 to {crops} crops that are seen, all in training, got {each.views}: "
+                "choose another number or leave it out"
+            )
+        if not 0 <= each.dropped <= most:
+            raise RMRError(
+                f"expected 0 to {most} modules to take out, all that these models can spare, got "
+                f"{each.dropped}: choose another number or leave it out"
+            )
+
+
+def _distinct(conditions: Sequence[Condition], crops: int) -> list[Condition]:
+    found: dict[tuple[Path | None, int, int], Condition] = {}
+    for each in conditions:
+        found.setdefault((each.test, each.views or crops, each.dropped), each)
+    return list(found.values())
 
 
 def view_cell(task: WorldTask, seed: int, condition: Condition) -> dict[str, Any]:
@@ -116,12 +158,10 @@ def _cells(
     prints: dict[str, str],
     out: Path,
 ) -> Iterator[Cell]:
-    parts = max(1, parts_of(task))
-    possible = [each for each in conditions if 0 <= each.dropped < parts]
     for seed in seeds:
         named = f"{task.model} {seed}"
         yield (first := training_cell(task, seed))
-        for each in possible:
+        for each in conditions:
             name = data_name(each.test)
             crops = "all" if each.views is None else each.views
             yield Cell(

@@ -8,7 +8,8 @@ from rmr_gym.errors import RMRError
 
 def row(model, balls=3, views=10, dropped=0, seed=0, f1=0.5):
     return {
-        "model": model, "seed": seed, "balls": balls, "views": views, "dropped": dropped, "f1": f1,
+        "model": model, "seed": seed, "test": f"{balls} balls",
+        "balls": balls, "views": views, "dropped": dropped, "f1": f1,
     }  # fmt: skip
 
 

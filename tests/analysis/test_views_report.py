@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.report import write_report, write_report_and_text
-from rmr_gym.analysis.views import costs, read_views, view_table
+from rmr_gym.analysis.views import cost_pairs, costs, read_views, view_table
 from rmr_gym.errors import RMRError
 
 LEVELS = {"s2gru": 0.8, "crops_lstm": 0.5, "crops_oracle": 0.9}
@@ -13,12 +13,11 @@ LOST = {"s2gru": 0.2, "crops_lstm": 0.15, "crops_oracle": 0.01}
 """F1 that a ball more, a pair of crops less, or a module less costs."""
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Three and five balls; ten and six crops; none, one and two modules taken out; two seeds."""
+def write(folder, seeds):
+    """Three and five balls; ten and six crops; none, one and two modules taken out."""
     rows = []
     for model, level in LEVELS.items():
-        for seed in (0, 1):
+        for seed in range(seeds):
             conditions = [("validation", 3, 10, 0), ("validation", 3, 6, 0), ("five", 5, 10, 0)]
             conditions += [("validation", 3, 10, count) for count in (1, 2) if model == "s2gru"]
             for test, balls, views, dropped in conditions:
@@ -27,13 +26,18 @@ def folder(tmp_path):
                 rows.append((model, seed, 100, test, balls, views, dropped, f1 + 0.05, f1))
     columns = ["model", "seed", "step", "test", "balls", "views", "dropped"]
     table = pd.DataFrame(rows, columns=[*columns, "balanced_accuracy", "f1"])
-    table.to_csv(tmp_path / "views.csv", index=False)
+    table.to_csv(folder / "views.csv", index=False)
     rng = np.random.default_rng(0)
     arrays = {"attended": rng.random((3, 4, 4)), "heard": rng.random((3, 3))}
-    np.savez(tmp_path / "enclaves_s2gru_0.npz", **arrays)
+    np.savez(folder / "enclaves_s2gru_0.npz", **arrays)
     info = {"kind": "views", "models": list(LEVELS), "data": {"name": "three", "balls": 3}}
-    (tmp_path / "run.json").write_text(json.dumps(info))
-    return tmp_path
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path, 2)
 
 
 def test_means_over_seeds_by_condition(folder):
@@ -61,22 +65,53 @@ def test_what_less_sight_costs(folder):
     assert set(unknown["question"]) == {"views", "dropped"}
 
 
+def test_another_test_set_of_as_many_balls_stands_for_the_validation_episodes(folder):
+    table = read_views(folder)
+    extra = table[(table["test"] == "validation") & (table["dropped"] == 0)]
+    extra = extra.assign(test="three", f1=extra["f1"] - 0.1)
+    row = costs(pd.concat([table, extra]), 3).set_index(["question", "model"])
+    assert row.loc[("balls", "s2gru")]["f1"] == pytest.approx(0.71)
+    assert row.loc[("views", "s2gru")]["f1_hardest"] == pytest.approx(0.51)
+    assert costs(pd.concat([table, extra.assign(balls=4)]), 3).iloc[0]["f1"] == pytest.approx(0.81)
+
+
+def test_relative_drops_are_paired_by_seed(tmp_path):
+    pairs = cost_pairs(read_views(write(tmp_path, 5)), 3)
+    assert set(zip(pairs["model"], pairs["against"], strict=True)) == {("s2gru", "crops_lstm")}
+    assert pairs["question"].tolist() == ["balls", "views"], "the LSTM has no modules"
+    row = pairs.iloc[0]
+    seeds = 0.02 * np.arange(5)
+    less = np.mean(0.15 / (0.5 + seeds) - 0.2 / (0.8 + seeds))
+    assert 100 * less == pytest.approx(4.0, abs=0.05)
+    assert row["improvement"] == pytest.approx(less)
+    assert (row["pairs"], row["p_better"], row["verdict"]) == (5, 1 / 32, "better")
+    _, said = write_report_and_text(tmp_path)
+    assert (
+        "Relative drop of s2gru by balls, paired by seed: 4.0 points less than crops_lstm (better)."
+    ) in said
+    assert "s2gru relative to where it stood, crops_lstm in F1 (means; not tested)." in said
+
+
 def test_the_page(folder):
     path, said = write_report_and_text(folder)
     page = path.read_text(encoding="utf-8")
-    for section in ("What less sight costs", "Scores: F1", "Scores: balanced accuracy"):
+    sections = ("What less sight costs", "Paired differences", "Scores: F1")
+    for section in (*sections, "Scores: balanced accuracy"):
         assert f"<h2>{section}</h2>" in page
     assert page.count("<figure") == 2
     assert "F1 from 3 to 5 balls: s2gru 0.810 to 0.610 (−0.200, −24.7 %), crops_lstm 0.510" in said
     assert "crops_oracle (privileged) 0.910" in said
     assert (
-        "Degrades least from 3 to 5 balls: s2gru relative to where it stood, crops_lstm in F1; "
-        "2 seeds are too few for a claim."
+        "Degrades least from 3 to 5 balls: s2gru relative to where it stood, crops_lstm in F1 "
+        "(means; not tested)."
     ) in said
     assert (
         "F1 on validation: s2gru 0.810, crops_lstm 0.510, crops_oracle (privileged) 0.910" in said
     )
+    assert "points less than crops_lstm (too few seeds)" in said
+    assert "they decided when training ended" in page
     assert len(pd.read_csv(folder / "views_costs.csv")) == 7
+    assert set(pd.read_csv(folder / "views_pairs.csv")["verdict"]) == {"too few seeds"}
     assert (folder / "figures" / "enclaves_s2gru_0.png").is_file()
     first = path.read_bytes()
     assert write_report(folder).read_bytes() == first
@@ -93,6 +128,20 @@ def test_what_is_missing_is_left_out(folder):
     assert page.count("<figure") == 1, "only modules vary"
     (folder / "views.csv").unlink()
     assert write_report_and_text(folder)[1] == "This run has no results yet."
+
+
+def test_results_without_a_full_condition_are_not_called_missing(folder):
+    table = pd.read_csv(folder / "views.csv")
+    fewer, gone = table["views"] == 6, table["dropped"] == 1
+    table[fewer | gone].to_csv(folder / "views.csv", index=False)
+    page, said = write_report_and_text(folder)
+    assert said == "No model was scored with all crops and all modules."
+    shown = page.read_text(encoding="utf-8")
+    assert "This run has no results yet." not in shown
+    assert "<h2>Scores: F1</h2>" in shown
+    full = table[fewer | gone | ((table["views"] == 10) & (table["test"] == "five"))]
+    full.to_csv(folder / "views.csv", index=False)
+    assert write_report_and_text(folder)[1].startswith("F1 on five: s2gru 0.610, crops_lstm")
 
 
 def test_damaged_files_are_named(folder):

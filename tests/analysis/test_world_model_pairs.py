@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.analysis.world_model_pairs import PAIR_ROW, opponents, paired_rows
+from rmr_gym.analysis.world_model_pairs import PAIR_ROW, opponents, paired_by, paired_rows
 
 
 def scores(**models):
@@ -48,7 +48,7 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
     ("model", "others"),
     [
         ("rnem", ["rnnem", "rnn", "lstm"]),
-        ("rnem_no_attention", ["rnnem", "rnn", "lstm"]),
+        ("rnem_no_attention", ["rnem", "rnnem", "rnn", "lstm"]),
         ("rnnem", ["rnn", "lstm"]),
         ("nem", ["rnn", "lstm"]),
         ("rnn", []),
@@ -57,6 +57,8 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
         ("rims_rmr", ["rims_lstm", "rims", "rims_fresh_p"]),
         ("rnem_rmr", ["rnnem", "rnn", "lstm", "rnem", "rnem_no_attention"]),
         ("s2gru", ["crops_lstm", "crops_rims"]),
+        ("s2gru_input_local", ["s2gru", "crops_lstm", "crops_rims"]),
+        ("s2rmc", ["crops_lstm", "crops_rims"]),
         ("crops_rims", ["crops_lstm"]),
         ("crops_oracle", []),
     ],
@@ -64,7 +66,21 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
 def test_who_is_compared_with_whom(model, others):
     models = ["rnem", "rnem_no_attention", "rnnem", "nem", "rnn", "lstm", "rnem_rmr", "rims"]
     models += ["rims_lstm", "rims_fresh_p", "rims_rmr", "s2gru", "crops_lstm", "crops_rims"]
+    models += ["s2gru_input_local", "s2rmc"]
     assert opponents(model, [*models, "crops_oracle"]) == others
+
+
+def test_what_is_paired_within_a_column_is_corrected_there_alone():
+    one = scores(rims=[0.5 + 0.1 * seed for seed in range(5)], rims_lstm=[2.0] * 5)
+    two = scores(rims=[3.0, 1.5, 2.5, 1.9, 2.1], rims_lstm=[2.0] * 5)
+    both = pd.concat([one.assign(test="one"), two.assign(test="two")])
+    table = paired_by(both, "test", {"relative_bce": -1})
+    assert list(table) == ["test", *PAIR_ROW]
+    assert table["test"].tolist() == ["one", "two"]
+    assert table["verdict_bh"].tolist() == ["better", "same"]
+    assert table["p_better_bh"][0] == table["p_better"][0] == 1 / 32
+    up = paired_by(both, "test", {"relative_bce": 1})
+    np.testing.assert_allclose(up["improvement"], -table["improvement"])
 
 
 def test_nothing_to_compare():

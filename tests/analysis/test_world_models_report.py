@@ -124,6 +124,8 @@ def test_the_page(folder):
     assert "ARI on validation, mean over 5 seeds: rnem 0.740 (last frames 0.870), rnnem" in said
     assert "What failed on the way: train rims 1: these frames do not fit." in said
     assert "13.8 nats" in page
+    for note in ("decided when training ended", "flipped pixels", "Noise is not the same for all"):
+        assert note in page
     assert "tests: crowd" in page
     assert pd.read_csv(folder / "pairs.csv")["test"].tolist().count("crowd") == 3 + 3 * 2
     assert len(pd.read_csv(folder / "world_models_summary.csv")) == 10
@@ -174,6 +176,9 @@ def test_dots_are_means_at_their_model(folder):
     figure = score_dots(rows, ("relative_bce", "ari"), 1.0)
     validation, crowd = figure.axes
     assert [validation.get_title(), crowd.get_title()] == ["validation", "crowd"]
+    assert validation.get_xlim() == crowd.get_xlim()
+    shown = np.concatenate([line.get_xdata() for panel in figure.axes for line in panel.lines])
+    assert validation.get_xlim()[0] < shown.min() < shown.max() < validation.get_xlim()[1]
     labels = [label.get_text() for label in validation.get_yticklabels()]
     assert labels == list(LEVELS)[::-1]
     dots = {

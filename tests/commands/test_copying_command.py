@@ -38,6 +38,8 @@ def test_tables_and_picture(tmp_path, capsys):
         (("--seeds", "0"), "seeds must be 1 or more"),
         (("--active", "9"), "1 to 4 active RIMs out of 4, got 9"),
         (("--models", "rims", "elman"), "unknown model 'elman'"),
+        (("--models",), "one model or more, got none"),
+        (("--out", "copying.csv"), "expected a folder for --out, .* leave .csv out"),
     ],
 )
 def test_bad_input_ends_before_anything_is_computed(tmp_path, arguments, message):

@@ -88,11 +88,56 @@ def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
         (("--groups", 1), "2 groups or more"),
         (("--model", "rnn", "--groups", 3), "2 groups or more"),
         (("--device", "abacus"), "device"),
+        (("--seed", -1), "--seed of 0 or more, got -1"),
+        (("--steps", 0), "^expected --steps of 1 or more, got 0"),
+        (("--steps", -5), "^expected --steps of 1 or more, got -5"),
+        (("--processor", "missing"), "no P inside: leave the processor out"),
+        (("--model", "rims_rmr", "--processor", "missing"), "balls pretrain"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
     with pytest.raises(RMRError, match=message):
         run(tmp_path, "train", "--data", recorded, *arguments)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "rmr/Pong-v0", "rmr/BouncingBalls-v0"])
+def test_an_environment_that_cannot_be_played_is_told(tmp_path, name):
+    with pytest.raises(RMRError, match=f"rmr/RNEMBalls.*, got {name}: record it"):
+        run(tmp_path, "train", "--data", name)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_sequences_that_are_too_short_are_told_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(world_models, "train_model", None)
+    collect_env("rmr/RNEMBalls4-v0", tmp_path / "few", episodes=4, max_steps=6, resolution=16)
+    smoke = replace(world_model_presets.WORLD_PRESETS["smoke"], seen=6)
+    monkeypatch.setitem(world_model_presets.WORLD_PRESETS, "smoke", smoke)
+    for command in ("train", "evaluate"):
+        with pytest.raises(RMRError, match=r"8 frames or more in .*few, found at most 7"):
+            run(tmp_path, command, "--data", tmp_path / "few")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seed", -2), "--seed of 0 or more, got -2"),
+        (("--out", "rollout.csv"), "expected a folder for --out, .* leave .csv out"),
+        (("--out", "rollout.gif"), "expected a folder for --out, .* leave .gif out"),
+        (("--ahead", 20), "30 frames or more"),
+    ],
+)
+def test_what_cannot_be_drawn_is_not_trained(recorded, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(world_models, "train_model", None)
+    if "--out" not in arguments:
+        arguments = (*arguments, "--out", tmp_path / "drawn")
+    with pytest.raises(RMRError, match=message):
+        run(tmp_path, "rollout", "--data", recorded, *arguments)
+
+
+def test_a_model_that_is_not_there_is_trained_and_told_of(recorded, tmp_path, capsys):
+    shown = ("--seen", 3, "--ahead", 2, "--sequences", 1, "--model", "rnn")
+    run(tmp_path, "rollout", "--data", recorded, "--out", tmp_path / "drawn", *shown)
+    assert "rnn, seed 0: 2/2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -103,6 +148,8 @@ def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
         (("--test-groups", 5, 6, "--tests", "rmr/RNEMBalls6to8-v0"), "2 for 1 test sets"),
         (("--seeds", 0), "seeds must be 1 or more"),
         (("--models", "rnen"), "rnem"),
+        (("--models",), "a model, a seed and a test set"),
+        (("--steps", 0), "^expected --steps of 1 or more, got 0"),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused_at_once(recorded, tmp_path, arguments, message):

@@ -63,6 +63,8 @@ def test_train_score_and_draw(recorded, tmp_path, capsys, monkeypatch):
         (("--seeds", 0), "seeds must be 1 or more"),
         (("--out", "views.csv"), "expected a folder for --out"),
         (("--preset", "large"), "laptop"),
+        (("--preset", "smoke", "--seen", 20), "1 to 4 crops .* got 20"),
+        (("--preset", "smoke", "--dropped", -1), "0 to 2 modules .* got -1"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
@@ -73,7 +75,7 @@ def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
 
 def test_crops_larger_than_the_frame(recorded, tmp_path):
     path = tmp_path / "small"
-    collect_env("rmr/S2RMBalls3-v0", path, episodes=2, max_steps=21, resolution=8)
+    collect_env("rmr/S2RMBalls3-v0", path, episodes=2, max_steps=45, resolution=8)
     arguments = ("--model", "crops_lstm", "--root", tmp_path / "runs")
     with pytest.raises(RMRError, match="smaller crops"):
         commands.app.cli(args=["train", "--data", *map(str, (path, *arguments))])

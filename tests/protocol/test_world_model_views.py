@@ -60,12 +60,19 @@ def test_scores_under_several_conditions_train_once(task, folder, monkeypatch):
     )
     assert 0 <= whole["balanced_accuracy"] <= 1
     monkeypatch.setattr(world_models, "train_model", None)
+    met, count = [], views.count_pixels
+
+    def counted(model, clips):
+        met.append((model.views, int((~model.spatial.present).sum())))
+        return count(model, clips)
+
+    monkeypatch.setattr(views, "count_pixels", counted)
     few = views.view_scores(task, 0, Condition(views=1))
     less = views.view_scores(task, 0, Condition(dropped=2))
     more = views.view_scores(task, 0, Condition(folder / "balls5"))
     assert (few["views"], less["dropped"], more["balls"], more["test"]) == (1, 2, 5, "balls5")
-    scores = {row["balanced_accuracy"] for row in (whole, few, less, more)}
-    assert len(scores) > 1
+    assert met == [(1, 0), (4, 2), (4, 0)], "crops that are seen, modules that are gone"
+    assert len({row["balanced_accuracy"] for row in (whole, few, less, more)}) > 1
     monkeypatch.setattr(views, "count_pixels", None)
     assert views.view_scores(task, 0, Condition(views=1)) == few
     with pytest.raises(RMRError, match="0 to 4 views"):
@@ -75,11 +82,11 @@ def test_scores_under_several_conditions_train_once(task, folder, monkeypatch):
 
 
 class Seer(nn.Module):
-    """Says of the queried crops what they are, or the contrary."""
+    """Says of the queried crops what ``say`` makes of the truth."""
 
-    def __init__(self, right, places):
+    def __init__(self, say, places):
         super().__init__()
-        self.right, self.places = right, places
+        self.say, self.places = say, places
         self.nothing = nn.Parameter(torch.zeros(()))
         self.geometry = ViewGeometry(16, 16, 1, 2, 5)
 
@@ -99,20 +106,25 @@ class Seer(nn.Module):
     def asked(self, state, following):
         self.places.append(state[0])
         truth = self.geometry.look(following, state[0])
-        return Asked((2 * truth - 1) * (1 if self.right else -1), truth)
+        return Asked(2 * self.say(truth) - 1, truth)
 
 
 def test_pixels_are_counted_at_the_same_places_for_every_model(task):
     clips = world_model_rollouts.test_clips(task, None, TINY.length + 1)
-    places = [], []
-    right, wrong = (
-        views.count_pixels(Seer(right, seen), clips)
-        for right, seen in zip((True, False), places, strict=True)
+    places = [], [], []
+    right, wrong, lit = (
+        views.count_pixels(Seer(say, seen), clips)
+        for say, seen in zip(
+            (lambda truth: truth, lambda truth: 1 - truth, torch.ones_like), places, strict=True
+        )
     )
     assert right.balanced_accuracy == right.f1 == 1
     assert wrong.balanced_accuracy == wrong.f1 == 0
     assert sum(right) == sum(wrong) == len(clips.rows) * TINY.length * 2 * 25
-    assert all(torch.equal(*pair) for pair in zip(*places, strict=True))
+    assert right.true_positives != right.true_negatives
+    assert lit == PixelCounts(right.true_positives, right.true_negatives, 0, 0)
+    assert wrong == PixelCounts(0, right.true_negatives, right.true_positives, 0)
+    assert all(torch.equal(*pair) for pair in zip(*places[:2], strict=True))
 
 
 def test_those_that_go_first_are_gone_when_more_go(task):

@@ -8,6 +8,7 @@ from torch import nn
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.balls import BallsModel, make_balls_processor
+from rmr_gym.domains.world_balls import Clips, load_clips, true_groups
 from rmr_gym.errors import RMRError
 from rmr_gym.models.processors import parameter_hash
 from rmr_gym.models.world_model import Prediction, WorldModel, frame_bce
@@ -47,6 +48,41 @@ class Copier(nn.Module):
 
     def loss(self, state, following):
         return frame_bce(state, following) + self.nothing.square()
+
+
+class Prophet(nn.Module):
+    """Knows every frame of some data: predicts what comes, or the inverse. Groups are the balls.
+
+    In the first frame of a sequence it takes all for one group.
+    """
+
+    def __init__(self, data, *, honest):
+        super().__init__()
+        dataset = TransitionDataset(data)
+        clips = load_clips(dataset, range(len(dataset.episodes)), 2, truth=True)
+        frames = torch.from_numpy(clips.frames).float() / 255
+        owners = true_groups(clips, np.arange(len(frames))).astype(np.int64)
+        self.frames, self.owners, self.honest = frames, torch.from_numpy(owners), honest
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def init_state(self, batch, generator):
+        del batch, generator
+
+    def step(self, state, observation, action):
+        del action
+        if state is not None:
+            return state[0] + 1, state[1] + 1
+        return (observation[:, None] == self.frames).flatten(2).all(2).int().argmax(1), 0
+
+    def decode(self, state):
+        rows, steps = state
+        following = self.frames[rows + 1]
+        owners = self.owners[rows] if steps else torch.zeros_like(self.owners[rows])
+        groups = nn.functional.one_hot(owners, int(self.owners.max()) + 1).movedim(-1, 1).float()
+        return Prediction(following if self.honest else 1 - following, groups)
+
+    def loss(self, state, following):
+        return frame_bce(self.decode(state).frame, following) + self.nothing.square()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +149,23 @@ def test_copying_is_as_good_as_copying(task):
     assert -0.2 < row["ari"] < 0.9
 
 
+def test_the_truth_beats_copying_and_its_inverse_does_not(task, recorded, monkeypatch):
+    found = {}
+    for name, honest in (("prophet", True), ("liar", False)):
+        entry = replace(
+            WORLD_MODELS["copier"],
+            make=lambda sizes, shape, actions, honest=honest: Prophet(recorded, honest=honest),
+        )
+        monkeypatch.setitem(presets.WORLD_MODELS, name, entry)
+        found[name] = scores.scored(replace(task, model=name), 0)
+    kinds = ("bce", "relational_bce", "rollout_bce")
+    assert all(found["prophet"][kind] < 0.01 for kind in kinds)
+    assert all(found["prophet"][f"relative_{kind}"] < 0.01 for kind in kinds)
+    assert all(found["liar"][f"relative_{kind}"] > 1 for kind in kinds)
+    assert found["prophet"]["ari"] == 1, "groups of the first frame do not count"
+    assert found["prophet"]["ari_last"] == 1
+
+
 def test_scores_are_means_over_the_last_predictions(task):
     clips = rollouts.test_clips(task, None, TINY.length + 1)
     frames, _ = clips.shown(np.arange(len(clips.rows)), torch.device("cpu"))
@@ -141,6 +194,75 @@ def test_training_reads_no_truth(task, monkeypatch):
     monkeypatch.setattr(TransitionDataset, "load", spied)
     world_models.trained(task, 0)
     assert set(asked) == {("pixels",)}
+
+
+@pytest.fixture
+def episodes_read(monkeypatch):
+    """Episodes that sequences were shown of, by the data set's name: forgotten when cleared."""
+    loaded, read = {}, {}
+
+    def spied(dataset, episodes, *arguments, **options):
+        clips = load_clips(dataset, episodes, *arguments, **options)
+        loaded[id(clips.frames)] = (clips, dataset, list(episodes))
+        return clips
+
+    shown = Clips.shown
+
+    def watched(self, index, device):
+        clips, dataset, episodes = loaded[id(self.frames)]
+        each = len(clips.frames) // len(episodes)
+        read.setdefault(dataset.path.name, set()).update(
+            episodes[row // each] for row in self.rows[index].flat
+        )
+        return shown(self, index, device)
+
+    for module in (world_models, rollouts):
+        monkeypatch.setattr(module, "load_clips", spied)
+    monkeypatch.setattr(Clips, "shown", watched)
+    return read
+
+
+def test_what_is_trained_on_decides_and_scores_nothing(task, crowd, episodes_read, monkeypatch):
+    split = balls.open_balls(task.data, TINY.validation_share)
+    training, held_out = set(split.training), set(split.validation)
+    assert (len(training), len(held_out), training & held_out) == (3, 2, set())
+    looked, look = set(), world_models.validation_loss
+
+    def apart(*arguments):
+        before = set(episodes_read.get("balls", ()))
+        episodes_read.clear()
+        loss = look(*arguments)
+        looked.update(episodes_read["balls"])
+        episodes_read["balls"] = before
+        return loss
+
+    monkeypatch.setattr(world_models, "validation_loss", apart)
+    world_models.trained(task, 0)
+    assert episodes_read == {"balls": training}
+    assert looked == held_out
+    episodes_read.clear()
+    scores.scored(task, 0)
+    assert episodes_read == {"balls": held_out}
+    episodes_read.clear()
+    scores.scored(task, 0, crowd)
+    assert episodes_read == {"crowd": {0, 1}}
+
+
+def test_noise_is_new_at_every_step_and_the_same_at_every_look(task, monkeypatch):
+    drawn, loss = {True: [], False: []}, world_models.sequence_loss
+
+    def spied(model, frames, actions, generator):
+        drawn[model.training].append(generator.initial_seed())
+        return loss(model, frames, actions, generator)
+
+    monkeypatch.setattr(world_models, "sequence_loss", spied)
+    world_models.trained(task, 0)
+    assert len(set(drawn[True])) == TINY.steps
+    first, second = np.split(np.array(drawn[False]), 2)
+    np.testing.assert_array_equal(first, second)
+    before = {*drawn[True]}
+    world_models.trained(task, 1)
+    assert len(before | {*drawn[True]}) == 2 * TINY.steps
 
 
 def test_a_stopped_run_ends_as_an_unbroken_one(task, tmp_path, monkeypatch):
