@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from rmr_gym.errors import RMRError
+
 
 def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
     """Return the SeedSequence of one named stream.
@@ -14,7 +16,12 @@ def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
     Args:
         seed: Experiment seed, 0 or larger.
         names: The stream's name, outermost first, for instance ``("natural", "batch", 17)``.
+
+    Raises:
+        RMRError: A seed below 0.
     """
+    if seed < 0:
+        raise RMRError(f"expected a seed of 0 or more, got {seed}: leave the minus out")
     digest = hashlib.sha256(repr(names).encode()).digest()
     words = np.frombuffer(digest[:16], dtype="<u4")
     return np.random.SeedSequence(entropy=seed, spawn_key=tuple(int(word) for word in words))

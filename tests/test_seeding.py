@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from rmr_gym.errors import RMRError
+from rmr_gym.seeding import generator, integer_seed
+
+
+def test_a_stream_hangs_on_seed_and_names_alone():
+    first, again = generator(3, "natural", 17), generator(3, "natural", 17)
+    assert np.array_equal(first.random(5), again.random(5))
+    others = [(4, "natural", 17), (3, "natural", 18), (3, "natural", "17"), (3, "natural")]
+    draws = {generator(*other).random() for other in [(3, "natural", 17), *others]}
+    assert len(draws) == 5
+
+
+def test_integers_fit_libraries():
+    assert all(0 <= integer_seed(seed, "env") < 2**31 for seed in range(50))
+
+
+def test_a_negative_seed_is_told():
+    with pytest.raises(RMRError, match="0 or more, got -1"):
+        generator(-1, "natural")
