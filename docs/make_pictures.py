@@ -3,7 +3,8 @@
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
-results/agents-balls and results/agents-games.
+results/agents-balls and results/agents-games, the world models those of results/world-models-balls
+and results/world-views-balls.
 """
 
 import sys
@@ -30,6 +31,10 @@ from rmr_gym.analysis.tables import load_run
 from rmr_gym.analysis.transfer import read_matrix
 from rmr_gym.analysis.transfer_figures import heat_map
 from rmr_gym.analysis.transfer_overview import summarise_transfer
+from rmr_gym.analysis.views import read_views
+from rmr_gym.analysis.views_figures import views_figure
+from rmr_gym.analysis.world_model_charts import score_dots, simulation_curves
+from rmr_gym.analysis.world_models import read_world_models
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -46,6 +51,8 @@ def main(folder: str) -> None:
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
     matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
     cells = where(summarise_transfer(matrix).cells, against="cswm")
+    worlds = read_world_models(RESULTS / "world-models-balls")
+    scores = ("relative_bce", "relative_relational_bce")
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2")),
         "transfer": heat_map(cells),
@@ -58,6 +65,9 @@ def main(folder: str) -> None:
         "checkpoints": checkpoint_curves(run),
         "longer": checkpoint_curves(load_run(RESULTS / "laptop-longer")),
         "policies": policy_heat_map(returns),
+        "world_models/scores": score_dots(worlds["world_models"], scores, 1.0),
+        "world_models/simulations": simulation_curves(worlds["simulations"]),
+        "world_models/views": views_figure(read_views(RESULTS / "world-views-balls"), 3),
     }
     for name, figure in pictures.items():
         save_figure(figure, PICTURES / f"{name}.png")
