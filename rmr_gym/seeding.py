@@ -20,11 +20,20 @@ def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
     Raises:
         RMRError: A seed below 0.
     """
-    if seed < 0:
-        raise RMRError(f"expected a seed of 0 or more, got {seed}: leave the minus out")
+    check_seed(seed)
     digest = hashlib.sha256(repr(names).encode()).digest()
     words = np.frombuffer(digest[:16], dtype="<u4")
     return np.random.SeedSequence(entropy=seed, spawn_key=tuple(int(word) for word in words))
+
+
+def check_seed(seed: int) -> None:
+    """Make sure that a seed is one, before costly work that comes before the first draw.
+
+    Raises:
+        RMRError: It is below 0.
+    """
+    if seed < 0:
+        raise RMRError(f"expected a seed of 0 or more, found {seed}: leave the minus out")
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:

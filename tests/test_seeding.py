@@ -18,5 +18,5 @@ def test_integers_fit_libraries():
 
 
 def test_a_negative_seed_is_told():
-    with pytest.raises(RMRError, match="0 or more, got -1"):
+    with pytest.raises(RMRError, match="a seed of 0 or more, found -1"):
         generator(-1, "natural")

@@ -18,7 +18,7 @@ from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.envs.atari import PairedAtariEnv
 from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
-from rmr_gym.seeding import generator, integer_seed
+from rmr_gym.seeding import check_seed, generator, integer_seed
 from rmr_gym.wrappers.record import describe
 
 Progress = Callable[[int, int], None]
@@ -115,8 +115,7 @@ def collect(
         >>> dataset = collect("Pong", "pong", episodes=2, max_steps=100)  # doctest: +SKIP
     """
     _check(episodes=episodes, workers=workers, max_steps=1 if max_steps is None else max_steps)
-    if seed < 0:
-        raise RMRError(f"expected a seed of 0 or more, found {seed}")
+    check_seed(seed)
     plan = Plan(
         find_game(game).name,
         seed,

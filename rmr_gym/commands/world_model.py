@@ -12,13 +12,13 @@ from rmr_gym.commands.tasks import Flat, many_files
 from rmr_gym.commands.world_data import find_data
 from rmr_gym.commands.world_runs import (
     WorldRuns,
-    check_seed,
     make_task,
     print_table,
     report_run,
 )
 from rmr_gym.commands.world_views import views
 from rmr_gym.errors import RMRError
+from rmr_gym.seeding import check_seed
 
 app = SubcommandApp()
 app.command(copying)

@@ -86,16 +86,6 @@ def make_task(
     return replace(task, data=find_data(data, preset, root))
 
 
-def check_seed(seed: int) -> None:
-    """Make sure that a seed is one.
-
-    Raises:
-        RMRError: It is negative.
-    """
-    if seed < 0:
-        raise RMRError(f"expected a --seed of 0 or more, got {seed}: leave the minus out")
-
-
 def _planned(
     data: Path,
     model: str,

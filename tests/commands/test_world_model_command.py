@@ -88,7 +88,7 @@ def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
         (("--groups", 1), "2 groups or more"),
         (("--model", "rnn", "--groups", 3), "2 groups or more"),
         (("--device", "abacus"), "device"),
-        (("--seed", -1), "--seed of 0 or more, got -1"),
+        (("--seed", -1), "a seed of 0 or more, found -1"),
         (("--steps", 0), "^expected --steps of 1 or more, got 0"),
         (("--steps", -5), "^expected --steps of 1 or more, got -5"),
         (("--processor", "missing"), "no P inside: leave the processor out"),
@@ -120,7 +120,7 @@ def test_sequences_that_are_too_short_are_told_before_training(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--seed", -2), "--seed of 0 or more, got -2"),
+        (("--seed", -2), "a seed of 0 or more, found -2"),
         (("--out", "rollout.csv"), "expected a folder for --out, .* leave .csv out"),
         (("--out", "rollout.gif"), "expected a folder for --out, .* leave .gif out"),
         (("--ahead", 20), "30 frames or more"),

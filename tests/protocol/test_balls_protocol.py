@@ -43,13 +43,6 @@ def recorded(tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def _forget_loaded_data():
-    yield
-    balls.open_balls.cache_clear()
-    balls.load_part.cache_clear()
-
-
 @pytest.fixture
 def task(recorded, tmp_path):
     return BallsTask(recorded, tmp_path / "store", TINY)

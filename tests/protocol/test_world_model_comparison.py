@@ -7,7 +7,7 @@ import pytest
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.errors import RMRError
-from rmr_gym.protocol import balls, world_model_comparison, world_models
+from rmr_gym.protocol import world_model_comparison, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.world_model_comparison import TABLES, Trial, compare_world_models
@@ -25,13 +25,6 @@ def folder(tmp_path_factory):
     for name, env in (("four", "rmr/RNEMBalls4-v0"), ("more", "rmr/RNEMBalls6to8-v0")):
         collect_env(env, folder / name, episodes=4, max_steps=11, **OPTIONS)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _clear():
-    yield
-    balls.open_balls.cache_clear()
-    world_models.load_part.cache_clear()
 
 
 @pytest.fixture

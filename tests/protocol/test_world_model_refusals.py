@@ -7,7 +7,7 @@ import pytest
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.errors import RMRError
 from rmr_gym.models.nem_models import WITH_ACTIONS, NEMSizes
-from rmr_gym.protocol import balls, world_model_rollouts, world_models
+from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol.computing import Computing
@@ -47,13 +47,6 @@ def folder(tmp_path_factory):
     record("one", 1)
     record("crops", 4, "rmr/S2RMBalls3-v0")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _clear():
-    yield
-    balls.open_balls.cache_clear()
-    world_models.load_part.cache_clear()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.errors import RMRError
 from rmr_gym.models.s2rm import Asked
 from rmr_gym.models.s2rm_views import ViewGeometry
-from rmr_gym.protocol import balls, world_model_rollouts, world_models
+from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol.world_model_presets import CROPS_PRESETS, find_world_preset
 from rmr_gym.protocol.world_model_views import Condition, PixelCounts
@@ -26,13 +26,6 @@ def folder(tmp_path_factory):
         env = f"rmr/S2RMBalls{count}-v0"
         collect_env(env, path, episodes=episodes, max_steps=11, resolution=16)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _clear():
-    yield
-    balls.open_balls.cache_clear()
-    world_models.load_part.cache_clear()
 
 
 @pytest.fixture

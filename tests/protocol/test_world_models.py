@@ -105,9 +105,6 @@ def _copier(monkeypatch):
         lambda sizes, shape, actions: Copier(shape), dict.fromkeys(WORLD_PRESETS, TINY)
     )
     monkeypatch.setitem(presets.WORLD_MODELS, "copier", entry)
-    yield
-    balls.open_balls.cache_clear()
-    world_models.load_part.cache_clear()
 
 
 @pytest.fixture

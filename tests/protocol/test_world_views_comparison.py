@@ -7,8 +7,8 @@ import pytest
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.errors import RMRError
-from rmr_gym.protocol import balls, world_models
 from rmr_gym.protocol import world_model_views as views
+from rmr_gym.protocol import world_models
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.world_model_presets import CROPS_PRESETS
 from rmr_gym.protocol.world_models import WorldTask
@@ -25,13 +25,6 @@ def folder(tmp_path_factory):
         env = f"rmr/S2RMBalls{count}-v0"
         collect_env(env, folder / f"balls{count}", episodes=episodes, max_steps=11, resolution=16)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _clear():
-    yield
-    balls.open_balls.cache_clear()
-    world_models.load_part.cache_clear()
 
 
 @pytest.fixture
