@@ -1,6 +1,5 @@
 """`rmr-gym`: the command line, the only place that knows every part of the suite."""
 
-import json
 import os
 import select
 import sys
@@ -23,7 +22,7 @@ from rmr_gym.commands import sweep as sweep_commands
 from rmr_gym.commands import world_model as world_model_commands
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.commands.measure import measure
-from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude
+from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude, read_options
 from rmr_gym.envs.games import find_game
 from rmr_gym.errors import RMRError
 from rmr_gym.memory import keep_freed_memory
@@ -199,18 +198,7 @@ def _game_recorder(
 def _env_recorder(env: str, options: Sequence[str]) -> Callable[..., "TransitionDataset"]:
     from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
 
-    return partial(collect_env, env, **dict(map(_option, options)))
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """Return name and value of ``name=value``, the value as JSON or, failing that, as text."""
-    name, equals, value = text.partition("=")
-    if not (name.isidentifier() and equals):
-        raise RMRError(f"expected an option as name=value, for instance balls=4, found {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return partial(collect_env, env, **read_options(options, "balls=4"))
 
 
 @app.command

@@ -24,6 +24,8 @@ from rmr_gym.errors import RMRError
 
 _CYCLE, _LINES = tuple(dict.fromkeys(COLOURS.values())), ("-", "--", "-.", ":")
 _DOTS = ("o", "s")
+SIMULATED = {"bce": ("copied", "BCE in nats a frame"), "f1": ("f1_copied", "F1 of lit pixels")}
+"""Scores of simulated frames: the column of the last frame copied, and what they are called."""
 
 
 @styled
@@ -67,17 +69,20 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float | None = N
 
 
 @styled
-def simulation_curves(rows: pd.DataFrame) -> Figure:
-    """Draw the BCE of every simulated frame, a panel a test set; copying the last frame dashed.
+def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
+    """Draw a score of every simulated frame, a panel a test set; copying the last frame dashed.
 
     Source: R-NEM, Figure 4, right.
 
     Args:
         rows: Of ``simulations.csv``.
+        score: "bce" or "f1".
 
     Raises:
         RMRError: There are none.
     """
+    copied, label = SIMULATED[score]
+    rows = rows.dropna(subset=score)
     tests, styles = names(rows, "test"), _styles(rows)
     if not tests:
         raise RMRError("this run has no simulations")
@@ -85,11 +90,11 @@ def simulation_curves(rows: pd.DataFrame) -> Figure:
     for test, panel in zip(tests, panels, strict=True):
         here = where(rows, test=test)
         for model, style in styles.items():
-            draw_seeds(panel, where(here, model=model), "frame", "bce", label=model, **style)
+            draw_seeds(panel, where(here, model=model), "frame", score, label=model, **style)
         dashed = {"color": OTHER, "linestyle": "--", "label": "last frame copied"}
-        draw_seeds(panel, here, "frame", "copied", **dashed)
+        draw_seeds(panel, here, "frame", copied, **dashed)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    finish(figure, panels, "simulated frame", "BCE in nats a frame", {})
+    finish(figure, panels, "simulated frame", label, {})
     return figure
 
 

@@ -9,7 +9,7 @@ from rmr_gym.analysis.differences import with_corrected
 from rmr_gym.analysis.run import values, where
 from rmr_gym.analysis.statistics import paired_difference
 
-BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "ari_last": 1}
+BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1}
 """Scores that are compared, and whether more (1) or less (-1) of them is better."""
 
 PAIR_ROW = (

@@ -16,6 +16,7 @@ SCORES = {
     "relative_bce": "relative BCE",
     "relative_relational_bce": "relative relational BCE",
     "relative_rollout_bce": "relative simulated BCE",
+    "rollout_f1": "simulated F1",
     "ari": "ARI",
     "ari_last": "ARI of the last frames",
 }
@@ -30,7 +31,7 @@ KEYS = {
 
 COLUMNS = {
     "world_models": ("balls", "groups", *SCORES),
-    "simulations": ("bce", "copied"),
+    "simulations": ("bce", "copied", "f1", "f1_copied"),
     "world_model_curves": ("validation_loss",),
 }
 """Further columns that are read of each table."""

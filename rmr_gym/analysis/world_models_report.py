@@ -37,7 +37,9 @@ NOTES = (
     "Relational BCE counts the pixels of balls that collide; it is there where the data tell radii "
     "and velocities.",
     "Simulated scores are of frames that a model predicts from its own predictions, after some "
-    "that it was shown; relative ones divide by copying the last frame shown.",
+    "that it was shown; relative ones divide by copying the last frame shown. A sharp frame whose "
+    "balls are a little off costs more BCE than a gray cloud; F1, of the pixels that are predicted "
+    "to be lit (above .5), gives the cloud nothing.",
     "ARI compares the groups of a model with the balls, on the pixels that balls own: 1 is the "
     "same grouping, 0 chance. The first frame does not count.",
     "Models that see crops cannot copy what they do not see, so that a relative BCE above 1 is no "
@@ -101,6 +103,13 @@ def _drawings(tables: dict[str, pd.DataFrame]) -> Iterator[Drawing]:
         "BCE of frames that a model predicts from its own predictions. Lines are means over seeds, "
         "bands their range.",
         partial(simulation_curves, tables["simulations"]),
+    )
+    yield Drawing(
+        "simulations_f1",
+        kind,
+        "F1 of the same frames: of the pixels that are lit or said to be, how many are both. 1 is "
+        "best.",
+        partial(simulation_curves, tables["simulations"], "f1"),
     )
     yield Drawing(
         "ari",

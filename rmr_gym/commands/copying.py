@@ -8,7 +8,8 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
-from rmr_gym.commands.tasks import many_files
+from rmr_gym.commands.tasks import many_files, read_options
+from rmr_gym.commands.world_runs import Settings
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def copying(
     preset: Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")] = "laptop",
     models: tuple[str, ...] = ("rims", "lstm"),
     active: int | None = None,
+    settings: Settings = (),
     seeds: int = 1,
     root: Path = Path("runs"),
     device: str = "cpu",
@@ -38,12 +40,15 @@ def copying(
         preset: Sizes, length of the task, steps.
         models: rims, lstm.
         active: Active RIMs at each step; default: the preset's.
+        settings: Settings of the preset that are changed, for instance span=50
+            test_spans=[50,200] sizes.units=60.
         seeds: Number of seeds.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
     from rmr_gym.protocol.copying import ROW, CopyingTask, find_model, trained  # noqa: PLC0415
     from rmr_gym.protocol.copying_presets import find_copying_preset  # noqa: PLC0415
+    from rmr_gym.protocol.settings import altered  # noqa: PLC0415
 
     if seeds < 1:
         raise RMRError(f"seeds must be 1 or more, got {seeds}")
@@ -52,7 +57,8 @@ def copying(
     out = many_files(out)
     for model in models:
         find_model(model)
-    task = CopyingTask(root, find_copying_preset(preset, active), device)
+    changes = read_options(settings, "span=50")
+    task = CopyingTask(root, altered(find_copying_preset(preset, active), changes), device)
     artifacts: dict[tuple[str, int], Artifact] = {}
     with progress_bars() as progress_for:
         for seed in range(seeds):

@@ -1,12 +1,13 @@
 """Which games a command means, where their data and results lie, and how its runs compute."""
 
+import json
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -241,3 +242,27 @@ def _recorded(
         progress=progress_for(f"recording {game}"),
     )
     return path
+
+
+def read_options(texts: Sequence[str], instance: str) -> dict[str, Any]:
+    """Return the values of options ``name=value`` by name, as JSON or, failing that, as text.
+
+    Args:
+        texts: The options; parts of a name may be separated by dots.
+        instance: One as it should be, for the error.
+
+    Raises:
+        RMRError: One is written otherwise, or comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in found or not all(map(str.isidentifier, name.split("."))):
+            raise RMRError(
+                f"expected each option once, as name=value, for instance {instance}, found {text!r}"
+            )
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

@@ -11,6 +11,7 @@ from rmr_gym.commands.copying import copying
 from rmr_gym.commands.tasks import Flat, many_files
 from rmr_gym.commands.world_data import find_data
 from rmr_gym.commands.world_runs import (
+    Settings,
     WorldRuns,
     make_task,
     print_table,
@@ -53,6 +54,7 @@ def train(
     processor: Path | None = None,
     preset: Preset_ = "laptop",
     steps: int | None = None,
+    settings: Settings = (),
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
@@ -71,6 +73,8 @@ def train(
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         steps: Gradient steps at most; default: the preset's.
+        settings: Settings of the preset that are changed, those of sizes as sizes.NAME, for
+            instance learning_rate=7e-4 sizes.rims.active=5.
         root: Folder of finished stages; what is found there is not trained again.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
@@ -79,7 +83,7 @@ def train(
     from rmr_gym.protocol.world_models import trained  # noqa: PLC0415
 
     check_seed(seed)
-    task = make_task(data, model, groups, preset, root, device, processor, steps)
+    task = make_task(data, model, groups, preset, root, device, processor, steps, settings)
     check_lengths(task, [None], task.preset.horizon)
     with progress_bars() as progress_for:
         trained(task, seed, progress_for(f"{model}, seed {seed}"))
@@ -146,6 +150,7 @@ def rollout(
     processor: Path | None = None,
     preset: Preset_ = "laptop",
     steps: int | None = None,
+    settings: Settings = (),
     root: Path = Path("runs"),
     device: str = "cpu",
 ) -> None:
@@ -168,6 +173,8 @@ def rollout(
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         steps: Gradient steps at most; default: the preset's.
+        settings: Settings of the preset that are changed, those of sizes as sizes.NAME, for
+            instance learning_rate=7e-4 sizes.rims.active=5.
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
@@ -178,7 +185,7 @@ def rollout(
 
     check_seed(seed)
     out = many_files(out)
-    task = make_task(data, model, groups, preset, root, device, processor, steps)
+    task = make_task(data, model, groups, preset, root, device, processor, steps, settings)
     test = test and find_data(test, preset, root)
     with progress_bars() as progress_for:
         sheets = drawn(

@@ -3,16 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows
-from rmr_gym.commands.tasks import CellRuns, conclude, many_files
+from rmr_gym.commands.tasks import CellRuns, conclude, many_files, read_options
 from rmr_gym.commands.world_data import find_data
 from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.world_models import WorldTask
+
+Settings = Annotated[
+    tuple[str, ...], tyro.conf.arg(name="set", metavar="[NAME=VALUE [NAME=VALUE ...]]")
+]
+"""Annotation: the option --set of every command that trains by a preset."""
+SIZES = "sizes."
+"""What is set of a model's sizes, not of its training, begins so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +34,14 @@ class WorldRuns(CellRuns):
         preset: Sizes and steps.
         seeds: Number of paired seeds.
         steps: Gradient steps at most; default: the preset's.
+        settings: Settings of the preset that are changed, those of sizes as sizes.NAME, for
+            instance learning_rate=7e-4 sizes.rims.active=5; those of each model are in run.json.
     """
 
     data: Path
     seeds: int = 1
     steps: int | None = None
+    settings: Settings = ()
 
     def run_folder(self, name: str) -> Path:
         """Return the run folder.
@@ -57,7 +69,7 @@ class WorldRuns(CellRuns):
         made = []
         for model, entry in {model: find_world_model(model) for model in models}.items():
             donor, count = (processor if entry.arm else None), (groups if entry.grouped else None)
-            how = (self.preset, self.root, self.device, donor, self.steps)
+            how = (self.preset, self.root, self.device, donor, self.steps, self.settings)
             made.append(_planned(self.data, model, count, *how))
         data = find_data(self.data, self.preset, self.root)
         return [replace(task, data=data) for task in made]
@@ -76,13 +88,14 @@ def make_task(
     device: str,
     processor: Path | None = None,
     steps: int | None = None,
+    settings: Sequence[str] = (),
 ) -> "WorldTask":
     """Return the task of some data; an environment is played last.
 
     Raises:
         RMRError: Something that was asked for cannot be.
     """
-    task = _planned(data, model, groups, preset, root, device, processor, steps)
+    task = _planned(data, model, groups, preset, root, device, processor, steps, settings)
     return replace(task, data=find_data(data, preset, root))
 
 
@@ -95,19 +108,25 @@ def _planned(
     device: str,
     processor: Path | None,
     steps: int | None,
+    settings: Sequence[str],
 ) -> "WorldTask":
     from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.protocol.settings import altered  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
     from rmr_gym.protocol.world_model_presets import find_world_preset  # noqa: PLC0415
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
 
-    chosen = find_world_preset(preset, model)
+    changes = read_options(settings, "learning_rate=7e-4")
+    sizes = {name: value for name, value in changes.items() if name.startswith(SIZES)}
+    training = {name: value for name, value in changes.items() if name not in sizes}
+    chosen = altered(find_world_preset(preset, model), training)
     if steps is not None:
         if steps < 1:
             raise RMRError(f"expected --steps of 1 or more, got {steps}: leave it out or raise it")
         chosen = replace(chosen, steps=steps, check_every=min(chosen.check_every, steps))
     find_device(device)
-    task = WorldTask(data, root / "store", model, chosen, groups, device, processor)
+    inner = tuple((name.removeprefix(SIZES), value) for name, value in sizes.items())
+    task = WorldTask(data, root / "store", model, chosen, groups, device, processor, inner)
     if processor is not None:
         read_balls_processor(processor)
     return replace(task, store=Store(task.store).root)

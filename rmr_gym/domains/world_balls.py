@@ -17,6 +17,7 @@ from rmr_gym.errors import RMRError
 from rmr_gym.models.slot_attention import cell_centres
 
 TRUTH = ("state", "radii", "velocities")
+_LIT = 255
 _STILL = 1e-4
 _EDGE = 1.5
 _SCREEN = (84, 84, 1)
@@ -72,12 +73,17 @@ class Clips:
         height, width, channels = self.frames.shape[1:]
         return height, width, channels
 
+    @property
+    def binary(self) -> bool:
+        """Whether no pixel is gray."""
+        return bool(((self.frames == 0) | (self.frames == _LIT)).all())
+
     def shown(
         self, index: Int[np.ndarray, " batch"], device: torch.device
     ) -> tuple[Float[Tensor, "batch time height width channels"], Int[Tensor, "batch time"] | None]:
         """Return the frames of some windows, in [0, 1], and the actions taken at them."""
         rows = self.rows[index]
-        frames = torch.from_numpy(self.frames[rows]).to(device).float() / 255
+        frames = torch.from_numpy(self.frames[rows]).to(device).float() / _LIT
         if self.actions is None:
             return frames, None
         return frames, torch.from_numpy(self.actions[rows]).to(device)

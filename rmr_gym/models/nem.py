@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rmr_gym.errors import RMRError
 from rmr_gym.models.nem_dynamics import ACTION, Update, nobody
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
-from rmr_gym.models.world_model import SURE, Prediction
+from rmr_gym.models.world_model import CUT, SURE, Prediction, taken_in
 
 UNCERTAIN = 1e-6
 """Added to each pixel's probability in the E-step, so that no group is ruled out."""
@@ -64,8 +64,10 @@ class SpatialMixture(nn.Module, ABC):
     Differs: the signs of eq. 3 are those of a loss. As in the code, the loss of x_t+1 uses the
     gamma of x_t+1 itself; there that E-step ends step t, here it begins step t + 1, which is the
     same and needs no frame from the future. Noise is added to every input, in evaluation and in
-    simulation too, as the code does. Without a frame, the input is sum_k gamma_k psi_k and gamma is
-    that of max_k psi cut at 0.1.
+    simulation too, as the code does. Without a frame, the input is sum_k gamma_k psi_k and gamma
+    that of max_k psi cut at 0.1, as in the code; but that input is cut too, at ``cut``: groups
+    learn from binary frames, and simulations that are fed probabilities fade in a few steps.
+    ``cut = 0`` is the code.
 
     Args:
         groups: K, 1 or more.
@@ -84,6 +86,7 @@ class SpatialMixture(nn.Module, ABC):
                 f"expected one group or more and noise from 0 to 0.5, got {groups} and {noise}"
             )
         self.groups, self.shape, self.memory, self.noise = groups, shape, memory, noise
+        self.cut = CUT
 
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
         """Return the state before the first frame; see `WorldModel.init_state`."""
@@ -109,7 +112,7 @@ class SpatialMixture(nn.Module, ABC):
         if observation is None:
             lit = (state.pictures.amax(dim=1) > VISIBLE).float()
             state = state._replace(groups=responsibilities(state.pictures, lit))
-            observation = mixed(state)
+            observation = taken_in(mixed(state), self.cut)
         elif state.started:
             state = state._replace(groups=responsibilities(state.pictures, observation))
         noisy = flipped(observation, self.noise, state.generator)

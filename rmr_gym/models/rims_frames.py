@@ -12,7 +12,7 @@ from rmr_gym.errors import RMRError
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
 from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState
-from rmr_gym.models.world_model import Prediction, frame_bce
+from rmr_gym.models.world_model import CUT, Prediction, frame_bce, taken_in
 
 Frame = Float[Tensor, "batch height width channels"]
 State = TypeVar("State")
@@ -42,7 +42,7 @@ class FrameSizes:
 class RecurrentFrames(nn.Module, ABC, Generic[State]):
     """What both share: frames are encoded, a core takes them in, its state is decoded.
 
-    A model that sees no frame takes in the one that it predicted. It is a
+    A model that sees no frame takes in the one that it predicted, cut at ``cut``. It is a
     `rmr_gym.models.world_model.WorldModel`.
 
     Source: RIMs, section 4.2.1 and Appendix C.10 (next frames, binary cross-entropy, teacher
@@ -58,6 +58,7 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
 
     def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, dim: int, actions: int):
         super().__init__()
+        self.cut = CUT
         self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
         self.decoder = FrameDecoder(dim, shape, sizes.channels, sizes.hidden)
         self.action = nn.Linear(actions, sizes.hidden, bias=False) if actions else None
@@ -70,7 +71,9 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
         Raises:
             RMRError: Actions are missing.
         """
-        frame = self.decode(state).frame if observation is None else observation
+        frame = observation
+        if frame is None:
+            frame = taken_in(self.decode(state).frame, self.cut)
         vector = self.encoder(frame)
         if self.action is not None:
             if action is None:

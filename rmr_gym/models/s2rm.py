@@ -15,12 +15,11 @@ from rmr_gym.models.s2rm_modules import GRUModules, ModuleDynamics, SpatialModul
 from rmr_gym.models.s2rm_patches import CropDecoder, CropEncoder
 from rmr_gym.models.s2rm_sizes import S2RMSizes
 from rmr_gym.models.s2rm_views import ViewGeometry, Views
-from rmr_gym.models.world_model import Prediction
+from rmr_gym.models.world_model import CUT, Prediction, taken_in
 
 Frame = Float[Tensor, "batch height width channels"]
 Crops = Float[Tensor, "batch views size size channels"]
 Core = TypeVar("Core")
-_SEEN = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +55,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     It is a `rmr_gym.models.world_model.WorldModel` of whole frames: where it looks is the model's
     own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
     the answers, ``loss`` asks about the places where it will look next. A model that sees no frame
-    takes in its own answers there, cut at 0.5. Who has crops and places already calls `see` and
+    takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and
     `answer`. ``model.views`` can be lowered after training: so many of the crops are seen then,
     while all are asked for.
 
@@ -83,6 +82,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
             )
         self.geometry = ViewGeometry(*shape, sizes.views, sizes.size)
         self._views = sizes.views
+        self.cut = CUT
 
     @property
     def views(self) -> int:
@@ -125,7 +125,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         """Look at a frame, or at what was predicted; see `WorldModel.step`."""
         del action
         if observation is None:
-            crops = (self.answer(state, state.queries) > _SEEN).float()
+            crops = taken_in(self.answer(state, state.queries), self.cut)
         else:
             crops = self.geometry.look(observation, state.queries)
         return self._after(state, self.advance(state.core, self.seen(crops, state)), None)
@@ -243,6 +243,7 @@ class S2RM(LocalWorld[Tensor]):
             sizes.place,
             sizes.kernel,
             (sizes.input_attention, sizes.cell_attention),
+            sizes.unit,
         )
         self.decoder = CropDecoder(sizes.units, sizes.size, shape[2], sizes.channels)
 

@@ -68,19 +68,22 @@ class SpherePositions(nn.Module):
 
     Args:
         dim: Width d, a multiple of 4.
+        unit: Pixels that count as 1 in x, above 0.
 
     Raises:
-        RMRError: Another width.
+        RMRError: Another width or unit.
     """
 
     frequencies: Tensor
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int, unit: float = 1.0):
         super().__init__()
         if dim < 4 or dim % 4:
             raise RMRError(f"expected a width of places that is a multiple of 4, got {dim}")
+        if not unit > 0:
+            raise RMRError(f"expected a unit of places above 0 pixels, got {unit}")
         exponents = torch.arange(dim // 4, dtype=torch.float64) * (4 / dim)
-        self.register_buffer("frequencies", (_BASE**-exponents).float(), persistent=False)
+        self.register_buffer("frequencies", (_BASE**-exponents / unit).float(), persistent=False)
 
     def forward(self, centres: Int[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
         """Return the points of pixels (row, column), of length 1."""

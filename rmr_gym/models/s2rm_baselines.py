@@ -38,7 +38,7 @@ class Aggregated(LocalWorld[Core]):
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int, dim: int):
         super().__init__(shape, sizes, actions)
-        self.places = SpherePositions(sizes.place)
+        self.places = SpherePositions(sizes.place, sizes.unit)
         seen = (sizes.size, shape[2], sizes.channels)
         self.encoder = CropEncoder(*seen, sizes.summary, sizes.place)
         self.decoder = CropDecoder(dim, *seen, sizes.place)

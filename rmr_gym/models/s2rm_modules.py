@@ -99,6 +99,7 @@ class SpatialModules(nn.Module):
         place: Width of their embeddings.
         kernel: Of places.
         attentions: Sizes of the input attention and of that among modules.
+        unit: Pixels that count as 1 in a place.
 
     Raises:
         RMRError: No module.
@@ -115,13 +116,14 @@ class SpatialModules(nn.Module):
         place: int,
         kernel: Kernel,
         attentions: tuple[AttentionSizes, AttentionSizes],
+        unit: float = 1.0,
     ):
         super().__init__()
         if modules < 1:
             raise RMRError(f"expected 1 module or more, got {modules}")
         self.shape, self.kernel = shape, kernel
         self.dynamics = dynamics
-        self.places = SpherePositions(place)
+        self.places = SpherePositions(place, unit)
         self.embedding = nn.Parameter(torch.empty(modules, place))
         self.input_attention = KernelAttention(units, units, attentions[0])
         self.cell_attention = KernelAttention(units, units, attentions[1])

@@ -43,6 +43,7 @@ class S2RMSizes:
         modules: Modules of S2RMs.
         units: Width of a module's state and of an encoded crop.
         place: Width d of the places on the sphere.
+        unit: Pixels that count as 1 in a place.
         kernel: Of places.
         input_attention: From modules to encoded crops.
         cell_attention: Among modules.
@@ -60,6 +61,7 @@ class S2RMSizes:
     modules: int = 10
     units: int = 128
     place: int = 16
+    unit: float = 1.0
     kernel: Kernel = field(default_factory=Kernel)
     input_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(2, 16, 128))
     cell_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(4, 16, 128))

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from rmr_gym.errors import RMRError
 
 State = TypeVar("State")
+CUT = 0.5
+"""Above this a predicted pixel is lit, below it dark, where a model takes in its own prediction."""
 SURE = 1e-6
 """No predicted probability counts as closer to 0 or 1 than this."""
 
@@ -35,7 +37,14 @@ class WorldModel(Protocol[State]):
     After ``step(state, x_t, a_t)`` the state predicts :math:`x_{t+1}`: ``decode`` says what it
     predicts, ``loss`` how far that is from what came. Frames are binary or gray, in [0, 1]. What
     depends on ``training``, such as noise on the input, is the model's own.
+
+    Attributes:
+        cut: Predicted pixels above it are lit, others dark, where a model takes in its own
+            prediction for want of a frame, so that it sees what it was trained on; 0 to take in
+            probabilities as they are, as gray frames need. May be changed at any time.
     """
+
+    cut: float
 
     def init_state(self, batch: int, generator: torch.Generator) -> State:
         """Return the state before the first frame.
@@ -76,6 +85,13 @@ class WorldModel(Protocol[State]):
             following: The frame that came next.
         """
         ...
+
+
+def taken_in(
+    predicted: Float[Tensor, "*rest height width channels"], cut: float
+) -> Float[Tensor, "*rest height width channels"]:
+    """Return what a model takes in of its own prediction, see `WorldModel`."""
+    return (predicted > cut).to(predicted) if cut else predicted
 
 
 def frame_bce(

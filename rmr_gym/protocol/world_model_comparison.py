@@ -17,13 +17,13 @@ from rmr_gym.protocol.world_model_runs import (
     summaries,
     training_cell,
 )
-from rmr_gym.protocol.world_model_scores import ROW, scored, scoring_key
+from rmr_gym.protocol.world_model_scores import ROW, Simulation, scored, scoring_key
 from rmr_gym.protocol.world_models import WorldTask
 
 KIND = "world_models"
 TABLES = {
     "world_models": ("test", "balls", *ROW),
-    "simulations": ("test", "model", "seed", "frame", "bce", "copied"),
+    "simulations": ("test", "model", "seed", "frame", *Simulation._fields),
     **CURVES,
 }
 
@@ -115,14 +115,14 @@ def compare_world_models(
 def score_cell(task: WorldTask, seed: int, trial: Trial) -> dict[str, Any]:
     """Score a trained model on a test set."""
     row = scored(task, seed, trial.data, trial.groups_of(task))
-    simulated = zip(row["rollout"], row["rollout_copied"], strict=True)
+    curves = row["simulation"]
     named = {"test": trial.name, "model": task.model, "seed": seed}
     scores = {name: row[name] for name in ROW}
     return {
         "world_models": [named | {"balls": count_balls(trial.data or task.data)} | scores],
         "simulations": [
-            named | {"frame": frame, "bce": bce, "copied": copied}
-            for frame, (bce, copied) in enumerate(simulated, 1)
+            named | {"frame": frame} | dict(zip(curves, scores, strict=True))
+            for frame, scores in enumerate(zip(*curves.values(), strict=True), 1)
         ],
     }
 

@@ -11,6 +11,7 @@ from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
 from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
 from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world_model import CUT
 from rmr_gym.protocol.arms import ARMS, Arm
 
 
@@ -31,6 +32,8 @@ class WorldPreset:
         last: Predictions at the end of a sequence that the scores are taken on.
         seen: Frames that are shown before a simulation.
         ahead: Frames that are simulated.
+        cut: Of predictions that a model takes in, see `rmr_gym.models.world_model.WorldModel`; gray
+            frames are never cut.
     """
 
     name: str
@@ -45,6 +48,7 @@ class WorldPreset:
     last: int = 10
     seen: int = 10
     ahead: int = 10
+    cut: float = CUT
 
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.length, self.check_every, self.patience)
@@ -54,6 +58,8 @@ class WorldPreset:
                 "expected counts of 1 or more, a learning rate above 0 and fewer last predictions "
                 f"than frames of a sequence, got {self}"
             )
+        if not 0 <= self.cut < 1:
+            raise RMRError(f"expected a cut from 0 to less than 1, got {self.cut}")
 
     @property
     def checkpoints(self) -> tuple[int, ...]:

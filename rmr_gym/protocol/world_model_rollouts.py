@@ -57,12 +57,13 @@ def test_clips(task: WorldTask, test: Path | None, length: int) -> Clips:
 def ready_model(
     task: WorldTask, seed: int, clips: Clips, artifact: Artifact, groups: int | None
 ) -> nn.Module:
-    """Return a trained model with another number of groups, if one is given.
+    """Return a trained model to be scored, with another number of groups, if one is given.
 
     Raises:
         RMRError: It has none to change, or fewer than two are given.
     """
     model: Any = restored(task, clips, seed, artifact)
+    model.cut = task.preset.cut if clips.binary else 0.0
     if groups is not None:
         model.groups = replace(task, groups=groups).sizes.groups
     return model

@@ -6,24 +6,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.world_balls import Clips, relational_weight, true_groups
 from rmr_gym.metrics import foreground_ari
-from rmr_gym.models.world_model import SURE, frame_bce, unroll
+from rmr_gym.models.world_model import CUT, SURE, frame_bce, unroll
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_rollouts import ready_model, scoring_noise, simulate, test_clips
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
 
 SCORE_BATCH = 32
+SCORED = ("sequences", "last", "seen", "ahead", "cut")
+"""What of a preset scores hang on beside training."""
 WRONG = -log(SURE)
 """What a pixel that is predicted with certainty and wrong costs, in nats."""
 
 ROW = (
     "model", "groups", "seed", "step", "bce", "relative_bce", "relational_bce",
     "relative_relational_bce", "ari", "ari_last", "rollout_bce", "relative_rollout_bce",
+    "rollout_f1",
 )  # fmt: skip
 
 
@@ -55,7 +58,8 @@ def scored(
     BCE of simulations.
     Differs: BCE is the mean of the last predictions of a sequence (10, as in the code) where the
     text says the last one; ``ari`` is that of all frames after the first, ``ari_last`` of the last.
-    A simulation is also given relative to the last frame that was shown.
+    A simulation is also given relative to the last frame that was shown, and as F1 of the pixels
+    that it predicts to be lit, which a gray cloud has none of.
 
     Args:
         task: Of the training.
@@ -64,8 +68,8 @@ def scored(
         groups: K while scoring, for models that have groups; None: as in training.
 
     Returns:
-        The entries of `ROW`, and ``rollout`` and ``rollout_copied``, the BCE of each simulated
-        frame; NaN where there is no truth in the data or no group in the model.
+        The entries of `ROW`, and ``simulation``, those of `Simulation` as lists; None where there
+        is no truth in the data or no group in the model.
     """
     fingerprint = None if test is None else TransitionDataset(test).fingerprint
     key = scoring_key(task, seed, fingerprint, groups)
@@ -82,7 +86,7 @@ def scoring_key(task: WorldTask, seed: int, test: str | None, groups: int | None
     return training_key(task, seed) | {
         "test": test,
         "groups": groups,
-        "scores": [getattr(task.preset, name) for name in ("sequences", "last", "seen", "ahead")],
+        "scores": [getattr(task.preset, name) for name in SCORED],
     }
 
 
@@ -96,7 +100,7 @@ def score_model(
     model = ready_model(task, seed, clips, artifact, groups)
     sums = taught(model, clips)
     longer = test_clips(task, test, preset.seen + preset.ahead)
-    rollout, copied = simulated_bce(model, longer, task)
+    simulation = score_simulation(model, longer, task.preset.seen)
     last = Sums(*(part[:, -preset.last :] for part in sums))
     row = {
         "model": task.model,
@@ -109,11 +113,15 @@ def score_model(
         "relative_relational_bce": _ratio(last.relational, last.relational_copied, clips),
         "ari": _mean(sums.ari),
         "ari_last": _mean(last.ari),
-        "rollout_bce": _mean(rollout),
-        "relative_rollout_bce": _ratio(rollout, copied, longer),
+        "rollout_bce": _mean(simulation.bce),
+        "relative_rollout_bce": _ratio(simulation.bce, simulation.copied, longer),
+        "rollout_f1": _mean(simulation.f1),
     }
-    curves = {"rollout": rollout.tolist(), "rollout_copied": copied.tolist()}
-    return {name: _or_none(value) for name, value in row.items()} | curves
+    curves = {
+        name: [_or_none(each) for each in curve.tolist()]
+        for name, curve in simulation._asdict().items()
+    }
+    return {name: _or_none(value) for name, value in row.items()} | {"simulation": curves}
 
 
 @torch.no_grad()
@@ -153,21 +161,51 @@ def _instant(
     return (*pair, *relational, ari)
 
 
+class Simulation(NamedTuple):
+    """Scores of simulated frames, by how far ahead they are.
+
+    Attributes:
+        bce: Mean over sequences.
+        copied: That of the last frame that was shown.
+        f1: Of lit pixels, all sequences together; NaN where nothing is lit nor said to be.
+        f1_copied: That of the last frame that was shown.
+    """
+
+    bce: Float[np.ndarray, " ahead"]
+    copied: Float[np.ndarray, " ahead"]
+    f1: Float[np.ndarray, " ahead"]
+    f1_copied: Float[np.ndarray, " ahead"]
+
+
 @torch.no_grad()
-def simulated_bce(
-    model: Any, clips: Clips, task: WorldTask
-) -> tuple[Float[np.ndarray, " ahead"], Float[np.ndarray, " ahead"]]:
-    """Return the mean BCE of each simulated frame, and that of the last frame that was shown."""
+def score_simulation(model: Any, clips: Clips, seen: int) -> Simulation:
+    """Show a model the first frames of all sequences, and score what it makes of the others."""
     place = next(model.parameters()).device
-    seen, errors, copied = task.preset.seen, [], []
+    found: list[list[Tensor]] = []
     for start in range(0, len(clips.rows), SCORE_BATCH):
         few = np.arange(start, min(start + SCORE_BATCH, len(clips.rows)))
         frames, actions = clips.shown(few, place)
-        predicted = simulate(model, frames, actions, seen, scoring_noise(place, start)).frames
+        made = simulate(model, frames, actions, seen, scoring_noise(place, start)).frames
         truth = frames[:, seen:]
-        errors.append(frame_bce(predicted[:, seen - 1 :], truth))
-        copied.append(frame_bce(frames[:, seen - 1 : seen].expand_as(truth), truth))
-    return _array(torch.cat(errors).mean(dim=0)), _array(torch.cat(copied).mean(dim=0))
+        simulated, copied = made[:, seen - 1 :], frames[:, seen - 1 : seen].expand_as(truth)
+        found.append(
+            [
+                *(frame_bce(frame, truth).sum(dim=0) for frame in (simulated, copied)),
+                *(_lit(frame, truth) for frame in (simulated, copied)),
+            ]
+        )
+    parts = (torch.stack(part).sum(dim=0) for part in zip(*found, strict=True))
+    bce, below, hits, hits_copied = parts
+    count = len(clips.rows)
+    f1, f1_copied = (_array(part[0] / part[1]) for part in (hits, hits_copied))
+    return Simulation(_array(bce) / count, _array(below) / count, f1, f1_copied)
+
+
+def _lit(frames: Tensor, truth: Tensor) -> Int[Tensor, "2 time"]:
+    """Return numerator and denominator of F1 by instant: 2 TP, and 2 TP + FP + FN."""
+    said, lit = frames > CUT, truth > CUT
+    both = (said & lit).sum(dim=(0, 2, 3, 4))
+    return torch.stack([2 * both, said.sum(dim=(0, 2, 3, 4)) + lit.sum(dim=(0, 2, 3, 4))])
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -26,6 +26,7 @@ from rmr_gym.models.world_model import unroll
 from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.config import as_json
+from rmr_gym.protocol.settings import altered
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
@@ -48,10 +49,12 @@ class WorldTask:
         device: Where to train, for instance "cpu" or "cuda".
         processor: Artifact folder of `rmr-gym balls pretrain`, for the models that have a P inside:
             its sizes are those of every P, its weights those of the pretrained ones.
+        settings: Sizes of the model that are not the preset's, by name, see
+            `rmr_gym.protocol.settings.altered`.
 
     Raises:
-        RMRError: There is no such model, it cannot have so many groups, its P is missing, or it
-            has none.
+        RMRError: There is no such model, it cannot have so many groups or such sizes, its P is
+            missing, or it has none.
     """
 
     data: Path
@@ -61,9 +64,11 @@ class WorldTask:
     groups: int | None = None
     device: str = "cpu"
     processor: Path | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         entry = find_world_model(self.model)
+        altered(entry.sizes[self.preset.name], dict(self.settings), "sizes.")
         if (entry.arm is None) != (self.processor is None):
             raise RMRError(
                 f"the model {self.model} takes its P from a processor: give the folder that "
@@ -89,6 +94,7 @@ class WorldTask:
             sizes = replace(sizes, groups=self.groups)
         if isinstance(sizes, NEMSizes):
             sizes = sizes.fitted(*frames_of(read_manifest(self.data), self.data))
+        sizes = altered(sizes, dict(self.settings))
         return sizes if self.processor is None else sizes.with_processor(donor_sizes(self.donor))
 
     @property

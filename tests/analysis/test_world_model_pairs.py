@@ -15,6 +15,7 @@ def scores(**models):
                     "seed": seed,
                     "relative_bce": loss,
                     "relative_rollout_bce": 1.0,
+                    "rollout_f1": 0.9 - loss / 10,
                     "ari_last": -loss if model.startswith("rnem") else np.nan,
                 }
             )
@@ -31,6 +32,7 @@ def test_a_model_is_better_where_it_loses_less_on_every_seed():
     assert row.p_better == 1 / 32
     assert row.verdict == "better"
     assert table.set_index("score").loc["ari_last"].verdict == "better"
+    assert table.set_index("score").loc["rollout_f1"].verdict == "better", "more F1 is better"
     same = table.set_index("score").loc["relative_rollout_bce"]
     assert same.improvement == 0
     assert same.verdict == "same"
@@ -41,7 +43,8 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
     table = paired_rows(scores(rims=[2.0] * 3, rims_rmr=[1.0, 1.5, 1.2], rnem=[3.0] * 3))
     assert set(table.model + " " + table.against) == {"rims_rmr rims"}
     assert not set(table.verdict) & {"better", "worse"}
-    assert set(table.score) == {"relative_bce", "relative_rollout_bce"}, "RIMs have no groups"
+    assert "ari_last" not in set(table.score), "RIMs have no groups"
+    assert {"relative_bce", "relative_rollout_bce", "rollout_f1"} == set(table.score)
 
 
 @pytest.mark.parametrize(
@@ -84,5 +87,5 @@ def test_what_is_paired_within_a_column_is_corrected_there_alone():
 
 
 def test_nothing_to_compare():
-    assert paired_rows(scores(rnem=[1.0], rnem_rmr=[1.0])).shape == (3, len(PAIR_ROW))
+    assert paired_rows(scores(rnem=[1.0], rnem_rmr=[1.0])).shape == (4, len(PAIR_ROW))
     assert paired_rows(scores(rnem=[1.0], rims=[1.0])).empty

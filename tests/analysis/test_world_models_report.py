@@ -50,10 +50,13 @@ def write(folder, seeds):
                         "ari_last": 1 - loss / 4 if grouped else None,
                         "rollout_bce": 200 * loss,
                         "relative_rollout_bce": loss,
+                        "rollout_f1": 1 - loss / 5,
                     }
                 )
                 simulations += [
-                    named | {"test": test, "frame": frame, "bce": loss * frame, "copied": 3.0}
+                    named
+                    | {"test": test, "frame": frame, "bce": loss * frame, "copied": 3.0}
+                    | {"f1": 1 - loss * frame / 9, "f1_copied": 0.1}
                     for frame in (1, 2, 3)
                 ]
             curves += [named | {"step": step, "validation_loss": 9 / step} for step in (50, 100)]
@@ -108,7 +111,7 @@ def test_the_page(folder):
     page = path.read_text(encoding="utf-8")
     for section in SECTIONS:
         assert f"<h2>{section}</h2>" in page
-    assert page.count("<figure") == 4
+    assert page.count("<figure") == 5
     assert (
         "Relative BCE on validation, mean over 5 seeds: rnem 0.520 is the least, then "
         "rims_lstm 0.520, rims 0.620, rnnem 0.720 and lstm 1.220. Better than copying: rnem, "
@@ -118,7 +121,8 @@ def test_the_page(folder):
     assert "Better than copying: none." in said
     assert (
         "What rims improves on validation: over rims_lstm: relative BCE −0.100 (worse, not after "
-        "correction), relative simulated BCE −0.100 (worse, not after correction)."
+        "correction), relative simulated BCE −0.100 (worse, not after correction), simulated F1 "
+        "−0.020 (worse, not after correction)."
     ) in said
     assert "over lstm: relative BCE +0.700 (better), relative simulated BCE +0.700 (better)" in said
     assert "ARI on validation, mean over 5 seeds: rnem 0.740 (last frames 0.870), rnnem" in said
@@ -191,6 +195,16 @@ def test_dots_are_means_at_their_model(folder):
     assert ("s", labels.index("lstm")) not in dots
     with pytest.raises(RMRError, match="no ari"):
         score_dots(rows[rows["model"] == "lstm"], ("ari",))
+
+
+def test_the_f1_of_simulations_is_drawn_too(folder):
+    rows = read_world_models(folder)["simulations"]
+    lines = {line.get_label(): line for line in simulation_curves(rows, "f1").axes[0].lines}
+    expected = [1 - 0.52 * frame / 9 for frame in (1, 2, 3)]
+    np.testing.assert_allclose(lines["rnem"].get_ydata(), expected)
+    assert lines["last frame copied"].get_ydata().tolist() == pytest.approx([0.1] * 3)
+    with pytest.raises(RMRError, match="no simulations"):
+        simulation_curves(rows.assign(f1=np.nan), "f1")
 
 
 def test_simulations_are_means_over_seeds_and_copying_is_dashed(folder):

@@ -32,12 +32,20 @@ def test_tables_and_picture(tmp_path, capsys):
     assert "cross_entropy" in capsys.readouterr().out
 
 
+def test_settings_change_the_task(tmp_path):
+    run(tmp_path, "--models", "lstm", "--set", "span=3", "test_spans=[3,7]", "lstm_units=8")
+    table = pd.read_csv(tmp_path / "out" / "copying.csv")
+    assert table.span.tolist() == [3, 7]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--seeds", "0"), "seeds must be 1 or more"),
         (("--active", "9"), "1 to 4 active RIMs out of 4, got 9"),
         (("--models", "rims", "elman"), "unknown model 'elman'"),
+        (("--set", "spam=3"), "unknown setting 'spam': did you mean 'span'"),
+        (("--set", "span=-1"), "spans must be 0 or more"),
         (("--models",), "one model or more, got none"),
         (("--out", "copying.csv"), "expected a folder for --out, .* leave .csv out"),
     ],

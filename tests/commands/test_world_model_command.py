@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import matplotlib.image
@@ -54,13 +55,26 @@ def test_train_evaluate_and_draw(recorded, tmp_path, capsys, monkeypatch):
     assert table.groups.tolist() == [3, 1]
     assert table.ari.isna().tolist() == [False, True]
     figures = {path.name for path in (out / "figures").iterdir()}
-    assert figures == {"relative_bce.svg", "simulations.svg", "ari.svg", "validation.svg"}
+    assert figures == {
+        *("relative_bce.svg", "simulations.svg", "simulations_f1.svg", "ari.svg"),
+        "validation.svg",
+    }
     monkeypatch.setattr(world_models, "train_model", None)
     shown = ("--seen", 3, "--ahead", 2, "--sequences", 1)
     for model in ("rnnem", "lstm"):
         run(tmp_path, "rollout", "--data", recorded, "--out", tmp_path, "--model", model, *shown)
         assert matplotlib.image.imread(tmp_path / f"{model}_0.png").ndim == 3
         assert (tmp_path / f"{model}_0.gif").read_bytes()[:3] == b"GIF"
+
+
+def test_settings_reach_training_and_sizes(recorded, tmp_path):
+    out = tmp_path / "scores"
+    settings = ("--set", "learning_rate=0.01", "sizes.dim=6", "--models", "rnn", "--workers", 1)
+    run(tmp_path, "evaluate", "--data", recorded, "--out", out, *settings)
+    config = json.loads((out / "run.json").read_text())["config"]["rnn"]
+    assert (config["learning_rate"], config["sizes"]["dim"], config["batch"]) == (0.01, 6, 2)
+    (record,) = (tmp_path / "runs" / "store" / "world_model").glob("*/record.json")
+    assert json.loads(record.read_text())["sizes"]["dim"] == 6
 
 
 def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
@@ -91,6 +105,12 @@ def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
         (("--seed", -1), "a seed of 0 or more, found -1"),
         (("--steps", 0), "^expected --steps of 1 or more, got 0"),
         (("--steps", -5), "^expected --steps of 1 or more, got -5"),
+        (("--set", "learning_rat=1"), "unknown setting 'learning_rat': did you mean 'learning_ra"),
+        (("--set", "sizes.dims=1"), "unknown setting 'sizes.dims': did you mean 'sizes.dim'"),
+        (("--set", "sizes.dim=wide"), "type int for sizes.dim, which is 8, got 'wide'"),
+        (("--set", "batch"), "each option once, as name=value, for instance learning_rate=7e-4"),
+        (("--set", "batch=3", "batch=4"), "each option once, .* found 'batch=4'"),
+        (("--set", "steps=0"), "expected counts of 1 or more"),
         (("--processor", "missing"), "no P inside: leave the processor out"),
         (("--model", "rims_rmr", "--processor", "missing"), "balls pretrain"),
     ],
@@ -186,7 +206,7 @@ def test_a_pretrained_processor_inside_stays_as_it_was(recorded, donor, tmp_path
     assert "over rnem_shuffled_p: relative BCE" in said
     pairs = pd.read_csv(out / "pairs.csv")
     assert set(pairs.model) == {"rnem_rmr", "rims_rmr"}
-    assert len(pairs) == 3 * 4 + 2 * 3, "RIMs have no groups to compare"
+    assert len(pairs) == 4 * 4 + 3 * 3, "RIMs have no groups to compare"
     given = store.read_artifact(donor)
     made = {name: task(recorded, donor, tmp_path, name) for name in names}
     artifacts = {name: world_models.trained(made[name], 0) for name in names}

@@ -246,9 +246,11 @@ def test_no_gradient_through_the_shares():
     assert not responsibilities(state.pictures, frames[:, 1]).requires_grad
 
 
-def test_simulation_feeds_the_prediction_back():
+@pytest.mark.parametrize("cut", [0.0, 0.12, 0.5])
+def test_simulation_feeds_the_prediction_back(cut):
     model, frames = make("rnem"), moving_block(time=2)
-    model.noise = 0.0
+    assert model.cut == 0.5
+    model.noise, model.cut = 0.0, cut
     *_, state = unroll(model, frames, None, torch_generator(1))
     state = state._replace(pictures=state.pictures * 0.3)
     lit = (state.pictures.amax(dim=1) > 0.1).float()
@@ -256,7 +258,10 @@ def test_simulation_feeds_the_prediction_back():
     after = model.step(state, None, None)
     shares = responsibilities(state.pictures, lit)
     torch.testing.assert_close(after.groups, shares)
-    torch.testing.assert_close(after.noisy, mixed(state._replace(groups=shares)))
+    own = mixed(state._replace(groups=shares))
+    torch.testing.assert_close(after.noisy, (own > cut).float() if cut else own)
+    if cut == 0.12:
+        assert 0 < after.noisy.mean() < 1, "the cut must separate something here"
 
 
 def test_noise_flips_the_share_of_pixels_it_should():

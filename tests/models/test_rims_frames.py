@@ -40,12 +40,16 @@ def test_frames_have_the_shape_and_range_of_frames(model):
     assert model.loss(last, clips()[:, 0]).shape == (2,)
 
 
-def test_a_model_that_sees_nothing_goes_on_from_its_own_prediction(model):
-    frames = clips()
+@pytest.mark.parametrize("cut", [0.0, 0.45])
+def test_a_model_that_sees_nothing_goes_on_from_its_own_prediction(model, cut):
+    frames, model.cut = clips(), cut
     unseen = states(model, frames, seen=3)
     fed = frames.clone()
     for instant in (3, 4):
-        fed[:, instant] = model.decode(unseen[instant - 1]).frame.detach()
+        own = model.decode(unseen[instant - 1]).frame.detach()
+        fed[:, instant] = (own > cut).float() if cut else own
+    if cut:
+        assert 0 < fed[:, 3:].mean() < 1, "the cut must separate something here"
     for blind, shown in zip(unseen, states(model, fed), strict=True):
         torch.testing.assert_close(model.decode(blind).frame, model.decode(shown).frame)
     seeing = model.decode(states(model, frames)[-1]).frame

@@ -77,6 +77,8 @@ def test_scores_under_several_conditions_train_once(task, folder, monkeypatch):
 class Seer(nn.Module):
     """Says of the queried crops what ``say`` makes of the truth."""
 
+    cut = 0.5
+
     def __init__(self, say, places):
         super().__init__()
         self.say, self.places = say, places

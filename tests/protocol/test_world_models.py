@@ -28,6 +28,8 @@ OPTIONS = {"resolution": 16, "observe": ["radii", "velocities"]}
 class Copier(nn.Module):
     """Predicts the frame that it saw last, and groups the left and the right half."""
 
+    cut = 0.0
+
     def __init__(self, shape):
         super().__init__()
         self.shape = shape
@@ -55,6 +57,8 @@ class Prophet(nn.Module):
 
     In the first frame of a sequence it takes all for one group.
     """
+
+    cut = 0.0
 
     def __init__(self, data, *, honest):
         super().__init__()
@@ -133,7 +137,8 @@ def test_every_entry_is_trained_and_scored(task, donor, name):
     assert set(scores.ROW) <= set(row)
     assert all(row[key] > 0 for key in scores.ROW if key.endswith("bce"))
     assert (row["ari"] is not None) == WORLD_MODELS[name].grouped
-    assert len(row["rollout"]) == TINY.ahead
+    assert set(row["simulation"]) == set(scores.Simulation._fields)
+    assert {len(curve) for curve in row["simulation"].values()} == {TINY.ahead}
     assert scores.scored(task, 0) == row
 
 
@@ -142,7 +147,10 @@ def test_copying_is_as_good_as_copying(task):
     assert row["relative_bce"] == row["relative_relational_bce"] == 1
     assert row["relative_rollout_bce"] == 1
     assert row["relational_bce"] < row["bce"]
-    assert row["rollout"] == row["rollout_copied"]
+    simulation = row["simulation"]
+    assert simulation["bce"] == simulation["copied"]
+    assert simulation["f1"] == simulation["f1_copied"]
+    assert 0 < row["rollout_f1"] < 1
     assert -0.2 < row["ari"] < 0.9
 
 
@@ -159,8 +167,36 @@ def test_the_truth_beats_copying_and_its_inverse_does_not(task, recorded, monkey
     assert all(found["prophet"][kind] < 0.01 for kind in kinds)
     assert all(found["prophet"][f"relative_{kind}"] < 0.01 for kind in kinds)
     assert all(found["liar"][f"relative_{kind}"] > 1 for kind in kinds)
+    assert (found["prophet"]["rollout_f1"], found["liar"]["rollout_f1"]) == (1, 0)
     assert found["prophet"]["ari"] == 1, "groups of the first frame do not count"
     assert found["prophet"]["ari_last"] == 1
+
+
+def test_simulations_of_gray_frames_are_not_cut(task):
+    clips = rollouts.test_clips(task, None, 4)
+    gray = replace(clips, frames=clips.frames // 2)
+    artifact = world_models.trained(task, 0)
+    for shown, cut, used in ((clips, 0.3, 0.3), (clips, 0.0, 0.0), (gray, 0.3, 0.0)):
+        chosen = replace(task, preset=replace(task.preset, cut=cut))
+        assert rollouts.ready_model(chosen, 0, shown, artifact, None).cut == used
+
+
+def test_simulations_hang_on_the_cut_and_trainings_do_not(task):
+    soft = replace(task, preset=replace(task.preset, cut=0.0))
+    assert world_models.training_key(task, 0) == world_models.training_key(soft, 0)
+    assert scores.scoring_key(task, 0, None, None) != scores.scoring_key(soft, 0, None, None)
+    with pytest.raises(RMRError, match="a cut from 0 to less than 1, got 1"):
+        replace(TINY, cut=1.0)
+
+
+def test_f1_of_a_simulation_pools_the_pixels_of_all_sequences(task):
+    clips = rollouts.test_clips(task, None, TINY.seen + TINY.ahead)
+    frames, _ = clips.shown(np.arange(len(clips.rows)), torch.device("cpu"))
+    row = scores.scored(replace(task, model="copier"), 0)["simulation"]
+    for ahead in range(TINY.ahead):
+        said, lit = frames[:, TINY.seen - 1] > 0.5, frames[:, TINY.seen + ahead] > 0.5
+        both = 2 * (said & lit).sum().item()
+        assert row["f1"][ahead] == pytest.approx(both / (said.sum() + lit.sum()).item())
 
 
 def test_scores_are_means_over_the_last_predictions(task):

@@ -1,0 +1,65 @@
+"""Changing single settings of nested configurations by name, with checks."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+from rmr_gym.errors import RMRError, unknown_name
+
+Config = TypeVar("Config")
+
+
+def altered(config: Config, changes: Mapping[str, Any], before: str = "") -> Config:
+    """Return a configuration with some settings changed.
+
+    Args:
+        config: A frozen dataclass; a setting of a dataclass inside it is called ``outer.inner``.
+        changes: New values by the name of the setting: numbers, text, or a list for a tuple. The
+            field ``name`` of a preset cannot be changed.
+        before: What names begin with in messages, for instance "sizes.".
+
+    Raises:
+        RMRError: There is no such setting, the value is of another kind, or the configuration does
+            not allow it.
+    """
+    return _altered(config, changes, before)
+
+
+def _altered(config: Any, changes: Mapping[str, Any], before: str) -> Any:
+    known = {each.name: getattr(config, each.name) for each in fields(config)}
+    known.pop("name", None)
+    inside: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
+    for path, value in changes.items():
+        name, dot, rest = path.partition(".")
+        if name not in known:
+            raise unknown_name("setting", before + name, (before + each for each in known))
+        if not dot:
+            values[name] = _like(known[name], value, before + name)
+        elif is_dataclass(known[name]):
+            inside.setdefault(name, {})[rest] = value
+        else:
+            raise RMRError(f"expected {before + name} to be set as a whole, got {before + path}")
+    for name, deeper in inside.items():
+        values[name] = _altered(values.get(name, known[name]), deeper, f"{before}{name}.")
+    return replace(config, **values)
+
+
+def _like(now: Any, value: Any, path: str) -> Any:
+    if isinstance(now, tuple) and now and isinstance(value, list | tuple) and value:
+        return tuple(_like(now[0], each, path) for each in value)
+    if isinstance(now, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(now, bool | int | float | str) and type(value) is type(now):
+        return value
+    if is_dataclass(now):
+        inner = ", ".join(f"{path}.{each.name}" for each in fields(now))
+        raise RMRError(f"expected one setting of {path}, got {path} itself: choose one of {inner}")
+    if now is None:
+        raise RMRError(f"expected a setting that has a value, got {path}, which has none")
+    kind = "a list of its kind" if isinstance(now, tuple) else f"a value of type {_kind(now)}"
+    raise RMRError(f"expected {kind} for {path}, which is {now!r}, got {value!r}")
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
