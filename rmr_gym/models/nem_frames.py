@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import gcd
 
 import torch
 from einops import rearrange
@@ -122,6 +123,19 @@ class DoublingConv(nn.Conv2d):
         bias = self.bias.repeat_interleave(4)
         pixels = F.conv2d(input, weight.flatten(0, 2), bias, padding=1)
         return F.pixel_shuffle(pixels, 2)
+
+
+def halving(channels: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return the channels of as many of the first convolutions as can halve a frame, one at least.
+
+    Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84).
+    Differs: of the three of Appendix A.1 two are left there; A.2 has four and a decoder that does
+    not fit the frame.
+    """
+    side, count = gcd(*shape[:2]), len(channels)
+    while count > 1 and side % 2**count:
+        count -= 1
+    return channels[:count]
 
 
 def grid_of(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:

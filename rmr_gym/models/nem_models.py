@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from math import gcd
 
 from rmr_gym.models.nem import GradientMixture, RecurrentMixture, SpatialMixture
 from rmr_gym.models.nem_dynamics import (
@@ -13,7 +12,7 @@ from rmr_gym.models.nem_dynamics import (
     RelationalUpdate,
     Update,
 )
-from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
+from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder, halving
 from rmr_gym.models.processors import ProcessorSizes
 
 WITH_ACTIONS = 0.02
@@ -51,18 +50,11 @@ class NEMSizes:
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "NEMSizes":
         """Return the sizes for frames of a shape, in a world of so many actions (0: none).
 
-        Convolutions are left off the end until a frame can be halved so often, but one stays; with
-        actions the noise is `WITH_ACTIONS`.
-
-        Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84).
-        Differs: two convolutions are left there, of the widths of Appendix A.1; A.2 has four and a
-        decoder that does not fit the frame.
+        There are as many convolutions as can halve a frame, see
+        `rmr_gym.models.nem_frames.halving`; with actions the noise is `WITH_ACTIONS`.
         """
-        side, count = gcd(*shape[:2]), len(self.channels)
-        while count > 1 and side % 2**count:
-            count -= 1
         noise = WITH_ACTIONS if actions else self.noise
-        return replace(self, channels=self.channels[:count], noise=noise)
+        return replace(self, channels=halving(self.channels, shape), noise=noise)
 
 
 Maker = Callable[[NEMSizes, tuple[int, int, int], int], SpatialMixture]

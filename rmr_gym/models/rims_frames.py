@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rmr_gym.errors import RMRError
-from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder
+from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder, halving
 from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState
 from rmr_gym.models.world_model import CUT, Prediction, frame_bce, taken_in
@@ -37,6 +37,11 @@ class FrameSizes:
     def with_processor(self, processor: ProcessorSizes) -> "FrameSizes":
         """Return the same sizes, with RIMs that communicate through a P."""
         return replace(self, rims=replace(self.rims, processor=processor))
+
+    def fitted(self, shape: tuple[int, int, int], actions: int) -> "FrameSizes":
+        """Return the sizes for frames of a shape, with as many convolutions as can halve them."""
+        del actions
+        return replace(self, channels=halving(self.channels, shape))
 
 
 class RecurrentFrames(nn.Module, ABC, Generic[State]):

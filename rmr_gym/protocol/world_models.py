@@ -22,6 +22,7 @@ from rmr_gym.models.processors import (
     load_weights,
     parameter_hash,
 )
+from rmr_gym.models.rims_frames import FrameSizes
 from rmr_gym.models.world_model import unroll
 from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
@@ -84,7 +85,7 @@ class WorldTask:
 
     @property
     def sizes(self) -> Any:
-        """Sizes of the model; in the family of N-EM fitted to the frames and actions of the data.
+        """Sizes of the model; where it sees whole frames, fitted to those of the data.
 
         Raises:
             RMRError: The data are missing, or hold no frames of one channel.
@@ -92,7 +93,7 @@ class WorldTask:
         sizes = find_world_model(self.model).sizes[self.preset.name]
         if self.groups is not None:
             sizes = replace(sizes, groups=self.groups)
-        if isinstance(sizes, NEMSizes):
+        if isinstance(sizes, NEMSizes | FrameSizes):
             sizes = sizes.fitted(*frames_of(read_manifest(self.data), self.data))
         sizes = altered(sizes, dict(self.settings))
         return sizes if self.processor is None else sizes.with_processor(donor_sizes(self.donor))

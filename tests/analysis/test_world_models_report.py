@@ -131,7 +131,7 @@ def test_the_page(folder):
     for note in ("decided when training ended", "flipped pixels", "Noise is not the same for all"):
         assert note in page
     assert "tests: crowd" in page
-    assert pd.read_csv(folder / "pairs.csv")["test"].tolist().count("crowd") == 3 + 3 * 2
+    assert pd.read_csv(folder / "pairs.csv")["test"].tolist().count("crowd") == 4 + 3 * 3
     assert len(pd.read_csv(folder / "world_models_summary.csv")) == 10
 
 

@@ -7,6 +7,7 @@ import pytest
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.errors import RMRError
 from rmr_gym.models.nem_models import WITH_ACTIONS, NEMSizes
+from rmr_gym.models.rims_frames import FrameSizes
 from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol import world_model_views as views
@@ -178,6 +179,7 @@ def test_convolutions_are_as_many_as_a_frame_can_be_halved(side, channels):
     fitted = whole.fitted((side, side, 1), 0)
     assert fitted == replace(whole, channels=whole.channels[:channels])
     assert whole.fitted((side, 8 * side, 1), 18) == replace(fitted, noise=WITH_ACTIONS)
+    assert FrameSizes().fitted((side, side, 1), 18).channels == fitted.channels
 
 
 def test_nothing_changes_for_balls(task):
@@ -196,6 +198,8 @@ def test_models_of_a_game_fit_its_screens(recorded, tmp_path):
     model = world_models.initial(paper, clips, 0)
     assert model.noise == WITH_ACTIONS
     assert world_models.training_key(paper, 0)["sizes"]["channels"] == [16, 32]
+    for name in ("rims", "rims_lstm"):
+        world_models.initial(replace(paper, model=name), clips, 0)
     small = WorldTask(pong, tmp_path / "store", "rnn", TINY)
     told = world_models.trained(small, 0).record["sizes"]
     assert (told["noise"], told["channels"]) == (WITH_ACTIONS, [2, 4])
