@@ -18,10 +18,12 @@ PAIR_ROW = (
 )  # fmt: skip
 
 BASELINES = {
-    "rnem": ("rnnem", "rnn", "lstm"),
-    "rnnem": ("rnn", "lstm"),
-    "nem": ("rnn", "lstm"),
-    "rims": ("rims_lstm",),
+    "rnem": ("rnnem", "rnn", "lstm", "memoryless"),
+    "rnnem": ("rnn", "lstm", "memoryless"),
+    "nem": ("rnn", "lstm", "memoryless"),
+    "rnn": ("memoryless",),
+    "lstm": ("memoryless",),
+    "rims": ("rims_lstm", "memoryless"),
     "s2": ("crops_lstm", "crops_rims", "crops_rmc"),
     "crops": ("crops_lstm",),
 }

@@ -28,8 +28,8 @@ Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
 Model_ = Annotated[
     str,
     tyro.conf.arg(
-        metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm,s2gru,s2rmc,crops_lstm,"
-        "crops_rims,crops_rmc,crops_oracle,rnem_rmr,rims_rmr,...}"
+        metavar="{rnem,rnem_no_attention,rnnem,nem,rnn,lstm,rims,rims_lstm,memoryless,s2gru,s2rmc,"
+        "crops_lstm,crops_rims,crops_rmc,crops_oracle,rnem_rmr,rims_rmr,...}"
     ),
 ]
 SHOWN = {

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.models.memoryless import Memoryless, MemorylessSizes
 from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
 from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
@@ -134,6 +135,13 @@ _ALONE = {
         for name, make in NEM_MODELS.items()
     },
     **{name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()},
+    "memoryless": WorldEntry(
+        lambda sizes, shape, actions: Memoryless(shape, sizes),
+        dict.fromkeys(WORLD_PRESETS, MemorylessSizes()),
+        presets={
+            name: replace(preset, learning_rate=1e-2) for name, preset in WORLD_PRESETS.items()
+        },
+    ),
 }
 _INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
 

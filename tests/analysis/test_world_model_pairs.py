@@ -50,15 +50,17 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
 @pytest.mark.parametrize(
     ("model", "others"),
     [
-        ("rnem", ["rnnem", "rnn", "lstm"]),
-        ("rnem_no_attention", ["rnem", "rnnem", "rnn", "lstm"]),
-        ("rnnem", ["rnn", "lstm"]),
-        ("nem", ["rnn", "lstm"]),
-        ("rnn", []),
-        ("rims", ["rims_lstm"]),
-        ("rims_lstm", []),
-        ("rims_rmr", ["rims_lstm", "rims", "rims_fresh_p"]),
-        ("rnem_rmr", ["rnnem", "rnn", "lstm", "rnem", "rnem_no_attention"]),
+        ("rnem", ["rnnem", "rnn", "lstm", "memoryless"]),
+        ("rnem_no_attention", ["rnem", "rnnem", "rnn", "lstm", "memoryless"]),
+        ("rnnem", ["rnn", "lstm", "memoryless"]),
+        ("nem", ["rnn", "lstm", "memoryless"]),
+        ("rnn", ["memoryless"]),
+        ("lstm", ["memoryless"]),
+        ("rims", ["rims_lstm", "memoryless"]),
+        ("rims_lstm", ["memoryless"]),
+        ("memoryless", []),
+        ("rims_rmr", ["rims_lstm", "memoryless", "rims", "rims_fresh_p"]),
+        ("rnem_rmr", ["rnnem", "rnn", "lstm", "memoryless", "rnem", "rnem_no_attention"]),
         ("s2gru", ["crops_lstm", "crops_rims"]),
         ("s2gru_input_local", ["s2gru", "crops_lstm", "crops_rims"]),
         ("s2rmc", ["crops_lstm", "crops_rims"]),
@@ -69,7 +71,7 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
 def test_who_is_compared_with_whom(model, others):
     models = ["rnem", "rnem_no_attention", "rnnem", "nem", "rnn", "lstm", "rnem_rmr", "rims"]
     models += ["rims_lstm", "rims_fresh_p", "rims_rmr", "s2gru", "crops_lstm", "crops_rims"]
-    models += ["s2gru_input_local", "s2rmc"]
+    models += ["s2gru_input_local", "s2rmc", "memoryless"]
     assert opponents(model, [*models, "crops_oracle"]) == others
 
 
