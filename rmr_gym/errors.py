@@ -1,7 +1,9 @@
 """Errors that a user can mend: what was expected, what came, what to do, in one sentence."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from difflib import get_close_matches
+from typing import Any
 
 
 class RMRError(ValueError):
@@ -27,3 +29,18 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RMRError:
     close = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.4)
     hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
     return RMRError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(known)}")
+
+
+def check_counts(sizes: Any) -> None:
+    """Make sure that every whole number of a dataclass, alone or in a tuple, is 1 or more.
+
+    Raises:
+        RMRError: One is not, or a tuple is empty.
+    """
+    for each in fields(sizes):
+        value = getattr(sizes, each.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or any(isinstance(count, int) and count < 1 for count in numbers):
+            raise RMRError(
+                f"expected sizes of 1 or more in {type(sizes).__name__}, got {each.name}={value}"
+            )

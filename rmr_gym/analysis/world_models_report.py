@@ -32,6 +32,8 @@ NOTES = (
     "N-EM, RNN-EM, R-NEM, rnn and lstm see frames with flipped pixels, as in R-NEM's code, while "
     "they are scored too (a fifth of the pixels; 2 % in worlds with actions); RIMs and models of "
     "crops see clean ones. Orders across that line are not orders of the models alone.",
+    "memoryless is a control, not a model of a world: two layers that see the 7 x 7 pixels around "
+    "each one in the last frame, without noise. It cannot know what moves where.",
     VALIDATION,
     SHARED,
     "Relational BCE counts the pixels of balls that collide; it is there where the data tell radii "
@@ -107,8 +109,8 @@ def _drawings(tables: dict[str, pd.DataFrame]) -> Iterator[Drawing]:
     yield Drawing(
         "simulations_f1",
         kind,
-        "F1 of the same frames: of the pixels that are lit or said to be, how many are both. 1 is "
-        "best.",
+        "F1 (harmonic mean of precision and recall) of the pixels of the same frames that are "
+        "predicted to be lit. 1 is best.",
         partial(simulation_curves, tables["simulations"], "f1"),
     )
     yield Drawing(

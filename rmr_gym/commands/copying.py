@@ -57,7 +57,7 @@ def copying(
     out = many_files(out)
     for model in models:
         find_model(model)
-    changes = read_options(settings, "span=50")
+    changes = read_options([each for some in settings for each in some], "span=50")
     task = CopyingTask(root, altered(find_copying_preset(preset, active), changes), device)
     artifacts: dict[tuple[str, int], Artifact] = {}
     with progress_bars() as progress_for:

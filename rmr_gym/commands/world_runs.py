@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from rmr_gym.protocol.world_models import WorldTask
 
 Settings = Annotated[
-    tuple[str, ...], tyro.conf.arg(name="set", metavar="[NAME=VALUE [NAME=VALUE ...]]")
+    tuple[tuple[str, ...], ...],
+    tyro.conf.arg(name="set", metavar="NAME=VALUE [NAME=VALUE ...]"),
+    tyro.conf.UseAppendAction,
 ]
-"""Annotation: the option --set of every command that trains by a preset."""
-SIZES = "sizes."
-"""What is set of a model's sizes, not of its training, begins so."""
+"""Annotation: the option --set of every command that trains by a preset; it may come again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,9 @@ class WorldRuns(CellRuns):
         preset: Sizes and steps.
         seeds: Number of paired seeds.
         steps: Gradient steps at most; default: the preset's.
-        settings: Settings of the preset that are changed, those of sizes as sizes.NAME, for
-            instance learning_rate=7e-4 sizes.rims.active=5; those of each model are in run.json.
+        settings: Settings of the preset that are changed, those of sizes as sizes.NAME in the
+            models that have them, for instance learning_rate=7e-4 sizes.rims.active=5; run.json
+            has those of each model.
     """
 
     data: Path
@@ -64,12 +65,25 @@ class WorldRuns(CellRuns):
             groups: K in training, for those that have several groups.
             processor: Of those that have a P inside.
         """
-        from rmr_gym.protocol.world_model_presets import find_world_model  # noqa: PLC0415
+        from rmr_gym.protocol.settings import has_setting  # noqa: PLC0415
+        from rmr_gym.protocol.world_model_presets import (  # noqa: PLC0415
+            find_world_model,
+            find_world_preset,
+        )
 
-        made = []
-        for model, entry in {model: find_world_model(model) for model in models}.items():
+        training, sizes = read_settings(self.settings)
+        entries = {model: find_world_model(model) for model in models}
+        for model in models:
+            find_world_preset(self.preset, model)
+        known = [
+            {name for name in sizes if has_setting(entry.sizes[self.preset], name)}
+            for entry in entries.values()
+        ]
+        nowhere, made = {*sizes} - set().union(*known), []
+        for (model, entry), names in zip(entries.items(), known, strict=True):
             donor, count = (processor if entry.arm else None), (groups if entry.grouped else None)
-            how = (self.preset, self.root, self.device, donor, self.steps, self.settings)
+            own = {name: sizes[name] for name in sizes if name in names | nowhere}
+            how = (self.preset, self.root, self.device, donor, self.steps, training, own)
             made.append(_planned(self.data, model, count, *how))
         data = find_data(self.data, self.preset, self.root)
         return [replace(task, data=data) for task in made]
@@ -88,15 +102,36 @@ def make_task(
     device: str,
     processor: Path | None = None,
     steps: int | None = None,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
 ) -> "WorldTask":
     """Return the task of some data; an environment is played last.
 
     Raises:
         RMRError: Something that was asked for cannot be.
     """
-    task = _planned(data, model, groups, preset, root, device, processor, steps, settings)
-    return replace(task, data=find_data(data, preset, root))
+    how = (preset, root, device, processor, steps, *read_settings(settings))
+    return replace(_planned(data, model, groups, *how), data=find_data(data, preset, root))
+
+
+def read_settings(settings: Settings) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is set of the training, and of the sizes without their prefix.
+
+    Raises:
+        RMRError: A setting is not written as it should be, comes twice, or has an option.
+    """
+    from rmr_gym.protocol.world_models import SIZES  # noqa: PLC0415
+
+    changes = read_options([each for some in settings for each in some], "learning_rate=7e-4")
+    for name in ("steps", f"{SIZES}groups", f"{SIZES}processor"):
+        if name in changes:
+            option = f"--{name.removeprefix(SIZES)}"
+            raise RMRError(f"expected {name} to be given as {option}, got --set {name}")
+    sizes = {
+        name.removeprefix(SIZES): tuple(value) if isinstance(value, list) else value
+        for name, value in changes.items()
+        if name.startswith(SIZES)
+    }
+    return {n: value for n, value in changes.items() if not n.startswith(SIZES)}, sizes
 
 
 def _planned(
@@ -108,7 +143,8 @@ def _planned(
     device: str,
     processor: Path | None,
     steps: int | None,
-    settings: Sequence[str],
+    training: Mapping[str, Any],
+    sizes: Mapping[str, Any],
 ) -> "WorldTask":
     from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.settings import altered  # noqa: PLC0415
@@ -116,17 +152,14 @@ def _planned(
     from rmr_gym.protocol.world_model_presets import find_world_preset  # noqa: PLC0415
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
 
-    changes = read_options(settings, "learning_rate=7e-4")
-    sizes = {name: value for name, value in changes.items() if name.startswith(SIZES)}
-    training = {name: value for name, value in changes.items() if name not in sizes}
     chosen = altered(find_world_preset(preset, model), training)
     if steps is not None:
         if steps < 1:
             raise RMRError(f"expected --steps of 1 or more, got {steps}: leave it out or raise it")
         chosen = replace(chosen, steps=steps, check_every=min(chosen.check_every, steps))
     find_device(device)
-    inner = tuple((name.removeprefix(SIZES), value) for name, value in sizes.items())
-    task = WorldTask(data, root / "store", model, chosen, groups, device, processor, inner)
+    resized = tuple(sizes.items())
+    task = WorldTask(data, root / "store", model, chosen, groups, device, processor, resized)
     if processor is not None:
         read_balls_processor(processor)
     return replace(task, store=Store(task.store).root)

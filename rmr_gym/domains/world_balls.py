@@ -76,7 +76,7 @@ class Clips:
     @property
     def binary(self) -> bool:
         """Whether no pixel is gray."""
-        return bool(((self.frames == 0) | (self.frames == _LIT)).all())
+        return all(np.isin(frame, (0, _LIT)).all() for frame in self.frames)
 
     def shown(
         self, index: Int[np.ndarray, " batch"], device: torch.device

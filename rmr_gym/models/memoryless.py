@@ -1,4 +1,4 @@
-"""A world model without memory: what the last frame alone tells of the next."""
+"""A world model without memory: what the surroundings of a pixel tell of it in the next frame."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -43,10 +43,9 @@ class MemorylessState(NamedTuple):
 class Memoryless(nn.Module):
     """Predicts each pixel from what surrounds it in the last frame: a learned blur.
 
-    It cannot tell where anything moves, so that what a world model has learnt of motion is what it
-    predicts better than this one. Copying is a harder judge of nothing: a wrong pixel of a copied
-    frame costs 13.8 nats, and blurring alone takes most of that away. It sees frames without
-    noise, and no actions. It is a `rmr_gym.models.world_model.WorldModel`.
+    It cannot tell where anything moves: a world model that predicts no better has learnt nothing of
+    motion, though it may well beat copying, of which a wrong pixel costs 13.8 nats. It sees frames
+    without noise, and no actions. It is a `rmr_gym.models.world_model.WorldModel`.
 
     Source: ours; a control.
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from rmr_gym.errors import check_counts
 from rmr_gym.models.nem import GradientMixture, RecurrentMixture, SpatialMixture
 from rmr_gym.models.nem_dynamics import (
     ACTION,
@@ -32,6 +33,9 @@ class NEMSizes:
         attention: Hidden width of the attention's MLP.
         noise: Probability that an input pixel is flipped, in a world without actions.
         processor: Of P, in the model rnem_p.
+
+    Raises:
+        RMRError: Counts below 1.
     """
 
     groups: int = 5
@@ -42,6 +46,9 @@ class NEMSizes:
     attention: int = 100
     noise: float = 0.2
     processor: ProcessorSizes = field(default_factory=ProcessorSizes)
+
+    def __post_init__(self) -> None:
+        check_counts(self)
 
     def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
         """Return the same sizes with those of another P."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.errors import RMRError
+from rmr_gym.errors import RMRError, check_counts
 from rmr_gym.models.nem_frames import FrameDecoder, FrameEncoder, halving
 from rmr_gym.models.processors import ProcessorSizes
 from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState
@@ -27,12 +27,18 @@ class FrameSizes:
         lstm_units: Width of the baseline.
         channels: Of the encoder's convolutions; the decoder has them the other way round.
         hidden: Width of the layers before and after the recurrence.
+
+    Raises:
+        RMRError: Counts below 1.
     """
 
     rims: RIMSizes = field(default_factory=RIMSizes)
     lstm_units: int = 250
     channels: tuple[int, ...] = (16, 32, 64)
     hidden: int = 512
+
+    def __post_init__(self) -> None:
+        check_counts(self)
 
     def with_processor(self, processor: ProcessorSizes) -> "FrameSizes":
         """Return the same sizes, with RIMs that communicate through a P."""
@@ -52,7 +58,8 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
 
     Source: RIMs, section 4.2.1 and Appendix C.10 (next frames, binary cross-entropy, teacher
     forcing; encoder and decoder of R-NEM).
-    Differs: in a world with actions an embedding of the action is added to the encoded frame.
+    Differs: in a world with actions an embedding of the action is added to the encoded frame; what
+    a model predicts and takes in is cut.
 
     Args:
         shape: Height, width and channels of a frame.

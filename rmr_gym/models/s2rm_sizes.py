@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from rmr_gym.errors import RMRError, check_counts
 from rmr_gym.models.rims import RIMSizes
 from rmr_gym.models.s2rm_attention import AttentionSizes, Kernel
 
@@ -15,12 +16,18 @@ class MemorySizes:
         heads: Attention heads.
         head: Width of a head's values; a row is heads x head wide.
         keys: Width of a head's queries and keys.
+
+    Raises:
+        RMRError: Counts below 1.
     """
 
     slots: int = 1
     heads: int = 4
     head: int = 128
     keys: int = 128
+
+    def __post_init__(self) -> None:
+        check_counts(self)
 
     @property
     def row(self) -> int:
@@ -53,6 +60,9 @@ class S2RMSizes:
         rims: Of the RIMs.
         memory: Of the relational memory core.
         oracle: Hidden width of the time-travelling oracle.
+
+    Raises:
+        RMRError: Counts below 1, or a unit that is not above 0.
     """
 
     views: int = 10
@@ -71,3 +81,8 @@ class S2RMSizes:
     rims: RIMSizes = field(default_factory=lambda: RIMSizes(rims=6, active=5, units=85, keys=32))
     memory: MemorySizes = field(default_factory=MemorySizes)
     oracle: int = 512
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+        if not self.unit > 0:
+            raise RMRError(f"expected a unit of places above 0 pixels, got {self.unit}")

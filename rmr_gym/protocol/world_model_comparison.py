@@ -121,8 +121,8 @@ def score_cell(task: WorldTask, seed: int, trial: Trial) -> dict[str, Any]:
     return {
         "world_models": [named | {"balls": count_balls(trial.data or task.data)} | scores],
         "simulations": [
-            named | {"frame": frame} | dict(zip(curves, scores, strict=True))
-            for frame, scores in enumerate(zip(*curves.values(), strict=True), 1)
+            named | {"frame": frame} | dict(zip(curves, each, strict=True))
+            for frame, each in enumerate(zip(*curves.values(), strict=True), 1)
         ],
     }
 

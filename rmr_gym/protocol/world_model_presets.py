@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 from torch import nn
@@ -54,10 +55,15 @@ class WorldPreset:
     def __post_init__(self) -> None:
         counts = (self.steps, self.batch, self.length, self.check_every, self.patience)
         scored = (self.sequences, self.last, self.seen, self.ahead)
-        if min(*counts, *scored) < 1 or self.learning_rate <= 0 or self.last >= self.length:
+        if min(*counts, *scored) < 1 or self.last >= self.length:
             raise RMRError(
-                "expected counts of 1 or more, a learning rate above 0 and fewer last predictions "
-                f"than frames of a sequence, got {self}"
+                "expected counts of 1 or more and fewer last predictions than frames of a "
+                f"sequence, got {self}"
+            )
+        if not (0 < self.learning_rate < inf and 0 < self.validation_share < 1):
+            raise RMRError(
+                "expected a learning rate above 0 and a validation share between 0 and 1, got "
+                f"{self.learning_rate} and {self.validation_share}"
             )
         if not 0 <= self.cut < 1:
             raise RMRError(f"expected a cut from 0 to less than 1, got {self.cut}")

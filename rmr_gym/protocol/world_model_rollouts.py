@@ -65,7 +65,7 @@ def ready_model(
     model: Any = restored(task, clips, seed, artifact)
     model.cut = task.preset.cut if clips.binary else 0.0
     if groups is not None:
-        model.groups = replace(task, groups=groups).sizes.groups
+        model.groups = replace(task, groups=groups).groups
     return model
 
 

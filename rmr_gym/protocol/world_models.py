@@ -33,6 +33,8 @@ from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
 from rmr_gym.seeding import integer_seed
 
+SIZES = "sizes."
+"""Names of settings begin so that are of a model's sizes, not of its training."""
 VALIDATION = 200
 """At most so many validation sequences decide when training ends and which weights are kept."""
 
@@ -50,7 +52,7 @@ class WorldTask:
         device: Where to train, for instance "cpu" or "cuda".
         processor: Artifact folder of `rmr-gym balls pretrain`, for the models that have a P inside:
             its sizes are those of every P, its weights those of the pretrained ones.
-        settings: Sizes of the model that are not the preset's, by name, see
+        resized: Sizes of the model that are not the preset's, by name, see
             `rmr_gym.protocol.settings.altered`.
 
     Raises:
@@ -65,11 +67,17 @@ class WorldTask:
     groups: int | None = None
     device: str = "cpu"
     processor: Path | None = None
-    settings: tuple[tuple[str, Any], ...] = ()
+    resized: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         entry = find_world_model(self.model)
-        altered(entry.sizes[self.preset.name], dict(self.settings), "sizes.")
+        elsewhere = {path.split(".")[0] for path, _ in self.resized} & {"groups", "processor"}
+        if elsewhere:
+            raise RMRError(
+                f"expected no {' and no '.join(sorted(elsewhere))} among sizes that are changed: "
+                "the task has a field for it"
+            )
+        altered(entry.sizes[self.preset.name], dict(self.resized), SIZES)
         if (entry.arm is None) != (self.processor is None):
             raise RMRError(
                 f"the model {self.model} takes its P from a processor: give the folder that "
@@ -95,7 +103,7 @@ class WorldTask:
             sizes = replace(sizes, groups=self.groups)
         if isinstance(sizes, NEMSizes | FrameSizes):
             sizes = sizes.fitted(*frames_of(read_manifest(self.data), self.data))
-        sizes = altered(sizes, dict(self.settings))
+        sizes = altered(sizes, dict(self.resized))
         return sizes if self.processor is None else sizes.with_processor(donor_sizes(self.donor))
 
     @property
@@ -216,7 +224,7 @@ def train_model(
                 raise
             raise DivergedError(
                 f"expected a prediction in [0, 1], got NaN at step {step}: try another seed "
-                "or, from Python, a preset with a lower learning rate"
+                "or a lower learning rate"
             ) from problem
 
     def checkpoint_at(step: int) -> Kept:

@@ -77,6 +77,26 @@ def test_settings_reach_training_and_sizes(recorded, tmp_path):
     assert json.loads(record.read_text())["sizes"]["dim"] == 6
 
 
+def test_a_size_is_set_where_there_is_one(recorded, tmp_path):
+    out = tmp_path / "scores"
+    models = ("--models", "rims", "memoryless", "--workers", 1)
+    settings = ("--set", "sizes.rims.active=3", "--set", "sizes.kernel=5")
+    run(tmp_path, "evaluate", "--data", recorded, "--out", out, *settings, *models)
+    config = json.loads((out / "run.json").read_text())["config"]
+    assert config["rims"]["sizes"]["rims"]["active"] == 3
+    assert config["memoryless"]["sizes"]["kernel"] == 5
+    with pytest.raises(RMRError, match=r"unknown setting 'sizes\.places'"):
+        run(tmp_path, "evaluate", "--data", recorded, "--set", "sizes.places=3", *models)
+
+
+def test_a_simulation_is_drawn_of_the_model_that_was_set(recorded, tmp_path, monkeypatch):
+    settings = ("--data", recorded, "--model", "rnn", "--set", "sizes.dim=6")
+    run(tmp_path, "train", *settings)
+    monkeypatch.setattr(world_models, "train_model", None)
+    shown = ("--seen", 3, "--ahead", 2, "--sequences", 1, "--out", tmp_path / "drawn")
+    run(tmp_path, "rollout", *settings, *shown)
+
+
 def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(world_data.PLAYED, "smoke", (3, {"resolution": 16, "max_episode_steps": 7}))
     more = ("--models", "rnnem", "--tests", "rmr/RNEMBalls6to8-v0", "--test-groups", 5)
@@ -110,7 +130,14 @@ def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
         (("--set", "sizes.dim=wide"), "type int for sizes.dim, which is 8, got 'wide'"),
         (("--set", "batch"), "each option once, as name=value, for instance learning_rate=7e-4"),
         (("--set", "batch=3", "batch=4"), "each option once, .* found 'batch=4'"),
-        (("--set", "steps=0"), "expected counts of 1 or more"),
+        (("--set", "batch=3", "--set", "batch=4"), "each option once, .* found 'batch=4'"),
+        (("--set", "batch=0"), "expected counts of 1 or more"),
+        (("--set", "steps=3"), "expected steps to be given as --steps, got --set steps"),
+        (("--set", "sizes.groups=3"), "expected sizes.groups to be given as --groups"),
+        (("--set", "sizes.dim=0"), "sizes of 1 or more in NEMSizes, got dim=0"),
+        (("--set", "sizes.channels=[0]"), "sizes of 1 or more in NEMSizes, got channels="),
+        (("--set", "learning_rate=NaN"), "a finite number for learning_rate, got nan"),
+        (("--set", "learning_rate=1" + 400 * "0"), "a finite number for learning_rate"),
         (("--processor", "missing"), "no P inside: leave the processor out"),
         (("--model", "rims_rmr", "--processor", "missing"), "balls pretrain"),
     ],

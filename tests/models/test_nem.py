@@ -339,15 +339,15 @@ def test_a_certain_mistake_costs_as_much_as_in_the_paper():
 @pytest.mark.parametrize(
     ("name", "sizes", "shape"),
     [
-        ("rnem", NEMSizes(0), SHAPE),
-        ("rnem", NEMSizes(noise=0.7), SHAPE),
-        ("rnem", NEMSizes(channels=(2, 4)), (10, 8, 1)),
-        ("rnem", NEMSizes(channels=()), SHAPE),
+        ("rnem", {"groups": 0}, SHAPE),
+        ("rnem", {"noise": 0.7}, SHAPE),
+        ("rnem", {"channels": (2, 4)}, (10, 8, 1)),
+        ("rnem", {"channels": ()}, SHAPE),
     ],
 )
 def test_sizes_that_cannot_be(name, sizes, shape):
     with pytest.raises(RMRError, match="expected"):
-        make(name, sizes, shape)
+        make(name, NEMSizes(**sizes), shape)
 
 
 def test_a_single_group_cannot_interact():

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
 from rmr_gym.models.rims import RIMSizes
+from rmr_gym.models.s2rm_attention import SpherePositions
 from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.models.s2rm_sizes import S2RMSizes
 from rmr_gym.models.s2rm_views import Views
@@ -50,13 +51,27 @@ def test_whole_frames_come_out(model):
     torch.testing.assert_close(frame[:, :3, :3], patch[:, :3, :3])
 
 
-def test_a_model_that_sees_nothing_takes_in_its_own_answers(model):
-    frames = clips()
+@pytest.mark.parametrize("name", ["s2gru", "crops_lstm"])
+def test_places_are_in_the_unit_of_the_sizes(name):
+    model = make(name, replace(SMALL, unit=3.0))
+    places = model.spatial.places if name == "s2gru" else model.places
+    torch.testing.assert_close(
+        places(torch.tensor([6, 3])), SpherePositions(SMALL.place)(torch.tensor([2, 1]))
+    )
+    with pytest.raises(RMRError, match="a unit of places above 0 pixels"):
+        replace(SMALL, unit=0.0)
+
+
+@pytest.mark.parametrize("cut", [0.0, 0.49])
+def test_a_model_that_sees_nothing_takes_in_its_own_answers(model, cut):
+    assert model.cut == 0.5
+    frames, model.cut = clips(), cut
     unseen = states(model, frames, seen=3)
     seen = states(model, frames[:, :3])
     torch.testing.assert_close(seen[-1].queries, unseen[2].queries)
     before, after = unseen[3], unseen[4]
-    crops = (model.answer(before, before.queries) > 0.5).float()
+    own = model.answer(before, before.queries)
+    crops = (own > cut).float() if cut else own
     fed = model.see(before, Views(crops, before.queries), after.queries)
     for own, given in ((after, fed),):
         torch.testing.assert_close(model.decode(own).frame, model.decode(given).frame)

@@ -38,6 +38,14 @@ def test_places_are_sines_and_cosines_on_the_sphere():
     assert place.norm().item() == pytest.approx(1)
 
 
+def test_the_unit_of_places_is_that_of_pixels():
+    half, whole = SpherePositions(16, 2.0), SpherePositions(16)
+    torch.testing.assert_close(half(torch.tensor([10, 6])), whole(torch.tensor([5, 3])))
+    for unit in (0.0, -1.0):
+        with pytest.raises(RMRError, match="a unit of places above 0 pixels"):
+            SpherePositions(16, unit)
+
+
 def test_no_two_pixels_are_at_one_place():
     pixels = torch.cartesian_prod(torch.arange(48), torch.arange(48))
     places = SpherePositions(16)(pixels)

@@ -189,7 +189,8 @@ def test_simulations_hang_on_the_cut_and_trainings_do_not(task):
         replace(TINY, cut=1.0)
 
 
-def test_f1_of_a_simulation_pools_the_pixels_of_all_sequences(task):
+def test_f1_of_a_simulation_pools_the_pixels_of_all_sequences(task, monkeypatch):
+    monkeypatch.setattr(scores, "SCORE_BATCH", 3)
     clips = rollouts.test_clips(task, None, TINY.seen + TINY.ahead)
     frames, _ = clips.shown(np.arange(len(clips.rows)), torch.device("cpu"))
     row = scores.scored(replace(task, model="copier"), 0)["simulation"]
@@ -197,6 +198,42 @@ def test_f1_of_a_simulation_pools_the_pixels_of_all_sequences(task):
         said, lit = frames[:, TINY.seen - 1] > 0.5, frames[:, TINY.seen + ahead] > 0.5
         both = 2 * (said & lit).sum().item()
         assert row["f1"][ahead] == pytest.approx(both / (said.sum() + lit.sum()).item())
+        bce = frame_bce(frames[:, TINY.seen - 1], frames[:, TINY.seen + ahead]).mean().item()
+        assert row["bce"][ahead] == pytest.approx(bce)
+    assert len(clips.rows) > 3
+
+
+@pytest.mark.parametrize(("said", "f1"), [(0.55, 1.0), (0.45, 0.0)])
+def test_what_is_predicted_above_a_half_counts_as_lit(task, recorded, monkeypatch, said, f1):
+    class Doubter(Prophet):
+        def decode(self, state):
+            sure = super().decode(state)
+            return sure._replace(frame=sure.frame * said)
+
+    entry = replace(
+        WORLD_MODELS["copier"], make=lambda sizes, shape, actions: Doubter(recorded, honest=True)
+    )
+    monkeypatch.setitem(presets.WORLD_MODELS, "doubter", entry)
+    assert scores.scored(replace(task, model="doubter"), 0)["rollout_f1"] == f1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"learning_rate": np.nan}, {"learning_rate": np.inf}, {"validation_share": 1.0}]
+)
+def test_a_training_that_cannot_be_is_told(changed):
+    with pytest.raises(RMRError, match="a learning rate above 0 and a validation share between"):
+        replace(TINY, **changed)
+
+
+@pytest.mark.parametrize("name", ["groups", "processor.dim"])
+def test_sizes_that_have_a_field_of_the_task_are_not_changed_elsewhere(task, name):
+    with pytest.raises(RMRError, match=f"expected no {name.split('.')[0]} among sizes"):
+        replace(task, resized=((name, 3),))
+
+
+def test_the_memoryless_control_learns_fast_enough_to_be_one():
+    rates = {name: presets.find_world_preset("laptop", name).learning_rate for name in WORLD_MODELS}
+    assert rates.pop("memoryless") == pytest.approx(10 * rates["rnem"])
 
 
 def test_scores_are_means_over_the_last_predictions(task):
