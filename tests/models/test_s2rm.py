@@ -10,7 +10,7 @@ from rmr_gym.models.rims import RIMSizes
 from rmr_gym.models.s2rm_attention import SpherePositions
 from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.models.s2rm_sizes import S2RMSizes
-from rmr_gym.models.s2rm_views import Views
+from rmr_gym.models.s2rm_views import ViewGeometry, Views
 from rmr_gym.models.world_model import WorldModel, unroll
 
 SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
@@ -189,12 +189,16 @@ def test_queries_and_views_outside_the_frame():
 
 
 def test_models_that_cannot_be():
+    with pytest.raises(RMRError, match="1 or more in S2RMSizes, got views=0"):
+        replace(SMALL, views=0)
     with pytest.raises(RMRError, match="1 crop or more"):
-        make("s2gru", replace(SMALL, views=0))
+        ViewGeometry(12, 12, 1, 0, 5)
     with pytest.raises(RMRError, match="smaller crops"):
         make("crops_lstm", shape=(4, 4, 1))
-    with pytest.raises(RMRError, match="1 module or more"):
-        make("s2gru", replace(SMALL, modules=0))
+    with pytest.raises(RMRError, match="1 or more in S2RMSizes, got modules=0"):
+        replace(SMALL, modules=0)
+    with pytest.raises(RMRError, match="1 or more in MemorySizes, got slots=0"):
+        replace(SMALL.memory, slots=0)
     with pytest.raises(RMRError, match="active RIMs"):
         replace(SMALL, rims=RIMSizes(rims=3, active=4))
     with pytest.raises(RMRError, match="without actions"):

@@ -218,7 +218,13 @@ def test_what_is_predicted_above_a_half_counts_as_lit(task, recorded, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "changed", [{"learning_rate": np.nan}, {"learning_rate": np.inf}, {"validation_share": 1.0}]
+    "changed",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": np.nan},
+        {"learning_rate": np.inf},
+        {"validation_share": 1.0},
+    ],
 )
 def test_a_training_that_cannot_be_is_told(changed):
     with pytest.raises(RMRError, match="a learning rate above 0 and a validation share between"):
@@ -416,7 +422,7 @@ def test_sequences_to_draw_are_in_line(task):
 
 
 def test_presets_that_cannot_be():
-    for wrong in ({"steps": 0}, {"learning_rate": 0.0}, {"last": 5}):
+    for wrong in ({"steps": 0}, {"last": 5}):
         with pytest.raises(RMRError, match="expected counts"):
             replace(TINY, **wrong)
     assert WORLD_PRESETS["paper"].checkpoints[0] == 781
