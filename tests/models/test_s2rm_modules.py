@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rmr_gym.errors import RMRError
 from rmr_gym.models.initialisation import build, torch_generator
 from rmr_gym.models.s2rm_attention import AttentionSizes, Kernel
 from rmr_gym.models.s2rm_memory import MemoryCores, MemoryModules
@@ -147,3 +148,9 @@ def test_memories_inside_modules_take_in_what_is_heard():
     quiet = torch.zeros(2, COUNT, UNITS)
     told = dynamics(quiet, torch.randn(2, COUNT, UNITS), start)
     assert not torch.equal(dynamics(quiet, quiet, start), told)
+
+
+def test_there_is_one_module_at_least():
+    sizes = AttentionSizes(2, 3, 4), AttentionSizes(2, 3, 4)
+    with pytest.raises(RMRError, match="1 module or more, got 0"):
+        SpatialModules(GRUModules(1, UNITS), UNITS, (9, 11), 0, 8, Kernel(), sizes)
