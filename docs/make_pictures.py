@@ -3,7 +3,7 @@
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
-results/agents-balls and results/agents-games, the world models those of results/world-models-balls
+results/agents-balls and results/agents-games, the world models those of results/world-models-seeds
 and results/world-views-balls.
 """
 
@@ -51,7 +51,7 @@ def main(folder: str) -> None:
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
     matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
     cells = where(summarise_transfer(matrix).cells, against="cswm")
-    worlds = read_world_models(RESULTS / "world-models-balls")
+    worlds = read_world_models(RESULTS / "world-models-seeds")
     scores = ("relative_bce", "relative_relational_bce")
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2")),
@@ -66,7 +66,7 @@ def main(folder: str) -> None:
         "longer": checkpoint_curves(load_run(RESULTS / "laptop-longer")),
         "policies": policy_heat_map(returns),
         "world_models/scores": score_dots(worlds["world_models"], scores, 1.0),
-        "world_models/simulations": simulation_curves(worlds["simulations"]),
+        "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
         "world_models/views": views_figure(read_views(RESULTS / "world-views-balls"), 3),
     }
     for name, figure in pictures.items():
