@@ -227,7 +227,8 @@ def frame_transform(height: int, width: int) -> FrameTransform:
     """Return the function from palette indices [time 210 160] to gray frames of a size.
 
     Shrinking averages areas: each output pixel is the mean gray level of the part of the screen
-    that it covers.
+    that it covers. Sums are of whole numbers and exact, and halves are rounded up, so that the
+    bytes are the same on every machine.
     """
     return partial(_to_gray, height=height, width=width)
 
@@ -238,9 +239,32 @@ def _to_gray(
     gray = palette_to_gray(indices)
     if gray.shape[1:] == (height, width):
         return gray
-    rows, columns = area_weights(gray.shape[1], height), area_weights(gray.shape[2], width)
-    small = rows @ gray.astype(np.float32) @ columns.T
-    return (small + 0.5).astype(np.uint8)
+    rows, columns = area_overlaps(gray.shape[1], height), area_overlaps(gray.shape[2], width)
+    total = rows @ gray.astype(np.float32) @ columns.T
+    return rounded_means(total, gray.shape[1] * gray.shape[2])
+
+
+def rounded_means(total: Float[np.ndarray, "*shape"], count: int) -> UInt8[np.ndarray, "*shape"]:
+    """Return sums over so many parts as bytes; the sums are overwritten."""
+    total /= np.float32(count)
+    total += np.float32(0.5)
+    return total.astype(np.uint8)
+
+
+def area_overlaps(size: int, target: int) -> Float[np.ndarray, "target size"]:
+    """Return of how many parts of each of ``size`` pixels each of ``target`` pixels is made.
+
+    A pixel of the source has ``target`` parts, one of the target ``size``. Sums of bytes weighted
+    so along both sides of a screen stay below 2^24, where float32 is exact in any order.
+
+    Raises:
+        RMRError: If the target is larger than the source.
+    """
+    if not 1 <= target <= size:
+        raise RMRError(f"frames of {size} pixels can be shrunk to 1..{size}, not to {target}")
+    top, left = np.arange(target)[:, None] * size, np.arange(size) * target
+    overlap = np.minimum(top + size, left + target) - np.maximum(top, left)
+    return np.clip(overlap, 0, None).astype(np.float32)
 
 
 def area_weights(size: int, target: int) -> Float[np.ndarray, "target size"]:
@@ -249,12 +273,7 @@ def area_weights(size: int, target: int) -> Float[np.ndarray, "target size"]:
     Raises:
         RMRError: If the target is larger than the source.
     """
-    if not 1 <= target <= size:
-        raise RMRError(f"frames of {size} pixels can be shrunk to 1..{size}, not to {target}")
-    edges = np.arange(target + 1) * size / target
-    left, right = np.arange(size), np.arange(size) + 1
-    overlap = np.minimum(edges[1:, None], right) - np.maximum(edges[:-1, None], left)
-    return (np.clip(overlap, 0, None) * target / size).astype(np.float32)
+    return area_overlaps(size, target) / np.float32(size)
 
 
 class RamScores(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float32, UInt8
 
-from rmr_gym.domains.atari import area_weights
+from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
 from rmr_gym.errors import RMRError
 from rmr_gym.palette import PALETTE_GRAY
 
@@ -17,10 +17,6 @@ SCREEN = (210, 160)
 
 _GRAY_BYTES = PALETTE_GRAY.tobytes()
 _LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
-_HALF = np.float32(0.5)
-_LANES = 16
-"""Columns of weights are filled up with zeros to a multiple of this: products of few rows sum the
-columns beyond it in another way, and means that end in .5 would be rounded otherwise."""
 _UPWARDS = 0.5001
 """Rounds means that end in .5 upwards, whatever the last bits of a sum are."""
 
@@ -41,12 +37,9 @@ class Shrinker:
     """
 
     def __init__(self, height: int, width: int):
-        self._rows = _repeating(area_weights(SCREEN[0], height))
-        columns = _repeating(area_weights(SCREEN[1], width))
-        self._columns_made = len(columns)
-        padded = np.zeros((columns.shape[1], -(-len(columns) // _LANES) * _LANES), np.float32)
-        padded[:, : len(columns)] = columns.T
-        self._columns = padded
+        self._rows = _repeating(area_overlaps(SCREEN[0], height))
+        columns = _repeating(area_overlaps(SCREEN[1], width))
+        self._columns = np.ascontiguousarray(columns.T)
         self._unchanged = (height, width) == SCREEN
         self.strip, self.shape = self._rows.shape[1], (len(self._rows), width)
 
@@ -57,9 +50,8 @@ class Shrinker:
         if self._unchanged:
             return screens.astype(np.uint8)
         fewer = np.matmul(self._rows, screens.reshape(-1, self.strip, SCREEN[1]))
-        small = np.matmul(fewer.reshape(-1, len(self._columns)), self._columns)
-        small += _HALF
-        small = small[:, : self._columns_made].astype(np.uint8)
+        total = np.matmul(fewer.reshape(-1, len(self._columns)), self._columns)
+        small = rounded_means(total, SCREEN[0] * SCREEN[1])
         height = screens.shape[1] // self.strip * self.shape[0]
         return small.reshape(len(screens), height, self.shape[1])
 
