@@ -5,7 +5,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from contextlib import contextmanager
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,7 +34,9 @@ def in_processes(
         processes, mp_context=context, initializer=_end_with, initargs=(lifeline,)
     )
     try:
-        for future in as_completed([pool.submit(function, *call) for call in calls]):
+        with _no_interrupt():
+            futures = [pool.submit(function, *call) for call in calls]
+        for future in as_completed(futures):
             yield future.result()
         pool.shutdown()
     except BrokenProcessPool as error:
@@ -46,6 +49,24 @@ def in_processes(
         hold.close()
         lifeline.close()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back, also from processes that are started in here.
+
+    One that died of it before `_end_with` would break the pool, which then kills the others in the
+    middle of a file.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with(lifeline: Connection) -> None:
