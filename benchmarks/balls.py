@@ -21,17 +21,17 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_camera import MujocoCamera, choose_back_end
-from rmr_gym.envs.balls_config import BallsConfig
-from rmr_gym.envs.balls_model import load_mujoco, world_xml
-from rmr_gym.envs.balls_physics import BallsPhysics
-from rmr_gym.envs.balls_presets import configure
-from rmr_gym.envs.balls_raster import Rasterizer
-from rmr_gym.envs.balls_start import draw_start
-from rmr_gym.envs.balls_truth import kinetic_energy
-from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.camera import MujocoCamera, choose_back_end
+from rmr_gym.envs.balls.config import BallsConfig
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.model import load_mujoco, world_xml
+from rmr_gym.envs.balls.physics import BallsPhysics
+from rmr_gym.envs.balls.presets import configure
+from rmr_gym.envs.balls.raster import Rasterizer
+from rmr_gym.envs.balls.start import draw_start
+from rmr_gym.envs.balls.truth import kinetic_energy
+from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 ROOT = Path(__file__).parents[1]
 WORLDS = {

@@ -19,8 +19,8 @@ import time
 import torch
 from natural import noise
 
+from rmr_gym.core.memory import KEPT, keep_freed_memory
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.memory import KEPT, keep_freed_memory
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.natural import train_natural
 

@@ -35,8 +35,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmr_gym.models import kernels
-from rmr_gym.models.message_passing import fully_connected_messages
+from rmr_gym.models.rmr import kernels
+from rmr_gym.models.rmr.message_passing import fully_connected_messages
 
 Weights = list[Tensor]
 AGGREGATIONS = ("max", "mean")

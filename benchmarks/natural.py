@@ -31,7 +31,7 @@ from rmr_gym.domains.atari import (
     make_core,
     pixel_encoder,
 )
-from rmr_gym.models.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.natural import train_natural
 from rmr_gym.protocol.probe import encode, score_features

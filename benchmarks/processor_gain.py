@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rmr_gym.commands.tasks import game_tasks
-from rmr_gym.models.processors import Processor
+from rmr_gym.models.rmr.processors import Processor
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import arm_processor
 from rmr_gym.protocol.config import find_preset

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 
 from rmr_gym.agents.collect import Plan, record_episode
-from rmr_gym.agents.heads import select_heads
+from rmr_gym.agents.players.heads import select_heads
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.episode_reader import ColumnReader, read_info
 from rmr_gym.data.schema import episode_path
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import integer_seed
+from rmr_gym.envs.atari.env import PairedAtariEnv
 
 ROOT = Path(__file__).parents[1]
 GAMES = ("Pong", "Seaquest")

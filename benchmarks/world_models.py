@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.nem_dynamics import RelationalUpdate
-from rmr_gym.models.rims import RIMCell, RIMSizes
-from rmr_gym.models.s2rm_attention import AttentionSizes, Kernel, KernelAttention
-from rmr_gym.models.s2rm_modules import GRUModules, SpatialModules
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.world.nem_dynamics import RelationalUpdate
+from rmr_gym.models.world.rims import RIMCell, RIMSizes
+from rmr_gym.models.world.s2rm_attention import AttentionSizes, Kernel, KernelAttention
+from rmr_gym.models.world.s2rm_modules import GRUModules, SpatialModules
 
 Run = Callable[[Any, Any], Tensor]
 GOAL = 1.5

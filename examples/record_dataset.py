@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 import rmr_gym  # noqa: F401  (registers the environments)
+from rmr_gym.core.palette import palette_to_rgb
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.palette import palette_to_rgb
 from rmr_gym.wrappers import RecordTransitions
 
 

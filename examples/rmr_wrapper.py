@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
+from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 
 gym.register_envs(ale_py)
 

@@ -13,9 +13,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.agents.extractor import RMRFeaturesExtractor
-from rmr_gym.agents.rmr_vec_env import RMRVecEnv
-from rmr_gym.models.artifacts import PretrainedEncoder
+from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
+from rmr_gym.agents.sb3.vec_env import RMRVecEnv
+from rmr_gym.models.pretrained import PretrainedEncoder
 
 
 def outside(game: str, encoder: PretrainedEncoder, copies: int) -> PPO:

@@ -23,9 +23,9 @@ from rmr_gym.commands import world_model as world_model_commands
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.commands.measure import measure
 from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude, read_options
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError
-from rmr_gym.memory import keep_freed_memory
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.memory import keep_freed_memory
+from rmr_gym.envs.atari.games import find_game
 
 if TYPE_CHECKING:
     from rmr_gym.data.dataset import TransitionDataset
@@ -183,7 +183,7 @@ def _game_recorder(
     policies: Path | None,
 ) -> Callable[..., "TransitionDataset"]:
     from rmr_gym.agents.collect import collect  # noqa: PLC0415
-    from rmr_gym.agents.policies import SHIPPED  # noqa: PLC0415
+    from rmr_gym.agents.players.policies import SHIPPED  # noqa: PLC0415
 
     return partial(
         collect,
@@ -373,7 +373,7 @@ def _task(
     data: Path, preset: str, root: Path, device: str, objective: str | None = None
 ) -> "GameTask":
     from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.models.rmr.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
     from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415

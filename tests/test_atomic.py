@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from rmr_gym import atomic
-from rmr_gym.atomic import write_atomically, write_file
-from rmr_gym.errors import RMRError
+from rmr_gym.core import files as atomic
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically, write_file
 
 
 def test_writes_text_and_bytes_and_leaves_nothing_beside(tmp_path):

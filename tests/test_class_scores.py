@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from rmr_gym.errors import RMRError
-from rmr_gym.metrics import class_scores
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.metrics import class_scores
 
 
 def test_hand_computed_scores():

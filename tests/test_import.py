@@ -7,7 +7,7 @@ import gymnasium as gym
 import pytest
 
 import rmr_gym
-from rmr_gym.envs.games import GAMES
+from rmr_gym.envs.atari.games import GAMES
 
 HEAVY = ["torch", "mujoco", "ale_py", "stable_baselines3", "matplotlib", "h5py", "pandas", "scipy"]
 
@@ -63,7 +63,7 @@ def test_registering_twice_changes_nothing():
 def test_lazy_names():
     import rmr_gym.envs
     import rmr_gym.wrappers
-    from rmr_gym.envs.atari import PairedAtariEnv
+    from rmr_gym.envs.atari.env import PairedAtariEnv
     from rmr_gym.wrappers.paired import PairedObservation
 
     assert rmr_gym.envs.PairedAtariEnv is PairedAtariEnv

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
-from rmr_gym.errors import RMRError
-from rmr_gym.metrics import BitScores, bit_f1, count_bits, effective_rank, foreground_ari
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.metrics import BitScores, bit_f1, count_bits, effective_rank, foreground_ari
 
 
 def noisy_bits(seed, shape=(200, 5, 8), flip=0.2):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 
-from rmr_gym.envs.games import GAMES
-from rmr_gym.palette import PALETTE_GRAY, PALETTE_RGB, palette_to_gray, palette_to_rgb
+from rmr_gym.core.palette import PALETTE_GRAY, PALETTE_RGB, palette_to_gray, palette_to_rgb
+from rmr_gym.envs.atari.games import GAMES
 
 
 @pytest.mark.parametrize("game", GAMES.values(), ids=GAMES)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import generator, integer_seed
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator, integer_seed
 
 
 def test_a_stream_hangs_on_seed_and_names_alone():

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.agents.agent_config import AgentConfig, read_config
-from rmr_gym.agents.agent_games import make_games
-from rmr_gym.agents.training import chooser, load_agent
+from rmr_gym.agents.sb3.config import AgentConfig, read_config
+from rmr_gym.agents.sb3.train import chooser, load_agent
+from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import MANIFEST
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol.training import Progress
-from rmr_gym.seeding import integer_seed
 from rmr_gym.wrappers.record import RecordTransitions
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import gymnasium as gym
 
-from rmr_gym.agents.heads import UNSKILLED, Head, Policy, select_heads
-from rmr_gym.agents.policies import SHIPPED, networks, weights_sha256
+from rmr_gym.agents.players.heads import UNSKILLED, Head, Policy, select_heads
+from rmr_gym.agents.players.policies import SHIPPED, networks, weights_sha256
 from rmr_gym.agents.processes import in_processes
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import check_seed, generator, integer_seed
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import find_game
 from rmr_gym.wrappers.record import describe
 
 Progress = Callable[[int, int], None]
@@ -89,16 +89,16 @@ def collect(
     and the files end byte-equal to those of an unbroken run with any number of workers.
 
     Source: RMR, section 5 (96 episodes a game).
-    Differs: see `rmr_gym.agents.heads.HEADS`.
+    Differs: see `rmr_gym.agents.players.heads.HEADS`.
 
     Args:
-        game: The game, in any spelling that `rmr_gym.envs.games.find_game` understands.
+        game: The game, in any spelling that `rmr_gym.envs.atari.games.find_game` understands.
         path: Folder of the data set.
         episodes: Episodes that it shall hold, 1 or more; what it holds beyond them stays.
         max_steps: Steps after which an episode is cut, its last step marked as truncated; None for
             no cut before the environment's own (30 minutes of play).
         seed: Seed of every draw, 0 or larger.
-        heads: As for `rmr_gym.agents.heads.select_heads`.
+        heads: As for `rmr_gym.agents.players.heads.select_heads`.
         workers: Processes that record side by side, each on episodes of its own. With more than
             one, the calling script needs its ``if __name__ == "__main__":`` guard.
         frameskip: Emulated frames a step.

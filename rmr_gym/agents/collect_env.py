@@ -15,13 +15,13 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
 from rmr_gym.agents.processes import in_processes
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.seeding import integer_seed
+from rmr_gym.envs.atari.games import find_game
 from rmr_gym.wrappers.describe import describe
 from rmr_gym.wrappers.record_vector import row_of
 

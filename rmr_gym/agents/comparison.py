@@ -12,20 +12,20 @@ from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rmr_gym.agents.agent_config import BALLS, ENCODED, FEATURES, AgentConfig, features_of
-from rmr_gym.agents.agent_games import encoder_of
-from rmr_gym.agents.training import (
+from rmr_gym.agents.sb3.config import BALLS, ENCODED, FEATURES, AgentConfig, features_of
+from rmr_gym.agents.sb3.train import (
     ALGORITHMS,
     kept_agents,
     random_returns,
     returns,
     train_agent,
 )
-from rmr_gym.atomic import write_atomically
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError
+from rmr_gym.agents.sb3.worlds import encoder_of
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
+from rmr_gym.envs.atari.games import find_game
 from rmr_gym.models.artifact_files import WEIGHTS
-from rmr_gym.models.artifacts import find_artifact
+from rmr_gym.models.pretrained import find_artifact
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.run_folder import VERSIONS, circumstances, problems, write_table
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
@@ -119,12 +119,12 @@ def agent_configs(
     """Return the agents of a grid; features that a world does not have are left out there.
 
     Args:
-        games: Names of worlds, as `rmr_gym.agents.agent_config.find_world` gives them.
+        games: Names of worlds, as `rmr_gym.agents.sb3.config.find_world` gives them.
         features: What agents see.
         seeds: Paired seeds.
         encoders: Folder with encoders, as `encoder_for` looks them up.
         algorithms: How agents learn.
-        **settings: Further fields of `rmr_gym.agents.agent_config.AgentConfig`.
+        **settings: Further fields of `rmr_gym.agents.sb3.config.AgentConfig`.
 
     Raises:
         RMRError: Unknown features, or an encoder that is not there.

@@ -13,8 +13,8 @@ from rmr_gym.analysis.canvas import COLOURS, OTHER, figure_bytes, new_figure, st
 from rmr_gym.analysis.html import Entry, Group, Row
 from rmr_gym.analysis.run import MODEL_LABELS, Run, blocks, in_order, values, where
 from rmr_gym.analysis.tables import abstract_table
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
 
 METRICS = {"slot_accuracy": "slot accuracy", "bit_f1": "bit F1"}
 COPY = "copy"

@@ -12,7 +12,7 @@ from rmr_gym.analysis.balls_ratios import WARM_START
 from rmr_gym.analysis.canvas import new_figure
 from rmr_gym.analysis.films import enlarged
 from rmr_gym.analysis.run import values, where
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 SEEN, PREDICTED = "#2CA02C", "#555555"
 _INCHES = 0.8

@@ -7,7 +7,7 @@ import pandas as pd
 
 from rmr_gym.analysis.run import blocks
 from rmr_gym.analysis.statistics import signed_rank_p
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 REFERENCE, WARM_START = "baseline", "warm_start"
 ERRORS = ("mse", "rollout_mse")

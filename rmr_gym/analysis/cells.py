@@ -17,8 +17,8 @@ from rmr_gym.analysis.run import (
     where,
 )
 from rmr_gym.analysis.statistics import PairedDifference, paired_difference
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.seeding import generator
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from rmr_gym.analysis.run import (
     values,
     where,
 )
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 METRIC_LABELS = {
     "micro_f1": "bit F1 (micro)",

@@ -40,7 +40,7 @@ from rmr_gym.analysis.run import (
     values,
     where,
 )
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 __all__ = [
     "abstract_curves",

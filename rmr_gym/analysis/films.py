@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
 
 Frame = UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _ 1"]
 _EDGE = 90

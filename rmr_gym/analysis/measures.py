@@ -11,7 +11,7 @@ from rmr_gym.analysis.differences import DIFFERENCE_COLUMNS, means, with_correct
 from rmr_gym.analysis.run import ARM_LABELS, in_order, values, where
 from rmr_gym.analysis.run_files import read_table
 from rmr_gym.analysis.statistics import paired_difference
-from rmr_gym.seeding import generator
+from rmr_gym.core.seeding import generator
 
 ARMS = ARM_LABELS | {"player": "player that sees RAM"}
 """Arms in the order of the tables."""

@@ -39,7 +39,7 @@ from rmr_gym.analysis.sections import (
     verdict_entry,
 )
 from rmr_gym.analysis.statistics import MIN_PAIRS
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 TITLES = {
     "macro_f1": "macro F1",

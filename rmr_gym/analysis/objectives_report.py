@@ -29,7 +29,7 @@ from rmr_gym.analysis.sections import (
     verdict_entry,
 )
 from rmr_gym.analysis.tables import summarise, summary_tables
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#666666")
 COLUMNS = ("game", "objective", "arm", "seed", "step", "above")

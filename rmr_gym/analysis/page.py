@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from rmr_gym.analysis import html
 from rmr_gym.analysis.canvas import figure_bytes
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
 
 
 class Page(NamedTuple):

@@ -14,8 +14,8 @@ from rmr_gym.analysis.tables import save_tables
 from rmr_gym.analysis.transfer_report import transfer_page
 from rmr_gym.analysis.views_report import views_page
 from rmr_gym.analysis.world_models_report import world_models_page
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import unknown_name
+from rmr_gym.core.errors import unknown_name
+from rmr_gym.core.files import write_atomically
 
 PAGES = {
     "compare": compare_page,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from rmr_gym.analysis.canvas import STYLE, new_figure, styled
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 Shares = Float[np.ndarray, "time slots"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from rmr_gym.analysis.run_files import read_frames, read_info, read_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 SWEEP_KINDS = ("transfer", "bottleneck")
 """Kinds of run whose scores need more columns than a comparison's."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 _TEXT = (
     *("game", "recipient", "donor", "model", "objective", "arm", "probe", "stage"),

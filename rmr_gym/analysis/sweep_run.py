@@ -8,7 +8,7 @@ import pandas as pd
 
 from rmr_gym.analysis.run import COLUMNS, KEYS, SWEEP_KINDS, Run, read_run, run_kind, values
 from rmr_gym.analysis.run_files import read_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 _PROBED = COLUMNS["natural"][len(KEYS["natural"]) :]
 _BITS = COLUMNS["abstract"][len(KEYS["abstract"]) :]

@@ -25,7 +25,7 @@ from rmr_gym.analysis.run import (
     where,
 )
 from rmr_gym.analysis.terminal import natural_text
-from rmr_gym.atomic import write_atomically
+from rmr_gym.core.files import write_atomically
 
 __all__ = [
     "abstract_table",

@@ -20,7 +20,7 @@ from rmr_gym.analysis.run import blocks, where
 from rmr_gym.analysis.statistics import MIN_PAIRS, TOO_FEW
 from rmr_gym.analysis.transfer import AGAINST, ROLES
 from rmr_gym.analysis.transfer_order import Clusters, complete_link, improvements, ranked_cells
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 MARKS = {
     ("better", "better"): ("▲", "better, also after Benjamini-Hochberg"),

@@ -12,7 +12,7 @@ from scipy.spatial.distance import squareform
 
 from rmr_gym.analysis.run import blocks, values, where
 from rmr_gym.analysis.statistics import bootstrap_interval
-from rmr_gym.seeding import generator
+from rmr_gym.core.seeding import generator
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from rmr_gym.analysis.statistics import TOO_FEW, paired_difference
 from rmr_gym.analysis.tables import headline_probe
 from rmr_gym.analysis.transfer import OTHER_P, OWN_P, Matrix, baselines, transfer_table
 from rmr_gym.analysis.transfer_order import ranking_table
-from rmr_gym.seeding import generator
+from rmr_gym.core.seeding import generator
 
 ALL_PAIRS = "all pairs of games"
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rmr_gym.analysis.canvas import new_figure, panel_grid, styled
 from rmr_gym.analysis.views import QUESTIONS, varied
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 _ACROSS, _INCHES = 5, 1.1
 

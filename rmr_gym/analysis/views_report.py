@@ -34,7 +34,7 @@ from rmr_gym.analysis.world_model_sections import (
     spoken_verdict,
 )
 from rmr_gym.analysis.world_models import names, read_world_models
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 NOTES = (
     "F1 and balanced accuracy (the mean of recall and specificity) are of the pixels of the crops "

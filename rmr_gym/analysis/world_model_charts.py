@@ -20,7 +20,7 @@ from rmr_gym.analysis.canvas import (
 )
 from rmr_gym.analysis.run import values, where
 from rmr_gym.analysis.world_models import SCORES, names
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 _CYCLE, _LINES = tuple(dict.fromkeys(COLOURS.values())), ("-", "--", "-.", ":")
 _DOTS = ("o", "s")

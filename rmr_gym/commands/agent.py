@@ -9,7 +9,7 @@ from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
 from rmr_gym.commands.tasks import computing
-from rmr_gym.envs.games import find_game
+from rmr_gym.envs.atari.games import find_game
 
 app = SubcommandApp()
 Positional = tyro.conf.Positional
@@ -52,8 +52,8 @@ def train(
         tensorboard: Log for TensorBoard, which must be installed, in the folder's tensorboard/.
         out: Folder of the agent; default: runs/agents/GAME-FEATURES-ALGORITHM-SEED.
     """
-    from rmr_gym.agents.agent_config import BALLS, AgentConfig, find_world  # noqa: PLC0415
-    from rmr_gym.agents.training import train_agent  # noqa: PLC0415
+    from rmr_gym.agents.sb3.config import BALLS, AgentConfig, find_world  # noqa: PLC0415
+    from rmr_gym.agents.sb3.train import train_agent  # noqa: PLC0415
 
     name = find_world(game)
     if features == "rmr" and encoder is None and name != BALLS:
@@ -83,7 +83,7 @@ def evaluate(agent: Positional[Path], episodes: int = 10, seed: int = 0) -> None
     """
     from statistics import fmean, median  # noqa: PLC0415
 
-    from rmr_gym.agents.training import returns  # noqa: PLC0415
+    from rmr_gym.agents.sb3.train import returns  # noqa: PLC0415
 
     points = returns(agent, episodes=episodes, seed=seed)
     row = {"episodes": len(points), "mean": fmean(points), "median": float(median(points))}
@@ -104,7 +104,7 @@ def enjoy(
         steps: At most so many steps.
         seed: Of the episode.
     """
-    from rmr_gym.agents.film import film  # noqa: PLC0415
+    from rmr_gym.agents.sb3.film import film  # noqa: PLC0415
 
     path = out or agent / "episode.gif"
     frames = film(agent, path, steps=steps, seed=seed)
@@ -179,8 +179,8 @@ def compare(
         out: Run folder: results.csv, the report with its tables and figure, and the agents.
         workers: Agents trained side by side, each in a process.
     """
-    from rmr_gym.agents.agent_config import find_world  # noqa: PLC0415
     from rmr_gym.agents.comparison import Budget, agent_configs, compare_agents  # noqa: PLC0415
+    from rmr_gym.agents.sb3.config import find_world  # noqa: PLC0415
     from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
 
     configs = agent_configs(

@@ -11,7 +11,7 @@ from tyro.extras import SubcommandApp
 
 from rmr_gym.commands import balls_films, balls_natural
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.balls import BallsTask
@@ -150,7 +150,7 @@ def bottleneck(
 def make_task(data: Path, preset: str, root: Path, device: str) -> "BallsTask":
     """Return the task of a data set; the radii are those of the world that it was recorded from."""
     from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.models.rmr.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.balls import BallsTask, find_balls_preset  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
 
@@ -174,8 +174,8 @@ def read_balls_processor(folder: Path) -> "Artifact":
 
 
 def _radii(env_kwargs: dict[str, Any]) -> tuple[float, ...]:
-    from rmr_gym.envs.balls_options import BallsOptions  # noqa: PLC0415
-    from rmr_gym.envs.balls_presets import configure  # noqa: PLC0415
+    from rmr_gym.envs.balls.options import BallsOptions  # noqa: PLC0415
+    from rmr_gym.envs.balls.presets import configure  # noqa: PLC0415
 
     options = {
         name: env_kwargs[name] for name in BallsOptions.__annotations__ if name in env_kwargs
@@ -220,7 +220,7 @@ def _with_ratios(rows: Iterable[dict[str, Any]], task: "BallsTask") -> list[dict
 def _write(out: Path, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     import pandas as pd  # noqa: PLC0415
 
-    from rmr_gym.atomic import write_atomically  # noqa: PLC0415
+    from rmr_gym.core.files import write_atomically  # noqa: PLC0415
 
     table = pd.DataFrame(rows, columns=list(columns))
     for name in {"dim", "seed", "steps"} & set(columns):

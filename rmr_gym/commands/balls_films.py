@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rmr_gym.commands.console import out_console
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 SHEET = 16
 """Frames on a sheet."""
@@ -26,8 +26,8 @@ def films(
         seed: Of the world and of the actions.
     """
     from rmr_gym.analysis.films import write_film, write_sheet  # noqa: PLC0415
-    from rmr_gym.envs.balls_presets import PRESETS  # noqa: PLC0415
-    from rmr_gym.errors import unknown_name  # noqa: PLC0415
+    from rmr_gym.core.errors import unknown_name  # noqa: PLC0415
+    from rmr_gym.envs.balls.presets import PRESETS  # noqa: PLC0415
 
     if frames < 1 or size < 1:
         raise RMRError(f"frames and size must be 1 or more, got {frames} and {size}")
@@ -50,7 +50,7 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> tuple[list, list
     import gymnasium  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
-    from rmr_gym.envs.balls_presets import PRESETS  # noqa: PLC0415
+    from rmr_gym.envs.balls.presets import PRESETS  # noqa: PLC0415
 
     env = gymnasium.make(
         PRESETS[preset].env_id, render_mode="rgb_array", render_size=size, max_episode_steps=frames

@@ -278,7 +278,7 @@ def _report(out: Path, outcomes: "Sequence[Outcome]", columns: Sequence[str]) ->
 
 
 def _write(out: Path, table: "DataFrame") -> None:
-    from rmr_gym.atomic import write_atomically  # noqa: PLC0415
+    from rmr_gym.core.files import write_atomically  # noqa: PLC0415
 
     write_atomically(out, table.to_csv(index=False, lineterminator="\n"))
     out_console.print(f"written: {out}", markup=False, soft_wrap=True)

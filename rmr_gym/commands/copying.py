@@ -10,7 +10,7 @@ from tyro.extras import SubcommandApp
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.commands.tasks import many_files, read_options
 from rmr_gym.commands.world_runs import Settings
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.copying_presets import CopyingPreset

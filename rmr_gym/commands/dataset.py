@@ -7,7 +7,7 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
 
 if TYPE_CHECKING:
     from rmr_gym.data.dataset import TransitionDataset

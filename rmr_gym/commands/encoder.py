@@ -7,11 +7,11 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.envs.atari.games import find_game
 
 if TYPE_CHECKING:
-    from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
+    from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
     from rmr_gym.protocol.stages import GameTask
 
 app = SubcommandApp()
@@ -52,7 +52,7 @@ def export(
         device: Where the comparison computed: cpu, cuda, cuda:1 ...
         force: Overwrite an encoder that is there.
     """
-    from rmr_gym.models.artifacts import SHIPPED  # noqa: PLC0415
+    from rmr_gym.models.pretrained import SHIPPED  # noqa: PLC0415
 
     if ship and out is not None:
         raise RMRError("expected either --out or --ship, found both")
@@ -76,8 +76,8 @@ def show(encoder: Positional[str]) -> None:
     """
     from dataclasses import asdict  # noqa: PLC0415
 
-    from rmr_gym.models.artifacts import PretrainedEncoder  # noqa: PLC0415
     from rmr_gym.models.card import card  # noqa: PLC0415
+    from rmr_gym.models.pretrained import PretrainedEncoder  # noqa: PLC0415
 
     read = PretrainedEncoder.from_pretrained(encoder)
     text = card(asdict(read.config), read.provenance)
@@ -87,7 +87,7 @@ def show(encoder: Positional[str]) -> None:
 @app.command(name="list")
 def list_() -> None:
     """List the encoders that come with the package."""
-    from rmr_gym.models.artifacts import PretrainedEncoder, shipped_encoders  # noqa: PLC0415
+    from rmr_gym.models.pretrained import PretrainedEncoder, shipped_encoders  # noqa: PLC0415
 
     rows = []
     for name, folder in shipped_encoders().items():
@@ -122,7 +122,7 @@ def make_encoder(
     Raises:
         RMRError: Unknown arm, or a checkpoint that the preset does not have.
     """
-    from rmr_gym.models.artifacts import PretrainedEncoder  # noqa: PLC0415
+    from rmr_gym.models.pretrained import PretrainedEncoder  # noqa: PLC0415
     from rmr_gym.protocol import stages  # noqa: PLC0415
     from rmr_gym.protocol.arms import ARMS, arm_processor  # noqa: PLC0415
 
@@ -162,7 +162,7 @@ _METRICS = (
 
 def _config(task: "GameTask", affine: bool, with_processor: bool) -> "EncoderConfig":
     from rmr_gym.domains.atari import ACTIONS, SLOTS  # noqa: PLC0415
-    from rmr_gym.models.artifacts import EncoderConfig  # noqa: PLC0415
+    from rmr_gym.models.pretrained import EncoderConfig  # noqa: PLC0415
 
     model = task.preset.model
     return EncoderConfig(
@@ -208,7 +208,7 @@ def _task(
     game: str, data: Path | None, preset: str, objective: str | None, root: Path, device: str
 ) -> "GameTask":
     from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.models.rmr.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.config import find_preset  # noqa: PLC0415
     from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415

@@ -30,7 +30,7 @@ def measure(
         measures: labels, ranking or both; default: both.
         runs: How to compute.
     """
-    from rmr_gym.agents.player_features import PLAYER, player_cell  # noqa: PLC0415
+    from rmr_gym.agents.players.player_features import PLAYER, player_cell  # noqa: PLC0415
     from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
     from rmr_gym.protocol.arms import ARMS, REFERENCES  # noqa: PLC0415
     from rmr_gym.protocol.measures import MEASURES  # noqa: PLC0415

@@ -10,8 +10,8 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, print_rows, progress_bars
-from rmr_gym.envs.games import GAMES, find_game
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import GAMES, find_game
 
 app = SubcommandApp()
 Games = tyro.conf.Positional[tuple[str, ...]]
@@ -71,8 +71,8 @@ def evaluate(
         seed: Of the episodes.
         workers: Games that are measured side by side, each in a process.
     """
-    from rmr_gym.agents.grading import evaluate_heads, read_returns, write_returns  # noqa: PLC0415
-    from rmr_gym.agents.policies import SHIPPED  # noqa: PLC0415
+    from rmr_gym.agents.players.grading import evaluate_heads, read_returns, write_returns  # noqa: PLC0415
+    from rmr_gym.agents.players.policies import SHIPPED  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = [*read_returns(out)]
     there = {row["game"] for row in rows}
@@ -100,7 +100,7 @@ def list_heads(game: tyro.conf.Positional[str | None] = None) -> None:
     Args:
         game: One game, for all of its 32 heads; default: all games, their best head alone.
     """
-    from rmr_gym.agents.policies import REFERENCE_SOURCE, references, shipped_returns  # noqa: PLC0415
+    from rmr_gym.agents.players.policies import REFERENCE_SOURCE, references, shipped_returns  # noqa: PLC0415
 
     name = None if game is None else find_game(game).name
     rows = shipped_returns()
@@ -118,7 +118,7 @@ def list_heads(game: tyro.conf.Positional[str | None] = None) -> None:
 
 
 def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    from rmr_gym.agents.policies import references  # noqa: PLC0415
+    from rmr_gym.agents.players.policies import references  # noqa: PLC0415
 
     for name, known in references().items():
         of_game = {row["head"]: float(row["mean_return"]) for row in rows if row["game"] == name}
@@ -144,8 +144,8 @@ def _names(games: Iterable[str]) -> list[str]:
 def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:
     import torch  # noqa: PLC0415
 
-    from rmr_gym.agents.grading import grade  # noqa: PLC0415
-    from rmr_gym.agents.ppo import train_policy  # noqa: PLC0415
+    from rmr_gym.agents.players.grading import grade  # noqa: PLC0415
+    from rmr_gym.agents.players.ppo import train_policy  # noqa: PLC0415
 
     torch.set_num_threads(1)
     final = out / "weights" / f"{game}.safetensors"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from rmr_gym.commands.console import ProgressFor, err_console, out_console
-from rmr_gym.envs.games import GAMES, find_game
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import GAMES, find_game
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.computing import Computing
@@ -206,7 +206,7 @@ def game_tasks(
     Raises:
         RMRError: An unknown game or device, fewer than one worker, or data of another game.
     """
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.models.rmr.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.stages import GameTask  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from rmr_gym.commands.console import progress_bars
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 WORLDS = ("rmr/RNEMBalls", "rmr/S2RMBalls")
 """How the ids of environments begin that are played: binary frames of balls."""

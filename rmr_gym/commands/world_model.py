@@ -18,8 +18,8 @@ from rmr_gym.commands.world_runs import (
     report_run,
 )
 from rmr_gym.commands.world_views import views
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import check_seed
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import check_seed
 
 app = SubcommandApp()
 app.command(copying)

@@ -11,7 +11,7 @@ from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows
 from rmr_gym.commands.tasks import CellRuns, conclude, many_files, read_options
 from rmr_gym.commands.world_data import find_data
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.protocol.world_models import WorldTask
@@ -146,7 +146,7 @@ def _planned(
     training: Mapping[str, Any],
     sizes: Mapping[str, Any],
 ) -> "WorldTask":
-    from rmr_gym.models.pipeline import find_device  # noqa: PLC0415
+    from rmr_gym.models.rmr.pipeline import find_device  # noqa: PLC0415
     from rmr_gym.protocol.settings import altered  # noqa: PLC0415
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
     from rmr_gym.protocol.world_model_presets import find_world_preset  # noqa: PLC0415

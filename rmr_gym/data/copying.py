@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 Progress = Callable[[int, int], None]
 

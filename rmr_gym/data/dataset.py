@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.types import FrameTransform
 from rmr_gym.data.duplicates import DuplicateReport, digests, duplicate_report, duplicate_rows
 from rmr_gym.data.episode_reader import EpisodeInfo, read_column, read_info, verify_episode
 from rmr_gym.data.random_access import Batch, TransitionReader
 from rmr_gym.data.schema import ColumnSpec, Episode, episode_indices, episode_path, read_manifest
 from rmr_gym.data.transitions import Transitions, transition_rows
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.types import FrameTransform
 
 __all__ = ["TransitionDataset", "Transitions", "duplicate_rows"]
 
@@ -88,7 +88,7 @@ class TransitionDataset:
         )
 
     def require_game(self, game: str) -> None:
-        """Make sure that the data set is of a game, named as in `rmr_gym.envs.games.GAMES`.
+        """Make sure that the data set is of a game, named as in `rmr_gym.envs.atari.games.GAMES`.
 
         Raises:
             RMRError: It is of another one, or of none.

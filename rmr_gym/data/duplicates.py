@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 @dataclass(frozen=True)

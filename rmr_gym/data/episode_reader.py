@@ -16,6 +16,7 @@ import xxhash
 import zstandard
 from jaxtyping import Int, Shaped
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import (
     FORMAT,
     ColumnSpec,
@@ -23,7 +24,6 @@ from rmr_gym.data.schema import (
     episode_checksum,
     require_version,
 )
-from rmr_gym.errors import RMRError
 
 _MAPPED_FILES = 256
 

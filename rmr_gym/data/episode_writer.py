@@ -12,9 +12,9 @@ import numpy as np
 import xxhash
 import zstandard
 
-from rmr_gym.atomic import os_errors, write_file
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import os_errors, write_file
 from rmr_gym.data.schema import FORMAT, FORMAT_VERSION, ColumnSpec, Manifest, episode_checksum
-from rmr_gym.errors import RMRError
 
 _LEVEL = 3
 _FRAME_BYTES = 4096

@@ -6,11 +6,11 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.copying import Progress, copy_episodes
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.episode_reader import verify_episode
 from rmr_gym.data.schema import Episode, Manifest, episode_path
-from rmr_gym.errors import RMRError
 
 
 def merge_datasets(

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import spaces
 
-from rmr_gym.atomic import TEMPORARY, os_errors, sync_folder, write_atomically
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import TEMPORARY, os_errors, sync_folder, write_atomically
 from rmr_gym.data.copying import Progress, copy_episodes
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.episode_reader import verify_episode
@@ -29,7 +30,6 @@ from rmr_gym.data.schema import (
     step_columns,
 )
 from rmr_gym.data.storage import lock
-from rmr_gym.errors import RMRError
 
 if TYPE_CHECKING:
     from minari import EpisodeData, MinariDataset
@@ -50,8 +50,8 @@ def export_minari(
     """Write a data set as one that ``minari.load_dataset`` reads, bit-equal in every column.
 
     Columns stay as they were recorded: the screen of an Atari game as palette indices, of which
-    `rmr_gym.palette` makes gray and RGB. Minari stores without compression: 33.7 kB a step of an
-    Atari game. The manifest and each episode's head, seed and number go along, so that
+    `rmr_gym.core.palette` makes gray and RGB. Minari stores without compression: 33.7 kB a step of
+    an Atari game. The manifest and each episode's head, seed and number go along, so that
     `import_minari` gives back an equal data set. The data set appears as a whole or not at all;
     one episode at a time is held in memory.
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def ram_to_bits(ram: UInt8[np.ndarray, "*rows slots"]) -> UInt8[np.ndarray, "*rows slots 8"]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.episode_reader import ColumnReader
 from rmr_gym.data.schema import Manifest
 from rmr_gym.data.transitions import transition_rows
-from rmr_gym.errors import RMRError
 
 
 @dataclass(frozen=True)

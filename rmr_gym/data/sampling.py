@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.seeding import generator
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
 
 WINDOW = 400
 """Length of the stretch of an episode that a batch of kind ``"window"`` is drawn from."""

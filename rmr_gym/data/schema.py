@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from gymnasium import spaces
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 FORMAT = "rmr_gym.dataset"
 FORMAT_VERSION = 2

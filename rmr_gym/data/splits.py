@@ -3,8 +3,8 @@
 from collections.abc import Sized
 from typing import Protocol, runtime_checkable
 
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import generator
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 try:
     import fcntl

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.transitions import Transitions
-from rmr_gym.errors import RMRError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 if TYPE_CHECKING:
     from rmr_gym.data.tensors import TensorTransitions

@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.episode_reader import read_info, verify_episode
 from rmr_gym.data.schema import Manifest, episode_indices, episode_path, read_manifest
 from rmr_gym.data.storage import lock
 from rmr_gym.data.writer import LOCK
-from rmr_gym.errors import RMRError
 
 
 def find_problems(

@@ -6,7 +6,8 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
-from rmr_gym.atomic import TEMPORARY, os_errors, write_file
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import TEMPORARY, os_errors, write_file
 from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import (
     EPISODES,
@@ -18,7 +19,6 @@ from rmr_gym.data.schema import (
     read_manifest,
 )
 from rmr_gym.data.storage import lock, share
-from rmr_gym.errors import RMRError
 
 LOCK = ".lock"
 

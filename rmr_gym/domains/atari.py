@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from rmr_gym import metrics
+from rmr_gym.core import metrics
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
 from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
-from rmr_gym.errors import RMRError
-from rmr_gym.models.decoders import LatentDecoder, RamDecoder, RamLogits
-from rmr_gym.models.encoders import RamEncoder, SlotCNN
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.losses import predicted_bits
-from rmr_gym.models.pipeline import EncodeProcessDecode
-from rmr_gym.models.processors import Processor, make_processor
-from rmr_gym.palette import palette_to_gray
-from rmr_gym.seeding import generator, integer_seed
+from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
+from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.losses import predicted_bits
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.processors import Processor, make_processor
 
 SLOTS, BITS, ACTIONS = 128, 8, 18
 

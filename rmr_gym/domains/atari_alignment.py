@@ -14,9 +14,9 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AbstractData, NaturalData
-from rmr_gym.models.encoders import SlotCNN
-from rmr_gym.seeding import generator
+from rmr_gym.models.rmr.encoders import SlotCNN
 
 ROWS = 2000
 FLOOR = 0.01

@@ -21,7 +21,7 @@ from importlib.resources import files
 import numpy as np
 from jaxtyping import UInt8
 
-from rmr_gym.errors import unknown_name
+from rmr_gym.core.errors import unknown_name
 
 CATEGORIES = (
     "agent_localisation",

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import CORES, PassiveProcessor, make_passive_processor
-from rmr_gym.seeding import generator, integer_seed
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import CORES, PassiveProcessor, make_passive_processor
 
 HISTORY = 3
 """Instants that a prediction starts from (RMR, section 4)."""

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.metrics import foreground_ari
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.balls import HISTORY, BallsModel, window_ends
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.metrics import foreground_ari
 from rmr_gym.models.broadcast_decoder import DECODERS, Decoded, ObjectDecoder
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.slot_attention import MOMENTS, CellFeatures, SlotEncoder, cell_centres
-from rmr_gym.seeding import integer_seed
+from rmr_gym.models.objects import MOMENTS, CellFeatures, SlotEncoder, cell_centres
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 PRECISIONS = ("fp32", "bf16")
 SCORE_BATCH = 64

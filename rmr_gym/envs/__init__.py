@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 
-from rmr_gym.envs.balls_presets import register_balls
-from rmr_gym.envs.games import GAMES, Game, find_game
+from rmr_gym.envs.atari.games import GAMES, Game, find_game
+from rmr_gym.envs.balls.presets import register_balls
 
 if TYPE_CHECKING:
-    from rmr_gym.envs.atari import PairedAtariEnv
-    from rmr_gym.envs.atari_vector import PairedAtariVectorEnv
-    from rmr_gym.envs.balls import BouncingBallsEnv
-    from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
+    from rmr_gym.envs.atari.env import PairedAtariEnv
+    from rmr_gym.envs.atari.vector import PairedAtariVectorEnv
+    from rmr_gym.envs.balls.env import BouncingBallsEnv
+    from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 __all__ = [
     "GAMES",
@@ -26,10 +26,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "BouncingBallsEnv": "rmr_gym.envs.balls",
-    "BouncingBallsVectorEnv": "rmr_gym.envs.balls_vector",
-    "PairedAtariEnv": "rmr_gym.envs.atari",
-    "PairedAtariVectorEnv": "rmr_gym.envs.atari_vector",
+    "BouncingBallsEnv": "rmr_gym.envs.balls.env",
+    "BouncingBallsVectorEnv": "rmr_gym.envs.balls.vector",
+    "PairedAtariEnv": "rmr_gym.envs.atari.env",
+    "PairedAtariVectorEnv": "rmr_gym.envs.atari.vector",
 }
 
 
@@ -45,8 +45,8 @@ def register_envs() -> None:
         if game.env_id not in gym.registry:
             gym.register(
                 id=game.env_id,
-                entry_point="rmr_gym.envs.atari:PairedAtariEnv",
-                vector_entry_point="rmr_gym.envs.atari_vector:PairedAtariVectorEnv",
+                entry_point="rmr_gym.envs.atari.env:PairedAtariEnv",
+                vector_entry_point="rmr_gym.envs.atari.vector:PairedAtariVectorEnv",
                 kwargs={"game": game.name},
             )
     register_balls()

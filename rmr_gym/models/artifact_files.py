@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 _JSON_BYTES = 1 << 20

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.slot_attention import cell_centres
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.objects import cell_centres
 
 LAYERS, KERNEL = 5, 3
 _ZOOM, _EVEN = 4.0, 0.25

@@ -26,7 +26,7 @@ _OF_GAMES = {
     ),
     "use": """\
     import ale_py, gymnasium as gym
-    from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+    from rmr_gym.wrappers.features import RMRObservationWrapper
 
     gym.register_envs(ale_py)
     env = RMRObservationWrapper(gym.make("ALE/{game}-v5"), "FOLDER OF THIS FILE")
@@ -41,7 +41,7 @@ _OF_BALLS = {
     ),
     "use": """\
     import gymnasium as gym, rmr_gym
-    from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+    from rmr_gym.wrappers.features import RMRObservationWrapper
 
     env = RMRObservationWrapper(gym.make("rmr/{game}-v0"), "FOLDER OF THIS FILE")
 

@@ -7,16 +7,16 @@ from typing import ClassVar
 
 from torch import nn
 
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.encoders import TRUNKS, SlotCNN
-from rmr_gym.models.processors import (
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.objects import CellFeatures, ClipEncoder, SlotEncoder
+from rmr_gym.models.rmr.encoders import TRUNKS, SlotCNN
+from rmr_gym.models.rmr.processors import (
     CORES,
     PassiveProcessor,
     Processor,
     make_passive_processor,
     make_processor,
 )
-from rmr_gym.models.slot_attention import CellFeatures, ClipEncoder, SlotEncoder
 
 _OF_P = (
     ("processor", "core", CORES),
@@ -37,8 +37,8 @@ class EncoderConfig:
         slots: Number of slots.
         maps: Feature maps a slot.
         dim: Width of a slot's latent vector.
-        trunk: A name in `rmr_gym.models.encoders.TRUNKS`.
-        core: Core of P, a name in `rmr_gym.models.processors.CORES`; None without P.
+        trunk: A name in `rmr_gym.models.rmr.encoders.TRUNKS`.
+        core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
         aggregation: Aggregation of P's messages: max, sum or mean.
         precision: Arithmetic of P's messages: fp32 or bf16.
         actions: Number of actions that P knows.
@@ -118,7 +118,7 @@ class BallsEncoderConfig:
         cell: Height and width in pixels of a cell that slots compete for.
         first_rounds: Rounds of attention on the first of the frames.
         later_rounds: Rounds of attention on every other.
-        core: Core of P, a name in `rmr_gym.models.processors.CORES`; None without P.
+        core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
         aggregation: Aggregation of P's messages: max, sum or mean.
         passes: Passes of P.
         precision: Arithmetic of P's messages: fp32 or bf16; the encoder always computes in fp32.

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import (
     ABSTRACT_COLUMNS,

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.processors import Processor, freeze, load_weights, shuffle_weights
-from rmr_gym.seeding import generator
+from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
 
 
 @dataclass(frozen=True)

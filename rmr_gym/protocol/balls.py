@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.splits import split_episodes
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsData, BallsModel, BallsPipeline, Predictor
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.training import Kept, Progress, Step, train

@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from rmr_gym.core.errors import unknown_name
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.balls_natural import PixelPipeline
-from rmr_gym.errors import unknown_name
-from rmr_gym.models.artifacts import BallsEncoderConfig, PretrainedEncoder
-from rmr_gym.models.slot_attention import ClipEncoder
+from rmr_gym.models.objects import ClipEncoder
+from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.balls_natural import (
     BALLS_ARMS,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.balls import HISTORY, BallsModel, make_balls_processor
 from rmr_gym.domains.balls_natural import (
@@ -17,9 +18,8 @@ from rmr_gym.domains.balls_natural import (
     load_frames,
     pixel_pipeline,
 )
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.protocol import balls as abstract_stage
 from rmr_gym.protocol.arms import ARMS, Arm, prepare
 from rmr_gym.protocol.balls import (

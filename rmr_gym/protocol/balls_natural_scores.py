@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.balls_natural import (
     FrameData,
@@ -18,8 +20,7 @@ from rmr_gym.domains.balls_natural import (
     score_rollouts,
     windows_ahead,
 )
-from rmr_gym.errors import RMRError
-from rmr_gym.models.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.protocol.balls import open_balls, wall_positions
 from rmr_gym.protocol.balls_natural import (
     PixelTask,
@@ -34,7 +35,6 @@ from rmr_gym.protocol.balls_natural import (
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
-from rmr_gym.seeding import generator
 
 GATED = ("rmr", "baseline", "random_p", "shuffled_p")
 WARM_START = "warm_start"

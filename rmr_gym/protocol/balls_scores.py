@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsData, BallsModel, Roller
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol.balls import (
     EVALUATION_SEED,
     BallsTask,

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.atomic import write_atomically
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
+from rmr_gym.core.palette import palette_to_rgb
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
-from rmr_gym.models.message_passing import describe_backend
-from rmr_gym.palette import palette_to_rgb
+from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.computing import Computing

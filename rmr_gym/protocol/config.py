@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.errors import RMRError, unknown_name
 
 OBJECTIVES = (
     "cswm",

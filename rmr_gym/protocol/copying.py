@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
-from rmr_gym.domains.copying_task import (
+from rmr_gym.core.errors import unknown_name
+from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.domains.copying import (
     TOKENS,
     CopyingBatch,
     CopyingScores,
@@ -20,15 +22,13 @@ from rmr_gym.domains.copying_task import (
     copying_loss,
     score_copying,
 )
-from rmr_gym.errors import unknown_name
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.rims_tokens import TokenLSTM, TokenRIMs
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.world.rims_tokens import TokenLSTM, TokenRIMs
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.copying_presets import CopyingPreset
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.training import Kept, Progress, Step, train
-from rmr_gym.seeding import generator, integer_seed
 
 TEST_SEED = 0
 """One set of test sequences a span for all models and seeds."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.rims import RIMSizes
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.world.rims import RIMSizes
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import NaturalData
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.natural import OBJECTIVES
-from rmr_gym.seeding import generator
 
 
 class Frames(NamedTuple):

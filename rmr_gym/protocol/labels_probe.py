@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from rmr_gym import metrics
+from rmr_gym.core import metrics
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.ram import bits_to_ram, slot_entropy
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari_labels import CATEGORIES, Label, label_values, labels_of
-from rmr_gym.errors import RMRError
-from rmr_gym.models.encoders import SlotCNN
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.encoders import SlotCNN
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.label_fit import predict_labels
 from rmr_gym.protocol.probe import encode, fitting_rows, pixel_features

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.compare import NATURAL_COLUMNS, TIMING_COLUMNS, cell_inputs

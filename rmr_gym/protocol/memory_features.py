@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import duplicate_rows
 from rmr_gym.domains import atari
 from rmr_gym.protocol import stages
@@ -14,7 +15,6 @@ from rmr_gym.protocol.labels_probe import features_hash
 from rmr_gym.protocol.probe import Features, score_features
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, Scratch, Store
-from rmr_gym.seeding import generator
 
 
 class Memory(NamedTuple):

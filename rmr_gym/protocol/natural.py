@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
 from rmr_gym.domains.atari_alignment import AbstractLatents, fit_decoder, match_moments
-from rmr_gym.errors import RMRError
-from rmr_gym.models.encoders import SlotCNN
-from rmr_gym.models.losses import ContrastiveTerms, hinge_loss, info_nce_loss
-from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.encoders import SlotCNN
+from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol.arms import arm_processor, find_arm
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.store import Artifact, Scratch
 from rmr_gym.protocol.training import Kept, Progress, Step, train
-from rmr_gym.seeding import generator
 
 DEAD_SLOT_SHARE = 1e-4
 HEALTH_ROWS = 256

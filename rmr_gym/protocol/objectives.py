@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.arms import find_arm
 from rmr_gym.protocol.compare import (
     NATURAL_COLUMNS,

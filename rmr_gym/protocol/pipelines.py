@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from rmr_gym.domains.atari import natural_pipeline
-from rmr_gym.models.pipeline import EncodeProcessDecode
-from rmr_gym.models.processors import load_weights
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import arm_processor
 from rmr_gym.protocol.config import as_json

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.atari import (
     AbstractData,
@@ -12,13 +13,12 @@ from rmr_gym.domains.atari import (
     predict_ram,
     ram_scores,
 )
-from rmr_gym.models.losses import ram_loss
-from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.losses import ram_loss
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol.config import Pretraining
 from rmr_gym.protocol.store import Artifact, Scratch
 from rmr_gym.protocol.training import Kept, Progress, Step, Trained, train
-from rmr_gym.seeding import generator
 
 
 def pretrain(

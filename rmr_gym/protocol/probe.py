@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rmr_gym import metrics
+from rmr_gym.core import metrics
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import ProbeData
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 from rmr_gym.protocol.natural import dead_slots
-from rmr_gym.seeding import generator, integer_seed
 
 PENALTIES = tuple(10.0**power for power in range(-7, 2))
 RANK_ROWS = 1000

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.ranking import ranking_scores
+from rmr_gym.core.seeding import generator
 from rmr_gym.domains import atari
-from rmr_gym.errors import RMRError
-from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, Scratch, Store
-from rmr_gym.ranking import ranking_scores
-from rmr_gym.seeding import generator
 
 AHEAD = (1, 5, 10)
 """Numbers of predicted steps, as C-SWM reports them."""

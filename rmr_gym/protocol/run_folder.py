@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from rmr_gym.atomic import write_atomically
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json

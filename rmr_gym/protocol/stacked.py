@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
-from rmr_gym.errors import RMRError
-from rmr_gym.models.encoders import SlotCNN
-from rmr_gym.models.losses import ContrastiveTerms
-from rmr_gym.models.pipeline import EncodeProcessDecode, find_device
-from rmr_gym.models.processors import parameter_hash
-from rmr_gym.models.stacked import StackedPipeline, kind
+from rmr_gym.models.rmr.encoders import SlotCNN
+from rmr_gym.models.rmr.losses import ContrastiveTerms
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.models.rmr.stacked import StackedPipeline, kind
 from rmr_gym.protocol.arms import arm_processor, find_arm
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.feeding import Feed, Frames

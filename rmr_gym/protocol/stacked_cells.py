@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.arms import ARMS
 from rmr_gym.protocol.stacked import can_stack
 from rmr_gym.protocol.stacked_stages import (

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.atari import AbstractData, AtariModel, abstract_pipeline
-from rmr_gym.errors import RMRError
-from rmr_gym.models.decoders import RamLogits
-from rmr_gym.models.losses import ram_loss
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.stacked import StackedPipeline
+from rmr_gym.models.rmr.decoders import RamLogits
+from rmr_gym.models.rmr.losses import ram_loss
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.stacked import StackedPipeline
 from rmr_gym.protocol.config import Pretraining
 from rmr_gym.protocol.pretrain import copy_scores, finished, score, scored_part
 from rmr_gym.protocol.stacked_training import in_halves, train_stack

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains import atari
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import PALETTE_GRAY
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import find_arm
 from rmr_gym.protocol.feeding import Frames

@@ -7,8 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.stacked import StackedPipeline
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.stacked import StackedPipeline
 from rmr_gym.protocol.training import CURVE_POINTS, DivergedError, Kept, Progress, Trained, keep
 
 Run = TypeVar("Run")

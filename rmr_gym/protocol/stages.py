@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.splits import split_episodes
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari_alignment import AbstractLatents, abstract_latents
-from rmr_gym.errors import RMRError
-from rmr_gym.models.encoders import SlotCNN
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.encoders import SlotCNN
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.protocol import pretrain as abstract_stage
 from rmr_gym.protocol.arms import find_arm
 from rmr_gym.protocol.config import Preset, as_json

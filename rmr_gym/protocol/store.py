@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rmr_gym.atomic import alone, os_errors, sync_folder
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import alone, os_errors, sync_folder
 
 STAGE_VERSIONS = {
     "pretrain": 2,

@@ -6,8 +6,8 @@ from contextlib import closing, suppress
 from heapq import heappop, heappush
 from pathlib import Path
 
-from rmr_gym.atomic import alone
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import alone
 from rmr_gym.protocol.sweep_cells import Agenda, Cell, Outcome, run_cell
 from rmr_gym.protocol.sweep_folder import WAITING, CellState, SweepFolder, states_of
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
 
 
 class Cell(NamedTuple):

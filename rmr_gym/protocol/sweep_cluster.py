@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from rmr_gym.errors import RMRError
-from rmr_gym.memory import KEPT
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.memory import KEPT
 from rmr_gym.protocol.sweep_cells import Agenda, Cell, Outcome
 from rmr_gym.protocol.sweep_folder import ATTEMPTS
 

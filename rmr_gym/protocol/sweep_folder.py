@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rmr_gym.atomic import os_errors, write_atomically
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import os_errors, write_atomically
 from rmr_gym.protocol.sweep_cells import Cell, Outcome, run_cell
 from rmr_gym.protocol.sweep_log import cell_log
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.atomic import os_errors
+from rmr_gym.core.files import os_errors
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.compare import TIMING_COLUMNS, arm_cell, cell_inputs
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.run_folder import natural_facts, run_sweep, write_table

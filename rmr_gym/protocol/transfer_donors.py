@@ -10,17 +10,17 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.ram import bits_to_ram, high_entropy_slots
 from rmr_gym.domains.atari import ACTIONS, BITS, SLOTS, AbstractData, AtariModel, make_core
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.pretrain import pretrain
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
-from rmr_gym.seeding import generator
 
 RANDOM_DYNAMICS, AMPLIFIED_RANDOM = "random_dynamics", "amplified_random"
 BALLS_KIND = "balls processor"

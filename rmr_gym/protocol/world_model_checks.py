@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import read_manifest
-from rmr_gym.domains.world_balls import frames_of
-from rmr_gym.errors import RMRError
+from rmr_gym.domains.clips import frames_of
 from rmr_gym.protocol.balls import BallsEpisodes, open_balls
 from rmr_gym.protocol.world_models import WorldTask
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.sweep import Cell
 from rmr_gym.protocol.world_model_checks import check_lengths

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import nn
 
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.models.memoryless import Memoryless, MemorylessSizes
-from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
-from rmr_gym.models.processors import ProcessorSizes
-from rmr_gym.models.rims_frames import RIMS_MODELS, RIMS_SIZES
-from rmr_gym.models.s2rm_models import S2RM_MODELS, S2RM_SIZES
-from rmr_gym.models.world_model import CUT
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.rmr.processors import ProcessorSizes
+from rmr_gym.models.world.base import CUT
+from rmr_gym.models.world.memoryless import Memoryless, MemorylessSizes
+from rmr_gym.models.world.nem_models import NEM_MODELS, NEMSizes
+from rmr_gym.models.world.rims_frames import RIMS_MODELS, RIMS_SIZES
+from rmr_gym.models.world.s2rm_models import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.protocol.arms import ARMS, Arm
 
 
@@ -34,7 +34,7 @@ class WorldPreset:
         last: Predictions at the end of a sequence that the scores are taken on.
         seen: Frames that are shown before a simulation.
         ahead: Frames that are simulated.
-        cut: Of predictions that a model takes in, see `rmr_gym.models.world_model.WorldModel`; gray
+        cut: Of predictions that a model takes in, see `rmr_gym.models.world.base.WorldModel`; gray
             frames are never cut.
     """
 

@@ -9,18 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import read_manifest
-from rmr_gym.domains.world_balls import Clips, load_clips
-from rmr_gym.errors import RMRError
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.world_model import unroll
+from rmr_gym.domains.clips import Clips, load_clips
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.world.base import unroll
 from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.store import Artifact
 from rmr_gym.protocol.training import Progress
 from rmr_gym.protocol.world_model_checks import check_test
 from rmr_gym.protocol.world_models import WorldTask, restored, trained
-from rmr_gym.seeding import generator, integer_seed
 
 HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""

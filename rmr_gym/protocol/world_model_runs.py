@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.atomic import write_atomically
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.run_folder import circumstances, problems, write_table

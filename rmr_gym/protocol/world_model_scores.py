@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.world_balls import Clips, relational_weight, true_groups
-from rmr_gym.metrics import foreground_ari
-from rmr_gym.models.world_model import CUT, SURE, frame_bce, unroll
+from rmr_gym.domains.clips import Clips, relational_weight, true_groups
+from rmr_gym.models.world.base import CUT, SURE, frame_bce, unroll
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_rollouts import ready_model, scoring_noise, simulate, test_clips
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.world_balls import Clips
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.s2rm import S2RM, LocalWorld
-from rmr_gym.models.s2rm_models import S2RM_MODELS
-from rmr_gym.models.world_model import unroll
+from rmr_gym.domains.clips import Clips
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.world.base import unroll
+from rmr_gym.models.world.s2rm import S2RM, LocalWorld
+from rmr_gym.models.world.s2rm_models import S2RM_MODELS
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_presets import find_world_model
 from rmr_gym.protocol.world_model_rollouts import (
@@ -25,7 +26,6 @@ from rmr_gym.protocol.world_model_rollouts import (
     test_clips,
 )
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
-from rmr_gym.seeding import generator
 
 SCORE_BATCH = 32
 VIEW_ROW = (

@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.schema import read_manifest
-from rmr_gym.domains.world_balls import Clips, frames_of, load_clips
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.nem_models import NEMSizes
-from rmr_gym.models.pipeline import find_device
-from rmr_gym.models.processors import (
+from rmr_gym.domains.clips import Clips, frames_of, load_clips
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import (
     PassiveProcessor,
     ProcessorSizes,
     load_weights,
     parameter_hash,
 )
-from rmr_gym.models.rims_frames import FrameSizes
-from rmr_gym.models.world_model import unroll
+from rmr_gym.models.world.base import unroll
+from rmr_gym.models.world.nem_models import NEMSizes
+from rmr_gym.models.world.rims_frames import FrameSizes
 from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.config import as_json
@@ -31,7 +32,6 @@ from rmr_gym.protocol.settings import altered
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
-from rmr_gym.seeding import integer_seed
 
 SIZES = "sizes."
 """Names of settings begin so that are of a model's sizes, not of its training."""

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rmr_gym.wrappers.crops import RandomCrops, VectorRandomCrops
+    from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
     from rmr_gym.wrappers.occlusion import Curtain
     from rmr_gym.wrappers.paired import PairedObservation
     from rmr_gym.wrappers.record import RecordTransitions
     from rmr_gym.wrappers.record_vector import RecordVectorTransitions
-    from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
 
 __all__ = [
     "Curtain",
@@ -25,8 +25,8 @@ __all__ = [
 _LAZY = {
     "Curtain": "rmr_gym.wrappers.occlusion",
     "PairedObservation": "rmr_gym.wrappers.paired",
-    "RMRObservationWrapper": "rmr_gym.wrappers.rmr_features",
-    "RMRVectorObservation": "rmr_gym.wrappers.rmr_features",
+    "RMRObservationWrapper": "rmr_gym.wrappers.features",
+    "RMRVectorObservation": "rmr_gym.wrappers.features",
     "RandomCrops": "rmr_gym.wrappers.crops",
     "RecordTransitions": "rmr_gym.wrappers.record",
     "RecordVectorTransitions": "rmr_gym.wrappers.record_vector",

@@ -11,8 +11,8 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Float, Int, Shaped
 
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.seeding import generator
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
 from rmr_gym.wrappers.occlusion import picture_space
 
 Frames = Shaped[np.ndarray, "batch height width channels"]

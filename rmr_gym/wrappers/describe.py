@@ -9,9 +9,9 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import VectorEnv, VectorObservationWrapper, VectorWrapper
 
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, observation_columns, step_columns
-from rmr_gym.envs.games import Game, find_game
-from rmr_gym.errors import RMRError, unknown_name
+from rmr_gym.envs.atari.games import Game, find_game
 
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 STORES = ("auto", "observation")

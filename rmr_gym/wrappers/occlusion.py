@@ -8,10 +8,10 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from rmr_gym.envs.balls_curtain import draw_curtain, hide
-from rmr_gym.envs.balls_options import parse_sides
-from rmr_gym.errors import RMRError, unknown_name
-from rmr_gym.seeding import generator
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
+from rmr_gym.envs.balls.curtain import draw_curtain, hide
+from rmr_gym.envs.balls.options import parse_sides
 
 
 class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):

@@ -6,8 +6,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from rmr_gym.envs.emulator import Pixels, ScreenAndRAM
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.emulator import Pixels, ScreenAndRAM
 
 
 class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import flatten
-from rmr_gym.errors import RMRError
 from rmr_gym.wrappers.describe import AnyEnv, describe
 from rmr_gym.wrappers.record import Recording, RunningEpisode
 

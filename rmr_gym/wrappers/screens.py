@@ -8,9 +8,9 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float32, UInt8
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import PALETTE_GRAY
 
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""

@@ -7,15 +7,16 @@ from PIL import Image
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents import comparison, training
-from rmr_gym.agents.agent_config import AgentConfig
-from rmr_gym.agents.extractor import RMRFeaturesExtractor
-from rmr_gym.agents.film import film
-from rmr_gym.agents.rmr_vec_env import RMRVecEnv
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import BallsEncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+from rmr_gym.agents import comparison
+from rmr_gym.agents.sb3 import train as training
+from rmr_gym.agents.sb3.config import AgentConfig
+from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
+from rmr_gym.agents.sb3.film import film
+from rmr_gym.agents.sb3.vec_env import RMRVecEnv
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.wrappers.features import RMRObservationWrapper
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

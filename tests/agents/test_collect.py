@@ -14,11 +14,11 @@ import pytest
 from gymnasium.wrappers import TimeLimit
 
 from rmr_gym.agents.collect import collect
-from rmr_gym.agents.heads import HEADS
-from rmr_gym.agents.policies import networks
+from rmr_gym.agents.players.heads import HEADS
+from rmr_gym.agents.players.policies import networks
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import generator, integer_seed
 from rmr_gym.wrappers import RecordTransitions
 
 EPISODES, STEPS = 6, 40

@@ -11,11 +11,11 @@ from gymnasium import spaces
 
 import rmr_gym
 from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import read_manifest
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
-from rmr_gym.seeding import integer_seed
 from rmr_gym.wrappers import RecordTransitions
 
 BALLS = {"balls": 3, "max_episode_steps": 5}

@@ -9,12 +9,12 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents.extractor import RMRFeaturesExtractor
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import parameter_hash
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.wrappers.features import RMRObservationWrapper
 
 PPO_OF = partial(PPO, "CnnPolicy", n_steps=8, batch_size=8, n_epochs=2, device="cpu", seed=0)
 DQN_OF = partial(

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmr_gym.agents import grading
-from rmr_gym.agents.heads import HEADS
-from rmr_gym.agents.ppo import CHECKPOINTS, train_policy
-from rmr_gym.agents.ram_network import load_networks
-from rmr_gym.errors import RMRError
+from rmr_gym.agents.players import grading
+from rmr_gym.agents.players.heads import HEADS
+from rmr_gym.agents.players.ppo import CHECKPOINTS, train_policy
+from rmr_gym.agents.players.ram_network import load_networks
+from rmr_gym.core.errors import RMRError
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ import itertools
 import numpy as np
 import pytest
 
-from rmr_gym.agents.heads import HEADS, SKILLS, UNSKILLED, Head, select_heads
-from rmr_gym.agents.ram_network import HIDDEN, RamNetwork, ram_features
-from rmr_gym.envs.games import ACTION_NAMES
-from rmr_gym.errors import RMRError
+from rmr_gym.agents.players.heads import HEADS, SKILLS, UNSKILLED, Head, select_heads
+from rmr_gym.agents.players.ram_network import HIDDEN, RamNetwork, ram_features
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import ACTION_NAMES
 
 UNTRAINED = [head for head in HEADS if head.skill == UNSKILLED]
 TRAINED = [head for head in HEADS if head.skill != UNSKILLED]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rmr_gym.agents.player_features import SKILL, hidden_features, player_features
-from rmr_gym.agents.policies import networks
-from rmr_gym.agents.ram_network import ram_features
+from rmr_gym.agents.players.player_features import SKILL, hidden_features, player_features
+from rmr_gym.agents.players.policies import networks
+from rmr_gym.agents.players.ram_network import ram_features
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.memory_features import memory_sets
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmr_gym.agents import policies
-from rmr_gym.agents.grading import COLUMNS, evaluate_heads
-from rmr_gym.agents.heads import HEADS, SKILLS
-from rmr_gym.envs.games import GAMES
-from rmr_gym.errors import RMRError
+from rmr_gym.agents.players import policies
+from rmr_gym.agents.players.grading import COLUMNS, evaluate_heads
+from rmr_gym.agents.players.heads import HEADS, SKILLS
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import GAMES
 
 RESULTS = Path(__file__).parents[2] / "results" / "policies.csv"
 

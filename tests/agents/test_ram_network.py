@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rmr_gym.agents.ram_network import (
+from rmr_gym.agents.players.ram_network import (
     HIDDEN,
     RamNetwork,
     load_networks,
     ram_features,
     save_networks,
 )
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def a_network(seed: int = 0) -> RamNetwork:

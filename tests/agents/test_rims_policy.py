@@ -10,14 +10,14 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.torch_layers import NatureCNN
 
-from rmr_gym.agents import training
-from rmr_gym.agents.agent_config import AgentConfig
-from rmr_gym.agents.agent_games import make_games
-from rmr_gym.agents.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
+from rmr_gym.agents.sb3 import train as training
+from rmr_gym.agents.sb3.config import AgentConfig
+from rmr_gym.agents.sb3.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
+from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.commands import agent as commands
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.rims import Reading, RIMSizes, RIMState
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.world.rims import Reading, RIMSizes, RIMState
 
 SIZES = RIMSizes(rims=4, active=2, units=5, keys=6, heads=2, message=3, dropout=0.0)
 BEGINS = torch.tensor([[0.0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1]]).T

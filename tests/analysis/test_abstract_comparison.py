@@ -11,7 +11,7 @@ from rmr_gym.analysis.abstract_comparison import (
     write_abstract_comparison,
 )
 from rmr_gym.analysis.run import load_run
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 ROWS = [
     ("Pong", "copy", 0, 0.70, 0.80),

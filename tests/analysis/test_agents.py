@@ -7,7 +7,7 @@ import pytest
 from rmr_gym.analysis import agents
 from rmr_gym.analysis.agents_figure import agents_figure
 from rmr_gym.analysis.report import write_report_and_text
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 STEPS = (100, 200)
 

@@ -9,7 +9,7 @@ from rmr_gym.analysis.balls_figures import (
     rollout_frames,
     slot_colours,
 )
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def pictures(*shape, seed=0):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.balls_ratios import ratio_table, worse_than_copy
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def row(arm, seed, mse, **more):

@@ -10,7 +10,7 @@ from rmr_gym.analysis.bottleneck import (
 from rmr_gym.analysis.bottleneck_figures import abstract_size_curves, size_curves
 from rmr_gym.analysis.bottleneck_reading import bottleneck_reading, summarise_bottleneck
 from rmr_gym.analysis.sweep_run import load_sweep_run
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def row(table, **wanted):

@@ -11,7 +11,7 @@ from rmr_gym.analysis import figures
 from rmr_gym.analysis.canvas import COLOURS, figure_bytes
 from rmr_gym.analysis.run import load_run
 from rmr_gym.analysis.tables import natural_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def panels(figure):

@@ -6,7 +6,7 @@ from PIL import Image, ImageSequence
 
 from rmr_gym.analysis import films
 from rmr_gym.analysis.films import enlarged, write_film, write_sheet
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def test_a_film_shows_the_frames_that_were_given(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from rmr_gym.analysis.measures import last_step, measure_table, read_measures
 from rmr_gym.analysis.report import write_report_and_text
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 RUN = ["game", "objective", "arm", "seed", "step"]
 LEVELS = {"rmr": 0.5, "cswm": 0.4, "untrained": 0.6}

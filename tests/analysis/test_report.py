@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.report import write_report, write_report_and_text
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 VOID = {"meta", "img", "br"}
 

@@ -3,7 +3,7 @@ import pytest
 
 from rmr_gym.analysis.canvas import figure_bytes
 from rmr_gym.analysis.rims_figures import activation_figure
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 PHASES = {"digits": 0, "blanks": 3, "recall": 9}
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.run import COLUMNS, load_run, where
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def test_a_whole_folder_is_read(make_run):

@@ -5,7 +5,7 @@ import pytest
 
 from rmr_gym.analysis.run import load_run, run_kind
 from rmr_gym.analysis.sweep_run import load_sweep_run
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def test_both_kinds_are_read(make_transfer, make_bottleneck):

@@ -13,7 +13,7 @@ from rmr_gym.analysis.tables import (
     summarise,
     summary_tables,
 )
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def row(table, **wanted):

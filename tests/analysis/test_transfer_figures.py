@@ -6,7 +6,7 @@ from rmr_gym.analysis.sweep_run import load_sweep_run
 from rmr_gym.analysis.transfer import read_matrix, transfer_table
 from rmr_gym.analysis.transfer_figures import heat_map, ranking_dots
 from rmr_gym.analysis.transfer_order import complete_link, improvements, ranking_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def planted(donor, recipient):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.views_figures import enclaves_figure, views_figure
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 
 def row(model, balls=3, views=10, dropped=0, seed=0, f1=0.5):

@@ -6,7 +6,7 @@ import pytest
 
 from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.analysis.views import cost_pairs, costs, read_views, view_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 LEVELS = {"s2gru": 0.8, "crops_lstm": 0.5, "crops_oracle": 0.9}
 LOST = {"s2gru": 0.2, "crops_lstm": 0.15, "crops_oracle": 0.01}

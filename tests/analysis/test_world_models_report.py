@@ -7,7 +7,7 @@ import pytest
 from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.analysis.world_model_charts import score_dots, simulation_curves
 from rmr_gym.analysis.world_models import pair_table, read_world_models, score_table
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 
 LEVELS = {"rnem": 0.5, "rnnem": 0.7, "lstm": 1.2, "rims": 0.6, "rims_lstm": 0.5}
 GROUPED = ("rnem", "rnnem")

@@ -4,18 +4,18 @@ import torch
 from PIL import Image, ImageSequence
 from stable_baselines3 import PPO
 
-from rmr_gym import atomic
-from rmr_gym.agents import training
-from rmr_gym.agents.agent_config import AgentConfig
-from rmr_gym.agents.agent_games import make_games
 from rmr_gym.agents.collect import collect
-from rmr_gym.agents.film import beside, movements
+from rmr_gym.agents.sb3 import train as training
+from rmr_gym.agents.sb3.config import AgentConfig
+from rmr_gym.agents.sb3.film import beside, movements
+from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.commands import agent as commands
+from rmr_gym.core import files as atomic
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel, load_natural
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents import comparison, training
-from rmr_gym.agents.agent_config import AgentConfig, find_world
+from rmr_gym.agents import comparison
+from rmr_gym.agents.sb3 import train as training
+from rmr_gym.agents.sb3.config import AgentConfig, find_world
 from rmr_gym.commands import agent as commands
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 from rmr_gym.protocol.computing import Computing
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands.balls import app
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import balls
 from rmr_gym.protocol.balls import Evaluation, Phase
 

@@ -2,8 +2,8 @@ import pytest
 from PIL import Image
 
 from rmr_gym.commands.balls import app
-from rmr_gym.envs.balls_presets import PRESETS, register_balls
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.presets import PRESETS, register_balls
 
 register_balls()
 

@@ -7,10 +7,10 @@ import torch
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands import balls_natural as commands
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.balls import BallsModel
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import PretrainedEncoder
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import balls, balls_natural, balls_natural_presets
 from rmr_gym.protocol import balls_natural_scores as scores
 from rmr_gym.protocol.balls import Phase

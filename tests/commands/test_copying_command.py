@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.commands import copying as commands
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import copying_presets
 
 

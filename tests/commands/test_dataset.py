@@ -6,10 +6,10 @@ import pytest
 from gymnasium import spaces
 
 from rmr_gym.commands.dataset import app
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 MANIFEST = Manifest(
     observations=(ColumnSpec("pixels", "uint8", (70, 60)), ColumnSpec("state", "float32", (2,))),

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from rmr_gym.commands import encoder as commands
-from rmr_gym.errors import RMRError
-from rmr_gym.models import artifacts
-from rmr_gym.models.artifacts import PretrainedEncoder
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models import pretrained as artifacts
+from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.config import PRESETS
 from rmr_gym.protocol.stages import GameTask

@@ -3,7 +3,7 @@ import pytest
 
 from rmr_gym.commands import abstract, measure
 from rmr_gym.commands.tasks import game_names
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import config, stages
 from rmr_gym.protocol.labels_probe import label_sets
 from rmr_gym.protocol.memory_features import memory_sets

@@ -14,8 +14,8 @@ def refused(capsys, *arguments):
 def test_train_measure_record(tmp_path, capsys, monkeypatch):
     """The three commands in the order in which a user gives them, as small as they can be."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rmr_gym.agents.grading.MAX_STEPS", 20)
-    monkeypatch.setattr("rmr_gym.agents.ppo.CHECKPOINTS", (0.3, 0.6, 1.0))
+    monkeypatch.setattr("rmr_gym.agents.players.grading.MAX_STEPS", 20)
+    monkeypatch.setattr("rmr_gym.agents.players.ppo.CHECKPOINTS", (0.3, 0.6, 1.0))
     train = ("policies", "train", "boxing", "--out", "mine", "--steps", "3072", "--episodes", "1")
     cli.main([*train, "--workers", "1"])
     weights = tmp_path / "mine" / "weights" / "Boxing.safetensors"

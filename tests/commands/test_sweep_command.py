@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.commands.sweep import app
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import config, stages
 from rmr_gym.protocol.sweep import Cell, run_cells
 

@@ -11,8 +11,8 @@ from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import world_data
 from rmr_gym.commands import world_model as commands
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import balls, store, world_model_presets, world_models
 
 INSIDE = ("rmr", "fresh_p", "random_p", "shuffled_p")

@@ -6,7 +6,7 @@ import pytest
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.commands import world_model as commands
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import balls, world_model_presets, world_models
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.duplicates import DuplicateReport, duplicate_report, duplicate_rows
-from rmr_gym.errors import RMRError
 
 
 def test_a_report_by_hand():

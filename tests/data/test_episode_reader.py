@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.episode_reader import ColumnReader, read_column
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, episode_path, step_columns
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 FRAMES = ColumnSpec("frames", "uint8", (80, 64))
 STATE = ColumnSpec("state", "float32", (2000,))

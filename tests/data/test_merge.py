@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.merge import merge_datasets
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 MANIFEST = Manifest(
     observations=(ColumnSpec("state", "float32", (2,)),),

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.ram import bits_to_ram, high_entropy_slots, ram_to_bits, slot_entropy
-from rmr_gym.errors import RMRError
 
 
 def test_the_most_significant_bit_comes_first():

@@ -8,11 +8,11 @@ import torch
 from gymnasium import spaces
 from torch.utils.data import DataLoader, Dataset
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 LENGTHS = (5, 30, 1, 17)
 COLUMNS = ("pixels", "state", "action", "reward", "terminated", "truncated")

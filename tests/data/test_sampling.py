@@ -3,8 +3,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.sampling import WINDOW, batch_indices, derangement
-from rmr_gym.errors import RMRError
 
 
 class Listed(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import (
     FORMAT_VERSION,
     ColumnSpec,
@@ -15,7 +16,6 @@ from rmr_gym.data.schema import (
     read_manifest,
     step_columns,
 )
-from rmr_gym.errors import RMRError
 
 
 def manifest() -> Manifest:

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.splits import split_episodes
-from rmr_gym.errors import RMRError
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5), st.integers(0, 99))

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.transitions import Transitions, transition_rows
-from rmr_gym.errors import RMRError
 
 
 def loaded(lengths) -> Transitions:

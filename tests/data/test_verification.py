@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.verification import being_written, find_problems
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.errors import RMRError
 
 MANIFEST = Manifest(
     observations=(ColumnSpec("pixels", "uint8", (70, 60)),),

@@ -10,9 +10,9 @@ from rmr_gym.domains.atari_alignment import (
     fit_decoder,
     match_moments,
 )
-from rmr_gym.models.decoders import LatentDecoder
-from rmr_gym.models.encoders import RamEncoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.rmr.decoders import LatentDecoder
+from rmr_gym.models.rmr.encoders import RamEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 MODEL = AtariModel(dim=3, trunk="nature", height=84, width=84)
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari_labels import CATEGORIES, label_values, labels_of
-from rmr_gym.envs.games import GAMES
-from rmr_gym.errors import RMRError
+from rmr_gym.envs.atari.games import GAMES
 
 
 @pytest.mark.parametrize("game", GAMES)

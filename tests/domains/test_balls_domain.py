@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsModel
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import CORES
+from rmr_gym.models.rmr.processors import CORES
 
 WALLS = torch.full((4, 1), 0.9)
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.balls import BallsModel, abstract_pipeline, make_balls_processor
 from rmr_gym.domains.balls_natural import (
     PixelModel,
@@ -19,7 +20,6 @@ from rmr_gym.domains.balls_natural import (
     pixel_pipeline,
     score_frames,
 )
-from rmr_gym.errors import RMRError
 from rmr_gym.models.broadcast_decoder import Decoded
 
 SMALL = PixelModel(BallsModel(dim=16), slot_dim=8, channels=4, decoder_channels=4, grid=4)

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from rmr_gym.domains.copying_task import (
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
+from rmr_gym.domains.copying import (
     BLANK,
     MARKER,
     TOKENS,
@@ -12,10 +14,8 @@ from rmr_gym.domains.copying_task import (
     copying_loss,
     score_copying,
 )
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import torch_generator
-from rmr_gym.models.rims_tokens import TokenOutput
-from rmr_gym.seeding import generator
+from rmr_gym.models.rmr.initialisation import torch_generator
+from rmr_gym.models.world.rims_tokens import TokenOutput
 
 
 def test_a_sequence_is_digits_blanks_marker_blanks():

@@ -6,10 +6,10 @@ import torch
 import rmr_gym  # noqa: F401
 from rmr_gym.agents.collect import collect
 from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.world_balls import collided, load_clips, relational_weight, true_groups
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import palette_to_gray
+from rmr_gym.domains.clips import collided, load_clips, relational_weight, true_groups
 
 OPTIONS = {"resolution": 32, "observe": ["radii", "velocities"]}
 STEPS = 40

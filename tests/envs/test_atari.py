@@ -12,10 +12,10 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import rmr_gym
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.envs.games import ACTION_NAMES, GAMES
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import palette_to_gray, palette_to_rgb
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import ACTION_NAMES, GAMES
 
 RIGHT_PADDLE_SLOT, RIGHT_PADDLE_COLUMNS = 60, slice(140, 144)
 
@@ -373,8 +373,8 @@ def test_options_that_do_not_exist(options, message):
 def test_options_of_the_wrong_type_get_the_same_kind_of_sentence():
     """In a Python without the annotation checks of this test suite, as users have it."""
     code = """
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.core.errors import RMRError
 for options in ({"frameskip": (2, 5)}, {"frameskip": True}, {"noop_max": 2.5}, {"game": 3},
                 {"repeat_action_probability": "often"}, {"pixels": "grey"}):
     try:

@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import rmr_gym
-from rmr_gym.envs.atari_vector import PairedAtariVectorEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.vector import PairedAtariVectorEnv
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rmr_gym.__file__).parents[1])}
 RANDOM = {"noop_max": 9, "repeat_action_probability": 0.25}
@@ -176,7 +176,7 @@ def test_an_exception_in_a_worker_is_told_and_ends_all():
 
 ORPHANS = """
 import numpy as np
-from rmr_gym.envs.atari_vector import PairedAtariVectorEnv
+from rmr_gym.envs.atari.vector import PairedAtariVectorEnv
 envs = PairedAtariVectorEnv("Pong", 2, workers=2)
 envs.reset(seed=0)
 print(*[process.pid for process in envs._copies._processes], flush=True)

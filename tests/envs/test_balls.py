@@ -14,9 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rmr_gym
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_presets import PRESETS, register_balls
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.presets import PRESETS, register_balls
 
 register_balls()
 EVERY_ID = [preset.env_id for preset in PRESETS.values()]
@@ -81,7 +81,7 @@ def test_the_default_is_the_papers_world():
 
 def test_importing_and_registering_leaves_mujoco_alone():
     code = (
-        "import sys; import rmr_gym; from rmr_gym.envs.balls_presets import register_balls; "
+        "import sys; import rmr_gym; from rmr_gym.envs.balls.presets import register_balls; "
         "register_balls(); register_balls(); import gymnasium; "
         "gymnasium.spec('rmr/PushedBalls-v0'); "
         "assert not {'mujoco', 'scipy', 'matplotlib'} & set(sys.modules)"

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 import rmr_gym
-from rmr_gym.envs import balls_camera, balls_model
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_presets import configure
-from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls import camera as balls_camera
+from rmr_gym.envs.balls import model as balls_model
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.presets import configure
+from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 ROOT = Path(rmr_gym.__file__).parents[1]
 
@@ -120,7 +121,7 @@ def test_physics_and_frames_need_no_graphics_library(gl):
         "import os\n"
         "from rmr_gym.envs import balls_model\n"
         "balls_model.has_library = lambda _: False\n"
-        "from rmr_gym.envs.balls import BouncingBallsEnv\n"
+        "from rmr_gym.envs.balls.env import BouncingBallsEnv\n"
         "env = BouncingBallsEnv()\n"
         "assert env.reset(seed=0)[0]['pixels'].any()\n"
         "env.step(0)\n"
@@ -135,8 +136,8 @@ def test_a_missing_mujoco_is_named():
         "",
         "import sys\n"
         "sys.modules['mujoco'] = None\n"
-        "from rmr_gym.envs.balls import BouncingBallsEnv\n"
-        "from rmr_gym.errors import RMRError\n"
+        "from rmr_gym.envs.balls.env import BouncingBallsEnv\n"
+        "from rmr_gym.core.errors import RMRError\n"
         "try:\n"
         "    BouncingBallsEnv()\n"
         "except RMRError as error:\n"

@@ -2,14 +2,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from rmr_gym.envs import balls_physics
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_config import BallsConfig, distinct_colors
-from rmr_gym.envs.balls_options import BallsOptions
-from rmr_gym.envs.balls_presets import PRESETS, configure, register_balls
-from rmr_gym.envs.balls_start import draw_positions
-from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls import physics as balls_physics
+from rmr_gym.envs.balls.config import BallsConfig, distinct_colors
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.options import BallsOptions
+from rmr_gym.envs.balls.presets import PRESETS, configure, register_balls
+from rmr_gym.envs.balls.start import draw_positions
+from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 BAD = [
     ({"balls": 0}, "balls to be a number from 1"),

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_physics import BallsPhysics, Motion
-from rmr_gym.envs.balls_presets import configure
-from rmr_gym.envs.balls_start import draw_start
-from rmr_gym.envs.balls_truth import collisions, kinetic_energy, momentum
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.physics import BallsPhysics, Motion
+from rmr_gym.envs.balls.presets import configure
+from rmr_gym.envs.balls.start import draw_start
+from rmr_gym.envs.balls.truth import collisions, kinetic_energy, momentum
 
 
 def started(config, simulations: int) -> BallsPhysics:

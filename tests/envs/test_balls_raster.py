@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rmr_gym.envs.balls_raster import Rasterizer, disc_shares
+from rmr_gym.envs.balls.raster import Rasterizer, disc_shares
 
 RED_BLUE = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
 

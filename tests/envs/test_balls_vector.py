@@ -4,10 +4,10 @@ import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.envs.balls_presets import PRESETS, register_balls
-from rmr_gym.envs.balls_vector import BouncingBallsVectorEnv
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.envs.balls.presets import PRESETS, register_balls
+from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 register_balls()
 

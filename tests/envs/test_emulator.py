@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from rmr_gym.envs.emulator import ScreenAndRAM, choose_mode, load
-from rmr_gym.envs.games import GAMES
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.emulator import ScreenAndRAM, choose_mode, load
+from rmr_gym.envs.atari.games import GAMES
 
 PONG = GAMES["Pong"]
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from rmr_gym.envs.balls_presets import register_balls
+from rmr_gym.envs.balls.presets import register_balls
 
 PATH = Path(__file__).parents[2] / "examples" / "bouncing_balls.py"
 

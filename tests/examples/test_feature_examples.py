@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 FOLDER = Path(__file__).parents[2] / "examples"
 

@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.balls import BallsModel, make_balls_processor
 from rmr_gym.domains.balls_natural import PixelModel, pixel_pipeline
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import BallsEncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import advance, parameter_hash
-from rmr_gym.models.slot_attention import ClipEncoder
+from rmr_gym.models.objects import ClipEncoder
+from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import advance, parameter_hash
 
 SIZES = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}
 NO_ACTION = torch.zeros(2, dtype=torch.int64)

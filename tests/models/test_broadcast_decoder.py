@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.models.broadcast_decoder import DECODERS, ObjectDecoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 every_decoder = pytest.mark.parametrize("name", DECODERS)
 

@@ -1,7 +1,7 @@
 import torch
 
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.interaction import InteractionNetwork
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.interaction import InteractionNetwork
 
 SLOTS, DIM = 5, 16
 

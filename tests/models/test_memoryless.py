@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.memoryless import Memoryless, MemorylessSizes
-from rmr_gym.models.world_model import WorldModel, unroll
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.world.base import WorldModel, unroll
+from rmr_gym.models.world.memoryless import Memoryless, MemorylessSizes
 
 SHAPE = (9, 11, 1)
 

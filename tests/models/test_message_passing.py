@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models import kernels, message_passing
-from rmr_gym.models.kernels import build
-from rmr_gym.models.kernels.chunked import Chunked
-from rmr_gym.models.message_passing import fully_connected_messages, use_backend
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr import kernels, message_passing
+from rmr_gym.models.rmr.kernels import build
+from rmr_gym.models.rmr.kernels.chunked import Chunked
+from rmr_gym.models.rmr.message_passing import fully_connected_messages, use_backend
 
 AGGREGATIONS = ("max", "sum", "mean")
 
@@ -309,7 +309,7 @@ def test_numerical_derivatives(aggregation):
 
 def test_chunked_blocks_cover_everything_however_small(monkeypatch):
     inputs, gradient = integer_problem(6, 3, 10, 8, 12)
-    monkeypatch.setattr("rmr_gym.models.kernels.chunked.CPU_BLOCK", 300)
+    monkeypatch.setattr("rmr_gym.models.rmr.kernels.chunked.CPU_BLOCK", 300)
     for aggregation in ("max", "sum"):
         options = {"aggregation": aggregation}
         expected = results(inputs, gradient, torch.float64, backend="reference", **options)

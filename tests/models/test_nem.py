@@ -3,19 +3,19 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.nem import flipped, mixed, responsibilities
-from rmr_gym.models.nem_dynamics import (
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import ProcessorSizes
+from rmr_gym.models.world.base import SURE, frame_bce, unroll
+from rmr_gym.models.world.nem import flipped, mixed, responsibilities
+from rmr_gym.models.world.nem_dynamics import (
     LSTMUpdate,
     ProcessorUpdate,
     RecurrentUpdate,
     RelationalUpdate,
 )
-from rmr_gym.models.nem_frames import DoublingConv, FrameDecoder, FrameEncoder
-from rmr_gym.models.nem_models import NEM_MODELS, NEMSizes
-from rmr_gym.models.processors import ProcessorSizes
-from rmr_gym.models.world_model import SURE, frame_bce, unroll
+from rmr_gym.models.world.nem_frames import DoublingConv, FrameDecoder, FrameEncoder
+from rmr_gym.models.world.nem_models import NEM_MODELS, NEMSizes
 
 SHAPE = (8, 8, 1)
 SIZES = NEMSizes(

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import (
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import (
     CORES,
     freeze,
     load_weights,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.processors import ProcessorSizes
-from rmr_gym.models.rims import RIMCell, RIMSizes, RIMState, least
-from rmr_gym.models.rims_attention import Heard, dropout
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.processors import ProcessorSizes
+from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState, least
+from rmr_gym.models.world.rims_attention import Heard, dropout
 
 SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
 ELEMENTS, BATCH = 7, 4

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.s2rm_attention import (
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.world.s2rm_attention import (
     AttentionSizes,
     Kernel,
     KernelAttention,

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import torch_generator
-from rmr_gym.models.s2rm_views import ViewGeometry
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.initialisation import torch_generator
+from rmr_gym.models.world.s2rm_views import ViewGeometry
 from rmr_gym.wrappers.crops import RandomCrops, crop
 
 WIDE = ViewGeometry(7, 9, 2, 3, 5)

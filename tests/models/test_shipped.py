@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.envs.games import find_game
-from rmr_gym.models.artifacts import CARD, PretrainedEncoder, shipped_encoders
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper
+from rmr_gym.envs.atari.games import find_game
+from rmr_gym.models.pretrained import CARD, PretrainedEncoder, shipped_encoders
+from rmr_gym.wrappers.features import RMRObservationWrapper
 
 SHIPPED = sorted(shipped_encoders())
 

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.slot_attention import (
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.objects import (
     MOMENTS,
     CellFeatures,
     SlotAttention,
     SlotEncoder,
     cell_centres,
 )
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 
 
 def encoder(slots=3, seed=0):

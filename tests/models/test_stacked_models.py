@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.decoders import LatentDecoder, RamDecoder
-from rmr_gym.models.encoders import RamEncoder, SlotCNN
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.models.pipeline import EncodeProcessDecode
-from rmr_gym.models.processors import freeze, make_processor
-from rmr_gym.models.stacked import StackedModule, StackedPipeline, check_stackable
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder
+from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.processors import freeze, make_processor
+from rmr_gym.models.rmr.stacked import StackedModule, StackedPipeline, check_stackable
 
 SLOTS, DIM, ACTIONS, BATCH = 5, 4, 3, 6
 # (core, frozen, seed of P): neighbours share kind; the second and third share a frozen P.

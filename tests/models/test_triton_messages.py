@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmr_gym.models import kernels, message_passing
-from rmr_gym.models.message_passing import describe_backend, fully_connected_messages
+from rmr_gym.models.rmr import kernels, message_passing
+from rmr_gym.models.rmr.message_passing import describe_backend, fully_connected_messages
 
 CHECKS = Path(__file__).with_name("triton_checks.py")
 
@@ -61,7 +61,7 @@ def test_without_a_gpu_pytorch_runs_and_says_so_once(
     installed, forgotten_engines, monkeypatch, caplog
 ):
     if not installed:
-        monkeypatch.setitem(sys.modules, "rmr_gym.models.kernels.triton_messages", None)
+        monkeypatch.setitem(sys.modules, "rmr_gym.models.rmr.kernels.triton_messages", None)
     inputs = problem(2, 5, 4)
     expected = fully_connected_messages(*inputs, backend="reference")
     with caplog.at_level(logging.WARNING):
@@ -99,7 +99,7 @@ def test_compiles_for_a_gpu_that_is_not_there(
     triton = pytest.importorskip("triton")
     compiler = pytest.importorskip("triton.compiler")
     target = pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", 90, 32)
-    module = importlib.import_module("rmr_gym.models.kernels.triton_messages")
+    module = importlib.import_module("rmr_gym.models.rmr.kernels.triton_messages")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     receivers = torch.empty(1, 128, width)
     sizes = module.TritonEngine(precision)._sizes(receivers, receivers, flags["MAX"])

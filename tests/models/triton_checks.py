@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmr_gym.models import message_passing
-from rmr_gym.models.message_passing import (
+from rmr_gym.models.rmr import message_passing
+from rmr_gym.models.rmr.message_passing import (
     describe_backend,
     fully_connected_messages,
     use_backend,
@@ -115,7 +115,7 @@ def test_exactly_the_reference_on_integers(aggregation):
 @pytest.mark.parametrize("aggregation", ["max", "sum"])
 def test_several_tiles_and_shared_sums_of_the_weights(aggregation, monkeypatch):
     """35 slots are two tiles in fp32; three programs share four of them."""
-    module = importlib.import_module("rmr_gym.models.kernels.triton_messages")
+    module = importlib.import_module("rmr_gym.models.rmr.kernels.triton_messages")
     monkeypatch.setattr(module, "PROGRAMS", 3)
     inputs, gradient = integer_problem(1, 2, 35, 5, 7)
     found, expected = both(inputs, gradient, aggregation=aggregation)

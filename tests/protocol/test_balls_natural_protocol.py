@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Episode, Manifest, observation_columns, step_columns
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.domains.balls import BallsModel
 from rmr_gym.domains.balls_natural import PixelModel, frame_data, windows_ahead
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import balls, balls_natural
 from rmr_gym.protocol import balls_natural_scores as scores
 from rmr_gym.protocol.balls import BallsPreset, Phase

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Episode, Manifest, observation_columns, step_columns
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.domains import balls as domain
 from rmr_gym.domains.balls import BallsModel
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol import balls
 from rmr_gym.protocol import balls_scores as scores
 from rmr_gym.protocol.balls import BallsPreset, BallsTask, Evaluation, Phase

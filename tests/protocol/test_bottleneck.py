@@ -4,7 +4,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.bottleneck import (
     BOTTLENECK_ABSTRACT_COLUMNS,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.arms import ARMS, REFERENCES
 from rmr_gym.protocol.compare import compare
 from rmr_gym.protocol.computing import Computing

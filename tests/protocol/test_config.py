@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from rmr_gym.envs.games import find_game
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import find_game
 from rmr_gym.protocol.config import PRESETS, Natural, Pretraining, Probing, as_json, find_preset
 
 

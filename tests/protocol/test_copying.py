@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import copying
 from rmr_gym.protocol.copying import ROW, CopyingTask, clipped_gradients, trained
 from rmr_gym.protocol.copying_presets import (

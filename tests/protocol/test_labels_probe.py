@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.ram import ram_to_bits, slot_entropy
 from rmr_gym.domains.atari_labels import labels_of
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol import labels_probe, stages
 from rmr_gym.protocol.labels_probe import (
     ALL_CATEGORIES,

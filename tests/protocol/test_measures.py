@@ -3,8 +3,8 @@ import json
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.player_features import PLAYER, player_cell
-from rmr_gym.errors import RMRError
+from rmr_gym.agents.players.player_features import PLAYER, player_cell
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.labels_probe import label_sets

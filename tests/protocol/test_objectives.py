@@ -6,7 +6,7 @@ import pytest
 from rmr_gym.analysis.objectives_report import above_untrained
 from rmr_gym.analysis.report import write_report_and_text
 from rmr_gym.analysis.run import load_run
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import NATURAL_COLUMNS
 from rmr_gym.protocol.computing import Computing

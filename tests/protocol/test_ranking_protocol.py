@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains import atari
-from rmr_gym.errors import RMRError
-from rmr_gym.models.pipeline import EncodeProcessDecode
-from rmr_gym.models.processors import make_processor
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.processors import make_processor
 from rmr_gym.protocol import ranking, stages
 from rmr_gym.protocol.pipelines import PipelineScratch, kept_pipeline, trained_pipelines
 from rmr_gym.protocol.ranking import AHEAD, Paths, rank_predictions, ranked, ranking_paths

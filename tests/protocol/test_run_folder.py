@@ -1,6 +1,6 @@
 import pytest
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.run_folder import problems
 from rmr_gym.protocol.sweep import Outcome
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rmr_gym.errors import RMRError
-from rmr_gym.models.rims import RIMSizes
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.world.rims import RIMSizes
 from rmr_gym.protocol.settings import altered
 from rmr_gym.protocol.world_model_presets import WORLD_PRESETS
 

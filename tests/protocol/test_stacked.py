@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import AtariModel, NaturalData, frame_statistics, make_core
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import PALETTE_GRAY
 from rmr_gym.protocol import natural, stacked, stacked_training
 from rmr_gym.protocol.arms import ARMS
 from rmr_gym.protocol.config import Natural

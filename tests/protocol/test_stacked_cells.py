@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol import stacked_cells, stacked_stages, stages
 from rmr_gym.protocol.abstract_table import abstract_table, model_task
 from rmr_gym.protocol.bottleneck import bottleneck

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol.config import Pretraining
 from rmr_gym.protocol.pretrain import pretrain
 from rmr_gym.protocol.stacked_pretrain import AbstractRun, pretrain_stack

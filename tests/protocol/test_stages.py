@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains import atari
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import parameter_hash
+from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.arms import ARMS, arm_processor
 from rmr_gym.protocol.natural import OBJECTIVES, natural_batch, train_natural

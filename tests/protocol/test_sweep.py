@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.sweep import Cell, finished_cells, run_cells
 from rmr_gym.protocol.sweep_folder import CellState, SweepFolder
 from rmr_gym.protocol.sweep_log import cell_log
@@ -217,7 +217,7 @@ def test_what_is_not_json_fails_that_cell(tmp_path):
 
 
 def test_a_full_disk_ends_the_sweep_and_loses_nothing(tmp_path, monkeypatch):
-    from rmr_gym import atomic
+    from rmr_gym.core import files as atomic
 
     cells = [Cell(str(value), square, (value,)) for value in range(4)]
     write = atomic.write_file

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol.sweep import Cell, run_cells
 from rmr_gym.protocol.sweep_folder import ATTEMPTS, SweepFolder
 

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.ram import ram_to_bits
 from rmr_gym.domains.atari import make_core
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import load_weights
+from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.config import as_json
@@ -25,7 +26,6 @@ from rmr_gym.protocol.transfer_donors import (
     random_dynamics,
     random_dynamics_donor,
 )
-from rmr_gym.seeding import generator
 
 
 @pytest.fixture

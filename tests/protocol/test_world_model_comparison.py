@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
 from rmr_gym.protocol import world_model_comparison, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol.computing import Computing

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.balls import BallsModel, make_balls_processor
-from rmr_gym.domains.world_balls import Clips, load_clips, true_groups
-from rmr_gym.errors import RMRError
-from rmr_gym.models.processors import parameter_hash
-from rmr_gym.models.world_model import Prediction, WorldModel, frame_bce
+from rmr_gym.domains.clips import Clips, load_clips, true_groups
+from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.models.world.base import Prediction, WorldModel, frame_bce
 from rmr_gym.protocol import balls, store, world_models
 from rmr_gym.protocol import world_model_presets as presets
 from rmr_gym.protocol import world_model_rollouts as rollouts

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.agents.collect_env import collect_env
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol import world_models
 from rmr_gym.protocol.computing import Computing

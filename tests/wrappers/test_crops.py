@@ -5,8 +5,8 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from rmr_gym.envs.balls_presets import register_balls
-from rmr_gym.errors import RMRError
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.presets import register_balls
 from rmr_gym.wrappers.crops import RandomCrops, VectorRandomCrops, crop
 
 register_balls()

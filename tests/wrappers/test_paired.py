@@ -5,10 +5,10 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.envs.games import GAMES
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import palette_to_gray
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.wrappers import PairedObservation
 
 gym.register_envs(ale_py)

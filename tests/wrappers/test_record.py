@@ -7,9 +7,9 @@ from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.wrappers import Autoreset, TimeLimit
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import palette_to_gray
 from rmr_gym.wrappers import PairedObservation, RecordTransitions
 
 

@@ -9,8 +9,8 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics, VectorizeTransformObservation
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.errors import RMRError
 from rmr_gym.wrappers import RecordTransitions, RecordVectorTransitions
 from rmr_gym.wrappers.describe import describe
 

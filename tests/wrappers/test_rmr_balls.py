@@ -11,11 +11,11 @@ from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rmr_gym  # noqa: F401
-from rmr_gym.envs.balls import BouncingBallsEnv
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.env import BouncingBallsEnv
+from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 from rmr_gym.wrappers.screens import PictureReader
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -13,14 +13,14 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLi
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import frame_transform
-from rmr_gym.envs.atari import PairedAtariEnv
-from rmr_gym.envs.games import ACTION_NAMES
-from rmr_gym.errors import RMRError
-from rmr_gym.models.artifacts import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.initialisation import build, torch_generator
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import ACTION_NAMES
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.initialisation import build, torch_generator
 from rmr_gym.wrappers import Curtain, PairedObservation
-from rmr_gym.wrappers.rmr_features import RMRObservationWrapper, RMRVectorObservation
+from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 
 gym.register_envs(ale_py)
 SAME = {"repeat_action_probability": 0.0, "full_action_space": True}

@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 import rmr_gym  # noqa: F401
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import frame_transform
-from rmr_gym.errors import RMRError
-from rmr_gym.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.wrappers.screens import FrameReader, Shrinker
 
 GRAY = gym.spaces.Box(0, 255, (210, 160, 1), np.uint8)

@@ -1,0 +1,1 @@
+"""The graded players that record data sets."""

@@ -1,0 +1,97 @@
+"""A film of an agent: the game, and beside it how far each slot moves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float, UInt8
+
+from rmr_gym.agents.sb3.config import read_config
+from rmr_gym.agents.sb3.train import chooser, load_agent
+from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.analysis.films import check_film, write_film
+from rmr_gym.core.seeding import integer_seed
+from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.wrappers.stream import FeatureStream, Options
+
+FRAMES_A_SECOND = 15.0
+
+
+def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
+    """Write a film of an episode of a folder's most trained agent.
+
+    The screen is at the left. If the agent sees slots, a cell for each is at the right, row by row:
+    the brighter, the further the slot is from where it was a step ago, next to the largest
+    movement of any slot so far.
+
+    Args:
+        folder: Of the agent.
+        out: The film, a name that ends in .gif or .mp4.
+        steps: At most so many steps.
+        seed: Of the episode and of the agent's choices.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        RMRError: There is no agent in the folder, or the film cannot be written.
+    """
+    check_film(out)
+    agent, config = load_agent(folder), read_config(folder)
+    agent.set_random_seed(integer_seed(seed, "film", config.game))
+    venv = make_games(config, copies=1, learning=False)
+    venv.seed(integer_seed(seed, "evaluation", config.game))
+    observation, choose = venv.reset(), chooser(agent)
+    over, shown = False, [_screen(venv)]
+    slots = _slots_of(config.encoder, shown[0])
+    seen = [slots(shown[0])] if slots else []
+    while not over and len(shown) <= steps:
+        observation, _, dones, _ = venv.step(choose(observation))
+        over = bool(dones[0])
+        if not over:
+            shown.append(_screen(venv))
+            seen += [slots(shown[-1])] if slots else []
+    venv.close()
+    pictures = beside(shown, movements(np.stack(seen))) if slots else shown
+    write_film(out, pictures, FRAMES_A_SECOND)
+    return len(pictures)
+
+
+def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "time slots"]:
+    """Return how far each slot moved, from 0 to 1; 0 in the first frame."""
+    moved = np.linalg.norm(np.diff(slots, axis=0, prepend=slots[:1]), axis=2)
+    largest = np.maximum.accumulate(moved.max(axis=1, keepdims=True))
+    return moved / np.where(largest > 0, largest, 1)
+
+
+def beside(
+    shown: list[UInt8[np.ndarray, "height width 3"]], moved: Float[np.ndarray, "time slots"]
+) -> list[UInt8[np.ndarray, "height wide 3"]]:
+    """Return screens with a cell a slot at their right, twice as many rows as columns or so."""
+    slots, height = moved.shape[1], len(shown[0])
+    columns = max(1, round((slots / 2) ** 0.5))
+    rows = -(-slots // columns)
+    cell = max(1, height // rows)
+    pictures = []
+    for screen, share in zip(shown, moved, strict=True):
+        cells = np.pad((255 * share).astype(np.uint8), (0, rows * columns - slots))
+        panel = np.kron(cells.reshape(rows, columns), np.ones((cell, cell), np.uint8))
+        panel = np.pad(panel, ((0, max(0, height - len(panel))), (4, 0)))[:height]
+        pictures.append(np.concatenate((screen, np.repeat(panel[..., None], 3, 2)), axis=1))
+    return pictures
+
+
+def _screen(venv: Any) -> np.ndarray:
+    return np.asarray(venv.env_method("render")[0])
+
+
+def _slots_of(encoder: str | None, screen: np.ndarray) -> Any:
+    """Return the function from the screens of an episode to slots, or None without an encoder."""
+    if encoder is None:
+        return None
+    read = PretrainedEncoder.from_pretrained(encoder)
+    stream = FeatureStream(read, Options(), spaces.Box(0, 255, screen.shape, np.uint8))
+    stream.begin(screen[None])
+    still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
+    return lambda screen: np.asarray(stream.step(screen[None], still, goes_on))[0]

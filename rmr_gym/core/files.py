@@ -1,0 +1,119 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rmr_gym.core.errors import RMRError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+_writing = threading.Lock()
+
+TEMPORARY = ".tmp"
+"""How the names of files end that are not finished; a finished file never has such a name."""
+
+
+def write_atomically(path: Path, content: bytes | str) -> Path:
+    """Write a file with `write_file`, making missing folders.
+
+    Args:
+        path: Where the file goes.
+        content: Bytes, or text to be stored as UTF-8.
+
+    Returns:
+        The path.
+
+    Raises:
+        RMRError: If the file cannot be written; what was there before is untouched.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file as a whole or not at all, and make sure that it outlasts a power loss."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}{TEMPORARY}")
+    with _writing:
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def end_process(status: int, patience: float = 10.0) -> NoReturn:
+    """End this process at once, but not in the middle of a file that another thread writes.
+
+    Args:
+        status: What the process ends with.
+        patience: Seconds after which it ends even so, for instance where a disk hangs.
+    """
+    _writing.acquire(timeout=patience)
+    os._exit(status)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that renames in a folder outlast a power loss, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(path: Path, busy: str | None = None) -> Iterator[None]:
+    """Wait until no other process is in here with the same path; a killed one does not count.
+
+    Where the system or the file system has no locks, nobody waits.
+
+    Args:
+        path: A file that is made for it, and may be deleted once nobody needs to wait.
+        busy: What to say instead of waiting; None: wait.
+
+    Raises:
+        RMRError: The file cannot be made, or another process is in here and ``busy`` is given.
+    """
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            except BlockingIOError:
+                raise RMRError(str(busy)) from None
+            except OSError:
+                pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def os_errors(path: Path) -> Iterator[None]:
+    """Turn what the system refuses while ``path`` is written into one clear error."""
+    try:
+        yield
+    except OSError as error:
+        raise RMRError(
+            f"cannot write {path}: {error.strerror or error}; what was finished is unharmed: make "
+            "room or choose a folder that can be written, then run again"
+        ) from error

@@ -1,0 +1,1 @@
+"""Paired Atari environments: RAM and pixels of the same instant."""

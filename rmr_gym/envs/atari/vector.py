@@ -1,0 +1,262 @@
+"""Many copies of a game stepped at once in worker processes."""
+
+import operator
+import os
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.emulator import Pixels
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import ACTION_NAMES
+from rmr_gym.envs.atari.workers import FINAL, INFO, Copies, CopiesInProcesses, Plan, new_arrays
+
+
+class AtariOptions(TypedDict, total=False):
+    """Options of `rmr_gym.envs.atari.env.PairedAtariEnv` beside the game."""
+
+    frameskip: int
+    repeat_action_probability: float
+    pixels: Pixels
+    max_pool: bool
+    mode: int | None
+    difficulty: int | None
+    noop_max: int
+    max_num_frames_per_episode: int | None
+    render_mode: str | None
+
+
+class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
+    """Many `rmr_gym.envs.atari.env.PairedAtariEnv` in one, bit-equal to as many single ones.
+
+    Environment i of ``reset(seed=s)`` behaves as the single environment after
+    ``reset(seed=s + i)``, episode after episode. What the observation, the actions, the rewards and
+    info hold is described there; here each entry has one row an environment, and info's entries
+    come with Gymnasium's masks (``_lives`` and so on).
+
+    ALE holds Python's lock, so the copies are shared out among processes. They write their
+    observations into memory that all processes share; only a few bytes a step go through a pipe.
+    The number of processes changes no bit of the result. A process that dies or raises is an error
+    that names it, and ends the others; so does Ctrl-C in the middle of a step. None of them
+    outlives this one, whatever ends it.
+
+    A script that makes worker processes needs its ``if __name__ == "__main__":`` guard.
+
+    Autoreset, as Gymnasium's own vectors do it: ``"NextStep"``: the step after the last one of an
+    episode ignores the action, begins the next episode, and returns its first observation with
+    reward 0. ``"SameStep"``: the last step of an episode returns the first observation and info of
+    the next; its own are in ``info["final_obs"]`` (one dict an environment, or None) and
+    ``info["final_info"]``. ``"Disabled"``: environments whose episode is over must be reset with
+    ``reset(options={"reset_mask": mask})``.
+
+    Args:
+        game: The game, in any spelling that `rmr_gym.envs.atari.games.find_game` understands.
+        num_envs: Number of environments, 1 or more.
+        max_episode_steps: Steps after which an episode is truncated; None for no limit beyond
+            ``max_num_frames_per_episode``.
+        workers: Number of processes, at most ``num_envs`` of which are used; None for one a
+            processor; with 0 or 1, everything happens in this process.
+        copy: Return new arrays at every step; without it, observations are views of the shared
+            memory, overwritten by the next step and not to be written into.
+        autoreset_mode: ``"NextStep"``, ``"SameStep"`` or ``"Disabled"``, or Gymnasium's
+            ``AutoresetMode``.
+        **options: Options of the single environment.
+
+    Raises:
+        RMRError: As `rmr_gym.envs.atari.env.PairedAtariEnv`, a number out of range, a dead worker.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> envs = gym.make_vec("rmr/Pong-v0", num_envs=4, workers=0)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations["ram"].shape, observations["pixels"].shape
+        ((4, 128), (4, 210, 160, 1))
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 15,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: int = 1,
+        *,
+        max_episode_steps: int | None = None,
+        workers: int | None = None,
+        copy: bool = True,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        **options: Unpack[AtariOptions],
+    ):
+        self.num_envs = _whole_number("num_envs", num_envs, at_least=1)
+        if max_episode_steps is not None:
+            _whole_number("max_episode_steps", max_episode_steps, at_least=1)
+        processes = _processors() if workers is None else _whole_number("workers", workers)
+        single = PairedAtariEnv(game, **options)
+        self.game, self.pixels = single.game, options.get("pixels", "gray")
+        self.render_mode = single.render_mode
+        self._mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**single.metadata, "autoreset_mode": self._mode}
+        space: Any = single.observation_space
+        self.single_observation_space, self.single_action_space = space, single.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._copy, self._begun = copy, False
+        shapes = {name: part.shape for name, part in space.items()}
+        plan = Plan(self.game.name, self.num_envs, self._mode, max_episode_steps, options)
+        self._make_copies(plan, shapes, min(processes, self.num_envs))
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin an episode in every environment.
+
+        Args:
+            seed: Of environment 0, environment i having seed + i; or one seed an environment; None
+                to go on with the generators as they are.
+            options: ``reset_mask``: bool[num_envs], the environments to be reset; the others stay
+                where they are.
+        """
+        self._check_open()
+        mask = self._reset_mask(options or {})
+        seeds = self._seeds(seed)
+        self._copies.reset({i: seeds[i] for i in np.flatnonzero(mask).tolist()})
+        self._begun = True
+        return self._observations(), self._infos(mask)
+
+    def step(
+        self, actions: Any
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Take one step in every environment; see the class for what follows an episode's end."""
+        self._check_open()
+        if not self._begun:
+            raise ResetNeeded("call reset() before step()")
+        chosen = self._checked_actions(actions)
+        arrays = self._arrays
+        over = arrays["terminated"] | arrays["truncated"]
+        if self._mode is AutoresetMode.DISABLED and over.any():
+            raise RMRError(
+                f"expected episodes that run, found {np.flatnonzero(over).tolist()} over: reset "
+                'those with reset(options={"reset_mask": mask}) before step()'
+            )
+        arrays["actions"][:] = chosen
+        self._copies.step()
+        flags = arrays["terminated"].copy(), arrays["truncated"].copy()
+        infos = self._infos(np.ones(self.num_envs, bool))
+        if self._mode is AutoresetMode.SAME_STEP:
+            infos |= self._final(flags[0] | flags[1])
+        return self._observations(), arrays["rewards"].copy(), *flags, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """Return the screens of all environments in RGB; None without a render mode."""
+        self._check_open()
+        return None if self.render_mode is None else tuple(self._copies.render())
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the processes."""
+        self._copies.close()
+
+    def get_action_meanings(self) -> list[str]:
+        """Return the names of the 18 actions of one environment."""
+        return list(ACTION_NAMES)
+
+    def _make_copies(self, plan: Plan, shapes: dict[str, Any], processes: int) -> None:
+        layout = plan.layout(shapes)
+        if processes > 1:
+            self._copies = CopiesInProcesses(plan, layout, processes)
+            self._arrays = self._copies.arrays
+        else:
+            self._arrays = new_arrays(layout)
+            self._copies = Copies(plan, self._arrays, range(self.num_envs))
+
+    def _observations(self) -> dict[str, np.ndarray]:
+        shown = {name: self._arrays[name] for name in ("ram", "pixels")}
+        return {name: array.copy() for name, array in shown.items()} if self._copy else shown
+
+    def _infos(self, mask: np.ndarray, prefix: str = "") -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        for name in INFO:
+            infos[name] = np.where(mask, self._arrays[prefix + name], 0)
+            infos[f"_{name}"] = mask.copy()
+        return infos
+
+    def _final(self, over: np.ndarray) -> dict[str, Any]:
+        """Return the last observations and infos of the episodes that this step ended."""
+        if not over.any():
+            return {}
+        shown = np.full(self.num_envs, None, dtype=object)
+        for i in np.flatnonzero(over):
+            shown[i] = {name: self._arrays[FINAL + name][i].copy() for name in ("ram", "pixels")}
+        final = {"final_obs": shown, "final_info": self._infos(over, FINAL)}
+        return {**final, "_final_obs": over, "_final_info": over.copy()}
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RMRError("expected environments that are open, found closed ones: make new ones")
+
+    def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
+        unknown = sorted(set(options) - {"reset_mask"})
+        if unknown:
+            raise RMRError(f"expected no reset option but 'reset_mask', found {unknown}")
+        mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)))
+        if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise RMRError(
+                f"expected a reset_mask of {self.num_envs} booleans, at least one of them True, "
+                f"found {mask!r}"
+            )
+        if not self._begun and not mask.all():
+            raise ResetNeeded("the first reset() must reset every environment: leave out the mask")
+        return mask
+
+    def _seeds(self, seed: Any) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        if isinstance(seed, (int, np.integer)):
+            seed = [int(seed) + i for i in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise RMRError(
+                f"expected one seed or {self.num_envs}, one an environment, found {len(seed)}"
+            )
+        return [None if s is None else _whole_number("seed", s) for s in seed]
+
+    def _checked_actions(self, actions: Any) -> np.ndarray:
+        chosen = np.asarray(actions)
+        whole = chosen.shape == (self.num_envs,) and np.issubdtype(chosen.dtype, np.integer)
+        if not whole or chosen.min() < 0 or chosen.max() >= len(ACTION_NAMES):
+            raise RMRError(
+                f"expected {self.num_envs} actions from 0 to {len(ACTION_NAMES) - 1}, "
+                f"found {actions!r}: see get_action_meanings()"
+            )
+        return chosen
+
+
+def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError as error:
+        choices = ", ".join(repr(choice.value) for choice in AutoresetMode)
+        raise RMRError(f"expected an autoreset_mode of {choices}, found {mode!r}") from error
+
+
+def _processors() -> int:
+    """Return the number of processors that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _whole_number(name: str, value: Any, at_least: int = 0) -> int:
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < at_least:
+        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
+    return number

@@ -1,0 +1,1 @@
+"""Bouncing balls: physics, pixels, environments."""

@@ -1,0 +1,209 @@
+"""Slot Attention over successive frames: from pixels to one vector an object."""
+
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rmr_gym.core.errors import RMRError
+
+EPSILON = 1e-8
+MOMENTS = 5
+"""Numbers of a slot that say where it looks, x and y, and what colour is there."""
+
+
+def cell_centres(size: int) -> Float[Tensor, "cells 2"]:
+    """Return (x, y) of the cells of a square grid, row by row from the top, in [-1, 1], y upwards.
+
+    They are the coordinates that the balls' positions are in.
+    """
+    along = (torch.arange(size) + 0.5) / size * 2 - 1
+    y, x = torch.meshgrid(-along, along, indexing="ij")
+    return torch.stack([x, y], dim=-1).flatten(0, 1)
+
+
+class SlotAttention(nn.Module):
+    r"""Slots that compete for the cells of a feature map.
+
+    .. math:: A = \mathrm{softmax}_{slots}(q(s)\, k(x)^T / \sqrt{D}), \quad
+              u = \bar A\, v(x), \quad s \leftarrow \mathrm{GRU}(s, u) + \mathrm{MLP}(\cdot)
+
+    with :math:`\bar A` the attention normalised over the cells.
+
+    Source: Locatello et al. 2020, Algorithm 1.
+    Differs: none; the slots that it starts from are given by the caller.
+
+    Args:
+        dim: Width of features and of slots.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.scale = dim**-0.5
+        self.query, self.key, self.value = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.norm_slots, self.norm_update = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.gru = nn.GRUCell(dim, dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the GRU's weights and biases uniformly in +-1/sqrt(width)."""
+        bound = self.gru.hidden_size**-0.5
+        for parameter in self.gru.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(
+        self,
+        features: Float[Tensor, "batch cells dim"],
+        slots: Float[Tensor, "batch slots dim"],
+        iterations: int,
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots cells"]]:
+        """Return the slots after one or more rounds, and the shares of the last round.
+
+        The shares of a slot add up to 1 over the cells.
+        """
+        keys, values = self.key(features), self.value(features)
+        shares = torch.empty(0)
+        for _ in range(iterations):
+            queries = self.query(self.norm_slots(slots))
+            won = (queries @ keys.transpose(1, 2) * self.scale).softmax(dim=1) + EPSILON
+            shares = won / won.sum(dim=-1, keepdim=True)
+            update = shares @ values
+            slots = self.gru(update.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)
+            slots = slots + self.mlp(self.norm_update(slots))
+        return slots, shares
+
+
+class CellFeatures(nn.Module):
+    """Convolutions over a frame, with the mean colour of each cell added.
+
+    Source: Locatello et al. 2020, Appendix E (convolutions, then an MLP).
+    Differs: three layers, the first of which takes steps of a cell; colours are added through a
+    linear map, so that they need not survive the convolutions; places are not embedded, so that
+    slots compete for what objects look like and not for regions: where a slot looks is told by the
+    moments of its attention instead, see `SlotEncoder`.
+
+    Args:
+        resolution: Height and width of a frame in pixels, a multiple of ``cell``.
+        channels: Of the convolutions.
+        dim: Width of the features.
+        cell: Height and width of a cell in pixels, an even number.
+
+    Raises:
+        RMRError: The frame cannot be divided into such cells.
+    """
+
+    places: Tensor
+
+    def __init__(self, resolution: int, channels: int, dim: int, cell: int = 4):
+        super().__init__()
+        if cell < 2 or cell % 2 or resolution % cell:
+            raise RMRError(
+                f"expected cells of an even number of pixels that divide the resolution, got "
+                f"{cell} and {resolution}"
+            )
+        self.cell = cell
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(3, channels, 2 * cell, cell, cell // 2), nn.ReLU()),
+            *(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()),
+        )
+        self.colour = nn.Linear(3, channels)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, dim), nn.ReLU(), nn.Linear(dim, dim)
+        )
+        self.norm = nn.LayerNorm(dim)
+        self.register_buffer("places", cell_centres(resolution // cell), persistent=False)
+
+    def forward(
+        self, frames: Float[Tensor, "batch height width 3"]
+    ) -> tuple[Float[Tensor, "batch cells dim"], Float[Tensor, "batch cells 5"]]:
+        """Return the features of every cell, and its place and mean colour.
+
+        Colours are in [0, 1].
+        """
+        pictures = rearrange(frames, "batch height width rgb -> batch rgb height width")
+        maps = self.convolutions(pictures)
+        colours = F.avg_pool2d(pictures, self.cell)
+        cells, shades = (rearrange(x, "batch c h w -> batch (h w) c") for x in (maps, colours))
+        features = self.norm(self.mlp(cells + self.colour(shades)))
+        places = self.places.expand(len(frames), -1, -1)
+        return features, torch.cat([places, shades], dim=-1)
+
+
+class SlotEncoder(nn.Module):
+    r"""Slots of every frame of a clip, handed on from frame to frame.
+
+    The first frame starts from one learned vector a slot, every other frame from the slots of the
+    frame before, so that slot k means the same object throughout a clip.
+
+    Source: RMR, section 4 (Slot Attention on each input image).
+    Differs: learned starts and slots that are handed on (Kipf et al. 2022, SAVi, without a
+    predictor), since the paper does not say how slots of different frames are brought in line; to
+    every slot the mean place and colour of the cells that it won are joined, `MOMENTS` numbers
+    (Biza et al. 2023 take the place from there too).
+
+    Args:
+        cells: Maps frames to features [batch cells dim], places and colours [batch cells 5].
+        dim: Width of the features.
+        slots: Number of slots, one of which the background will need.
+        iterations: Rounds of attention on the first frame and on every other, 1 or more.
+    """
+
+    def __init__(self, cells: nn.Module, dim: int, slots: int, iterations: Sequence[int] = (3, 1)):
+        super().__init__()
+        self.cells, self.iterations = cells, tuple(iterations)
+        self.attention = SlotAttention(dim)
+        self.start = nn.Parameter(torch.empty(slots, dim))
+        self.width = dim + MOMENTS
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the first slots from a standard normal."""
+        self.start.normal_(generator=generator)
+
+    def forward(
+        self, clip: Float[Tensor, "batch time height width 3"]
+    ) -> Float[Tensor, "batch time slots dim"]:
+        """Return the slots of every frame, place and colour last; colours are in [0, 1]."""
+        shape = clip.shape[:2]
+        features, looks = (part.unflatten(0, shape) for part in self.cells(clip.flatten(0, 1)))
+        slots = self.start.expand(len(clip), -1, -1)
+        found = []
+        for instant in range(shape[1]):
+            rounds = self.iterations[min(instant, 1)]
+            slots, shares = self.attention(features[:, instant], slots, rounds)
+            moments = shares.float() @ looks[:, instant].float()
+            found.append(torch.cat([slots.float(), moments], dim=-1))
+        return torch.stack(found, dim=1)
+
+
+class ClipEncoder(nn.Module):
+    """From some successive frames as bytes to one latent vector an object.
+
+    The slots of an object in all frames are joined linearly.
+
+    Source: RMR, section 4 (slots of an object concatenated and projected).
+    Differs: none; it is the encoder of `rmr_gym.domains.balls_natural.PixelPipeline` by itself.
+
+    Args:
+        encoder: Clips to slots.
+        join: From the slots of an object in all frames to its latent vector.
+    """
+
+    def __init__(self, encoder: SlotEncoder, join: nn.Linear):
+        super().__init__()
+        self.encoder, self.join = encoder, join
+
+    def forward(
+        self, frames: UInt8[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Encode RGB frames (0 to 255), oldest first; their colours follow each other."""
+        clip = rearrange(
+            frames, "batch (time rgb) height width -> batch time height width rgb", rgb=3
+        )
+        slots = self.encoder(clip.float() / 255)
+        return self.join(rearrange(slots, "batch time slots dim -> batch slots (time dim)"))

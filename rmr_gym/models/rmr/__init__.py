@@ -1,0 +1,1 @@
+"""Encoder, processor, decoder: the models of Reasoning-Modulated Representations."""

@@ -1,0 +1,296 @@
+"""Messages between all pairs of slots, aggregated: one operation, several back ends.
+
+The pairs are never concatenated: the first layer of the message is a sum of a receiver's part and a
+sender's part, which the caller computes once a slot. What remains is the middle layer on every
+pair, and for ``max`` the last layer too. For ``sum`` and ``mean`` the last layer is linear in the
+aggregate and comes after it. The fast back ends compute the pairs in blocks that stay in cache and
+compute them again in the backward pass, so that memory grows with the slots, not with their square.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.rmr import kernels
+from rmr_gym.models.rmr.kernels.chunked import Chunked
+
+AGGREGATIONS = ("max", "sum", "mean")
+PRECISIONS = ("fp32", "tf32", "bf16")
+BACKENDS = ("auto", "reference", "chunked", "cpu", "triton")
+ENVIRONMENT_VARIABLE = "RMR_GYM_MESSAGES"
+
+SLOTS_WORTH_CHUNKING, PAIRS_WORTH_CHUNKING = 32, 2**22
+"""Slots, and numbers in a hidden layer of all pairs, from which blocks beat one large tensor."""
+
+_log = logging.getLogger(__name__)
+_override: ContextVar[str] = ContextVar("backend", default="auto")
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What a fast back end computes; gradients of the weights only where they are asked for.
+
+    Shapes: receivers, senders and the sum [batch slots hidden]; messages and indices [batch slots
+    dim_out].
+    """
+
+    description: str
+
+    def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        """Return the sum over the senders of the second hidden layer."""
+        ...
+
+    def hidden_sum_backward(
+        self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of receivers, senders, w2, b2."""
+        ...
+
+    def max_message(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the maximal messages and the first sender of each (int32)."""
+        ...
+
+    def max_message_backward(
+        self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of receivers, senders, w2, b2, w3, b3."""
+        ...
+
+
+def fully_connected_messages(
+    receivers: Float[Tensor, "*batch slots hidden"],
+    senders: Float[Tensor, "*batch slots hidden"],
+    w2: Float[Tensor, "hidden hidden"],
+    b2: Float[Tensor, " hidden"],
+    w3: Float[Tensor, "dim_out hidden"],
+    b3: Float[Tensor, " dim_out"],
+    aggregation: str = "max",
+    backend: str = "auto",
+    precision: str = "fp32",
+) -> Float[Tensor, "*batch slots dim_out"]:
+    r"""Return the aggregated messages that every slot receives from all slots, itself included.
+
+    .. math:: m_{ij} = W_3\,\sigma(W_2\,\sigma(W_r z_i + W_s z_j + b_1) + b_2) + b_3, \qquad
+              out_i = \mathrm{agg}_j\, m_{ij}, \qquad \sigma = \mathrm{ReLU}
+
+    Source: RMR, Appendix B (fully connected, three-layer messages).
+    Differs: none; the order of the linear operations is changed, not their result.
+
+    Where several senders are maximal in a channel, the first of them gets its gradient; NaN counts
+    as maximal. Only ``"reference"`` can be differentiated twice and under torch.func.
+
+    Args:
+        receivers: :math:`W_r z + b_1`.
+        senders: :math:`W_s z`.
+        w2: Weight of the second layer.
+        b2: Bias of the second layer.
+        w3: Weight of the last layer.
+        b3: Bias of the last layer.
+        aggregation: ``"max"``, ``"sum"`` or ``"mean"``.
+        backend: ``"reference"`` (plain PyTorch, every dtype and device), ``"chunked"`` (PyTorch in
+            blocks), ``"cpu"`` (compiled kernel, float32), ``"triton"`` (NVIDIA GPUs, float32), or
+            ``"auto"``, the fastest of them that can take the input. `use_backend` and the
+            environment variable ``RMR_GYM_MESSAGES`` decide what ``"auto"`` means. A back end that
+            cannot take the input falls back to the next slower one and says so once in the log.
+        precision: ``"fp32"``; ``"bf16"``: the fast back ends may round the operands of the products
+            to bfloat16; ``"tf32"``: ``"triton"`` may round them to TF32. Sums stay in float32.
+
+    Raises:
+        RMRError: An unknown name, no slot, or shapes that do not belong together.
+    """
+    wanted = _wanted(backend)
+    _check_names(aggregation, wanted, precision)
+    inputs = (receivers, senders, w2, b2, w3, b3)
+    _check_shapes(*inputs)
+    engine = _engine(wanted, inputs, precision)
+    if engine is None:
+        return reference(*inputs, aggregation=aggregation)
+    return _fast(engine, inputs, aggregation)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Let ``backend="auto"`` mean ``name`` inside the ``with`` block.
+
+    Raises:
+        RMRError: ``name`` is no back end.
+    """
+    _check_names("max", name, "fp32")
+    token = _override.set(name)
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def describe_backend(device: str, precision: str) -> str:
+    """Return what ``"auto"`` runs on a device for 128 slots of 64 numbers, in words."""
+    sizes = ((8, 128, 64), (8, 128, 64), (64, 64), (64,), (64, 64), (64,))
+    inputs = tuple(torch.empty(size, device=device) for size in sizes)
+    wanted = _wanted("auto")
+    _check_names("max", wanted, precision)
+    engine = _engine(wanted, inputs, precision)
+    return engine.description if engine else "PyTorch, all pairs at once, fp32"
+
+
+def reference(
+    receivers: Tensor,
+    senders: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    aggregation: str = "max",
+) -> Tensor:
+    """Return what `fully_connected_messages` returns, in plain differentiable PyTorch."""
+    hidden = torch.relu(receivers.unsqueeze(-2) + senders.unsqueeze(-3))
+    hidden = torch.relu(F.linear(hidden, w2, b2))
+    if aggregation == "max":
+        return F.linear(hidden, w3, b3).max(dim=-2).values
+    if aggregation == "mean":
+        return F.linear(hidden.mean(dim=-2), w3, b3)
+    return F.linear(hidden.sum(dim=-2), w3, senders.shape[-2] * b3)
+
+
+def _wanted(backend: str) -> str:
+    wanted = backend if backend != "auto" else _override.get()
+    return wanted if wanted != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+
+
+def _fast(engine: Engine, inputs: tuple[Tensor, ...], aggregation: str) -> Tensor:
+    receivers, senders, w2, b2, w3, b3 = inputs
+    shape = (*receivers.shape[:-1], w3.shape[0])
+    slots, hidden = receivers.shape[-2:]
+    receivers, senders = (x.reshape(-1, slots, hidden).contiguous() for x in (receivers, senders))
+    with torch.autocast(receivers.device.type, enabled=False):
+        if aggregation == "max":
+            out = _MaxMessage.apply(engine, receivers, senders, w2, b2, w3, b3)
+        else:
+            total = _HiddenSum.apply(engine, receivers, senders, w2, b2)
+            mean = aggregation == "mean"
+            out = F.linear(total / slots if mean else total, w3, b3 if mean else slots * b3)
+    return out.reshape(shape)
+
+
+class _HiddenSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, *inputs: Tensor) -> Tensor:
+        ctx.engine = engine
+        ctx.save_for_backward(*inputs)
+        return engine.hidden_sum(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        weights = any(ctx.needs_input_grad[3:])
+        return None, *ctx.engine.hidden_sum_backward(gradient, ctx.saved_tensors, weights)
+
+
+class _MaxMessage(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, engine: Engine, *inputs: Tensor) -> Tensor:
+        out, indices = engine.max_message(*inputs)
+        ctx.engine = engine
+        ctx.save_for_backward(indices, *inputs)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        weights = any(ctx.needs_input_grad[3:])
+        indices, *inputs = ctx.saved_tensors
+        return None, *ctx.engine.max_message_backward(gradient, indices, tuple(inputs), weights)
+
+
+def _engine(wanted: str, inputs: tuple[Tensor, ...], precision: str) -> Engine | None:
+    """Return the back end that was asked for, or the next slower one; None is the reference."""
+    if wanted == "reference":
+        return None
+    if not _plain(inputs):
+        if wanted != "auto":
+            _say_once(
+                f"back end {wanted!r} takes float32 or float64 tensors of one dtype and device, "
+                "outside of torch.func and torch.compile: 'reference' runs instead"
+            )
+        return None
+    if wanted in ("auto", "cpu") and (engine := _cpu_engine(inputs[0], wanted, precision)):
+        return engine
+    slots = inputs[0].shape[-2]
+    small = slots < SLOTS_WORTH_CHUNKING or inputs[0].numel() * slots < PAIRS_WORTH_CHUNKING
+    if wanted == "auto" and small:
+        return None
+    if wanted in ("auto", "triton") and (engine := _triton_engine(inputs, wanted, precision)):
+        return engine
+    return Chunked(precision)
+
+
+def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None:
+    if receivers.device.type == "cpu" and receivers.dtype == torch.float32:
+        return kernels.cpu_engine(precision)
+    if wanted == "cpu":
+        _say_once("back end 'cpu' takes float32 tensors on the CPU: 'chunked' runs instead")
+    return None
+
+
+def _triton_engine(inputs: tuple[Tensor, ...], wanted: str, precision: str) -> Engine | None:
+    receivers, hidden, outputs = inputs[0], inputs[0].shape[-1], inputs[4].shape[0]
+    if wanted == "auto" and (receivers.device.type != "cuda" or receivers.dtype != torch.float32):
+        return None
+    if receivers.dtype != torch.float32 or max(hidden, outputs) > kernels.TRITON_WIDEST:
+        _say_once(
+            "back end 'triton' takes float32 tensors and widths up to "
+            f"{kernels.TRITON_WIDEST}: 'chunked' runs instead"
+        )
+        return None
+    return kernels.triton_engine(precision, receivers.device, hidden, outputs)
+
+
+def _plain(inputs: tuple[Tensor, ...]) -> bool:
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    kinds = {(x.dtype, x.device) for x in inputs}
+    return len(kinds) == 1 and inputs[0].dtype in (torch.float32, torch.float64)
+
+
+@cache
+def _say_once(message: str) -> None:
+    _log.warning("%s", message)
+
+
+def _check_names(aggregation: str, backend: str, precision: str) -> None:
+    for kind, name, choices in (
+        ("aggregation", aggregation, AGGREGATIONS),
+        ("backend", backend, BACKENDS),
+        ("precision", precision, PRECISIONS),
+    ):
+        if name not in choices:
+            raise unknown_name(kind, name, choices)
+
+
+def _check_shapes(
+    receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor
+) -> None:
+    found = [tuple(x.shape) for x in (receivers, senders, w2, b2, w3, b3)]
+    hidden, dim_out = receivers.shape[-1], w3.shape[0]
+    pairs = [found[0], found[0], (hidden, hidden), (hidden,), (dim_out, hidden), (dim_out,)]
+    if receivers.dim() < 2 or 0 in (*receivers.shape[-2:], dim_out) or found != pairs:
+        raise RMRError(
+            "expected receivers and senders of one shape [... slots hidden], at least one slot, "
+            "w2 [hidden hidden], b2 [hidden], w3 [dim_out hidden], b3 [dim_out]; "
+            f"found {', '.join(str(list(shape)) for shape in found)}"
+        )

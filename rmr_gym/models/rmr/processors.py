@@ -1,0 +1,266 @@
+"""Processors P: an action encoder, a core over the slots and a skip without parameters."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.rmr.interaction import InteractionNetwork
+from rmr_gym.models.rmr.message_passing import fully_connected_messages
+
+
+class Processor(nn.Module):
+    r"""P with its action encoder and its skip.
+
+    .. math:: \alpha = W^{f_a} a + b^{f_a}, \qquad z' = P(z + \alpha) + z + \alpha
+
+    Source: RMR, Appendix F, eq. 2 and 3.
+    Differs: none.
+
+    Args:
+        core: Maps latents [batch slots dim] to latents of the same shape; an entry of `CORES`.
+        actions: Number of actions of the one-hot encoding.
+        dim: Width of a slot's latent vector.
+    """
+
+    def __init__(self, core: nn.Module, actions: int = 18, dim: int = 64):
+        super().__init__()
+        self.action_encoder = nn.Linear(actions, dim)
+        self.core = core
+
+    def forward(
+        self, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Return the latents after ``action`` (indices into the action set)."""
+        alpha = self.action_encoder.weight.T[action] + self.action_encoder.bias
+        z = z + alpha[:, None]
+        return self.core(z) + z
+
+
+class PassiveProcessor(nn.Module):
+    r"""P of a world without actions: one core a pass, each with the skip.
+
+    .. math:: z^{(k+1)} = P_k(z^{(k)}) + z^{(k)}
+
+    Source: RMR, Appendix A (2 passes of message passing).
+    Differs: whether the passes share weights is not stated; they do not. The skip is Appendix F's.
+
+    Args:
+        cores: Modules from latents [batch slots dim] to latents of the same shape, in turn.
+        skip: Whether the latents are added to what each core returns; off where the core is meant
+            to be a bottleneck, which a skip would lead around.
+    """
+
+    def __init__(self, cores: Iterable[nn.Module], *, skip: bool = True):
+        super().__init__()
+        self.cores, self.skip = nn.ModuleList(cores), skip
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the latents one time step later."""
+        for core in self.cores:
+            z = core(z) + z if self.skip else core(z)
+        return z
+
+
+@dataclass(frozen=True)
+class ProcessorSizes:
+    """Sizes of a `PassiveProcessor`; the defaults are those of the balls (RMR, Appendix A).
+
+    Attributes:
+        dim: Width of a slot's latent vector.
+        core: A name in `CORES` that takes any number of slots.
+        aggregation: Of messages: max, sum or mean.
+        passes: Passes of message passing.
+    """
+
+    dim: int = 128
+    core: str = "mpnn"
+    aggregation: str = "max"
+    passes: int = 2
+
+    def make(self) -> PassiveProcessor:
+        """Make P."""
+        core = partial(CORES[self.core], slots=0, dim=self.dim, aggregation=self.aggregation)
+        return PassiveProcessor(core() for _ in range(self.passes))
+
+
+class MessagePassing(nn.Module):
+    r"""Message passing over the fully connected graph of slots, self edges included.
+
+    .. math:: m_{ij} = \mathrm{MLP}_3([z_i, z_j]), \quad
+              u_i = W^u [z_i, \max_j m_{ij}] + b^u
+
+    Source: RMR, Appendix B (three-layer messages, ReLU after each hidden layer).
+    Differs: the paper does not state the update; it is linear in the latent and the aggregated
+    message, as in the processors of the CLRS benchmark.
+
+    Args:
+        dim: Width of a slot's latent vector, of the messages and of their hidden layers.
+        aggregation: ``"max"`` (default), ``"sum"`` or ``"mean"``.
+        precision: ``"fp32"``, or ``"bf16"`` operands with fp32 sums in the fast back ends.
+        backend: Back end of the message passing; ``"auto"`` picks the fastest that is there.
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        aggregation: str = "max",
+        precision: str = "fp32",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if aggregation not in ("max", "sum", "mean"):
+            raise unknown_name("aggregation", aggregation, ("max", "sum", "mean"))
+        self.aggregation, self.precision, self.backend = aggregation, precision, backend
+        self.receiver = nn.Linear(dim, dim)
+        self.sender = nn.Linear(dim, dim, bias=False)
+        self.hidden = nn.Linear(dim, dim)
+        self.message = nn.Linear(dim, dim)
+        self.update = nn.Linear(2 * dim, dim)
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the update of every slot."""
+        messages = fully_connected_messages(
+            self.receiver(z),
+            self.sender(z),
+            self.hidden.weight,
+            self.hidden.bias,
+            self.message.weight,
+            self.message.bias,
+            aggregation=self.aggregation,
+            backend=self.backend,
+            precision=self.precision,
+        )
+        return self.update(torch.cat([z, messages], dim=-1))
+
+
+class DeepSets(MessagePassing):
+    """Message passing over the identity adjacency: every slot hears itself alone.
+
+    Source: RMR, Appendix B. Differs: none.
+    """
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the update of every slot."""
+        hidden = torch.relu(self.receiver(z) + self.sender(z))
+        messages = self.message(torch.relu(self.hidden(hidden)))
+        return self.update(torch.cat([z, messages], dim=-1))
+
+
+class FlatMLP(nn.Module):
+    """Three-layer MLP over all slots at once, the baseline without factored latents.
+
+    Source: RMR, Appendix B. Differs: the width is not stated; 512.
+    """
+
+    def __init__(self, slots: int = 128, dim: int = 64, hidden: int = 512):
+        super().__init__()
+        width = slots * dim
+        self.slots = slots
+        self.layers = nn.Sequential(
+            nn.Linear(width, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the update of every slot."""
+        flat = self.layers(rearrange(z, "batch slots dim -> batch (slots dim)"))
+        return rearrange(flat, "batch (slots dim) -> batch slots dim", slots=self.slots)
+
+
+class NoCore(nn.Module):
+    """No processor at all: only the action encoder and the skip remain (a control)."""
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return zeros."""
+        return torch.zeros_like(z)
+
+
+CORES: dict[str, Callable[..., nn.Module]] = {
+    "mpnn": lambda slots, dim, **options: MessagePassing(dim, **options),
+    "deep_sets": lambda slots, dim, **options: DeepSets(dim, **options),
+    "mlp": lambda slots, dim, **options: FlatMLP(slots, dim),
+    "interaction": lambda slots, dim, **options: InteractionNetwork(dim),
+    "none": lambda slots, dim, **options: NoCore(),
+}
+"""Makers of processor cores by name; ``options`` are those of `MessagePassing`."""
+
+
+def make_processor(
+    core: str, *, slots: int = 128, actions: int = 18, dim: int = 64, **options: str
+) -> Processor:
+    """Make a processor by the name of its core.
+
+    Raises:
+        RMRError: If there is no such core.
+    """
+    if core not in CORES:
+        raise unknown_name("processor", core, CORES)
+    return Processor(CORES[core](slots=slots, dim=dim, **options), actions, dim)
+
+
+def make_passive_processor(
+    core: str, *, slots: int, dim: int = 128, passes: int = 2, **options: str
+) -> PassiveProcessor:
+    """Make a processor of a world without actions by the name of its core.
+
+    The interaction network makes a single pass and has no skip, being a bottleneck.
+    """
+    bottleneck = core == "interaction"
+    count = 1 if bottleneck else passes
+    made = (CORES[core](slots=slots, dim=dim, **options) for _ in range(count))
+    return PassiveProcessor(made, skip=not bottleneck)
+
+
+def advance(
+    processor: nn.Module, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch slots dim"]:
+    """Apply P; one of a world without actions is not told the action."""
+    return processor(z) if isinstance(processor, PassiveProcessor) else processor(z, action)
+
+
+def freeze(module: nn.Module) -> None:
+    """Take a module out of training: no gradients, evaluation mode, buffers untouched."""
+    module.eval().requires_grad_(requires_grad=False)
+
+
+def parameter_hash(module: nn.Module) -> str:
+    """Return the SHA-256 of all parameters and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def shuffle_weights(module: nn.Module, rng: np.random.Generator) -> None:
+    """Permute the entries of every parameter: same values, none of what was learned (a control)."""
+    for _, parameter in sorted(module.named_parameters()):
+        order = torch.from_numpy(rng.permutation(parameter.numel()))
+        parameter.copy_(parameter.flatten()[order].view_as(parameter))
+
+
+def load_weights(module: nn.Module, tensors: dict[str, Tensor], what: str) -> None:
+    """Load a state dict and say clearly what does not fit.
+
+    Raises:
+        RMRError: If names or shapes differ.
+    """
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RMRError(
+            f"the weights of {what} do not fit this configuration: {error}; use the settings "
+            "(dim, slots, actions, processor) that it was trained with"
+        ) from error

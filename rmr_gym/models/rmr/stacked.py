@@ -1,0 +1,320 @@
+"""Many pipelines of one architecture as one: their weights stacked along a first axis, ``runs``.
+
+Convolutions become grouped ones and linear layers batched products, so that a step of forty small
+models keeps a GPU busy where forty steps of one would wait for it. Runs share nothing: the gradient
+of the sum of their losses is, run by run, the gradient of each. The modules stay the owners of the
+architecture, of the initial weights, and, through `StackedPipeline.write_back`, of the results.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder
+from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
+from rmr_gym.models.rmr.message_passing import fully_connected_messages
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.processors import (
+    DeepSets,
+    FlatMLP,
+    MessagePassing,
+    NoCore,
+    Processor,
+    parameter_hash,
+)
+
+CNN_PRECISIONS = ("fp32", "bf16")
+
+
+def linear(
+    x: Float[Tensor, "runs *rows width"],
+    weight: Float[Tensor, "runs out width"],
+    bias: Float[Tensor, "runs out"] | None = None,
+) -> Float[Tensor, "runs *rows out"]:
+    """Apply each run's linear layer to its rows."""
+    flat = x.flatten(1, -2)
+    out = flat @ weight.mT if bias is None else torch.baddbmm(bias[:, None], flat, weight.mT)
+    return out.unflatten(1, x.shape[1:-1])
+
+
+class StackedModule:
+    """The weights of modules of one architecture, and how the stack of them computes.
+
+    Args:
+        modules: One a run; parameters that need no gradient need none in the stack.
+        cnn: "fp32", or "bf16": convolutions in bfloat16 with the channels last in memory.
+
+    Raises:
+        RMRError: Modules of this type cannot be stacked.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], cnn: str = "fp32"):
+        check_stackable(modules[0])
+        if cnn not in CNN_PRECISIONS:
+            raise unknown_name("precision of the convolutions", cnn, CNN_PRECISIONS)
+        self.modules, self.cnn = list(modules), cnn
+        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
+        self.weights = {
+            name: torch.stack([state[name].detach() for state in states]).requires_grad_(
+                first.requires_grad
+            )
+            for name, first in states[0].items()
+        }
+
+    def __len__(self) -> int:
+        """Count the runs."""
+        return len(self.modules)
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
+        return FORWARDS[type(self.modules[0])](self, *inputs)
+
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        """Apply the linear layers of a name."""
+        return linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+
+    def trainable(self) -> list[Tensor]:
+        """Return the stacked parameters that need gradients."""
+        return [weight for weight in self.weights.values() if weight.requires_grad]
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Give every module its run's weights."""
+        for row, module in enumerate(self.modules):
+            module.load_state_dict({name: weight[row] for name, weight in self.weights.items()})
+
+    def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
+        """Go on with some of the runs; the optimizer's state follows."""
+        self.modules = [self.modules[row] for row in rows]
+        for name, old in self.weights.items():
+            new = self.weights[name] = old.detach()[rows].requires_grad_(old.requires_grad)
+            if old in optimizer.state:
+                optimizer.state[new] = {
+                    slot: value[rows] if value.dim() else value
+                    for slot, value in optimizer.state.pop(old).items()
+                }
+
+
+class StackedProcessor(StackedModule):
+    """A stack of `rmr_gym.models.rmr.processors.Processor`.
+
+    Neighbours with the same frozen P, as the seeds of one donor have, pass their messages as one
+    large batch.
+    """
+
+    def __init__(self, modules: Sequence[Processor]):
+        super().__init__(modules)
+        frozen = not self.trainable()
+        self._same = [parameter_hash(m) if frozen else row for row, m in enumerate(modules)]
+
+    def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
+        """Go on with some of the runs; the optimizer's state follows."""
+        super().keep(rows, optimizer)
+        self._same = [self._same[row] for row in rows]
+
+    def shared(self) -> list[int]:
+        """Return how many neighbours share each P; the sum is the number of runs."""
+        return [len(list(group)) for _, group in groupby(self._same)]
+
+
+class StackedPipeline:
+    """Pipelines that differ in their weights and, by neighbours, in core and freezing of P.
+
+    Args:
+        pipelines: One a run, on one device.
+        cnn: See `StackedModule`.
+
+    Raises:
+        RMRError: Encoder, core or decoder cannot be stacked.
+    """
+
+    def __init__(self, pipelines: Sequence[EncodeProcessDecode], cnn: str = "fp32"):
+        self.encoder = StackedModule([pipeline.encoder for pipeline in pipelines], cnn)
+        self.decoder = StackedModule([pipeline.decoder for pipeline in pipelines])
+        processors = [pipeline.processor for pipeline in pipelines]
+        self.processors = [StackedProcessor(list(group)) for _, group in groupby(processors, kind)]
+        self.runs = list(range(len(pipelines)))
+        """The runs that are still there, by their place among those that there were."""
+
+    def process(
+        self, z: Float[Tensor, "runs batch slots dim"], action: Int[Tensor, "runs batch"]
+    ) -> Float[Tensor, "runs batch slots dim"]:
+        """Apply each run's P."""
+        sizes = [len(processor) for processor in self.processors]
+        parts = zip(self.processors, z.split(sizes), action.split(sizes), strict=True)
+        return torch.cat([processor(*inputs) for processor, *inputs in parts])
+
+    def trainable(self) -> list[Tensor]:
+        """Return the stacked parameters that need gradients."""
+        return [weight for part in self._parts() for weight in part.trainable()]
+
+    def write_back(self) -> None:
+        """Give the pipelines that are still there their weights."""
+        for part in self._parts():
+            part.write_back()
+
+    def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
+        """Go on with some of the runs, given by their place among those still there."""
+        self.encoder.keep(rows, optimizer)
+        self.decoder.keep(rows, optimizer)
+        first = 0
+        for processor in self.processors:
+            count = len(processor)
+            processor.keep([row - first for row in rows if 0 <= row - first < count], optimizer)
+            first += count
+        self.processors = [processor for processor in self.processors if len(processor)]
+        self.runs = [self.runs[row] for row in rows]
+        optimizer.param_groups[0]["params"] = self.trainable()
+
+    def _parts(self) -> list[StackedModule]:
+        return [self.encoder, *self.processors, self.decoder]
+
+
+def kind(processor: Processor) -> tuple[str, bool]:
+    """Return what neighbours in a stack must share: the core's type, and whether P learns."""
+    learns = any(parameter.requires_grad for parameter in processor.parameters())
+    return type(processor.core).__name__, learns
+
+
+def check_stackable(module: nn.Module) -> None:
+    """Refuse a module of a type that no stack can compute.
+
+    Raises:
+        RMRError: With the types that can be stacked.
+    """
+    for part in (module, *([module.core] if isinstance(module, Processor) else [])):
+        if type(part) not in FORWARDS or getattr(part, "affine", None) is not None:
+            known = ", ".join(sorted(known.__name__ for known in FORWARDS))
+            raise RMRError(
+                f"this {type(part).__name__} cannot be stacked, expected one of {known}, without "
+                "an affine map a slot: train such runs one by one (a stack of 1)"
+            )
+
+
+def _slot_cnn(stack: StackedModule, frames: Tensor) -> Tensor:
+    """Encode gray frames [runs batch height width]; see `SlotCNN`."""
+    encoder, weights = cast("SlotCNN", stack.modules[0]), stack.weights
+    gray = frames.transpose(0, 1).to(weights["mean_frame"].dtype)
+    x = (gray - weights["mean_frame"]) / weights["deviation"][:, None, None]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=stack.cnn == "bf16"):
+        for index, layer in enumerate(encoder.trunk):
+            if isinstance(layer, nn.Conv2d):
+                x = _convolution(stack, x, f"trunk.{index}", layer.stride[0])
+            else:
+                x = layer(x)
+        maps = _convolution(stack, x, "slot_maps", 1)
+        slots = rearrange(
+            maps,
+            "batch (runs slots maps) h w -> runs batch slots (maps h w)",
+            runs=len(stack),
+            slots=encoder.slots,
+        )
+        return stack.linear(slots, "project").to(weights["mean_frame"].dtype)
+
+
+def _convolution(stack: StackedModule, x: Tensor, name: str, stride: int) -> Tensor:
+    weight, bias = stack.weights[f"{name}.weight"], stack.weights[f"{name}.bias"]
+    if weight.shape[2] == 1 and weight.shape[-1] % stride == 0:
+        x, weight, stride = *_in_blocks(x, weight, stride), 1
+    if stack.cnn == "bf16":
+        x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight.flatten(0, 1), bias.flatten(), stride, groups=len(stack))
+
+
+def _in_blocks(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """Turn a convolution of one channel a run into one of stride 1 over blocks of pixels.
+
+    A GPU takes groups of a single channel for a depthwise convolution, which is slow with large
+    kernels; with stride x stride channels a group it is an ordinary one.
+    """
+    rows, columns = (side - side % stride for side in x.shape[-2:])
+    blocks = F.pixel_unshuffle(x[..., :rows, :columns], stride)
+    return blocks, rearrange(
+        weight, "runs out 1 (h i) (w j) -> runs out (i j) h w", i=stride, j=stride
+    )
+
+
+def _ram_encoder(stack: StackedModule, bits: Tensor) -> Tensor:
+    return stack.linear(bits, "content") + stack.weights["slot"][:, None]
+
+
+def _latent_decoder(stack: StackedModule, z: Tensor) -> Tensor:
+    return linear(z, stack.weights["weight"], stack.weights["bias"])
+
+
+def _ram_decoder(stack: StackedModule, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mask and bits as a plain tuple: `RamLogits` is that of one run."""
+    return stack.linear(z, "mask")[..., 0], stack.linear(z, "bits")
+
+
+def _processor(stack: StackedModule, z: Tensor, action: Tensor) -> Tensor:
+    assert isinstance(stack, StackedProcessor)
+    of_actions = stack.weights["action_encoder.weight"].mT
+    runs = torch.arange(len(stack), device=action.device)[:, None]
+    alpha = of_actions[runs, action] + stack.weights["action_encoder.bias"][:, None]
+    z = z + alpha[:, :, None]
+    core = cast("Processor", stack.modules[0]).core
+    return FORWARDS[type(core)](stack, z) + z
+
+
+def _message_passing(stack: StackedModule, z: Tensor) -> Tensor:
+    assert isinstance(stack, StackedProcessor)
+    core = cast("MessagePassing", cast("Processor", stack.modules[0]).core)
+    sizes = stack.shared()
+    ends = (stack.linear(z, f"core.{end}").split(sizes) for end in ("receiver", "sender"))
+    layers = [
+        stack.weights[f"core.{name}"].unbind()
+        for name in ("hidden.weight", "hidden.bias", "message.weight", "message.bias")
+    ]
+    firsts = torch.tensor([0, *sizes[:-1]]).cumsum(0).tolist()
+    messages = [
+        fully_connected_messages(
+            receivers,
+            senders,
+            *(layer[first] for layer in layers),
+            aggregation=core.aggregation,
+            backend=core.backend,
+            precision=core.precision,
+        )
+        for first, receivers, senders in zip(firsts, *ends, strict=True)
+    ]
+    return stack.linear(torch.cat([z, torch.cat(messages)], dim=-1), "core.update")
+
+
+def _deep_sets(stack: StackedModule, z: Tensor) -> Tensor:
+    hidden = torch.relu(stack.linear(z, "core.receiver") + stack.linear(z, "core.sender"))
+    messages = stack.linear(torch.relu(stack.linear(hidden, "core.hidden")), "core.message")
+    return stack.linear(torch.cat([z, messages], dim=-1), "core.update")
+
+
+def _flat_mlp(stack: StackedModule, z: Tensor) -> Tensor:
+    x = z.flatten(2)
+    for layer in (0, 2, 4):
+        x = stack.linear(x if layer == 0 else torch.relu(x), f"core.layers.{layer}")
+    return x.view_as(z)
+
+
+def _no_core(stack: StackedModule, z: Tensor) -> Tensor:
+    del stack
+    return torch.zeros_like(z)
+
+
+FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
+    SlotCNN: _slot_cnn,
+    RamEncoder: _ram_encoder,
+    LatentDecoder: _latent_decoder,
+    RamDecoder: _ram_decoder,
+    Processor: _processor,
+    MessagePassing: _message_passing,
+    DeepSets: _deep_sets,
+    FlatMLP: _flat_mlp,
+    NoCore: _no_core,
+}
+"""How a stack of modules of a type computes: (stack, inputs [runs ...]) -> outputs [runs ...]."""
