@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.nem_dynamics import RelationalUpdate
 from rmr_gym.models.world.rims import RIMCell, RIMSizes
 from rmr_gym.models.world.s2rm_attention import AttentionSizes, Kernel, KernelAttention

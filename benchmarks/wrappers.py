@@ -22,7 +22,7 @@ import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
 from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 from rmr_gym.wrappers.screens import Shrinker
 

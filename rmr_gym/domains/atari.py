@@ -18,9 +18,8 @@ from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
 from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
 from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
-from rmr_gym.models.rmr.initialisation import build, torch_generator
 from rmr_gym.models.rmr.losses import predicted_bits
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, torch_generator
 from rmr_gym.models.rmr.processors import Processor, make_processor
 
 SLOTS, BITS, ACTIONS = 128, 8, 18

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import CORES, PassiveProcessor, make_passive_processor
 
 HISTORY = 3

@@ -14,9 +14,16 @@ from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.balls import HISTORY, BallsModel, window_ends
-from rmr_gym.models.broadcast_decoder import DECODERS, Decoded, ObjectDecoder
-from rmr_gym.models.objects import MOMENTS, CellFeatures, SlotEncoder, cell_centres
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.objects import (
+    DECODERS,
+    MOMENTS,
+    CellFeatures,
+    Decoded,
+    ObjectDecoder,
+    SlotEncoder,
+    cell_centres,
+)
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 
 PRECISIONS = ("fp32", "bf16")
 SCORE_BATCH = 64
@@ -33,7 +40,7 @@ class PixelModel:
         channels: Of the encoder's convolutions.
         cell: Height and width in pixels of a cell that slots compete for.
         iterations: Rounds of attention on the first frame of a clip and on every other.
-        decoder: "object" or "broadcast", see `rmr_gym.models.broadcast_decoder`.
+        decoder: "object" or "broadcast", see `rmr_gym.models.objects`.
         decoder_channels: Of the decoder's transposed convolutions.
         grid: Height and width of the decoder's grid.
         precision: Of convolutions and linear layers outside of P: fp32 or bf16.

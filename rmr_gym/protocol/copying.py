@@ -22,8 +22,7 @@ from rmr_gym.domains.copying import (
     copying_loss,
     score_copying,
 )
-from rmr_gym.models.rmr.initialisation import build, torch_generator
-from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
 from rmr_gym.models.world.rims_tokens import TokenLSTM, TokenRIMs
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.copying_presets import CopyingPreset

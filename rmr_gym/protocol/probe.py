@@ -13,7 +13,7 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import ProbeData
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.protocol.natural import dead_slots
 
 PENALTIES = tuple(10.0**power for power in range(-7, 2))

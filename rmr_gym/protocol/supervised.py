@@ -6,8 +6,7 @@ from torch import nn
 
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel, NaturalData, ProbeData, pixel_encoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
-from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
 from rmr_gym.protocol.config import Natural
 from rmr_gym.protocol.store import Artifact, Scratch
 from rmr_gym.protocol.training import Kept, Progress, Step, train

@@ -12,7 +12,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.clips import Clips
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.s2rm import S2RM, LocalWorld
 from rmr_gym.models.world.s2rm_models import S2RM_MODELS

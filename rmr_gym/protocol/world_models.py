@@ -14,8 +14,7 @@ from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.schema import read_manifest
 from rmr_gym.domains.clips import Clips, frames_of, load_clips
-from rmr_gym.models.rmr.initialisation import build, torch_generator
-from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
 from rmr_gym.models.rmr.processors import (
     PassiveProcessor,
     ProcessorSizes,

@@ -15,7 +15,7 @@ from rmr_gym.agents.sb3.film import film
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

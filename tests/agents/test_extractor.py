@@ -12,7 +12,7 @@ import rmr_gym  # noqa: F401
 from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.wrappers.features import RMRObservationWrapper
 

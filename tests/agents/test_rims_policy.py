@@ -16,7 +16,7 @@ from rmr_gym.agents.sb3.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
 from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.commands import agent as commands
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.rims import Reading, RIMSizes, RIMState
 
 SIZES = RIMSizes(rims=4, active=2, units=5, keys=6, heads=2, message=3, dropout=0.0)

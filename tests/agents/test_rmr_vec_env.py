@@ -10,7 +10,7 @@ import rmr_gym  # noqa: F401
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper
 
 

@@ -15,7 +15,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel, load_natural
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 
 
 @pytest.fixture(scope="module")

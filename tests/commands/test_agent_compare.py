@@ -11,7 +11,7 @@ from rmr_gym.agents.sb3.config import AgentConfig, find_world
 from rmr_gym.commands import agent as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.protocol.computing import Computing
 
 

@@ -20,7 +20,7 @@ from rmr_gym.domains.balls_natural import (
     pixel_pipeline,
     score_frames,
 )
-from rmr_gym.models.broadcast_decoder import Decoded
+from rmr_gym.models.objects import Decoded
 
 SMALL = PixelModel(BallsModel(dim=16), slot_dim=8, channels=4, decoder_channels=4, grid=4)
 

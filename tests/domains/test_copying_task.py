@@ -14,7 +14,7 @@ from rmr_gym.domains.copying import (
     copying_loss,
     score_copying,
 )
-from rmr_gym.models.rmr.initialisation import torch_generator
+from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.models.world.rims_tokens import TokenOutput
 
 

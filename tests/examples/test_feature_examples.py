@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 
 FOLDER = Path(__file__).parents[2] / "examples"
 

@@ -11,7 +11,7 @@ from safetensors.torch import save, save_file
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models import pretrained as artifacts
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import parameter_hash
 
 CONFIG = EncoderConfig("Pong", dim=4, core="mpnn")

@@ -8,7 +8,7 @@ from rmr_gym.domains.balls import BallsModel, make_balls_processor
 from rmr_gym.domains.balls_natural import PixelModel, pixel_pipeline
 from rmr_gym.models.objects import ClipEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import advance, parameter_hash
 
 SIZES = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}

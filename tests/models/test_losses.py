@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
-from rmr_gym.models.rmr.initialisation import build, torch_generator
 from rmr_gym.models.rmr.losses import energy, hinge_loss, info_nce_loss, predicted_bits, ram_loss
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 
 
 def test_ram_loss_by_hand():

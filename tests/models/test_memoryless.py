@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import WorldModel, unroll
 from rmr_gym.models.world.memoryless import Memoryless, MemorylessSizes
 

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import SURE, frame_bce, unroll
 from rmr_gym.models.world.nem import flipped, mixed, responsibilities

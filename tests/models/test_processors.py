@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import (
     CORES,
+    InteractionNetwork,
     freeze,
     load_weights,
     make_processor,
@@ -126,3 +127,37 @@ def test_misfitting_weights_are_refused_clearly():
 def test_unknown_names_show_the_nearest(core, options, message):
     with pytest.raises(RMRError, match=message):
         make_processor(core, **options)
+
+
+def network(**options):
+    return build(lambda: InteractionNetwork(16, **options), torch_generator(0))
+
+
+def slots_of_five():
+    return torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_interaction_network_is_the_sum_of_effects_of_all_others():
+    core, z = network(), slots_of_five()
+    expected = torch.empty_like(z)
+    for item in range(3):
+        for i in range(5):
+            own = core.project(z[item, i])
+            others = [core.project(z[item, j]) for j in range(5) if j != i]
+            heard = sum(core.relation(torch.cat([own, other])) for other in others)
+            expected[item, i] = core.expand(core.object(torch.cat([own, heard])))
+    torch.testing.assert_close(core(z), expected)
+
+
+def test_the_interaction_network_is_permutation_equivariant():
+    core, z, order = network(), slots_of_five(), torch.tensor([3, 1, 4, 0, 2])
+    torch.testing.assert_close(core(z[:, order]), core(z)[:, order])
+
+
+def test_only_the_numbers_of_the_bottleneck_pass():
+    core, z = network(state=2, outcome=1), slots_of_five()
+    unseen = torch.linalg.svd(core.project.weight).Vh[2:].T
+    hidden = unseen @ torch.randn(14, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(core(z + hidden), core(z), atol=1e-5, rtol=1e-5)
+    out = (core(z) - core.expand.bias).flatten(0, 1)
+    assert torch.linalg.matrix_rank(out.detach(), rtol=1e-4) == 1

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState, least
 from rmr_gym.models.world.rims_attention import Heard, dropout

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.rims_frames import RIMS_MODELS, RIMS_SIZES, FrameRIMs
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.rims import RIMSizes
 from rmr_gym.models.world.rims_tokens import TokenLSTM, TokenRIMs
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import WorldModel, unroll
 from rmr_gym.models.world.rims import RIMSizes
 from rmr_gym.models.world.s2rm_attention import SpherePositions

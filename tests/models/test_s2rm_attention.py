@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.s2rm_attention import (
     AttentionSizes,
     Kernel,

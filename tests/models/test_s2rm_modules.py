@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.s2rm_attention import AttentionSizes, Kernel
 from rmr_gym.models.world.s2rm_memory import MemoryCores, MemoryModules
 from rmr_gym.models.world.s2rm_modules import GRUModules, SpatialModules

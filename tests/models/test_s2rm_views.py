@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import torch_generator
+from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.models.world.s2rm_views import ViewGeometry
 from rmr_gym.wrappers.crops import RandomCrops, crop
 

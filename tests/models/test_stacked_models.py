@@ -4,8 +4,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder
 from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
-from rmr_gym.models.rmr.initialisation import build, torch_generator
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, torch_generator
 from rmr_gym.models.rmr.processors import freeze, make_processor
 from rmr_gym.models.rmr.stacked import StackedModule, StackedPipeline, check_stackable
 

@@ -14,7 +14,7 @@ import rmr_gym  # noqa: F401
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.env import BouncingBallsEnv
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 from rmr_gym.wrappers.screens import PictureReader
 

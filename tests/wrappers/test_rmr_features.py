@@ -18,7 +18,7 @@ from rmr_gym.domains.atari import frame_transform
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers import Curtain, PairedObservation
 from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 

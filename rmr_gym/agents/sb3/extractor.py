@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.pretrained import PretrainedEncoder
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import advance, freeze
 from rmr_gym.wrappers.stream import NO_OPERATION, Encoder
 

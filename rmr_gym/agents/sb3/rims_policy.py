@@ -11,7 +11,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.initialisation import build, torch_generator
+from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes, RIMState
 
 POLICY_SIZES = RIMSizes(rims=6, active=4, units=60, dropout=0.0)

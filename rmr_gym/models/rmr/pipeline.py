@@ -1,6 +1,10 @@
-"""The one architecture that the abstract and the natural pipeline share."""
+"""The one architecture that the abstract and the natural pipeline share, and how parts are made.
 
-from typing import Any
+Initial weights are drawn from a generator that is passed in, never from torch's global one.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +12,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.processors import Processor
 
-
-def find_device(name: str) -> torch.device:
-    """Return the device that ``name`` stands for, for instance "cpu", "cuda" or "cuda:1".
-
-    Raises:
-        RMRError: There is no such device here.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise RMRError(f"device {name!r} is not there: choose one of {', '.join(there)}") from error
-    return device
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 
 
 class EncodeProcessDecode(nn.Module):
@@ -39,3 +30,60 @@ class EncodeProcessDecode(nn.Module):
     def forward(self, x: Tensor, action: Tensor) -> Any:
         """Predict the outcome of ``action`` (indices) in state ``x``."""
         return self.decoder(self.processor(self.encoder(x), action))
+
+
+def torch_generator(seed: int) -> torch.Generator:
+    """Return a CPU generator seeded with ``seed``."""
+    return torch.Generator().manual_seed(seed)
+
+
+def build(factory: Callable[[], ModuleType], generator: torch.Generator) -> ModuleType:
+    """Construct a module and draw all its parameters from ``generator``.
+
+    Linear layers are drawn uniformly in +-1/sqrt(fan_in) (torch's own default); convolutions are
+    orthogonal with gain sqrt(2) and zero bias (Anand et al. 2019; decisions page, 11a). A module
+    with parameters of its own has a method ``initialise(generator)``.
+
+    Args:
+        factory: Makes the module; what it draws from torch's global generator is put back.
+        generator: Source of every initial weight.
+
+    Returns:
+        The module; equal generators give equal bytes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        module = factory()
+    for part in module.modules():
+        _initialise(part, generator)
+    return module
+
+
+@torch.no_grad()
+def _initialise(part: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(part, nn.Linear):
+        bound = part.in_features**-0.5
+        for parameter in part.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    elif isinstance(part, nn.Conv2d):
+        nn.init.orthogonal_(part.weight, gain=2**0.5, generator=generator)
+        if part.bias is not None:
+            part.bias.zero_()
+    else:
+        initialise = getattr(part, "initialise", None)
+        if initialise is not None:
+            initialise(generator)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that ``name`` stands for, for instance "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        RMRError: There is no such device here.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise RMRError(f"device {name!r} is not there: choose one of {', '.join(there)}") from error
+    return device

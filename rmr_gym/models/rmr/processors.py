@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.rmr.interaction import InteractionNetwork
 from rmr_gym.models.rmr.message_passing import fully_connected_messages
+
+STATE, OUTCOME = 6, 2
+"""Numbers an object that go in (three positions) and that come out (the next position)."""
 
 
 class Processor(nn.Module):
@@ -178,6 +181,41 @@ class FlatMLP(nn.Module):
         return rearrange(flat, "batch (slots dim) -> batch slots dim", slots=self.slots)
 
 
+class InteractionNetwork(nn.Module):
+    r"""Latents projected onto abstract inputs, one interaction network, and back.
+
+    .. math:: o = W^{in} z, \quad e_i = \sum_{j \neq i} \phi_R([o_i, o_j]), \quad
+              u = W^{out} \phi_O([o_i, e_i])
+
+    Source: RMR, Appendix C; Battaglia et al. 2016, with its sizes: effects of 50, relations of four
+    hidden layers of 150, objects of one hidden layer of 100.
+    Differs: all pairs are related alike, so there is no relation attribute; no external force.
+
+    Args:
+        dim: Width of a slot's latent vector.
+        state: Numbers an object that pass the bottleneck on the way in.
+        outcome: Numbers an object that pass it on the way out.
+    """
+
+    def __init__(self, dim: int, state: int = STATE, outcome: int = OUTCOME):
+        super().__init__()
+        self.project = nn.Linear(dim, state)
+        self.relation = _mlp(2 * state, 150, 150, 150, 150, 50)
+        self.object = _mlp(state + 50, 100, outcome)
+        self.expand = nn.Linear(outcome, dim)
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Return the latents one time step later, without any skip."""
+        state = self.project(z)
+        slots = state.shape[1]
+        receivers = state.unsqueeze(2).expand(-1, -1, slots, -1)
+        senders = state.unsqueeze(1).expand(-1, slots, -1, -1)
+        effects = self.relation(torch.cat([receivers, senders], dim=-1))
+        others = rearrange(~torch.eye(slots, dtype=torch.bool, device=z.device), "i j -> i j 1")
+        heard = (effects * others).sum(dim=2)
+        return self.expand(self.object(torch.cat([state, heard], dim=-1)))
+
+
 class NoCore(nn.Module):
     """No processor at all: only the action encoder and the skip remain (a control)."""
 
@@ -264,3 +302,10 @@ def load_weights(module: nn.Module, tensors: dict[str, Tensor], what: str) -> No
             f"the weights of {what} do not fit this configuration: {error}; use the settings "
             "(dim, slots, actions, processor) that it was trained with"
         ) from error
+
+
+def _mlp(*widths: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
