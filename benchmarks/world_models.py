@@ -15,10 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.nem_dynamics import RelationalUpdate
+from rmr_gym.models.world.nem import RelationalUpdate
 from rmr_gym.models.world.rims import RIMCell, RIMSizes
-from rmr_gym.models.world.s2rm_attention import AttentionSizes, Kernel, KernelAttention
-from rmr_gym.models.world.s2rm_modules import GRUModules, SpatialModules
+from rmr_gym.models.world.s2rm import (
+    AttentionSizes,
+    GRUModules,
+    Kernel,
+    KernelAttention,
+    SpatialModules,
+)
 
 Run = Callable[[Any, Any], Tensor]
 GOAL = 1.5

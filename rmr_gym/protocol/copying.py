@@ -23,7 +23,7 @@ from rmr_gym.domains.copying import (
     score_copying,
 )
 from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
-from rmr_gym.models.world.rims_tokens import TokenLSTM, TokenRIMs
+from rmr_gym.models.world.rims import TokenLSTM, TokenRIMs
 from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.copying_presets import CopyingPreset
 from rmr_gym.protocol.store import Artifact, Scratch, Store

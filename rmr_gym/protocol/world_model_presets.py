@@ -10,10 +10,9 @@ from torch import nn
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import CUT
-from rmr_gym.models.world.memoryless import Memoryless, MemorylessSizes
-from rmr_gym.models.world.nem_models import NEM_MODELS, NEMSizes
-from rmr_gym.models.world.rims_frames import RIMS_MODELS, RIMS_SIZES
-from rmr_gym.models.world.s2rm_models import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
+from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
+from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.protocol.arms import ARMS, Arm
 
 

@@ -22,8 +22,8 @@ from rmr_gym.models.rmr.processors import (
     parameter_hash,
 )
 from rmr_gym.models.world.base import unroll
-from rmr_gym.models.world.nem_models import NEMSizes
-from rmr_gym.models.world.rims_frames import FrameSizes
+from rmr_gym.models.world.frames import FrameSizes
+from rmr_gym.models.world.nem import NEMSizes
 from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.config import as_json

@@ -15,7 +15,7 @@ from rmr_gym.domains.copying import (
     score_copying,
 )
 from rmr_gym.models.rmr.pipeline import torch_generator
-from rmr_gym.models.world.rims_tokens import TokenOutput
+from rmr_gym.models.world.rims import TokenOutput
 
 
 def test_a_sequence_is_digits_blanks_marker_blanks():

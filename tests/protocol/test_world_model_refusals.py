@@ -6,8 +6,8 @@ import pytest
 
 from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.world.nem_models import WITH_ACTIONS, NEMSizes
-from rmr_gym.models.world.rims_frames import FrameSizes
+from rmr_gym.models.world.frames import FrameSizes
+from rmr_gym.models.world.nem import WITH_ACTIONS, NEMSizes
 from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol import world_model_views as views

@@ -1,22 +1,303 @@
 """Recurrent Independent Mechanisms: cells that compete for the input and talk sparsely."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.rims_attention import (
-    Communication,
-    Heard,
-    InputAttention,
-    ProcessorCommunication,
-)
-from rmr_gym.models.world.rims_dynamics import DYNAMICS
+
+
+def blockwise(
+    x: Float[Tensor, "batch slots dim_in"],
+    weight: Float[Tensor, "slots dim_in dim_out"],
+    bias: Float[Tensor, "slots dim_out"] | None = None,
+) -> Float[Tensor, "batch slots dim_out"]:
+    """Map every slot with a matrix, and a bias, of its own."""
+    by_slot = x.transpose(0, 1)
+    if bias is None:
+        return torch.bmm(by_slot, weight).transpose(0, 1)
+    return torch.baddbmm(bias[:, None], by_slot, weight).transpose(0, 1)
+
+
+class BlockDynamics(nn.Module, ABC):
+    """What LSTM and GRU in blocks have in common: weights, and the part that the input plays.
+
+    The initial weights are uniform in +-1/sqrt(units), as torch's own.
+
+    Args:
+        rims: Number of cells (slots), each with weights of its own.
+        values: Width of what each cell takes in.
+        units: Width of each cell's state (dim).
+    """
+
+    gates = 0
+    remembers = False
+    """Whether a cell has a memory beside what it shows."""
+
+    def __init__(self, rims: int, values: int, units: int):
+        super().__init__()
+        width = self.gates * units
+        self.input_weight = nn.Parameter(torch.empty(rims, values, width))
+        self.hidden_weight = nn.Parameter(torch.empty(rims, units, width))
+        self.input_bias = nn.Parameter(torch.empty(rims, width))
+        self.hidden_bias = nn.Parameter(torch.empty(rims, width))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw weights and biases."""
+        bound = self.hidden_weight.shape[1] ** -0.5
+        for parameter in self.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+    def drives(self, values: Float[Tensor, "*rest values"]) -> Float[Tensor, "*rest slots drive"]:
+        """Return what each cell's gates get from a value, without biases."""
+        return torch.einsum("...v,svg->...sg", values, self.input_weight)
+
+    @abstractmethod
+    def forward(
+        self,
+        drive: Float[Tensor, "batch slots drive"],
+        hidden: Float[Tensor, "batch slots dim"],
+        memory: Float[Tensor, "batch slots memory"],
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        """Return every cell's next state and memory, as if all were active."""
+
+
+class BlockLSTM(BlockDynamics):
+    r"""An LSTM for each RIM.
+
+    .. math:: [i, f, g, o] = W x + b + U h + b', \quad
+              c' = \sigma(f) c + \sigma(i) \tanh(g), \quad h' = \sigma(o) \tanh(c')
+
+    Source: RIMs, section 2.1 (Hochreiter and Schmidhuber 1997). Differs: none.
+    """
+
+    gates, remembers = 4, True
+
+    def forward(
+        self,
+        drive: Float[Tensor, "batch slots drive"],
+        hidden: Float[Tensor, "batch slots dim"],
+        memory: Float[Tensor, "batch slots memory"],
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        """Return every cell's next state and memory, as if all were active."""
+        bias = self.input_bias + self.hidden_bias
+        i, f, g, o = (blockwise(hidden, self.hidden_weight, bias) + drive).chunk(4, dim=-1)
+        memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+        return o.sigmoid() * memory.tanh(), memory
+
+
+class BlockGRU(BlockDynamics):
+    r"""A GRU for each RIM; it has no memory beside its state.
+
+    .. math:: r, z = \sigma(W x + b + U h + b'), \quad
+              n = \tanh(W x + b + r (U h + b')), \quad h' = (1 - z) n + z h
+
+    Source: RIMs, section 2.1 (Chung et al. 2015). Differs: none; the reset gate acts after the
+    product, as in torch.
+    """
+
+    gates = 3
+
+    def forward(
+        self,
+        drive: Float[Tensor, "batch slots drive"],
+        hidden: Float[Tensor, "batch slots dim"],
+        memory: Float[Tensor, "batch slots memory"],
+    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        """Return every cell's next state, as if all were active, and the empty memory."""
+        taken = (drive + self.input_bias).chunk(3, dim=-1)
+        kept = blockwise(hidden, self.hidden_weight, self.hidden_bias).chunk(3, dim=-1)
+        reset, update = ((a + b).sigmoid() for a, b in zip(taken[:2], kept[:2], strict=True))
+        new = (taken[2] + reset * kept[2]).tanh()
+        return torch.lerp(new, hidden, update), memory
+
+
+DYNAMICS: dict[str, type[BlockDynamics]] = {"lstm": BlockLSTM, "gru": BlockGRU}
+"""Dynamics of RIMs by name."""
+
+
+INITIAL_DEVIATION = 0.01
+
+
+class InputAttention(nn.Module):
+    r"""Every RIM divides its attention between the elements of the input and a null element.
+
+    .. math:: A_k = \mathrm{softmax}\left(h_k W^q_k\, [0; X W^e]^T / \sqrt{d}\right), \quad
+              \text{in}_k = A_k\, [0; X W^v]
+
+    Source: RIMs, section 2.3, eq. 4, Table 3.
+    Differs: one head, as the paper has in its copying task; the keys and values of all elements
+    are made by the same two maps, as in the paper (the authors' code has a pair of maps for each
+    position); no dropout here. There are no biases, so key and value of the null element are 0.
+
+    Args:
+        rims: Number of RIMs (slots).
+        elements: Width of an element of the input.
+        units: Width of a RIM's state.
+        keys: Width of queries and keys.
+        values: Width of values.
+    """
+
+    def __init__(self, rims: int, elements: int, units: int, keys: int, values: int):
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(rims, units, keys))
+        self.key = nn.Parameter(torch.empty(elements, keys))
+        self.value = nn.Parameter(torch.empty(elements, values))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all maps from a normal of deviation 0.01, as the authors' code does."""
+        for parameter in self.parameters():
+            parameter.normal_(0, INITIAL_DEVIATION, generator=generator)
+
+    def forward(
+        self,
+        keys: Float[Tensor, "batch elements keys"],
+        hidden: Float[Tensor, "batch slots dim"],
+    ) -> tuple[Float[Tensor, "batch slots"], Float[Tensor, "batch slots elements"]]:
+        """Return each RIM's attention on null, and on each element; together they are 1."""
+        queries = blockwise(hidden, self.query)
+        scores = queries @ keys.transpose(1, 2) * self.query.shape[-1] ** -0.5
+        shares = torch.cat([torch.zeros_like(scores[..., :1]), scores], dim=-1).softmax(dim=-1)
+        return shares[..., 0], shares[..., 1:]
+
+
+class Heard(NamedTuple):
+    """Who takes part in the communication.
+
+    Attributes:
+        active: RIMs that listen and learn from it.
+        present: RIMs that can be heard.
+    """
+
+    active: Bool[Tensor, "batch slots"]
+    present: Bool[Tensor, " slots"]
+
+
+class Communication(nn.Module):
+    r"""RIMs read from each other, themselves included, through attention with several heads.
+
+    .. math:: m_k = \mathrm{concat}_{heads}\, \mathrm{softmax}(q_k K^T / \sqrt{d})\, V, \quad
+              h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
+              \tanh(\mathrm{dropout}(W^o m_k + b^o))
+
+    Queries, keys and values come from maps of each RIM's own, without biases; :math:`W^o` and
+    :math:`W^g` are shared.
+
+    Source: RIMs, section 2.4 and Appendix C.1, C.2; the gate is in the authors' code alone.
+    Differs: keys and values come from the states as if all RIMs had been active, as in the code,
+    not from the kept states of the inactive ones, as the paper's text has it. What is heard
+    from an inactive RIM is not differentiated, as in the code.
+
+    Args:
+        rims: Number of RIMs (slots).
+        units: Width of a RIM's state.
+        heads: Number of heads.
+        width: Of queries, keys and values of a head.
+        dropout: Share of the message that is dropped in training.
+    """
+
+    def __init__(self, rims: int, units: int, heads: int, width: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.maps = nn.Parameter(torch.empty(rims, units, 3 * heads * width))
+        self.message = nn.Linear(heads * width, units)
+        self.gate = nn.Linear(heads * width, units)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps of the RIMs from a normal of deviation 0.01, as the authors' code does."""
+        self.maps.normal_(0, INITIAL_DEVIATION, generator=generator)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch slots dim"], heard: Heard, generator: torch.Generator
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Return what every RIM's state would be after it has listened.
+
+        Args:
+            hidden: States after the RIMs' own dynamics, as if all were active.
+            heard: Which of them listen and which can be heard.
+            generator: Source of the dropout.
+        """
+        told = torch.where(heard.active[..., None], hidden, hidden.detach())
+        queries, keys, values = rearrange(
+            blockwise(told, self.maps), "b s (part h d) -> part b h s d", part=3, h=self.heads
+        )
+        there = heard.present.expand(hidden.shape[1], -1)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, there)
+        mixed = rearrange(mixed, "b h s d -> b s (h d)")
+        message = self.message(mixed)
+        if self.training and self.dropout:
+            message = dropout(message, self.dropout, generator)
+        return hidden + self.gate(mixed).sigmoid() * message.tanh()
+
+
+class ProcessorCommunication(nn.Module):
+    r"""RIMs hear from each other what a processor P says.
+
+    .. math:: m_k = P(A h)_k - A_k h_k, \quad
+              h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
+              \tanh(\mathrm{dropout}(W^o m_k + b^o))
+
+    with maps :math:`A_k` of each RIM's own. P may have been pretrained on the states of a world
+    and stay frozen: RMR inside RIMs.
+
+    Source: none; after RMR, section 5, and `Communication`, whose attention P replaces.
+    Differs: P's skip is taken off. As there, what is heard from an inactive RIM is not
+    differentiated, and RIMs that are not present are not heard.
+
+    Args:
+        rims: Number of RIMs (slots).
+        units: Width of a RIM's state.
+        sizes: Of P.
+        dropout: Share of the message that is dropped in training.
+    """
+
+    def __init__(self, rims: int, units: int, sizes: ProcessorSizes, dropout: float):
+        super().__init__()
+        self.dropout = dropout
+        self.enter = nn.Parameter(torch.empty(rims, units, sizes.dim))
+        self.processor = sizes.make()
+        self.message = nn.Linear(sizes.dim, units)
+        self.gate = nn.Linear(sizes.dim, units)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps into P as linear layers are drawn."""
+        bound = self.enter.shape[1] ** -0.5
+        self.enter.uniform_(-bound, bound, generator=generator)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch slots dim"], heard: Heard, generator: torch.Generator
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Return what every RIM's state would be after it has listened; see `Communication`."""
+        told = torch.where(heard.active[..., None], hidden, hidden.detach())
+        there = heard.present.nonzero()[:, 0]
+        latents = blockwise(told, self.enter)[:, there]
+        silence = latents.new_zeros(*hidden.shape[:2], latents.shape[-1])
+        mixed = silence.index_copy(1, there, self.processor(latents) - latents)
+        message = self.message(mixed)
+        if self.training and self.dropout:
+            message = dropout(message, self.dropout, generator)
+        return hidden + self.gate(mixed).sigmoid() * message.tanh()
+
+
+def dropout(
+    x: Float[Tensor, "*shape"], share: float, generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """Set a share of the numbers to 0, drawn from the generator, and scale up the rest."""
+    kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
+    return x * kept / (1 - share)
+
 
 VALUES_PER_UNIT = 4
 
@@ -206,3 +487,88 @@ def least(values: Float[Tensor, "batch slots"], count: int) -> Bool[Tensor, "bat
     order = values.argsort(dim=1, stable=True)
     marked = torch.zeros_like(values, dtype=torch.bool)
     return marked.scatter(1, order[:, :count], value=True)
+
+
+class TokenOutput(NamedTuple):
+    """What a model says at every instant.
+
+    Attributes:
+        logits: Of the token that is asked for there.
+        active: Which RIMs were active there; of width 0 for an LSTM.
+    """
+
+    logits: Float[Tensor, "batch time tokens"]
+    active: Bool[Tensor, "batch time slots"]
+
+
+class TokenRIMs(nn.Module):
+    """Embedding, RIMs, and a linear decoder of all their states, active or not.
+
+    Source: RIMs, Appendix C.3 (shared decoder of concatenated states) and C.5. Differs: the initial
+    embeddings are standard normal.
+
+    Args:
+        tokens: Number of tokens.
+        embedding: Width of a token's embedding.
+        sizes: Of the RIMs.
+    """
+
+    def __init__(self, tokens: int, embedding: int, sizes: RIMSizes):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(tokens, 1, embedding))
+        self.cell = RIMCell(embedding, sizes)
+        self.decoder = nn.Linear(sizes.rims * sizes.units, tokens)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the embeddings."""
+        self.embedding.normal_(generator=generator)
+
+    def forward(self, tokens: Int[Tensor, "batch time"], generator: torch.Generator) -> TokenOutput:
+        """Read sequences of tokens.
+
+        Args:
+            tokens: From 0.
+            generator: Source of the dropout, on the device of the model.
+        """
+        vocabulary = self.cell.read(self.embedding)
+        state = self.cell.init_state(len(tokens), generator)
+        hidden, active = [], []
+        for now in tokens.unbind(1):
+            state, activity = self.cell(vocabulary.at(now), state)
+            hidden.append(state.hidden.flatten(1))
+            active.append(activity.active)
+        return TokenOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1))
+
+
+class TokenLSTM(nn.Module):
+    """Embedding, one LSTM, linear decoder: the baseline.
+
+    Source: RIMs, Appendix C.5. Differs: none.
+
+    Args:
+        tokens: Number of tokens.
+        embedding: Width of a token's embedding.
+        units: Width of the LSTM.
+    """
+
+    def __init__(self, tokens: int, embedding: int, units: int):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.empty(tokens, embedding))
+        self.lstm = nn.LSTM(embedding, units, batch_first=True)
+        self.decoder = nn.Linear(units, tokens)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the embeddings, and the LSTM's weights uniformly in +-1/sqrt(units)."""
+        self.embedding.normal_(generator=generator)
+        bound = self.lstm.hidden_size**-0.5
+        for parameter in self.lstm.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, tokens: Int[Tensor, "batch time"], generator: torch.Generator) -> TokenOutput:
+        """Read sequences of tokens; nothing is drawn."""
+        del generator
+        hidden, _ = self.lstm(F.embedding(tokens, self.embedding))
+        nobody = torch.zeros(*tokens.shape, 0, dtype=torch.bool, device=tokens.device)
+        return TokenOutput(self.decoder(hidden), nobody)

@@ -1,21 +1,594 @@
-"""World models of frames that are seen as a few crops: S2RM."""
+"""Spatially structured recurrent modules: world models of frames that are seen as a few crops."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, check_counts, unknown_name
 from rmr_gym.models.world.base import CUT, Prediction, taken_in
-from rmr_gym.models.world.s2rm_modules import GRUModules, ModuleDynamics, SpatialModules
-from rmr_gym.models.world.s2rm_patches import CropDecoder, CropEncoder
-from rmr_gym.models.world.s2rm_sizes import S2RMSizes
-from rmr_gym.models.world.s2rm_views import ViewGeometry, Views
+from rmr_gym.models.world.crops import CropDecoder, CropEncoder, ViewGeometry, Views
+from rmr_gym.models.world.rims import BlockGRU, RIMSizes, blockwise
+
+TERMS = ("both", "local", "nonlocal")
+_BASE = 10000.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    r"""The truncated Gaussian kernel on the unit sphere.
+
+    .. math:: Z(p, s) = \exp[-2 \epsilon (1 - p \cdot s)] \;\; (p \cdot s \ge \tau), \quad
+              Z(p, s) = 0 \;\; (\text{else})
+
+    Gradients pass as if it were not truncated.
+
+    Source: S2RM, eq. 5, Appendix C.1 and E.4.1. Differs: none.
+
+    Attributes:
+        bandwidth: :math:`\epsilon`, above 0.
+        truncation: :math:`\tau`, in [-1, 1).
+
+    Raises:
+        RMRError: Numbers outside these ranges.
+    """
+
+    bandwidth: float = 1.0
+    truncation: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.bandwidth <= 0 or not -1 <= self.truncation < 1:
+            raise RMRError(
+                "expected a kernel with a bandwidth above 0 and a truncation in [-1, 1), got "
+                f"{self.bandwidth} and {self.truncation}"
+            )
+
+    def __call__(
+        self, places: Float[Tensor, "*rest i dim"], others: Float[Tensor, "*more j dim"]
+    ) -> Float[Tensor, "*out i j"]:
+        """Return the kernel of each pair of unit vectors."""
+        cosine = places @ others.transpose(-1, -2)
+        whole = torch.exp(-2 * self.bandwidth * (1 - cosine))
+        truncated = torch.where(cosine >= self.truncation, whole, 0.0)
+        return whole + (truncated - whole).detach()
+
+
+class SpherePositions(nn.Module):
+    r"""Places in the frame as points of a sphere; nothing is learned.
+
+    .. math:: P(x) = s / \|s\|, \quad
+              (s_{m,i}, s_{m,i+1}) = (\sin, \cos)(x_m / 10000^{i n / d}), \quad i = 0, 2, \dots
+
+    for the n = 2 coordinates :math:`x_m`, in pixels. The scalar product of two of these is a mean
+    of cosines of their differences.
+
+    Source: S2RM, eq. 3.
+    Differs: the exponent is i n / d, and coordinates do not share components; taken literally
+    (exponent i, index i + m) all but the first frequency are 0 to working accuracy, and components
+    overwrite each other. The unit of x is not given; pixels make the wavelengths 6 to 6,000 pixels.
+
+    Args:
+        dim: Width d, a multiple of 4.
+        unit: Pixels that count as 1 in x, above 0.
+
+    Raises:
+        RMRError: Another width or unit.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, unit: float = 1.0):
+        super().__init__()
+        if dim < 4 or dim % 4:
+            raise RMRError(f"expected a width of places that is a multiple of 4, got {dim}")
+        if not unit > 0:
+            raise RMRError(f"expected a unit of places above 0 pixels, got {unit}")
+        exponents = torch.arange(dim // 4, dtype=torch.float64) * (4 / dim)
+        self.register_buffer("frequencies", (_BASE**-exponents / unit).float(), persistent=False)
+
+    def forward(self, centres: Int[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
+        """Return the points of pixels (row, column), of length 1."""
+        angles = (centres[..., None] * self.frequencies).flatten(-2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5
+
+
+@dataclass(frozen=True)
+class AttentionSizes:
+    """Sizes of a kernel-modulated attention.
+
+    Attributes:
+        heads: Number of heads.
+        keys: Width of queries and keys of a head.
+        values: Width of values of a head.
+        terms: "both", or for ablations "local" or "nonlocal" alone.
+
+    Raises:
+        RMRError: Numbers below 1, unknown terms.
+    """
+
+    heads: int
+    keys: int
+    values: int
+    terms: str = "both"
+
+    def __post_init__(self) -> None:
+        if self.terms not in TERMS:
+            raise unknown_name("terms of attention", self.terms, TERMS)
+        if min(self.heads, self.keys, self.values) < 1:
+            raise RMRError(f"attention needs heads, keys and values of 1 or more, got {self}")
+
+
+class KernelAttention(nn.Module):
+    r"""Attention of a query set to a key set whose weights are multiplied by a kernel (KMDPA).
+
+    .. math:: \bar W_{ijk} = \mathrm{softmax}_j(\Theta^Q_k(y^i) \cdot \Theta^K_k(z^j)), \quad
+              \bar y^i = \mathrm{merge}_k \sum_j Z_{ij} \bar W_{ijk} \Theta^V_k(z^j), \quad
+              \tilde y^i = \sum_j Z_{ij} z^j, \\
+              \hat y^i = G^i \tilde y^i + (1 - G^i) \bar y^i, \quad
+              G^i = \sigma(\mathrm{MLP}(\bar y^i, \tilde y^i))
+
+    over heads k. With terms "local", :math:`\bar W` is the same for all j; with "nonlocal", Z = 1
+    and :math:`\hat y = \bar y`.
+
+    Source: S2RM, eq. 6 to 9, Appendix C.1 and C.2.
+    Differs: queries come from y and keys from z as in eq. 7 (Appendix C.1 has them the other way
+    round); the weights of the values hold the kernel as in eq. 18 and 23 (eq. 8 leaves it out);
+    eq. 8's :math:`\tilde y` sums z as in Appendix C. The heads' values, heads x values wide, are
+    merged by a linear map so that the gate can weigh them against z. The gate's MLP has as many
+    hidden units as z is wide, with ReLU. The paper does not say what is left of an attention when a
+    term is disabled.
+
+    Args:
+        queries: Width of y.
+        keys: Width of z and of the result.
+        sizes: Of the attention.
+    """
+
+    def __init__(self, queries: int, keys: int, sizes: AttentionSizes):
+        super().__init__()
+        self.sizes = sizes
+        self.value = nn.Linear(keys, sizes.heads * sizes.values, bias=False)
+        self.merge = nn.Linear(sizes.heads * sizes.values, keys, bias=False)
+        if sizes.terms != "local":
+            self.query = nn.Linear(queries, sizes.heads * sizes.keys, bias=False)
+            self.key = nn.Linear(keys, sizes.heads * sizes.keys, bias=False)
+        if sizes.terms != "nonlocal":
+            self.gate = nn.Sequential(
+                nn.Linear(2 * keys, keys), nn.ReLU(), nn.Linear(keys, 1), nn.Sigmoid()
+            )
+
+    def forward(
+        self,
+        y: Float[Tensor, "batch i queries"],
+        z: Float[Tensor, "batch j keys"],
+        local: Float[Tensor, "batch i j"],
+        present: Bool[Tensor, " j"],
+    ) -> Float[Tensor, "batch i keys"]:
+        """Return what each member of the query set takes from the key set.
+
+        Args:
+            y: The query set; it may be empty, and the key set too.
+            z: The key set.
+            local: Kernel of each pair.
+            present: Which members of the key set there are.
+        """
+        local = local * present
+        shares = self._shares(y, z, present)
+        if self.sizes.terms == "nonlocal":
+            return self._far(shares, z)
+        near, far = local @ z, self._far(shares * local[:, None], z)
+        gate = self.gate(torch.cat([far, near], dim=-1))
+        return torch.lerp(far, near, gate)
+
+    def _shares(self, y: Tensor, z: Tensor, present: Tensor) -> Float[Tensor, "batch heads i j"]:
+        if self.sizes.terms == "local":
+            return (present / present.sum()).expand(len(y), self.sizes.heads, y.shape[1], -1)
+        queries, keys = (
+            rearrange(part, "b n (h d) -> b h n d", h=self.sizes.heads)
+            for part in (self.query(y), self.key(z))
+        )
+        scores = queries @ keys.transpose(-1, -2)
+        return scores.masked_fill(~present, -torch.inf).softmax(dim=-1)
+
+    def _far(
+        self, weights: Float[Tensor, "batch heads i j"], z: Tensor
+    ) -> Float[Tensor, "batch i keys"]:
+        values = rearrange(self.value(z), "b j (h v) -> b h j v", h=self.sizes.heads)
+        return self.merge(rearrange(weights @ values, "b h i v -> b i (h v)"))
+
+
+@dataclass(frozen=True)
+class MemorySizes:
+    """Sizes of a relational memory core; the defaults are those of S2RM's baseline.
+
+    Attributes:
+        slots: Rows of the memory.
+        heads: Attention heads.
+        head: Width of a head's values; a row is heads x head wide.
+        keys: Width of a head's queries and keys.
+
+    Raises:
+        RMRError: Counts below 1.
+    """
+
+    slots: int = 1
+    heads: int = 4
+    head: int = 128
+    keys: int = 128
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+
+    @property
+    def row(self) -> int:
+        """Width of a row."""
+        return self.heads * self.head
+
+
+@dataclass(frozen=True)
+class S2RMSizes:
+    """Sizes of all models of crops; the defaults are those of S2RM, Table 2.
+
+    Source: S2RM, Table 2; the memory cores inside S2RMC are those of Table 3 (Starcraft2).
+    Differs: what the paper does not give is ours: ``channels``, ``summary``, and the widths of RIMs
+    that Table 2 leaves out. The values of our RIMs' input attention are 4 x 85 wide, not 400.
+
+    Attributes:
+        views: Crops of a frame.
+        size: Height and width of a crop.
+        channels: Of the first layers of the encoder and the last of the decoder.
+        modules: Modules of S2RMs.
+        units: Width of a module's state and of an encoded crop.
+        place: Width d of the places on the sphere.
+        unit: Pixels that count as 1 in a place.
+        kernel: Of places.
+        input_attention: From modules to encoded crops.
+        cell_attention: Among modules.
+        module_memory: Of a module of S2RMC.
+        summary: Width of the sum of encoded crops that baselines take in.
+        lstm_units: Of the LSTM.
+        rims: Of the RIMs.
+        memory: Of the relational memory core.
+        oracle: Hidden width of the time-travelling oracle.
+
+    Raises:
+        RMRError: Counts below 1, or a unit that is not above 0.
+    """
+
+    views: int = 10
+    size: int = 11
+    channels: int = 32
+    modules: int = 10
+    units: int = 128
+    place: int = 16
+    unit: float = 1.0
+    kernel: Kernel = field(default_factory=Kernel)
+    input_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(2, 16, 128))
+    cell_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(4, 16, 128))
+    module_memory: MemorySizes = field(default_factory=lambda: MemorySizes(4, 4, 64, 64))
+    summary: int = 512
+    lstm_units: int = 512
+    rims: RIMSizes = field(default_factory=lambda: RIMSizes(rims=6, active=5, units=85, keys=32))
+    memory: MemorySizes = field(default_factory=MemorySizes)
+    oracle: int = 512
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+        if not self.unit > 0:
+            raise RMRError(f"expected a unit of places above 0 pixels, got {self.unit}")
+
+
+Rows = Float[Tensor, "batch slots rows row"]
+
+
+class MemoryCores(nn.Module):
+    r"""Relational memory cores in blocks, one a module (slot), in one batched product.
+
+    .. math:: A = \mathrm{heads}\; \mathrm{softmax}(M W^q ([M; x] W^k)^T / \sqrt{d}) [M; x] W^v, \\
+              M_1 = \mathrm{LN}(M + A), \quad M_2 = \mathrm{LN}(M_1 + \mathrm{MLP}(M_1)), \\
+              M' = \sigma(x W^i + \tanh(M) U^i) \tanh(M_2) + \sigma(x W^f + \tanh(M) U^f + 1) M
+
+    x is a set of rows, each a linear map of one input.
+
+    Source: Santoro et al. 2018, Relational recurrent neural networks, eq. 2 and section 3.4, as
+    S2RM uses it (Table 2, Appendix E.3).
+    Differs: layer norms have no weights; the gates take the sum of the rows of x.
+
+    Args:
+        modules: Number of cores.
+        inputs: Width of each input.
+        count: Number of inputs.
+        sizes: Of a core.
+    """
+
+    def __init__(self, modules: int, inputs: int, count: int, sizes: MemorySizes):
+        super().__init__()
+        self.sizes, row = sizes, sizes.row
+        keys = sizes.heads * sizes.keys
+        self.taken = nn.Parameter(torch.empty(modules, count, inputs, row))
+        self.query = nn.Parameter(torch.empty(modules, row, keys))
+        self.key = nn.Parameter(torch.empty(modules, row, keys))
+        self.value = nn.Parameter(torch.empty(modules, row, row))
+        self.first = nn.Parameter(torch.empty(modules, row, row))
+        self.second = nn.Parameter(torch.empty(modules, row, row))
+        self.input_gates = nn.Parameter(torch.empty(modules, row, 2 * row))
+        self.memory_gates = nn.Parameter(torch.empty(modules, row, 2 * row))
+        self.biases = nn.Parameter(torch.empty(modules, 1, 4 * row))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights uniformly in +-1/sqrt(inputs of the map); biases are 0."""
+        for parameter in self.parameters():
+            bound = parameter.shape[-2] ** -0.5
+            parameter.uniform_(-bound, bound, generator=generator)
+        self.biases.zero_()
+
+    def start(self, batch: int) -> Rows:
+        """Return memories whose rows are those of an identity matrix."""
+        sizes = self.sizes
+        identity = torch.eye(sizes.slots, sizes.row, device=self.query.device)
+        return identity.expand(batch, len(self.query), -1, -1)
+
+    def forward(self, inputs: Float[Tensor, "batch slots inputs width"], memory: Rows) -> Rows:
+        """Return the next memories.
+
+        Args:
+            inputs: One row an input.
+            memory: Before.
+        """
+        x = torch.einsum("bmei,meif->bmef", inputs, self.taken)
+        rows = torch.cat([memory, x], dim=2)
+        attended = self._attend(memory, rows)
+        row = self.sizes.row
+        first, second, gates = self.biases.split([row, row, 2 * row], dim=-1)
+        mixed = F.layer_norm(memory + attended, (row,))
+        inner = (_each(mixed, self.first) + first).relu()
+        mixed = F.layer_norm(mixed + (_each(inner, self.second) + second).relu(), (row,))
+        told = _each(x.sum(dim=2, keepdim=True), self.input_gates)
+        gate = told + _each(memory.tanh(), self.memory_gates) + gates
+        take, keep = gate.chunk(2, dim=-1)
+        return take.sigmoid() * mixed.tanh() + (keep + 1).sigmoid() * memory
+
+    def _attend(self, memory: Rows, rows: Float[Tensor, "batch slots all row"]) -> Rows:
+        queries, keys, values = (
+            rearrange(_each(part, weight), "b m n (h d) -> b m h n d", h=self.sizes.heads)
+            for part, weight in ((memory, self.query), (rows, self.key), (rows, self.value))
+        )
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        return rearrange(mixed, "b m h n d -> b m n (h d)")
+
+
+class MemoryModules(nn.Module):
+    """A relational memory core for each module; what it shows is a linear map of its memory.
+
+    Source: S2RM, Appendix E.3: [M; x] becomes [M; x, h-bar]. Differs: see `MemoryCores`.
+
+    Args:
+        modules: Number M (slots).
+        units: Width of what they show and take in.
+        sizes: Of a core.
+    """
+
+    def __init__(self, modules: int, units: int, sizes: MemorySizes):
+        super().__init__()
+        self.cores = MemoryCores(modules, units, 2, sizes)
+        self.message = nn.Parameter(torch.empty(modules, sizes.slots * sizes.row, units))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps from memories to messages."""
+        bound = self.message.shape[1] ** -0.5
+        self.message.uniform_(-bound, bound, generator=generator)
+
+    def start(self, batch: int) -> Rows:
+        """Return the memories before the first step."""
+        return self.cores.start(batch)
+
+    def shown(self, memory: Rows) -> Float[Tensor, "batch slots dim"]:
+        """Return the messages."""
+        return torch.einsum("bmi,mio->bmo", memory.flatten(2), self.message)
+
+    def forward(
+        self,
+        taken: Float[Tensor, "batch slots dim"],
+        aggregated: Float[Tensor, "batch slots dim"],
+        memory: Rows,
+    ) -> Rows:
+        """Return the next memories; see `ModuleDynamics`."""
+        return self.cores(torch.stack([taken, aggregated], dim=2), memory)
+
+
+def _each(
+    rows: Rows, weight: Float[Tensor, "slots row out"]
+) -> Float[Tensor, "batch slots rows out"]:
+    """Map the rows of every module with a matrix of its own."""
+    return torch.einsum("bmni,mio->bmno", rows, weight)
+
+
+Memory = Float[Tensor, "batch slots *memory"]
+Hidden = Float[Tensor, "batch slots dim"]
+
+
+@runtime_checkable
+class ModuleDynamics(Protocol):
+    """What a module does by itself; all modules in one product, each with weights of its own."""
+
+    def start(self, batch: int) -> Memory:
+        """Return what the modules remember before the first step."""
+        ...
+
+    def shown(self, memory: Memory) -> Hidden:
+        """Return what the modules show of what they remember."""
+        ...
+
+    def __call__(self, taken: Hidden, aggregated: Hidden, memory: Memory) -> Memory:
+        """Return what they remember after a step.
+
+        Args:
+            taken: u, what each took from the input.
+            aggregated: h-bar, what it has of itself and of those near it.
+            memory: What it remembers.
+        """
+        ...
+
+
+class GRUModules(nn.Module):
+    """A GRU for each module, whose state before the step is the aggregated one.
+
+    Source: S2RM, eq. 4, S2GRU. Differs: none.
+
+    Args:
+        modules: Number M (slots).
+        units: Width of their states and of what they take in.
+    """
+
+    def __init__(self, modules: int, units: int):
+        super().__init__()
+        self.gru = BlockGRU(modules, units, units)
+
+    def start(self, batch: int) -> Memory:
+        """Return states of 0."""
+        modules, units, _ = self.gru.hidden_weight.shape
+        return self.gru.hidden_weight.new_zeros(batch, modules, units)
+
+    def shown(self, memory: Memory) -> Hidden:
+        """Return the states."""
+        return memory
+
+    def forward(self, taken: Hidden, aggregated: Hidden, memory: Memory) -> Memory:
+        """Return the next states; see `ModuleDynamics`."""
+        drive = blockwise(taken, self.gru.input_weight)
+        hidden, _ = self.gru(drive, aggregated, memory[..., :0])
+        return hidden
+
+
+class SpatialModules(nn.Module):
+    r"""One step of the modules: input attention, attention among them, their own dynamics.
+
+    .. math:: u = \mathrm{KMDPA}(h, e;\, Z(p, s)), \quad \bar h = \mathrm{KMDPA}(h, h;\, Z'),
+              \quad h'_m = F_m(u_m, \bar h_m), \quad
+              Z'_{mn} = Z(p_m, p_n) / \max(1, \textstyle\sum_n Z(p_m, p_n))
+
+    The sums over members of a set are batched products; pairs hold single weights only, so that
+    what grows with the square of the number of modules is small.
+
+    Source: S2RM, section 4.
+    Differs: the embeddings p begin at pixels drawn uniformly; the paper does not say where, and
+    points drawn uniformly on the sphere would hardly see anything of the frame. The paper has Z in
+    the place of Z'. A module is at distance 0 of itself, so that the rows of Z sum to more than 1
+    wherever modules can hear each other; each step may then make states that agree larger, without
+    bound over a long sequence.
+
+    Args:
+        dynamics: What a module does by itself.
+        units: Width of what it shows, and of an encoded view.
+        shape: Height and width of a frame.
+        modules: Number M of modules.
+        place: Width of their embeddings.
+        kernel: Of places.
+        attentions: Sizes of the input attention and of that among modules.
+        unit: Pixels that count as 1 in a place.
+
+    Raises:
+        RMRError: No module.
+    """
+
+    present: Tensor
+
+    def __init__(
+        self,
+        dynamics: ModuleDynamics,
+        units: int,
+        shape: tuple[int, int],
+        modules: int,
+        place: int,
+        kernel: Kernel,
+        attentions: tuple[AttentionSizes, AttentionSizes],
+        unit: float = 1.0,
+    ):
+        super().__init__()
+        if modules < 1:
+            raise RMRError(f"expected 1 module or more, got {modules}")
+        self.shape, self.kernel = shape, kernel
+        self.dynamics = dynamics
+        self.places = SpherePositions(place, unit)
+        self.embedding = nn.Parameter(torch.empty(modules, place))
+        self.input_attention = KernelAttention(units, units, attentions[0])
+        self.cell_attention = KernelAttention(units, units, attentions[1])
+        self.register_buffer("present", torch.ones(modules, dtype=torch.bool), persistent=False)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Put the modules at pixels drawn uniformly."""
+        height, width = self.shape
+        chosen = torch.randint(height * width, (len(self.embedding),), generator=generator)
+        self.embedding.copy_(self.places(torch.stack([chosen // width, chosen % width], dim=-1)))
+
+    @property
+    def at(self) -> Float[Tensor, "slots place"]:
+        """The modules' embeddings p, of length 1."""
+        return F.normalize(self.embedding, dim=-1)
+
+    def drop(self, modules: Sequence[int] = ()) -> None:
+        """Take modules out: they are neither heard nor polled; ``drop()`` brings all back.
+
+        Raises:
+            RMRError: There is no such module, or none would be left.
+        """
+        gone, count = set(modules), len(self.present)
+        if not gone <= set(range(count)) or len(gone) == count:
+            raise RMRError(
+                f"expected modules from 0 to {count - 1}, and not all of them, to drop, got "
+                f"{sorted(gone)}"
+            )
+        self.present.fill_(True)
+        self.present[sorted(gone)] = False
+
+    def forward(
+        self,
+        memory: Memory,
+        features: Float[Tensor, "batch views dim"],
+        centres: Int[Tensor, "batch views 2"],
+    ) -> Memory:
+        """Return what the modules remember after some views, or none."""
+        hidden, at = self.dynamics.shown(memory), self.at
+        everything = self.present.new_ones(features.shape[1])
+        near = self.kernel(at, self.places(centres))
+        taken = self.input_attention(hidden, features, near, everything)
+        neighbours = self.kernel(at, at) * self.present
+        neighbours = neighbours / neighbours.sum(dim=-1, keepdim=True).clamp(min=1)
+        heard = neighbours.expand(len(hidden), -1, -1)
+        aggregated = self.cell_attention(hidden, hidden, heard, self.present)
+        return self.dynamics(taken, aggregated, memory)
+
+    def poll(
+        self, memory: Memory, centres: Int[Tensor, "batch views 2"]
+    ) -> Float[Tensor, "batch views dim"]:
+        """Return the output attention, eq. 10: what modules near each query show, in sum."""
+        near = self.kernel(self.places(centres), self.at) * self.present
+        return near @ self.dynamics.shown(memory)
+
+    @torch.no_grad()
+    def enclaves(self) -> Float[Tensor, "slots height width"]:
+        """Return Z(P(x), p) of each module at all pixels x: what it attends to.
+
+        Source: S2RM, eq. 11, Figures 5 and 9. Differs: none.
+        """
+        rows, columns = (torch.arange(side, device=self.embedding.device) for side in self.shape)
+        pixels = torch.cartesian_prod(rows, columns)
+        return self.kernel(self.at, self.places(pixels)).unflatten(1, self.shape)
+
+    @torch.no_grad()
+    def interactions(self) -> Float[Tensor, "slots slots"]:
+        """Return Z(p, p') of each pair of modules: which can hear which."""
+        return self.kernel(self.at, self.at)
+
 
 Frame = Float[Tensor, "batch height width channels"]
 Crops = Float[Tensor, "batch views size size channels"]

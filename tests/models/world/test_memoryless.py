@@ -6,7 +6,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import WorldModel, unroll
-from rmr_gym.models.world.memoryless import Memoryless, MemorylessSizes
+from rmr_gym.models.world.frames import Memoryless, MemorylessSizes
 
 SHAPE = (9, 11, 1)
 

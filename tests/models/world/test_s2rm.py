@@ -7,11 +7,10 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import WorldModel, unroll
+from rmr_gym.models.world.crops import ViewGeometry, Views
 from rmr_gym.models.world.rims import RIMSizes
-from rmr_gym.models.world.s2rm_attention import SpherePositions
-from rmr_gym.models.world.s2rm_models import S2RM_MODELS, S2RM_SIZES
-from rmr_gym.models.world.s2rm_sizes import S2RMSizes
-from rmr_gym.models.world.s2rm_views import ViewGeometry, Views
+from rmr_gym.models.world.s2rm import S2RMSizes, SpherePositions
+from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
 
 SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
 

@@ -4,7 +4,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import unroll
-from rmr_gym.models.world.rims_frames import RIMS_MODELS, RIMS_SIZES, FrameRIMs
+from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, FrameRIMs
 
 SHAPE, SMALL = (8, 8, 1), RIMS_SIZES["smoke"]
 

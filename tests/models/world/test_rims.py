@@ -7,8 +7,7 @@ from torch import nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState, least
-from rmr_gym.models.world.rims_attention import Heard, dropout
+from rmr_gym.models.world.rims import Heard, RIMCell, RIMSizes, RIMState, dropout, least
 
 SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
 ELEMENTS, BATCH = 7, 4

@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.s2rm_attention import (
+from rmr_gym.models.world.s2rm import (
     AttentionSizes,
     Kernel,
     KernelAttention,

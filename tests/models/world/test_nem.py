@@ -7,15 +7,18 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import SURE, frame_bce, unroll
-from rmr_gym.models.world.nem import flipped, mixed, responsibilities
-from rmr_gym.models.world.nem_dynamics import (
+from rmr_gym.models.world.frames import DoublingConv, FrameDecoder, FrameEncoder
+from rmr_gym.models.world.nem import (
+    NEM_MODELS,
     LSTMUpdate,
+    NEMSizes,
     ProcessorUpdate,
     RecurrentUpdate,
     RelationalUpdate,
+    flipped,
+    mixed,
+    responsibilities,
 )
-from rmr_gym.models.world.nem_frames import DoublingConv, FrameDecoder, FrameEncoder
-from rmr_gym.models.world.nem_models import NEM_MODELS, NEMSizes
 
 SHAPE = (8, 8, 1)
 SIZES = NEMSizes(

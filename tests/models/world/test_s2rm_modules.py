@@ -3,10 +3,15 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.s2rm_attention import AttentionSizes, Kernel
-from rmr_gym.models.world.s2rm_memory import MemoryCores, MemoryModules
-from rmr_gym.models.world.s2rm_modules import GRUModules, SpatialModules
-from rmr_gym.models.world.s2rm_sizes import MemorySizes
+from rmr_gym.models.world.s2rm import (
+    AttentionSizes,
+    GRUModules,
+    Kernel,
+    MemoryCores,
+    MemoryModules,
+    MemorySizes,
+    SpatialModules,
+)
 
 UNITS, COUNT, SIZES = 6, 4, MemorySizes(2, 2, 3, 5)
 

@@ -3,8 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.rims import RIMSizes
-from rmr_gym.models.world.rims_tokens import TokenLSTM, TokenRIMs
+from rmr_gym.models.world.rims import RIMSizes, TokenLSTM, TokenRIMs
 
 SIZES = RIMSizes(rims=3, active=2, units=8, keys=4, heads=2, message=4, dropout=0.0)
 MODELS = {

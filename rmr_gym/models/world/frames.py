@@ -1,0 +1,440 @@
+"""World models of whole frames: encoder and decoder, RIMs or an LSTM, a model without memory."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import gcd
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.models.rmr.processors import ProcessorSizes
+from rmr_gym.models.world.base import CUT, Prediction, frame_bce, taken_in
+from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState
+
+KERNEL = 4
+_TAPS = (
+    ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
+    ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0)),
+)
+
+
+class FrameEncoder(nn.Module):
+    """Convolutions of stride 2, then one fully connected layer: each with layer norm, then ELU.
+
+    Source: R-NEM, Appendix A.1, layers 1 to 4 (channels 16, 32, 64, width 512, frames of 64 x 64).
+    Differs: layer norm is over all of a frame with a weight a channel, before the activation, as in
+    the code; it adds 1e-5 to the variance, the code 1e-12.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        channels: Of each convolution.
+        width: Of the vector.
+
+    Raises:
+        RMRError: The frame cannot be halved so often.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], channels: Sequence[int], width: int):
+        super().__init__()
+        grid = grid_of(shape, len(channels))
+        layers: list[nn.Module] = []
+        for before, after in pairwise((shape[2], *channels)):
+            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=1)]
+            layers += [nn.GroupNorm(1, after), nn.ELU()]
+        cells = grid[0] * grid[1] * channels[-1]
+        layers += [nn.Flatten(), nn.Linear(cells, width), nn.LayerNorm(width), nn.ELU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(
+        self, frames: Float[Tensor, "*batch height width channels"]
+    ) -> Float[Tensor, "*batch dim"]:
+        """Return a vector a frame."""
+        flat = frames.flatten(0, -4)
+        vectors = self.layers(rearrange(flat, "batch h w c -> batch c h w"))
+        return vectors.unflatten(0, frames.shape[:-3])
+
+
+class FrameDecoder(nn.Module):
+    """Two fully connected layers, then convolutions, each after doubling height and width.
+
+    Source: R-NEM, Appendix A.1, layers 6 to 10 (widths 512 and 8 x 8 x 64, channels 32, 16, 1).
+    Differs: as `FrameEncoder`.
+
+    Args:
+        dim: Width of the vector.
+        shape: Height, width and channels of a frame.
+        channels: Those of the encoder.
+        width: Of the hidden layer.
+
+    Raises:
+        RMRError: The frame cannot be halved so often.
+    """
+
+    def __init__(self, dim: int, shape: tuple[int, int, int], channels: Sequence[int], width: int):
+        super().__init__()
+        grid = grid_of(shape, len(channels))
+        cells = channels[-1] * grid[0] * grid[1]
+        layers: list[nn.Module] = [nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU()]
+        layers += [nn.Linear(width, cells), nn.LayerNorm(cells), nn.ReLU()]
+        layers += [nn.Unflatten(1, (channels[-1], *grid))]
+        for before, after in pairwise((*reversed(channels), shape[2])):
+            layers += [DoublingConv(before, after), nn.GroupNorm(1, after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-2], nn.Sigmoid())
+
+    def forward(
+        self, vectors: Float[Tensor, "*batch dim"]
+    ) -> Float[Tensor, "*batch height width channels"]:
+        """Return a frame a vector, in (0, 1)."""
+        frames = self.layers(vectors.flatten(0, -2))
+        frames = rearrange(frames, "batch c h w -> batch h w c")
+        return frames.unflatten(0, vectors.shape[:-1])
+
+
+class DoublingConv(nn.Conv2d):
+    """Twice the height and width by repeated pixels, then a 4 x 4 convolution of the same size.
+
+    The repeated pixels are never made: an even and an odd output pixel see 3 and 2 neighbouring
+    input pixels along an axis, so that the four output pixels of an input pixel are channels of one
+    3 x 3 convolution of the input, whose weights are sums of those of the 4 x 4 one. That is the
+    same, with about half of the multiplications.
+
+    Source: R-NEM, Appendix A.1 (Odena et al. 2016); 1 pixel of zeros before, 2 after, as TensorFlow
+    pads.
+
+    Args:
+        before: Channels of the input.
+        after: Channels of the output.
+    """
+
+    taps: Tensor
+
+    def __init__(self, before: int, after: int):
+        super().__init__(before, after, KERNEL)
+        self.register_buffer("taps", torch.tensor(_TAPS), persistent=False)
+
+    def forward(
+        self,
+        input: Float[Tensor, "batch before height width"],
+    ) -> Float[Tensor, "batch after height2 width2"]:
+        """Return a picture of twice the height and width."""
+        weight = torch.einsum("pya,qxb,ocab->opqcyx", self.taps, self.taps, self.weight)
+        assert self.bias is not None
+        bias = self.bias.repeat_interleave(4)
+        pixels = F.conv2d(input, weight.flatten(0, 2), bias, padding=1)
+        return F.pixel_shuffle(pixels, 2)
+
+
+def halving(channels: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return the channels of as many of the first convolutions as can halve a frame, one at least.
+
+    Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84).
+    Differs: of the three of Appendix A.1 two are left there; A.2 has four and a decoder that does
+    not fit the frame.
+    """
+    side, count = gcd(*shape[:2]), len(channels)
+    while count > 1 and side % 2**count:
+        count -= 1
+    return channels[:count]
+
+
+def grid_of(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
+    """Return height and width of a frame that is halved some times.
+
+    Raises:
+        RMRError: It cannot be halved so often, or there is no halving.
+    """
+    height, width, _ = shape
+    part = 2**halvings
+    if not halvings or height % part or width % part:
+        raise RMRError(
+            f"expected frames whose height and width can be halved {halvings} times (one or more), "
+            f"a convolution each, found {height} x {width}: record with resolution=32, or choose a "
+            "preset of fewer convolutions"
+        )
+    return height // part, width // part
+
+
+Frame = Float[Tensor, "batch height width channels"]
+State = TypeVar("State")
+
+
+@dataclass(frozen=True)
+class FrameSizes:
+    """Sizes of RIMs on frames and of their baseline.
+
+    Attributes:
+        rims: Of the layer of RIMs; the paper does not give those of its bouncing balls.
+        lstm_units: Width of the baseline.
+        channels: Of the encoder's convolutions; the decoder has them the other way round.
+        hidden: Width of the layers before and after the recurrence.
+
+    Raises:
+        RMRError: Counts below 1.
+    """
+
+    rims: RIMSizes = field(default_factory=RIMSizes)
+    lstm_units: int = 250
+    channels: tuple[int, ...] = (16, 32, 64)
+    hidden: int = 512
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+
+    def with_processor(self, processor: ProcessorSizes) -> "FrameSizes":
+        """Return the same sizes, with RIMs that communicate through a P."""
+        return replace(self, rims=replace(self.rims, processor=processor))
+
+    def fitted(self, shape: tuple[int, int, int], actions: int) -> "FrameSizes":
+        """Return the sizes for frames of a shape, with as many convolutions as can halve them."""
+        del actions
+        return replace(self, channels=halving(self.channels, shape))
+
+
+class RecurrentFrames(nn.Module, ABC, Generic[State]):
+    """What both share: frames are encoded, a core takes them in, its state is decoded.
+
+    A model that sees no frame takes in the one that it predicted, cut at ``cut``. It is a
+    `rmr_gym.models.world.base.WorldModel`.
+
+    Source: RIMs, section 4.2.1 and Appendix C.10 (next frames, binary cross-entropy, teacher
+    forcing; encoder and decoder of R-NEM).
+    Differs: in a world with actions an embedding of the action is added to the encoded frame; what
+    a model predicts and takes in is cut.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of encoder and decoder.
+        dim: Width of what is decoded.
+        actions: Number of actions; 0 for a world without.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, dim: int, actions: int):
+        super().__init__()
+        self.cut = CUT
+        self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
+        self.decoder = FrameDecoder(dim, shape, sizes.channels, sizes.hidden)
+        self.action = nn.Linear(actions, sizes.hidden, bias=False) if actions else None
+
+    def step(
+        self, state: State, observation: Frame | None, action: Int[Tensor, " batch"] | None
+    ) -> State:
+        """Take in a frame, or what was predicted; see `WorldModel.step`.
+
+        Raises:
+            RMRError: Actions are missing.
+        """
+        frame = observation
+        if frame is None:
+            frame = taken_in(self.decode(state).frame, self.cut)
+        vector = self.encoder(frame)
+        if self.action is not None:
+            if action is None:
+                raise RMRError("expected an action a sequence, as in training, got none")
+            vector = vector + self.action.weight.T[action]
+        return self.advance(state, vector)
+
+    def decode(self, state: State) -> Prediction:
+        """Return the predicted frame; pixels are not grouped."""
+        return Prediction(self.decoder(self.shown(state)))
+
+    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
+        """Return the binary cross-entropy of the predicted frame, summed over pixels."""
+        return frame_bce(self.decode(state).frame, following)
+
+    @abstractmethod
+    def advance(self, state: State, vector: Float[Tensor, "batch dim"]) -> State:
+        """Return the state after an encoded frame."""
+
+    @abstractmethod
+    def shown(self, state: State) -> Float[Tensor, "batch dim"]:
+        """Return what of the state is decoded."""
+
+
+class FrameRIMsState(NamedTuple):
+    """The state of RIMs on frames.
+
+    Attributes:
+        layer: Of the layer of RIMs.
+        active: Which of them were active at the last frame; none before the first.
+    """
+
+    layer: RIMState
+    active: Bool[Tensor, "batch slots"]
+
+
+class FrameRIMs(RecurrentFrames[FrameRIMsState]):
+    """RIMs on frames: one encoded frame is the input, the states of all RIMs are decoded.
+
+    ``model.cell.drop([0, 3])`` takes RIMs out.
+
+    Source: RIMs, section 4.2.1, Appendix C.3 and C.10. Differs: see `RIMCell`.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions; 0 for a world without.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int = 0):
+        super().__init__(shape, sizes, sizes.rims.rims * sizes.rims.units, actions)
+        self.cell = RIMCell(sizes.hidden, sizes.rims)
+
+    def init_state(self, batch: int, generator: torch.Generator) -> FrameRIMsState:
+        """Return the state before the first frame; see `WorldModel.init_state`."""
+        layer = self.cell.init_state(batch, generator)
+        return FrameRIMsState(layer, torch.zeros_like(layer.hidden[..., 0], dtype=torch.bool))
+
+    def advance(self, state: FrameRIMsState, vector: Float[Tensor, "batch dim"]) -> FrameRIMsState:
+        """Return the state after an encoded frame."""
+        layer, activity = self.cell(self.cell.read(vector[:, None]), state.layer)
+        return FrameRIMsState(layer, activity.active)
+
+    def shown(self, state: FrameRIMsState) -> Float[Tensor, "batch dim"]:
+        """Return the states of all RIMs."""
+        return state.layer.hidden.flatten(1)
+
+
+class LSTMState(NamedTuple):
+    """The state of the baseline: what it shows, and what it remembers."""
+
+    hidden: Float[Tensor, "batch dim"]
+    memory: Float[Tensor, "batch dim"]
+
+
+class FrameLSTM(RecurrentFrames[LSTMState]):
+    """The baseline: one LSTM in the place of the RIMs.
+
+    Source: RIMs, section 4.2.1 and Appendix C.10.2 (250 units). Differs: none.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions; 0 for a world without.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int = 0):
+        super().__init__(shape, sizes, sizes.lstm_units, actions)
+        self.lstm = nn.LSTMCell(sizes.hidden, sizes.lstm_units)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the LSTM's weights uniformly in +-1/sqrt(units)."""
+        bound = self.lstm.hidden_size**-0.5
+        for parameter in self.lstm.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+
+    def init_state(self, batch: int, generator: torch.Generator) -> LSTMState:
+        """Return the state before the first frame, which is 0; nothing is drawn."""
+        del generator
+        zeros = self.lstm.weight_hh.new_zeros(batch, self.lstm.hidden_size)
+        return LSTMState(zeros, zeros)
+
+    def advance(self, state: LSTMState, vector: Float[Tensor, "batch dim"]) -> LSTMState:
+        """Return the state after an encoded frame."""
+        return LSTMState(*self.lstm(vector, (state.hidden, state.memory)))
+
+    def shown(self, state: LSTMState) -> Float[Tensor, "batch dim"]:
+        """Return what the LSTM shows."""
+        return state.hidden
+
+
+RIMS_SIZES = {
+    "smoke": FrameSizes(
+        RIMSizes(rims=4, active=2, units=8, keys=8, heads=2, message=4), 16, (2, 4), 16
+    ),
+    "laptop": FrameSizes(RIMSizes(units=40, message=16), 128, (8, 16), 128),
+    "paper": FrameSizes(),
+}
+"""Sizes by the name of the preset."""
+
+RIMS_MODELS = {
+    "rims": lambda sizes, shape, actions: FrameRIMs(shape, sizes, actions),
+    "rims_p": lambda sizes, shape, actions: FrameRIMs(
+        shape,
+        sizes if sizes.rims.processor else sizes.with_processor(ProcessorSizes()),
+        actions,
+    ),
+    "rims_lstm": lambda sizes, shape, actions: FrameLSTM(shape, sizes, actions),
+}
+"""Makers by name, of (sizes, shape of a frame, number of actions)."""
+
+
+Frame = Float[Tensor, "batch height width channels"]
+
+
+@dataclass(frozen=True)
+class MemorylessSizes:
+    """Sizes of the model without memory.
+
+    Attributes:
+        channels: Of the hidden layer.
+        kernel: Height and width of what a predicted pixel sees of the frame, odd.
+
+    Raises:
+        RMRError: No channel, or another kernel.
+    """
+
+    channels: int = 16
+    kernel: int = 7
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.kernel < 1 or self.kernel % 2 == 0:
+            raise RMRError(f"expected a channel or more and an odd kernel, got {self}")
+
+
+class MemorylessState(NamedTuple):
+    """The last frame and nothing else."""
+
+    frame: Frame
+
+
+class Memoryless(nn.Module):
+    """Predicts each pixel from what surrounds it in the last frame: a learned blur.
+
+    It cannot tell where anything moves: a world model that predicts no better has learnt nothing of
+    motion, though it may well beat copying, of which a wrong pixel costs 13.8 nats. It sees frames
+    without noise, and no actions. It is a `rmr_gym.models.world.base.WorldModel`.
+
+    Source: ours; a control.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of its two layers.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: MemorylessSizes):
+        super().__init__()
+        self.shape, self.cut = shape, CUT
+        self.around = nn.Conv2d(shape[2], sizes.channels, sizes.kernel, padding=sizes.kernel // 2)
+        self.pixel = nn.Conv2d(sizes.channels, shape[2], 1)
+
+    def init_state(self, batch: int, generator: torch.Generator) -> MemorylessState:
+        """Return a dark frame; nothing is drawn."""
+        del generator
+        return MemorylessState(self.pixel.weight.new_zeros(batch, *self.shape))
+
+    def step(
+        self, state: MemorylessState, observation: Frame | None, action: Int[Tensor, " b"] | None
+    ) -> MemorylessState:
+        """Keep the frame, or what was predicted; see `WorldModel.step`."""
+        del action
+        if observation is None:
+            observation = taken_in(self.decode(state).frame, self.cut)
+        return MemorylessState(observation)
+
+    def decode(self, state: MemorylessState) -> Prediction:
+        """Return the predicted frame; pixels are not grouped."""
+        pixels = rearrange(state.frame, "b h w c -> b c h w")
+        logits = self.pixel(torch.relu(self.around(pixels)))
+        return Prediction(rearrange(logits.sigmoid(), "b c h w -> b h w c"))
+
+    def loss(self, state: MemorylessState, following: Frame) -> Float[Tensor, " batch"]:
+        """Return the binary cross-entropy of the predicted frame, summed over pixels."""
+        return frame_bce(self.decode(state).frame, following)
