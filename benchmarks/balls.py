@@ -23,14 +23,11 @@ import numpy as np
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.camera import MujocoCamera, choose_back_end
-from rmr_gym.envs.balls.config import BallsConfig
+from rmr_gym.envs.balls.config import BallsConfig, configure
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.model import load_mujoco, world_xml
-from rmr_gym.envs.balls.physics import BallsPhysics
-from rmr_gym.envs.balls.presets import configure
+from rmr_gym.envs.balls.physics import BallsPhysics, kinetic_energy, load_mujoco, world_xml
 from rmr_gym.envs.balls.raster import Rasterizer
 from rmr_gym.envs.balls.start import draw_start
-from rmr_gym.envs.balls.truth import kinetic_energy
 from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +50,7 @@ def started(config: BallsConfig, worlds: int) -> BallsPhysics:
 
 def oracle() -> ModuleType:
     """Return the module of the tests that holds the event-driven simulator."""
-    path = ROOT / "tests" / "envs" / "test_balls_physics.py"
+    path = ROOT / "tests" / "envs" / "balls" / "test_physics.py"
     spec: Any = importlib.util.spec_from_file_location("balls_oracle", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

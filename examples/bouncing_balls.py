@@ -11,7 +11,7 @@ import numpy as np
 
 import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.analysis.films import write_film, write_sheet
-from rmr_gym.envs.balls.presets import PRESETS
+from rmr_gym.envs.balls.config import PRESETS
 
 
 def watch(preset: str, frames: int, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -9,7 +9,17 @@ import pytest
 import rmr_gym
 from rmr_gym.envs.atari.games import GAMES
 
-HEAVY = ["torch", "mujoco", "ale_py", "stable_baselines3", "matplotlib", "h5py", "pandas", "scipy"]
+HEAVY = [
+    "jaxtyping",
+    "torch",
+    "mujoco",
+    "ale_py",
+    "stable_baselines3",
+    "matplotlib",
+    "h5py",
+    "pandas",
+    "scipy",
+]
 
 
 def fresh_python(code: str) -> str:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -174,12 +174,10 @@ def read_balls_processor(folder: Path) -> "Artifact":
 
 
 def _radii(env_kwargs: dict[str, Any]) -> tuple[float, ...]:
-    from rmr_gym.envs.balls.options import BallsOptions  # noqa: PLC0415
-    from rmr_gym.envs.balls.presets import configure  # noqa: PLC0415
+    from rmr_gym.envs.balls.config import BallsConfig, configure  # noqa: PLC0415
 
-    options = {
-        name: env_kwargs[name] for name in BallsOptions.__annotations__ if name in env_kwargs
-    }
+    names = [field.name for field in fields(BallsConfig)]
+    options = {name: env_kwargs[name] for name in names if name in env_kwargs}
     config = configure(env_kwargs.get("preset", "rmr"), options)
     if config.kinds or config.fewest < config.most or config.fixed_ball:
         raise RMRError(

@@ -27,7 +27,7 @@ def films(
     """
     from rmr_gym.analysis.films import write_film, write_sheet  # noqa: PLC0415
     from rmr_gym.core.errors import unknown_name  # noqa: PLC0415
-    from rmr_gym.envs.balls.presets import PRESETS  # noqa: PLC0415
+    from rmr_gym.envs.balls.config import PRESETS  # noqa: PLC0415
 
     if frames < 1 or size < 1:
         raise RMRError(f"frames and size must be 1 or more, got {frames} and {size}")
@@ -50,7 +50,7 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> tuple[list, list
     import gymnasium  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
-    from rmr_gym.envs.balls.presets import PRESETS  # noqa: PLC0415
+    from rmr_gym.envs.balls.config import PRESETS  # noqa: PLC0415
 
     env = gymnasium.make(
         PRESETS[preset].env_id, render_mode="rgb_array", render_size=size, max_episode_steps=frames

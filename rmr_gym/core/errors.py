@@ -31,6 +31,23 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RMRError:
     return RMRError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(known)}")
 
 
+def known_name(kind: str, name: Any, choices: Iterable[str]) -> str:
+    """Return a name that is in a table.
+
+    Args:
+        kind: What the name stands for.
+        name: The name that was given.
+        choices: The names that exist.
+
+    Raises:
+        RMRError: It is none of them; the closest is named.
+    """
+    known = list(choices)
+    if name not in known:
+        raise unknown_name(kind, str(name), known)
+    return name
+
+
 def check_counts(sizes: Any) -> None:
     """Make sure that every whole number of a dataclass, alone or in a tuple, is 1 or more.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 from rmr_gym.envs.atari.games import GAMES, Game, find_game
-from rmr_gym.envs.balls.presets import register_balls
+from rmr_gym.envs.balls.config import PRESETS
 
 if TYPE_CHECKING:
     from rmr_gym.envs.atari.env import PairedAtariEnv
@@ -42,14 +42,22 @@ def register_envs() -> None:
     reported as ``truncated``, so that it stays right when the frame skip is changed.
     """
     for game in GAMES.values():
-        if game.env_id not in gym.registry:
-            gym.register(
-                id=game.env_id,
-                entry_point="rmr_gym.envs.atari.env:PairedAtariEnv",
-                vector_entry_point="rmr_gym.envs.atari.vector:PairedAtariVectorEnv",
-                kwargs={"game": game.name},
-            )
-    register_balls()
+        _register(game.env_id, "atari", "PairedAtari", game=game.name)
+    for name, preset in PRESETS.items():
+        _register(preset.env_id, "balls", "BouncingBalls", preset.steps, preset=name)
+
+
+def _register(
+    env_id: str, folder: str, stem: str, steps: int | None = None, **arguments: str
+) -> None:
+    if env_id not in gym.registry:
+        gym.register(
+            id=env_id,
+            entry_point=f"rmr_gym.envs.{folder}.env:{stem}Env",
+            vector_entry_point=f"rmr_gym.envs.{folder}.vector:{stem}VectorEnv",
+            max_episode_steps=steps,
+            kwargs=arguments,
+        )
 
 
 def __getattr__(name: str) -> Any:

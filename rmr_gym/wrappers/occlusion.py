@@ -10,8 +10,8 @@ from gymnasium.utils import RecordConstructorArgs
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.balls.curtain import draw_curtain, hide
-from rmr_gym.envs.balls.options import parse_sides
+from rmr_gym.envs.balls.config import parse_sides
+from rmr_gym.envs.balls.raster import draw_curtain, hide
 
 
 class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):

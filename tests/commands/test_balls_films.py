@@ -3,9 +3,7 @@ from PIL import Image
 
 from rmr_gym.commands.balls import app
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.balls.presets import PRESETS, register_balls
-
-register_balls()
+from rmr_gym.envs.balls.config import PRESETS
 
 
 def test_a_film_and_a_sheet_of_every_preset(tmp_path):

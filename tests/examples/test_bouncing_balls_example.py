@@ -5,11 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from rmr_gym.envs.balls.presets import register_balls
+import rmr_gym  # noqa: F401  (registers the environments)
 
 PATH = Path(__file__).parents[2] / "examples" / "bouncing_balls.py"
-
-register_balls()
 
 
 @pytest.fixture(scope="module")

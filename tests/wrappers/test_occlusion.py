@@ -5,11 +5,9 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
+import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.balls.presets import register_balls
 from rmr_gym.wrappers.occlusion import Curtain
-
-register_balls()
 
 
 class Snow(gym.Env):

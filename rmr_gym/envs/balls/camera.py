@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import BallsConfig
-from rmr_gym.envs.balls.model import GL_LIBRARIES, compile_model, has_library, load_mujoco
+from rmr_gym.envs.balls.physics import GL_LIBRARIES, compile_model, has_library, load_mujoco
 
 _SUPERSAMPLING = 2
 _BRIGHT = 128

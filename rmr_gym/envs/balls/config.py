@@ -1,17 +1,23 @@
-"""What a world of bouncing balls is made of, and what follows from it."""
+"""What a world of bouncing balls is made of, checked, and the worlds of the papers by name."""
 
 import colorsys
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
-import numpy as np
-from jaxtyping import UInt8
+from rmr_gym.core.errors import RMRError, known_name
 
 Kind = tuple[float, float]
 Color = tuple[int, int, int]
 
+FRAMES = ("rgb", "binary")
+COLORS = ("distinct", "white")
 EXTRAS = ("velocities", "radii", "masses", "presence")
+SMALLEST_RADIUS = 0.03
+_MOST_BALLS = 254
+_PIXELS = (8, 4096)
 _LONGEST_TIMESTEP = 0.0025
 _FASTEST_PACE = 2.6
 _GRAY: Color = (128, 128, 128)
@@ -20,8 +26,6 @@ _GRAY: Color = (128, 128, 128)
 @dataclass(frozen=True)
 class BallsConfig:
     """A world of balls in the box [-1, 1] x [-1, 1] and how it is shown.
-
-    `rmr_gym.envs.balls.presets.configure` makes it from what a user gives, and checks that.
 
     Length unit: half the side of the box. Masses count relative to each other.
 
@@ -47,6 +51,10 @@ class BallsConfig:
         observe: More entries of the observation: any of ``velocities``, ``radii``, ``masses``,
             ``presence``.
         masks: Whether info holds ``masks``, the ball that owns each pixel.
+
+    Raises:
+        RMRError: A value that cannot be, alone or beside the others. That the balls fit into the
+            box is checked when a world is made (`rmr_gym.envs.balls.start.check_fit`).
     """
 
     balls: int | tuple[int, int] = 10
@@ -63,6 +71,11 @@ class BallsConfig:
     push: float = 0.0
     observe: tuple[str, ...] = ()
     masks: bool = False
+
+    def __post_init__(self) -> None:
+        for name, parse in _PARSERS.items():
+            parse(getattr(self, name))
+        _check_together(self)
 
     @property
     def fewest(self) -> int:
@@ -83,9 +96,8 @@ class BallsConfig:
     @cached_property
     def all_kinds(self) -> tuple[Kind, ...]:
         """The kinds that balls are drawn from, or the (radius, mass) of each ball in turn."""
-        return self.kinds or tuple(
-            zip(_each(self.radii, self.most), _each(self.masses, self.most), strict=True)
-        )
+        both = _repeated(self.radii, self.most), _repeated(self.masses, self.most)
+        return self.kinds or tuple(zip(*both, strict=True))
 
     @cached_property
     def largest_radius(self) -> float:
@@ -121,13 +133,12 @@ class BallsConfig:
         """Seconds a physics step."""
         return 1 / (self.fps * self.substeps)
 
-    def palette(self) -> UInt8[np.ndarray, "slots 3"]:
-        """Colour of each ball; a last row, gray, for the fixed ball."""
+    def palette(self) -> list[Color]:
+        """Return the colour of each ball; a last row, gray, for the fixed ball."""
         if self.frames == "binary" or self.colors == "white":
-            return np.full((self.most + 1, 3), 255, np.uint8)
+            return [(255, 255, 255)] * (self.most + 1)
         colors = distinct_colors(self.most) if isinstance(self.colors, str) else list(self.colors)
-        colors += colors[-1:] * (self.most - len(colors))
-        return np.array([*colors, _GRAY], np.uint8)
+        return [*colors, *colors[-1:] * (self.most - len(colors)), _GRAY]
 
 
 def distinct_colors(count: int) -> list[Color]:
@@ -139,8 +150,223 @@ def distinct_colors(count: int) -> list[Color]:
     return colors
 
 
-def _each(values: float | tuple[float, ...], count: int) -> tuple[float, ...]:
+def _repeated(values: float | tuple[float, ...], count: int) -> tuple[float, ...]:
     """Repeat a single value for every ball."""
-    if not isinstance(values, tuple):
-        return (values,) * count
+    values = values if isinstance(values, tuple) else (values,)
     return values * count if len(values) == 1 else values
+
+
+def parse_sides(sides: Any) -> tuple[float, float]:
+    """Return a curtain's (smallest, largest) side.
+
+    Raises:
+        RMRError: They are not two fractions of the frame in ascending order.
+    """
+    _expect(
+        _ascending(sides) and sides[1] <= 1,
+        "the curtain's (smallest, largest) side as fractions of the frame, above 0 and at most 1",
+        sides,
+    )
+    return float(sides[0]), float(sides[1])
+
+
+def parse_pixels(name: str, value: Any) -> int:
+    """Return the height and width of a picture.
+
+    Raises:
+        RMRError: It is no whole number of pixels that a picture can have.
+    """
+    low, high = _PIXELS
+    fits = _whole(value) and low <= value <= high
+    _expect(fits, f"{name} to be a whole number of pixels from {low} to {high}", value)
+    return value
+
+
+def _expect(fits: bool, what: str, value: Any) -> None:
+    if not fits:
+        raise RMRError(f"expected {what}, found {value!r}")
+
+
+def _balls(value: Any) -> int | tuple[int, int]:
+    both = value if isinstance(value, tuple) else (value, value)
+    whole = len(both) == 2 and all(map(_whole, both))
+    _expect(
+        whole and 1 <= both[0] <= both[1] <= _MOST_BALLS,
+        f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)",
+        value,
+    )
+    return value
+
+
+def _radius(value: Any, name: str = "radius") -> float:
+    fits = _positive(value) and SMALLEST_RADIUS <= value < 1
+    _expect(fits, f"{name} from {SMALLEST_RADIUS} to below 1 (the box is 2 wide)", value)
+    return float(value)
+
+
+def _above_0(what: str, value: Any) -> float:
+    _expect(_positive(value), f"{what} above 0", value)
+    return float(value)
+
+
+_mass = partial(_above_0, "a mass")
+
+
+def _kinds(rows: Any) -> tuple[Kind, ...]:
+    pairs = isinstance(rows, tuple) and all(isinstance(r, tuple) and len(r) == 2 for r in rows)
+    _expect(pairs, "kinds to be rows (radius, mass)", rows)
+    return tuple((_radius(radius), _mass(mass)) for radius, mass in rows)
+
+
+def _speeds(value: Any) -> tuple[float, float]:
+    speeds = value if isinstance(value, tuple) else (value, value)
+    _expect(
+        _ascending(speeds),
+        "one speed or (lowest, highest), both above 0 and in this order",
+        value,
+    )
+    return float(speeds[0]), float(speeds[1])
+
+
+def _colors(value: Any) -> str | tuple[Color, ...]:
+    if isinstance(value, str):
+        return known_name("colors", value, COLORS)
+    triples = isinstance(value, tuple) and all(isinstance(c, tuple) and len(c) == 3 for c in value)
+    _expect(
+        triples and bool(value) and all(part in range(256) for color in value for part in color),
+        "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255",
+        value,
+    )
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in value)
+
+
+def _push(value: Any) -> float:
+    _expect(value == 0 or _positive(value), "push, an impulse, to be 0 (none) or above", value)
+    return float(value)
+
+
+def _observe(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, tuple) else (value,)
+    return tuple(known_name("entry of observe", name, EXTRAS) for name in names)
+
+
+def _one_or_each(parse: Callable[[Any], float], values: Any) -> float | tuple[float, ...]:
+    return tuple(map(parse, values)) if isinstance(values, tuple) else parse(values)
+
+
+def _or_none(parse: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else parse(value)
+
+
+def _plain(value: Any) -> Any:
+    """Turn lists (from JSON) and arrays into tuples, numpy's numbers into Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+def _ascending(pair: Any) -> bool:
+    two = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_positive, pair))
+    return two and pair[0] <= pair[1]
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "balls": _balls,
+    "radii": partial(_one_or_each, _radius),
+    "masses": partial(_one_or_each, _mass),
+    "kinds": _kinds,
+    "speeds": _speeds,
+    "colors": _colors,
+    "frames": partial(known_name, "frames", choices=FRAMES),
+    "resolution": partial(parse_pixels, "resolution"),
+    "fps": partial(_above_0, "fps, frames a second,"),
+    "curtain": partial(_or_none, parse_sides),
+    "fixed_ball": partial(_or_none, partial(_radius, name="fixed_ball")),
+    "push": _push,
+    "observe": _observe,
+    "masks": bool,
+}
+
+
+def _check_together(config: BallsConfig) -> None:
+    """Check what depends on several options."""
+    for name in ("radii", "masses"):
+        values = getattr(config, name)
+        if isinstance(values, tuple) and len(values) not in (1, config.most):
+            raise RMRError(
+                f"expected one value of {name} for all balls or one for each of {config.most}, "
+                f"found {len(values)}: {values!r}"
+            )
+    if not isinstance(config.colors, str) and len(config.colors) > config.most:
+        raise RMRError(
+            f"expected colors for at most {config.most} balls, found {len(config.colors)}"
+        )
+    if config.push and config.fewest < 2:
+        raise RMRError(
+            "expected at least 2 balls in a pushed world (the agent's and its target), "
+            f"found {config.balls!r}"
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One row: the environment id, the steps of an episode, the world."""
+
+    env_id: str
+    steps: int
+    config: BallsConfig
+
+
+_LIGHT_AND_HEAVY = ((0.16, 1.0), (0.2, 6.0))
+_AGENT, _TARGET, _OTHER = (255, 255, 255), (230, 60, 50), (70, 110, 200)
+_PUSHED = BallsConfig(balls=5, push=0.5, observe=("velocities",), colors=(_AGENT, _TARGET, _OTHER))
+_RNEM = BallsConfig(balls=4, kinds=_LIGHT_AND_HEAVY, frames="binary")
+_RNEM_CURTAIN = BallsConfig(balls=3, radii=0.2, frames="binary", curtain=(0.3, 0.5))
+_S2RM = BallsConfig(balls=3, radii=0.17, frames="binary", resolution=48, fixed_ball=0.17)
+
+PRESETS: dict[str, Preset] = {
+    "rmr": Preset("rmr/BouncingBalls-v0", 100, BallsConfig()),
+    "pushed": Preset("rmr/PushedBalls-v0", 200, _PUSHED),
+    "rnem-4": Preset("rmr/RNEMBalls4-v0", 50, _RNEM),
+    "rnem-6-8": Preset("rmr/RNEMBalls6to8-v0", 50, replace(_RNEM, balls=(6, 8))),
+    "rnem-curtain": Preset("rmr/RNEMBallsCurtain-v0", 50, _RNEM_CURTAIN),
+    **{
+        f"s2rm-{n}": Preset(f"rmr/S2RMBalls{n}-v0", 99, replace(_S2RM, balls=n))
+        for n in range(1, 7)
+    },
+}
+"""The worlds that the papers use, by name."""
+
+
+def configure(preset: str, options: Mapping[str, Any]) -> BallsConfig:
+    """Return the config of a preset with some options changed.
+
+    Args:
+        preset: A name of `PRESETS`.
+        options: Fields of `BallsConfig`; lists and arrays do as well as tuples. Given radii or
+            masses take the place of the preset's kinds.
+
+    Raises:
+        RMRError: An unknown preset or option, or a world that cannot be.
+    """
+    base = PRESETS[known_name("preset", preset, PRESETS)].config
+    changes = {
+        name: _PARSERS[known_name("option", name, _PARSERS)](_plain(value))
+        for name, value in options.items()
+    }
+    sizes = [name for name in ("radii", "masses") if name in options]
+    if sizes:
+        changes = {"kinds": (), **changes}
+    config = replace(base, **changes)
+    if sizes and config.kinds:
+        raise RMRError(
+            f"expected either kinds or {' and '.join(sizes)}, found both: leave one of them out"
+        )
+    return config

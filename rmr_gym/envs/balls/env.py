@@ -1,28 +1,35 @@
 """Bouncing balls: MuJoCo's physics, seen as positions and as pictures at the same instant."""
 
-import operator
-from typing import Any, Unpack
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from gymnasium.vector.utils import create_empty_array
-from jaxtyping import UInt8
+from jaxtyping import Float, Int, UInt8
 
-from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.balls.options import BallsOptions, parse_choice, parse_pixels
-from rmr_gym.envs.balls.presets import configure
-from rmr_gym.envs.balls.window import Window
-from rmr_gym.envs.balls.world import (
-    ACTIONS,
-    BallsWorld,
-    Painter,
-    action_space,
-    make_painter,
-    observation_space,
-)
+from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.envs.arguments import one_action
+from rmr_gym.envs.balls.camera import MujocoCamera
+from rmr_gym.envs.balls.config import BallsConfig, configure, parse_pixels
+from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
+from rmr_gym.envs.balls.raster import Rasterizer, draw_curtain, hide
+from rmr_gym.envs.balls.start import check_fit, draw_start
 
 RENDER_MODES = ("human", "rgb_array")
+RENDERERS = ("raster", "mujoco")
+ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
+_DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+_AGENT, _TARGET = 0, 1
+_PUSH_COST = 0.01
+_SHADE = 64
+_INCHES = 5.0
+
+Painter = Rasterizer | MujocoCamera
 
 
 class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
@@ -45,7 +52,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
     target, within the frame, less 0.01 for an action that pushes.
 
     Episode end: never ``terminated``; ``truncated`` by the step limit that the id registers
-    (`rmr_gym.envs.balls.presets.PRESETS`).
+    (`rmr_gym.envs.balls.config.PRESETS`).
 
     Time step: one frame, 1 / ``fps`` seconds (0.05 s), as physics steps of at most 0.0025 s.
 
@@ -66,7 +73,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
     `PRESETS`. Frames are drawn by an exact-coverage rasteriser, MuJoCo's own renderer is an option.
 
     Args:
-        preset: A name of `rmr_gym.envs.balls.presets.PRESETS`.
+        preset: A name of `rmr_gym.envs.balls.config.PRESETS`.
         renderer: ``"raster"`` (default; needs no graphics library) or ``"mujoco"`` (OpenGL through
             EGL or OSMesa).
         render_mode: ``"human"`` (a Matplotlib window), ``"rgb_array"`` or None.
@@ -96,7 +103,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         renderer: str = "raster",
         render_mode: str | None = None,
         render_size: int = 480,
-        **options: Unpack[BallsOptions],
+        **options: Any,
     ):
         EzPickle.__init__(
             self,
@@ -106,18 +113,14 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
             render_size=render_size,
             **options,
         )
-        self.config = configure(preset, options)
-        self.render_mode = render_mode and parse_choice("render mode", render_mode, RENDER_MODES)
-        self._render_size = parse_pixels("render_size", render_size)
-        self._renderer = renderer
-        self._world = BallsWorld(self.config, 1, renderer)
-        self._studio: Painter | None = None
+        self.config = config = configure(preset, options)
+        self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
+        self._world = BallsWorld(config, 1, renderer=renderer, render_size=render_size)
         self._window: Window | None = None
         self._started = False
-        self.metadata = {**self.metadata, "render_fps": max(1, round(self.config.fps))}
-        self.observation_space = observation_space(self.config)
-        self.action_space = action_space(self.config)
-        self._actions = int(self.action_space.n)
+        self.metadata = {**self.metadata, "render_fps": self._world.render_fps}
+        self.observation_space = self._world.observation_space
+        self.action_space = self._world.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -133,9 +136,8 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         """Move the balls on by one frame, after a push if the action is one."""
         if not self._started:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        actions = np.array([self._checked_action(action)])
-        move = self._world.mover(actions)
-        self._world.settle(move(), actions)
+        actions = np.array([one_action(action, self._world.actions)])
+        self._world.settle(self._world.mover(actions)(), actions)
         self._refresh_window()
         reward = float(self._world.rewards[0])
         return self._observation(), reward, False, False, self._info()
@@ -150,9 +152,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
             return None
         if not self._started:
             raise RMRError("expected an episode to show, found none: call reset() before render()")
-        if self._studio is None:
-            self._studio = make_painter(self.config, self._renderer, self._render_size)
-        picture = self._world.picture(self._studio, self._render_size)[0]
+        picture = self._world.pictures()[0]
         if self.render_mode == "rgb_array":
             return picture
         if self._window is None:
@@ -163,20 +163,16 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
     def close(self) -> None:
         """Close the window and the renderers; may be called again."""
         self._world.close()
-        if self._studio is not None:
-            self._studio.close()
         if self._window is not None:
             self._window.close()
-        self._studio = self._window = None
+        self._window = None
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the actions."""
-        return list(ACTIONS[: self._actions])
+        return list(ACTIONS[: self._world.actions])
 
     def _observation(self) -> dict[str, np.ndarray]:
-        batch: Any = create_empty_array(self.observation_space, 1, fn=np.empty)
-        self._world.observe(batch)
-        return {name: rows[0] for name, rows in batch.items()}
+        return {name: rows[0] for name, rows in self._world.observe().items()}
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {name: rows[0] for name, rows in self._world.truth().items()}
@@ -187,14 +183,252 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         if self.render_mode == "human":
             self.render()
 
-    def _checked_action(self, action: Any) -> int:
-        try:
-            index = operator.index(action)
-        except TypeError:
-            index = -1
-        if not 0 <= index < self._actions:
-            raise RMRError(
-                f"expected an action from 0 to {self._actions - 1}, found {action!r}: see "
-                "get_action_meanings()"
+
+class BallsWorld:
+    """Simulations of one config: physics, start states, pushes, rewards, pictures and truth.
+
+    Args:
+        config: The world.
+        simulations: How many there are.
+        renderer: One of `RENDERERS`.
+        render_size: Height and width of pictures for people.
+        threads: Number of MuJoCo's threads.
+
+    Attributes:
+        observation_space: Of one simulation.
+        action_space: Of one simulation: the no-op alone in a passive world.
+        actions: The number of its actions.
+        rewards: Of the last frame, one a simulation.
+
+    Raises:
+        RMRError: The balls do not fit, an unknown renderer, or OpenGL that is missing.
+    """
+
+    def __init__(
+        self,
+        config: BallsConfig,
+        simulations: int,
+        *,
+        renderer: str,
+        render_size: int,
+        threads: int = 1,
+    ):
+        check_fit(config)
+        self._config, self._renderer = config, renderer
+        self._render_size = parse_pixels("render_size", render_size)
+        self._painter = self._make_painter(config.resolution)
+        self._studio: Painter | None = None
+        self._physics = BallsPhysics(config, simulations, threads)
+        self._palette = np.array(config.palette(), np.uint8)[: None if config.fixed_ball else -1]
+        shape = (simulations, config.most)
+        self._positions, self._velocities = np.zeros((*shape, 2)), np.zeros((*shape, 2))
+        self._hits = np.zeros((*shape, config.most + 2), np.uint8)
+        self._curtains = np.zeros((simulations, 4), np.int64)
+        self.rewards = np.zeros(simulations)
+        self.observation_space = _observation_space(config)
+        self.actions = len(ACTIONS) if config.push else 1
+        self.action_space = spaces.Discrete(self.actions)
+
+    @property
+    def render_fps(self) -> int:
+        """Frames a second, as Gymnasium's metadata take them: whole, and at least 1."""
+        return max(1, round(self._config.fps))
+
+    def close(self) -> None:
+        """Release what the renderer holds."""
+        for painter in filter(None, (self._painter, self._studio)):
+            painter.close()
+        self._studio = None
+
+    def start(
+        self, generators: Sequence[np.random.Generator], options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin an episode in every simulation, each from its generator.
+
+        Raises:
+            RMRError: A reset option that does not exist or cannot be.
+        """
+        physics, config = self._physics, self._config
+        physics.start([draw_start(config, rng, options) for rng in generators])
+        self._positions, self._velocities = physics.positions.copy(), physics.velocities.copy()
+        self._hits[:] = 0
+        self.rewards[:] = 0
+        if config.curtain:
+            size = config.resolution
+            for row, rng in enumerate(generators):
+                self._curtains[row] = draw_curtain(rng, config.curtain, size, size)
+
+    def mover(self, actions: Int[np.ndarray, " batch"] | None = None) -> Callable[[], Motion]:
+        """Push, and return the call that moves every simulation by one frame.
+
+        Another thread may make that call, and nothing is seen of it before its result goes to
+        `settle`.
+        """
+        if actions is not None and actions.any():
+            self._push(actions)
+        return self._physics.mover()
+
+    def settle(self, motion: Motion, actions: Int[np.ndarray, " batch"]) -> None:
+        """Show the state after a frame, and find out what happened in it."""
+        physics = self._physics
+        self._positions, self._velocities = motion.positions[:, -1], motion.velocities[:, -1]
+        fixed = self._config.fixed_ball or 0.0
+        self._hits = collisions(motion, physics.radii, physics.presence, fixed)
+        if self._config.push:
+            self.rewards = self._hits[:, _AGENT, _TARGET] - _PUSH_COST * (actions > 0)
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """Return the observation of all simulations in new arrays."""
+        out: Any = create_empty_array(self.observation_space, len(self._hits), fn=np.empty)
+        physics = self._physics
+        entries = {
+            "state": self._positions,
+            "velocities": self._velocities,
+            "radii": physics.radii,
+            "masses": physics.masses,
+            "presence": physics.presence,
+        }
+        for name in out.keys() & entries.keys():
+            out[name][:] = entries[name]
+        if self._config.frames == "rgb":
+            self._painter.rgb(*self._discs(), self._palette, out["pixels"])
+        else:
+            self._painter.binary(*self._discs(), out["pixels"])
+        self._hide(out["pixels"])
+        return out
+
+    def truth(self) -> dict[str, np.ndarray]:
+        """Return new arrays of what the simulator knows, for info."""
+        masses = self._physics.masses
+        known = {
+            "collisions": self._hits.copy(),
+            "kinetic_energy": kinetic_energy(self._velocities, masses),
+            "momentum": momentum(self._velocities, masses),
+        }
+        if self._config.masks:
+            known["masks"] = self.masks()
+        if self._config.curtain:
+            known["curtain"] = self._curtains.copy()
+        return known
+
+    def masks(self) -> UInt8[np.ndarray, "batch height width"]:
+        """Return 1 + the index of the ball that owns each visible pixel, most + 1 the fixed one."""
+        size = self._config.resolution
+        owners = np.zeros((len(self._hits), size, size), np.uint8)
+        Rasterizer(size, self._config.largest_radius).owners(*self._discs(), owners)
+        self._hide(owners)
+        return owners
+
+    def pictures(self) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Return RGB pictures for people; a curtain shows as a gray veil."""
+        size = self._render_size
+        self._studio = self._studio or self._make_painter(size)
+        frames = np.zeros((len(self._hits), size, size, 3), np.uint8)
+        self._studio.rgb(*self._discs(), self._palette, frames)
+        if self._config.curtain:
+            scale = size / self._config.resolution
+            for frame, curtain in zip(frames, self._curtains, strict=True):
+                top, left, rows, columns = np.rint(curtain * scale).astype(int)
+                veiled = frame[top : top + rows, left : left + columns]
+                veiled[:] = veiled // 4 + _SHADE
+        return frames
+
+    def _push(self, actions: Int[np.ndarray, " batch"]) -> None:
+        """Change the agent's velocity by push / mass, or by less where energy would pass its bound.
+
+        The bound is the energy that the balls have if all start at the highest speed; it keeps
+        overlaps small and velocities inside their space.
+        """
+        velocities, masses = self._physics.velocities, self._physics.masses
+        directions, mass = _DIRECTIONS[actions], masses[:, _AGENT]
+        limit = 0.5 * self._config.speeds[1] ** 2 * masses.sum(axis=1)
+        room = np.maximum(limit - kinetic_energy(velocities, masses), 0)
+        along = (velocities[:, _AGENT] * directions).sum(axis=1)
+        largest = np.sqrt(along**2 + 2 * room / mass) - along
+        change = np.minimum(self._config.push / mass, largest)
+        velocities[:, _AGENT] += change[:, None] * directions
+
+    def _discs(
+        self,
+    ) -> tuple[Float[np.ndarray, "batch slots 2"], Float[np.ndarray, "batch slots"]]:
+        """Return places and radii of all that is drawn: the balls, then the fixed one if any."""
+        positions, radii = self._positions, self._physics.radii
+        if not self._config.fixed_ball:
+            return positions, radii
+        count = len(radii)
+        return (
+            np.concatenate([positions, np.zeros((count, 1, 2))], axis=1),
+            np.concatenate([radii, np.full((count, 1), self._config.fixed_ball)], axis=1),
+        )
+
+    def _make_painter(self, resolution: int) -> Painter:
+        if known_name("renderer", self._renderer, RENDERERS) == "mujoco":
+            return MujocoCamera(self._config, resolution)
+        return Rasterizer(resolution, self._config.largest_radius)
+
+    def _hide(self, frames: np.ndarray) -> None:
+        if self._config.curtain:
+            for frame, curtain in zip(frames, self._curtains, strict=True):
+                hide(frame, curtain)
+
+
+def _observation_space(config: BallsConfig) -> spaces.Space[Any]:
+    """Return the Dict space of one world's observation."""
+    slots, size, speed = config.most, config.resolution, config.top_speed
+    channels = 3 if config.frames == "rgb" else 1
+    heaviest = max(mass for _, mass in config.all_kinds)
+    extras = {
+        "velocities": spaces.Box(-speed, speed, (slots, 2), np.float32),
+        "radii": spaces.Box(0, 1, (slots,), np.float32),
+        "masses": spaces.Box(0, heaviest, (slots,), np.float32),
+        "presence": spaces.MultiBinary(slots),
+    }
+    return spaces.Dict(
+        {
+            "state": spaces.Box(-1, 1, (slots, 2), np.float32),
+            "pixels": spaces.Box(0, 255, (size, size, channels), np.uint8),
+            **{name: extras[name] for name in config.extras},
+        }
+    )
+
+
+class Window:
+    """A Matplotlib window; on a machine without a screen it draws where nobody sees it and says so.
+
+    Args:
+        title: Title of the window.
+    """
+
+    def __init__(self, title: str):
+        import matplotlib as mpl  # noqa: PLC0415
+        from matplotlib import pyplot as plt  # noqa: PLC0415
+
+        self._plt: Any = plt
+        self._figure: Any = plt.figure(title, figsize=(_INCHES, _INCHES), clear=True)
+        self._axes: Any = self._figure.add_axes((0, 0, 1, 1))
+        self._axes.set_axis_off()
+        self._image: Any = None
+        self._due = time.monotonic()
+        if mpl.get_backend().lower() == "agg":
+            warnings.warn(
+                "no window can be shown: Matplotlib found no screen or no window toolkit; use "
+                'render_mode="rgb_array"',
+                stacklevel=2,
             )
-        return index
+        else:
+            self._figure.show()
+
+    def show(self, picture: UInt8[np.ndarray, "height width 3"], seconds: float) -> None:
+        """Show a picture and wait until it has been seen for ``seconds``."""
+        if self._image is None:
+            self._image = self._axes.imshow(picture)
+        else:
+            self._image.set_data(picture)
+        self._figure.canvas.draw()
+        self._figure.canvas.flush_events()
+        self._due = max(self._due + seconds, time.monotonic())
+        time.sleep(max(0.0, self._due - time.monotonic()))
+
+    def close(self) -> None:
+        """Close the window."""
+        self._plt.close(self._figure)

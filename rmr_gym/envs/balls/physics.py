@@ -1,15 +1,26 @@
-"""Many worlds of bouncing balls moved at once by mujoco's batch."""
+"""MuJoCo's physics of many worlds of balls at once: collisions, energy and momentum included."""
 
+import ctypes
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import BallsConfig
-from rmr_gym.envs.balls.model import SOFTNESS, compile_model, load_mujoco
 from rmr_gym.envs.balls.start import Start
+
+GL_LIBRARIES = {
+    "egl": ("libEGL.so.1", "libEGL.so"),
+    "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
+}
+SOFTNESS = 1e-6
+_IMPEDANCE = 0.9999
+_WALLS = {"left": (1, 0), "right": (-1, 0), "bottom": (0, 1), "top": (0, -1)}
+_HIDDEN = 3
 
 
 @dataclass(frozen=True)
@@ -101,11 +112,10 @@ class BallsPhysics:
         radii = np.where(present, self.radii, self._config.largest_radius)
         masses = np.where(present, self.masses, 1.0)
         self._set("body_mass", self._bodies, masses)
-        self._set("geom_size", self._geoms, _first_of_three(radii))
-        for name in ("geom_contype", "geom_conaffinity"):
-            self._set(name, self._geoms, present)
-        for name in ("body_contype", "body_conaffinity"):
-            self._set(name, self._bodies, present)
+        self._set("geom_size", self._geoms, np.pad(radii[..., None], ((0, 0), (0, 0), (0, 2))))
+        for name in ("contype", "conaffinity"):
+            self._set(f"geom_{name}", self._geoms, present)
+            self._set(f"body_{name}", self._bodies, present)
         self._batch.set_const()
         self._set("body_invweight0", self._bodies, SOFTNESS / masses[..., None])
 
@@ -113,6 +123,178 @@ class BallsPhysics:
         self._batch.expand(field)[:, where] = values
 
 
-def _first_of_three(radii: Float[np.ndarray, "batch slots"]) -> Float[np.ndarray, "batch slots 3"]:
-    """Return sphere sizes as MuJoCo stores them: the radius and two unused zeros."""
-    return np.stack([radii, np.zeros_like(radii), np.zeros_like(radii)], axis=-1)
+def load_mujoco() -> Any:
+    """Import mujoco for its physics, which needs no graphics library.
+
+    MuJoCo picks its OpenGL back end as it is imported, from the variable MUJOCO_GL, and fails as a
+    whole where that back end's library is missing. In this case it is imported without graphics.
+
+    Raises:
+        RMRError: mujoco is not installed, or cannot be imported.
+    """
+    asked = os.environ.get("MUJOCO_GL")
+    back_end = (asked or "").strip().lower()
+    hopeless = back_end in GL_LIBRARIES and not has_library(back_end)
+    if hopeless:
+        os.environ["MUJOCO_GL"] = "disable"
+    try:
+        import mujoco  # noqa: PLC0415
+        import mujoco.batch  # noqa: PLC0415
+    except ImportError as error:
+        raise RMRError(
+            "expected mujoco 4 or newer, which moves the balls, found an import that fails "
+            f"({error}): install it with `pip install 'mujoco>=4'`"
+        ) from error
+    finally:
+        if hopeless and asked is not None:
+            os.environ["MUJOCO_GL"] = asked
+    return mujoco
+
+
+def has_library(back_end: str) -> bool:
+    """Whether the shared library of an OpenGL back end, ``egl`` or ``osmesa``, can be loaded."""
+    for name in GL_LIBRARIES[back_end]:
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def compile_model(config: BallsConfig, offscreen: int = 0) -> Any:
+    """Compile the world of a config to an MjModel; radii and masses are set again each episode.
+
+    Args:
+        config: The world.
+        offscreen: Height and width of MuJoCo's own pictures in pixels; 0 where it draws none.
+    """
+    model = load_mujoco().MjModel.from_xml_string(world_xml(config, offscreen))
+    model.body_invweight0[1:] = SOFTNESS
+    return model
+
+
+def world_xml(config: BallsConfig, offscreen: int = 0) -> str:
+    """Return the MJCF of the world.
+
+    Each ball is a sphere on two slide joints, so it moves in the plane without turning. A contact
+    without stiffness and with damping 2 / timestep (times the impedance, by which MuJoCo divides
+    it) asks for the speed -v of the bodies that close in with v: the collision is elastic and over
+    within one timestep. MuJoCo softens what is asked by (1 - impedance) x ``body_invweight0``; the
+    impedance is at most 0.9999, so the softness is taken away through `SOFTNESS` instead. The usual
+    spring-like ``solref`` loses the energy.
+
+    Source: docs/bouncing_balls.md, measured with mujoco 4.0.
+
+    Args:
+        config: The world.
+        offscreen: Height and width of MuJoCo's own pictures in pixels; 0 where it draws none.
+    """
+    walls = "".join(
+        f'<geom name="{name}" type="plane" size="2 2 0.1" group="{_HIDDEN}" zaxis="{x} {y} 0" '
+        f'pos="{-x} {-y} 0"/>'
+        for name, (x, y) in _WALLS.items()
+    )
+    balls = "".join(
+        f'<body name="ball{k}"><joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/>'
+        f'<geom type="sphere" size="{config.largest_radius}" mass="1"/></body>'
+        for k in range(config.most)
+    )
+    fixed = config.fixed_ball
+    middle = f'<geom name="fixed" type="sphere" size="{fixed}"/>' if fixed else ""
+    return f"""
+<mujoco>
+  <option timestep="{config.timestep!r}" integrator="Euler" solver="Newton" cone="elliptic"
+    jacobian="dense" tolerance="1e-10"><flag gravity="disable"/></option>
+  <visual>
+    <headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/>
+    <global offwidth="{offscreen or 1}" offheight="{offscreen or 1}"/>
+  </visual>
+  <default>
+    <geom condim="1" solref="0 {-2 * _IMPEDANCE / config.timestep!r}"
+      solimp="{_IMPEDANCE} {_IMPEDANCE} 0.001 0.5 2"/>
+  </default>
+  <worldbody>
+    <camera name="above" pos="0 0 2" projection="orthographic" fovy="2"/>
+    {walls}{balls}{middle}
+  </worldbody>
+</mujoco>"""
+
+
+def collisions(
+    motion: Motion,
+    radii: Float[np.ndarray, "batch slots"],
+    presence: Bool[np.ndarray, "batch slots"],
+    fixed_ball: float,
+) -> UInt8[np.ndarray, "batch slots partners"]:
+    """Count the impacts of each ball within a frame.
+
+    An impact is a physics step that begins with two bodies overlapping and closing in; the solver
+    turns their closing speed around in this same step.
+
+    Args:
+        motion: The states of the frame.
+        radii: Radii of the balls.
+        presence: Which balls there are.
+        fixed_ball: Radius of the ball in the middle; 0 for none.
+
+    Returns:
+        Impacts with each partner: the balls in turn (symmetric), then the ball in the middle, then
+        the walls.
+    """
+    slots = radii.shape[1]
+    partners = slots + 2
+    row, step = np.nonzero(_turns(motion))
+    if not row.size:
+        return np.zeros((len(radii), slots, partners), np.uint8)
+    initial = (step == 0)[:, None, None]
+    place = np.where(initial, motion.first_positions[row], motion.positions[row, step - 1])
+    velocity = np.where(initial, motion.first_velocities[row], motion.velocities[row, step - 1])
+    turned = (velocity != motion.velocities[row, step]).any(axis=2) & presence[row]
+    event, ball = np.nonzero(turned)
+    x, v, r = place[event, ball], velocity[event, ball], radii[row[event], ball]
+    target = (row[event] * slots + ball) * partners
+    outside = ((np.abs(x) + r[:, None] > 1) & (x * v > 0)).any(axis=1)
+    hits = [target[outside] + slots + 1]
+    if fixed_ball:
+        hits.append(target[_meeting(x, v, r + fixed_ball)] + slots)
+    pairs = turned[:, :, None] & turned[:, None] & ~np.eye(slots, dtype=bool)
+    event, one, other = np.nonzero(pairs)
+    gap, speed = (part[event, one] - part[event, other] for part in (place, velocity))
+    world = row[event]
+    met = _meeting(gap, speed, radii[world, one] + radii[world, other])
+    hits.append(((world * slots + one) * partners + other)[met])
+    counts = np.bincount(np.concatenate(hits), minlength=radii.size * partners)
+    return counts.astype(np.uint8).reshape(len(radii), slots, partners)
+
+
+def kinetic_energy(
+    velocities: Float[np.ndarray, "batch slots 2"], masses: Float[np.ndarray, "batch slots"]
+) -> Float[np.ndarray, " batch"]:
+    """Sum of m v^2 / 2 over the balls, in mass x units^2 / s^2."""
+    return 0.5 * (masses * (velocities**2).sum(axis=2)).sum(axis=1)
+
+
+def momentum(
+    velocities: Float[np.ndarray, "batch slots 2"], masses: Float[np.ndarray, "batch slots"]
+) -> Float[np.ndarray, "batch 2"]:
+    """Sum of m v over the balls, in mass x units / s; walls and the fixed ball change it."""
+    return (masses[..., None] * velocities).sum(axis=1)
+
+
+def _turns(motion: Motion) -> Bool[np.ndarray, "batch substeps"]:
+    """Return the physics steps that change some velocity."""
+    after = motion.velocities.reshape(*motion.velocities.shape[:2], -1)
+    turns = np.empty(after.shape[:2], bool)
+    turns[:, 0] = (after[:, 0] != motion.first_velocities.reshape(len(after), -1)).any(axis=1)
+    turns[:, 1:] = (after[:, 1:] != after[:, :-1]).any(axis=2)
+    return turns
+
+
+def _meeting(
+    gap: Float[np.ndarray, "events 2"],
+    velocity: Float[np.ndarray, "events 2"],
+    reach: Float[np.ndarray, " events"],
+) -> Bool[np.ndarray, " events"]:
+    """Whether two bodies overlap and close in, seen from one of them."""
+    return ((gap**2).sum(axis=1) < reach**2) & ((gap * velocity).sum(axis=1) < 0)

@@ -1,4 +1,4 @@
-"""Pictures of discs in which each pixel holds the exact share that a disc covers of it.
+"""Pictures of discs in which each pixel holds the exact share that a disc covers of it; a curtain.
 
 The box [-1, 1] x [-1, 1] fills the square frame, seen from above: x to the right, y upwards, row 0
 at the top. Where discs overlap, as balls do for an instant when they collide, their shares add up
@@ -6,11 +6,11 @@ and colours saturate.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from scipy.sparse import csc_array
 
 Shares = Float[np.ndarray, "discs rows columns"]
@@ -153,6 +153,37 @@ def disc_shares(
     shares = np.empty((radius.size, window, window), dtype)
     np.subtract(columns[1:], columns[:-1], out=shares.transpose(1, 2, 0))
     return corners.astype(np.int32), shares
+
+
+def draw_curtain(
+    rng: np.random.Generator, sides: Sequence[float], height: int, width: int
+) -> Int[np.ndarray, "4"]:
+    """Draw place and size of a curtain that lies within the frame.
+
+    Args:
+        rng: The episode's generator.
+        sides: (smallest, largest) side as a fraction of the frame's height and width.
+        height: Of the frame, in pixels.
+        width: Of the frame, in pixels.
+
+    Returns:
+        First row, first column, rows, columns.
+    """
+    full = np.array([height, width])
+    rows, columns = np.clip(np.rint(rng.uniform(*sides, 2) * full).astype(int), 1, full)
+    top = rng.integers(0, height - rows, endpoint=True)
+    left = rng.integers(0, width - columns, endpoint=True)
+    return np.array([top, left, rows, columns], np.int64)
+
+
+def hide(
+    frame: Shaped[np.ndarray, "height width *channels"],
+    curtain: Int[np.ndarray, "4"],
+    color: int = 0,
+) -> None:
+    """Paint the curtain into ``frame``, in place."""
+    top, left, rows, columns = curtain
+    frame[top : top + rows, left : left + columns] = color
 
 
 def _cut(values: np.ndarray, low: Any, high: Any) -> np.ndarray:

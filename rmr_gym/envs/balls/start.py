@@ -2,21 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rmr_gym.core.errors import RMRError, unknown_name
-
-if TYPE_CHECKING:
-    from rmr_gym.envs.balls.config import BallsConfig
+from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.envs.balls.config import SMALLEST_RADIUS, BallsConfig
 
 RESET_OPTIONS = ("positions", "velocities", "radii", "masses")
-SMALLEST_RADIUS = 0.03
 _CANDIDATES = 16
 _ROUNDS = 40
 _RESTARTS = 60
+_FULLEST = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Start:
 
 
 def draw_start(
-    config: "BallsConfig", rng: np.random.Generator, options: Mapping[str, Any] | None = None
+    config: BallsConfig, rng: np.random.Generator, options: Mapping[str, Any] | None = None
 ) -> Start:
     """Draw number, kinds, places and velocities of the balls, or take them from ``options``.
 
@@ -46,34 +44,38 @@ def draw_start(
     Raises:
         RMRError: An option that does not exist or cannot be.
     """
-    given = _checked_options(config, dict(options or {}))
+    given = _checked_options(config, options or {})
     drawn = int(rng.integers(config.fewest, config.most, endpoint=True))
-    count = len(given["positions"]) if "positions" in given else drawn
+    count = len(given.get("positions", range(drawn)))
     kinds = np.array(config.all_kinds)
     chosen = rng.integers(len(kinds), size=config.most) if config.kinds else np.arange(config.most)
-    own = {"radii": kinds[chosen[:count], 0], "masses": kinds[chosen[:count], 1]}
-    radii, masses = (_rows({**own, **given}[name], count, name) for name in own)
-    _check_bodies(config, radii, masses)
+    radii, masses = kinds[chosen[:count]].T
+    rows = {"radii": radii, "masses": masses, **given}
+    _check_bodies(config, count, rows)
+    if "positions" not in given:
+        rows["positions"] = draw_positions(rng, rows["radii"], config.fixed_ball or 0.0)
+    if "velocities" not in given:
+        rows["velocities"] = _draw_velocities(rng, config.speeds, count)
+    padded = {name: _padded(values, config.most) for name, values in rows.items()}
+    return Start(**padded, presence=np.arange(config.most) < count)
+
+
+def check_fit(config: BallsConfig) -> None:
+    """Make sure that there is room for the balls of a world and for their motion.
+
+    Raises:
+        RMRError: They cover more than half of the box, or are not placed in many attempts.
+    """
+    radii = np.array([radius for radius, _ in config.all_kinds])
+    crowd = np.full(config.most, radii.max()) if config.kinds else radii
     fixed = config.fixed_ball or 0.0
-    if "positions" in given:
-        positions = given["positions"]
-        _check_positions(positions, radii, fixed)
-    else:
-        positions = draw_positions(rng, radii, fixed)
-    if "velocities" in given:
-        velocities = _rows(given["velocities"], count, "velocities")
-        _check_energy(config, velocities, masses)
-    else:
-        velocities = _draw_velocities(rng, config.speeds, count)
-    presence = np.arange(config.most) < count
-    most = config.most
-    return Start(
-        positions=_padded(positions, most),
-        velocities=_padded(velocities, most),
-        radii=_padded(radii, most),
-        masses=_padded(masses, most),
-        presence=presence,
-    )
+    area = np.pi * float(np.sum(crowd**2) + fixed**2) / 4
+    if area > _FULLEST or _placed(np.random.default_rng(0), crowd, fixed) is None:
+        raise RMRError(
+            f"expected balls that fit into the box with room to move, found {config.most} of "
+            f"radius up to {crowd.max():.3g} that cover {area:.0%} of it: take fewer or smaller "
+            "balls"
+        )
 
 
 def draw_positions(
@@ -84,17 +86,24 @@ def draw_positions(
     Raises:
         RMRError: No room was found in many attempts.
     """
+    positions = _placed(rng, radii, fixed_ball)
+    if positions is None:
+        raise RMRError(
+            f"expected balls that fit into the box, found no room for {len(radii)} of radius up to "
+            f"{radii.max():.3g}: take fewer or smaller balls"
+        )
+    return positions
+
+
+def _placed(
+    rng: np.random.Generator, radii: Float[np.ndarray, " slots"], fixed_ball: float
+) -> Float[np.ndarray, "slots 2"] | None:
     order = np.argsort(-radii, kind="stable")
     for _ in range(_RESTARTS):
         positions = _attempt(rng, radii[order], fixed_ball)
         if positions is not None:
-            placed = np.empty_like(positions)
-            placed[order] = positions
-            return placed
-    raise RMRError(
-        f"expected balls that fit into the box, found no room for {len(radii)} of radius up to "
-        f"{radii.max():.3g}: take fewer or smaller balls"
-    )
+            return positions[np.argsort(order)]
+    return None
 
 
 def _attempt(
@@ -124,35 +133,32 @@ def _draw_velocities(
     return speed[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _checked_options(config: "BallsConfig", options: dict[str, Any]) -> dict[str, np.ndarray]:
-    for name in options:
-        if name not in RESET_OPTIONS:
-            raise unknown_name("reset option", str(name), RESET_OPTIONS)
-    given = {name: np.asarray(value, dtype=np.float64) for name, value in options.items()}
+def _checked_options(config: BallsConfig, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    given = {
+        known_name("reset option", name, RESET_OPTIONS): np.asarray(value, dtype=np.float64)
+        for name, value in options.items()
+    }
     for name, rows in given.items():
-        shape = (-1, 2) if name in ("positions", "velocities") else (-1,)
-        fits = rows.ndim == len(shape) and rows.shape[1:] == shape[1:]
+        shape = (2,) if name in ("positions", "velocities") else ()
+        fits = rows.ndim == 1 + len(shape) and rows.shape[1:] == shape
         if not fits or not config.fewest <= len(rows) <= config.most or not np.isfinite(rows).all():
             raise RMRError(
                 f"expected the reset option {name} to hold finite numbers of shape "
-                f"[balls{', 2' if len(shape) == 2 else ''}] for {config.fewest} to {config.most} "
+                f"[balls{', 2' if shape else ''}] for {config.fewest} to {config.most} "
                 f"balls, found shape {list(rows.shape)}"
             )
     return given
 
 
-def _rows(rows: np.ndarray, count: int, name: str) -> np.ndarray:
-    if len(rows) != count:
-        raise RMRError(
-            f"expected the reset option {name} for {count} balls, found {len(rows)}: give "
-            "positions for the same number of balls"
-        )
-    return rows
-
-
-def _check_bodies(
-    config: "BallsConfig", radii: Float[np.ndarray, " slots"], masses: Float[np.ndarray, " slots"]
-) -> None:
+def _check_bodies(config: BallsConfig, count: int, rows: Mapping[str, np.ndarray]) -> None:
+    """Check everything that was given: the number of rows, sizes, places and energy."""
+    for name, values in rows.items():
+        if len(values) != count:
+            raise RMRError(
+                f"expected the reset option {name} for {count} balls, found {len(values)}: give "
+                "positions for the same number of balls"
+            )
+    radii, masses = rows["radii"], rows["masses"]
     if radii.min() < SMALLEST_RADIUS or radii.max() > config.largest_radius + 1e-9:
         raise RMRError(
             f"expected radii from {SMALLEST_RADIUS} to {config.largest_radius:.3g}, the largest of "
@@ -160,6 +166,10 @@ def _check_bodies(
         )
     if masses.min() <= 0:
         raise RMRError(f"expected masses above 0, found {masses.tolist()}")
+    if "positions" in rows:
+        _check_positions(rows["positions"], radii, config.fixed_ball or 0.0)
+    if "velocities" in rows:
+        _check_energy(config, rows["velocities"], masses)
 
 
 def _check_positions(
@@ -177,7 +187,7 @@ def _check_positions(
 
 
 def _check_energy(
-    config: "BallsConfig",
+    config: BallsConfig,
     velocities: Float[np.ndarray, "slots 2"],
     masses: Float[np.ndarray, " slots"],
 ) -> None:

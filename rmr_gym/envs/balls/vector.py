@@ -1,28 +1,20 @@
 """Many bouncing-balls worlds stepped at once in threads."""
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space, create_empty_array
+from gymnasium.vector.utils import batch_space
 from jaxtyping import UInt8
 
-from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.balls.options import BallsOptions, parse_choice, parse_pixels
+from rmr_gym.core.errors import known_name
+from rmr_gym.envs.arguments import all_actions, all_seeds, processors, whole_number
+from rmr_gym.envs.balls.config import configure
+from rmr_gym.envs.balls.env import ACTIONS, BallsWorld
 from rmr_gym.envs.balls.physics import Motion
-from rmr_gym.envs.balls.presets import configure
-from rmr_gym.envs.balls.world import (
-    ACTIONS,
-    BallsWorld,
-    Painter,
-    action_space,
-    make_painter,
-    observation_space,
-)
 
 RENDER_MODES = ("rgb_array",)
 
@@ -44,7 +36,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
 
     Args:
         num_envs: Number of worlds, 1 or more.
-        preset: A name of `rmr_gym.envs.balls.presets.PRESETS`.
+        preset: A name of `rmr_gym.envs.balls.config.PRESETS`.
         max_episode_steps: Steps after which an episode is truncated, those that the id registers
             when made by `gymnasium.make_vec`; None for no limit.
         threads: Number of MuJoCo's threads; None for one a processor.
@@ -81,26 +73,23 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         renderer: str = "raster",
         render_mode: str | None = None,
         render_size: int = 480,
-        **options: Unpack[BallsOptions],
+        **options: Any,
     ):
-        self.config = configure(preset, options)
-        self.num_envs = _at_least_one("num_envs", num_envs)
-        self._limit = max_episode_steps and _at_least_one("max_episode_steps", max_episode_steps)
-        self.render_mode = render_mode and parse_choice("render mode", render_mode, RENDER_MODES)
-        self._render_size = parse_pixels("render_size", render_size)
-        self._renderer = renderer
-        workers = _processors() if threads is None else _at_least_one("threads", threads)
-        self._world = BallsWorld(self.config, self.num_envs, renderer, workers)
-        ahead = workers > 1 and not self.config.push
-        self._pool = ThreadPoolExecutor(1) if ahead else None
+        self.config = config = configure(preset, options)
+        self.num_envs = whole_number("num_envs", num_envs, 1)
+        self._limit = max_episode_steps and whole_number("max_episode_steps", max_episode_steps, 1)
+        self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
+        threads = processors() if threads is None else whole_number("threads", threads, 1)
+        self._world = world = BallsWorld(
+            config, self.num_envs, renderer=renderer, render_size=render_size, threads=threads
+        )
+        self._pool = ThreadPoolExecutor(1) if threads > 1 and not config.push else None
         self._next: Future[Motion] | None = None
-        self._studio: Painter | None = None
-        self.metadata = {**self.metadata, "render_fps": max(1, round(self.config.fps))}
-        self.single_observation_space = observation_space(self.config)
-        self.single_action_space = action_space(self.config)
-        self._actions = int(self.single_action_space.n)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.metadata = {**self.metadata, "render_fps": world.render_fps}
+        self.single_observation_space = world.observation_space
+        self.single_action_space = world.action_space
+        self.observation_space = batch_space(world.observation_space, self.num_envs)
+        self.action_space = batch_space(world.action_space, self.num_envs)
         self._generators: list[np.random.Generator] = []
         self._elapsed = 0
 
@@ -114,15 +103,12 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
                 generators as they are.
             options: Reset options of the single environment, the same for every world.
         """
-        seeds = self._seeds(seed)
-        if not self._generators:
-            self._generators = [seeding.np_random(s)[0] for s in seeds]
-        for world, s in enumerate(seeds):
-            if s is not None:
-                self._generators[world] = seeding.np_random(s)[0]
-        self._forget()
-        self._world.start(self._generators, options)
-        self._look_ahead()
+        before = self._generators or [None] * self.num_envs
+        self._generators = [
+            generator if s is None and generator else seeding.np_random(s)[0]
+            for s, generator in zip(all_seeds(seed, self.num_envs), before, strict=True)
+        ]
+        self._begin(options)
         return self._look()
 
     def step(
@@ -134,11 +120,9 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         """
         if not self._generators:
             raise ResetNeeded("call reset() before step()")
-        chosen = self._checked_actions(actions)
+        chosen = all_actions(actions, self.num_envs, self._world.actions)
         if self._over():
-            self._forget()
-            self._world.start(self._generators)
-            self._look_ahead()
+            self._begin()
         else:
             motion = self._next.result() if self._next else self._world.mover(chosen)()
             self._elapsed += 1
@@ -154,21 +138,17 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
             return None
         if not self._generators:
             raise ResetNeeded("call reset() before render()")
-        if self._studio is None:
-            self._studio = make_painter(self.config, self._renderer, self._render_size)
-        return tuple(self._world.picture(self._studio, self._render_size))
+        return tuple(self._world.pictures())
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the thread and close the renderers."""
         if self._pool is not None:
             self._pool.shutdown()
         self._world.close()
-        if self._studio is not None:
-            self._studio.close()
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the actions of one world."""
-        return list(ACTIONS[: self._actions])
+        return list(ACTIONS[: self._world.actions])
 
     def _over(self) -> bool:
         return self._limit is not None and self._elapsed >= self._limit
@@ -179,55 +159,17 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         if self._pool is not None and not self._over():
             self._next = self._pool.submit(self._world.mover())
 
-    def _forget(self) -> None:
-        """Drop a frame that was computed ahead, and count steps anew."""
+    def _begin(self, options: dict[str, Any] | None = None) -> None:
+        """Begin an episode in every world; a frame that was computed ahead is dropped."""
         if self._next is not None:
             self._next.result()
-        self._next = None
-        self._elapsed = 0
+        self._next, self._elapsed = None, 0
+        self._world.start(self._generators, options)
+        self._look_ahead()
 
     def _look(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what all worlds show, in new arrays."""
-        observations: Any = create_empty_array(
-            self.single_observation_space, self.num_envs, fn=np.empty
-        )
-        self._world.observe(observations)
         infos: dict[str, Any] = {}
         for name, rows in self._world.truth().items():
             infos[name], infos[f"_{name}"] = rows, np.ones(self.num_envs, bool)
-        return observations, infos
-
-    def _seeds(self, seed: int | list[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        seeds: list[int | None] = (
-            [seed + world for world in range(self.num_envs)] if isinstance(seed, int) else seed
-        )
-        if len(seeds) != self.num_envs:
-            raise RMRError(
-                f"expected one seed or {self.num_envs}, one a world, found {len(seeds)} of them"
-            )
-        return seeds
-
-    def _checked_actions(self, actions: Any) -> np.ndarray:
-        chosen = np.asarray(actions)
-        whole = chosen.shape == (self.num_envs,) and np.issubdtype(chosen.dtype, np.integer)
-        if not whole or chosen.min() < 0 or chosen.max() >= self._actions:
-            raise RMRError(
-                f"expected {self.num_envs} actions from 0 to {self._actions - 1}, "
-                f"found {actions!r}: see get_action_meanings()"
-            )
-        return chosen
-
-
-def _processors() -> int:
-    """Return the number of processors that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _at_least_one(name: str, number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise RMRError(f"expected {name} to be a whole number of at least 1, found {number!r}")
-    return number
+        return self._world.observe(), infos

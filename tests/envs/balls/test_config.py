@@ -3,11 +3,10 @@ import numpy as np
 import pytest
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.envs import register_envs
 from rmr_gym.envs.balls import physics as balls_physics
-from rmr_gym.envs.balls.config import BallsConfig, distinct_colors
+from rmr_gym.envs.balls.config import PRESETS, BallsConfig, configure, distinct_colors
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.options import BallsOptions
-from rmr_gym.envs.balls.presets import PRESETS, configure, register_balls
 from rmr_gym.envs.balls.start import draw_positions
 from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
@@ -66,6 +65,13 @@ def test_worlds_that_cannot_be(options, message, monkeypatch):
             make(**options)
 
 
+def test_a_config_made_by_hand_is_checked_too():
+    with pytest.raises(RMRError, match="balls to be a number from 1"):
+        BallsConfig(balls=0)
+    with pytest.raises(RMRError, match="balls that fit"):
+        check_fit(BallsConfig(balls=30))
+
+
 def test_unknown_presets_and_renderers():
     with pytest.raises(RMRError, match="unknown preset 'rnem4': did you mean 'rnem-4'"):
         BouncingBallsEnv("rnem4")
@@ -78,14 +84,9 @@ def test_unknown_presets_and_renderers():
             BouncingBallsEnv(render_size=size)
 
 
-def test_options_are_the_fields_of_the_config():
-    assert set(BallsOptions.__annotations__) == set(BallsConfig.__dataclass_fields__)
-
-
 def test_presets_are_registered_once_with_both_entry_points():
-    register_balls()
     before = dict(gym.registry)
-    register_balls()
+    register_envs()
     assert gym.registry == before
     for name, preset in PRESETS.items():
         spec = gym.spec(preset.env_id)

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 
+from rmr_gym.envs.balls.config import configure
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.physics import BallsPhysics, Motion
-from rmr_gym.envs.balls.presets import configure
+from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
 from rmr_gym.envs.balls.start import draw_start
-from rmr_gym.envs.balls.truth import collisions, kinetic_energy, momentum
 
 
 def started(config, simulations: int) -> BallsPhysics:

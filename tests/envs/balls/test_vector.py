@@ -5,11 +5,9 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.presets import PRESETS, register_balls
 from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
-
-register_balls()
 
 
 def same(first, second) -> bool:

@@ -9,9 +9,9 @@ import pytest
 import rmr_gym
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls import camera as balls_camera
-from rmr_gym.envs.balls import model as balls_model
+from rmr_gym.envs.balls import physics as balls_physics
+from rmr_gym.envs.balls.config import configure
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.presets import configure
 from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
 
 ROOT = Path(rmr_gym.__file__).parents[1]
@@ -100,8 +100,8 @@ def test_back_ends_that_need_a_screen_are_refused(monkeypatch):
 def test_a_library_that_is_not_there():
     names = {"egl": ("libnosuchthing.so.1",)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(balls_model, "GL_LIBRARIES", names)
-        assert not balls_model.has_library("egl")
+        patch.setattr(balls_physics, "GL_LIBRARIES", names)
+        assert not balls_physics.has_library("egl")
 
 
 def python_with(gl: str, code: str) -> None:
@@ -119,8 +119,8 @@ def test_physics_and_frames_need_no_graphics_library(gl):
     python_with(
         gl,
         "import os\n"
-        "from rmr_gym.envs import balls_model\n"
-        "balls_model.has_library = lambda _: False\n"
+        "from rmr_gym.envs.balls import physics as balls_physics\n"
+        "balls_physics.has_library = lambda _: False\n"
         "from rmr_gym.envs.balls.env import BouncingBallsEnv\n"
         "env = BouncingBallsEnv()\n"
         "assert env.reset(seed=0)[0]['pixels'].any()\n"

@@ -1,0 +1,83 @@
+"""What every environment checks of what it is given: whole numbers, actions, seeds."""
+
+import operator
+import os
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from rmr_gym.core.errors import RMRError
+
+
+def whole_number(name: str, value: Any, at_least: int = 0) -> int:
+    """Return a whole number.
+
+    Raises:
+        RMRError: It is none, or too small.
+    """
+    number = _index(value)
+    if number < at_least:
+        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
+    return number
+
+
+def one_action(action: Any, choices: int) -> int:
+    """Return the index of an action.
+
+    Raises:
+        RMRError: It is none of the ``choices``.
+    """
+    index = _index(action)
+    if not 0 <= index < choices:
+        raise RMRError(
+            f"expected an action from 0 to {choices - 1}, found {action!r}: see "
+            "get_action_meanings()"
+        )
+    return index
+
+
+def all_actions(actions: Any, envs: int, choices: int) -> Int[np.ndarray, " batch"]:
+    """Return the indices of the actions of a vector of environments.
+
+    Raises:
+        RMRError: Their number or type is wrong, or one of them is none of the ``choices``.
+    """
+    chosen = np.asarray(actions)
+    whole = chosen.shape == (envs,) and np.issubdtype(chosen.dtype, np.integer)
+    if not whole or chosen.min() < 0 or chosen.max() >= choices:
+        raise RMRError(
+            f"expected {envs} actions from 0 to {choices - 1}, found {actions!r}: see "
+            "get_action_meanings()"
+        )
+    return chosen
+
+
+def all_seeds(seed: Any, envs: int) -> list[int | None]:
+    """Return a seed an environment: of one seed s, environment i has s + i; None stays None.
+
+    Raises:
+        RMRError: There is another number of seeds, or one is below 0.
+    """
+    if seed is None:
+        return [None] * envs
+    if isinstance(seed, (int, np.integer)):
+        seed = [int(seed) + i for i in range(envs)]
+    if len(seed) != envs:
+        raise RMRError(f"expected one seed or {envs}, one an environment, found {len(seed)}")
+    return [None if s is None else whole_number("seed", s) for s in seed]
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _index(value: Any) -> int:
+    """Return a whole number as Python's own, -1 for what is none."""
+    try:
+        return -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return -1
