@@ -170,7 +170,7 @@ def draw_curtain(
         First row, first column, rows, columns.
     """
     full = np.array([height, width])
-    rows, columns = np.clip(np.rint(rng.uniform(*sides, 2) * full).astype(int), 1, full)
+    rows, columns = np.clip(np.rint(rng.uniform(sides[0], sides[1], 2) * full).astype(int), 1, full)
     top = rng.integers(0, height - rows, endpoint=True)
     left = rng.integers(0, width - columns, endpoint=True)
     return np.array([top, left, rows, columns], np.int64)
