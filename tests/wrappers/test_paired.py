@@ -100,7 +100,7 @@ def test_around_gymnasiums_preprocessing():
 def test_around_our_own_environment():
     env = PairedObservation(gym.make("rmr/Pong-v0", pixels="palette"))
     observation, _ = env.reset(seed=0)
-    indices = env.unwrapped.palette_screen()
+    indices = env.unwrapped.ale.getScreen()
     assert np.array_equal(observation["pixels"][:, :, 0], palette_to_gray(indices))
 
 

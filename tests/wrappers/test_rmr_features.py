@@ -105,7 +105,7 @@ def test_outputs(encoder):
             assert seen[output] in env.observation_space
         assert np.array_equal(seen["flat"], seen["slots"].ravel())
         assert np.array_equal(seen["processed"], expected(encoder, made["slots"], action))
-        screen = made["slots"].unwrapped.palette_screen()
+        screen = made["slots"].unwrapped.ale.getScreen()
         assert np.array_equal(seen["frames"], frame_transform(84, 84)(screen[None]))
 
 

@@ -1,6 +1,6 @@
 """Atari 2600 games that show their RAM and their screen at the same instant."""
 
-import operator
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -10,11 +10,66 @@ from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.arguments import one_action, whole_number
 from rmr_gym.envs.atari.emulator import Allocate, Pixels, ScreenAndRAM, choose_mode, load
 from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
 
 _NOOP = 0
 _FRAMES_A_SECOND = 60
+
+
+@dataclass(frozen=True)
+class AtariOptions:
+    """How a game is played and shown.
+
+    Args:
+        frameskip: Frames a step, 1 or more.
+        repeat_action_probability: Probability of a sticky action at each frame, in [0, 1].
+        pixels: ``"gray"``, ``"palette"`` (indices, see `rmr_gym.core.palette`) or ``"rgb"``.
+        max_pool: Show the element-wise maximum of the last two frames (against flicker, for
+            agents); the RAM is that of the later one. Needs gray or RGB and a frame skip of 2.
+        mode: ALE's mode of the game; None for the game's default.
+        difficulty: ALE's difficulty of the game; None for the game's default.
+        noop_max: At reset, press nothing for 1 to ``noop_max`` frames, drawn uniformly; 0 for none.
+        max_num_frames_per_episode: Frames after which an episode is truncated (108,000 are 30
+            minutes of play); None for no limit.
+        render_mode: ``"rgb_array"`` or None.
+
+    Raises:
+        RMRError: A value that does not exist.
+    """
+
+    frameskip: int = 4
+    repeat_action_probability: float = 0.0
+    pixels: Pixels = "gray"
+    max_pool: bool = False
+    mode: int | None = None
+    difficulty: int | None = None
+    noop_max: int = 0
+    max_num_frames_per_episode: int | None = 108_000
+    render_mode: str | None = None
+
+    def __post_init__(self) -> None:
+        whole_number("frameskip", self.frameskip, at_least=1)
+        whole_number("noop_max", self.noop_max)
+        if self.max_num_frames_per_episode is not None:
+            whole_number("max_num_frames_per_episode", self.max_num_frames_per_episode, at_least=1)
+        probability = self.repeat_action_probability
+        if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
+            raise RMRError(
+                "expected a probability in [0, 1] as repeat_action_probability, found "
+                f"{probability!r}"
+            )
+        if self.max_pool and (self.pixels == "palette" or self.frameskip < 2):
+            raise RMRError(
+                "max_pool takes the brighter of a step's last two frames: expected gray or rgb "
+                f"pixels and a frameskip of at least 2, found pixels={self.pixels!r}, "
+                f"frameskip={self.frameskip}"
+            )
+        if self.render_mode not in (None, "rgb_array"):
+            raise RMRError(
+                f"expected 'rgb_array' or None as render_mode, found {self.render_mode!r}"
+            )
 
 
 class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
@@ -53,17 +108,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
 
     Args:
         game: The game, in any spelling that `rmr_gym.envs.atari.games.find_game` understands.
-        frameskip: Frames a step, 1 or more.
-        repeat_action_probability: Probability of a sticky action at each frame, in [0, 1].
-        pixels: ``"gray"``, ``"palette"`` (indices, see `rmr_gym.core.palette`) or ``"rgb"``.
-        max_pool: Show the element-wise maximum of the last two frames (against flicker, for
-            agents); the RAM is that of the later one. Needs gray or RGB and a frame skip of 2.
-        mode: ALE's mode of the game; None for the game's default.
-        difficulty: ALE's difficulty of the game; None for the game's default.
-        noop_max: At reset, press nothing for 1 to ``noop_max`` frames, drawn uniformly; 0 for none.
-        max_num_frames_per_episode: Frames after which an episode is truncated (108,000 are 30
-            minutes of play); None for no limit.
-        render_mode: ``"rgb_array"`` or None.
+        **options: Fields of `AtariOptions`.
 
     Raises:
         RMRError: A game, option or action that does not exist, or a step outside an episode.
@@ -80,44 +125,16 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
-    def __init__(
-        self,
-        game: str,
-        *,
-        frameskip: int = 4,
-        repeat_action_probability: float = 0.0,
-        pixels: Pixels = "gray",
-        max_pool: bool = False,
-        mode: int | None = None,
-        difficulty: int | None = None,
-        noop_max: int = 0,
-        max_num_frames_per_episode: int | None = 108_000,
-        render_mode: str | None = None,
-    ):
-        EzPickle.__init__(
-            self,
-            game=game,
-            frameskip=frameskip,
-            repeat_action_probability=repeat_action_probability,
-            pixels=pixels,
-            max_pool=max_pool,
-            mode=mode,
-            difficulty=difficulty,
-            noop_max=noop_max,
-            max_num_frames_per_episode=max_num_frames_per_episode,
-            render_mode=render_mode,
-        )
-        self.game = find_game(game)
-        self.render_mode = _checked_render_mode(render_mode)
-        self._frameskip = _whole_number("frameskip", frameskip, at_least=1)
-        self._repeat_probability = _checked_probability(repeat_action_probability)
-        self._max_pool = _checked_max_pool(max_pool, pixels, self._frameskip)
-        self._noop_max = _whole_number("noop_max", noop_max, at_least=0)
-        self.metadata = {**self.metadata, "render_fps": max(1, _FRAMES_A_SECOND // frameskip)}
-        self.ale = load(self.game, _checked_limit(max_num_frames_per_episode))
-        choose_mode(self.ale, self.game, mode, difficulty)
+    def __init__(self, game: str, **options: Any):
+        EzPickle.__init__(self, game, **options)
+        self.game, self.options = find_game(game), AtariOptions(**options)
+        self.render_mode = self.options.render_mode
+        rate = max(1, _FRAMES_A_SECOND // self.options.frameskip)
+        self.metadata = {**self.metadata, "render_fps": rate}
+        self.ale = load(self.game, self.options.max_num_frames_per_episode or 0)
+        choose_mode(self.ale, self.game, self.options.mode, self.options.difficulty)
         self._start = self.ale.cloneState()
-        self._reader = ScreenAndRAM(self.ale, pixels)
+        self._reader = ScreenAndRAM(self.ale, self.options.pixels)
         self.observation_space = self._reader.space
         self.action_space = spaces.Discrete(len(self.game.actions))
         self._held = _NOOP
@@ -133,8 +150,8 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         self._frames_before = played if seed is None else 0
         self._restart()
         self._started = True
-        if self._noop_max:
-            self._wait(int(self.np_random.integers(1, self._noop_max, endpoint=True)))
+        if self.options.noop_max:
+            self._wait(int(self.np_random.integers(1, self.options.noop_max, endpoint=True)))
         return self._reader.read(), self._info()
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
@@ -144,9 +161,11 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
                 "expected an episode that runs, found one that "
                 f"{'is over' if self._started else 'has not begun'}: call reset() before step()"
             )
-        *earlier, last = self._frame_actions(self._ale_action(action))
+        *earlier, last = self._frame_actions(
+            self.game.actions[one_action(action, len(self.game.actions))]
+        )
         reward = sum(map(self.ale.act, earlier))
-        frame_before = self._reader.pixels() if self._max_pool else None
+        frame_before = self._reader.pixels() if self.options.max_pool else None
         reward += self.ale.act(last)
         observation = self._reader.read()
         if frame_before is not None:
@@ -174,34 +193,17 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         """
         self._reader.allocate = allocate or self._reader.new_arrays
 
-    def palette_screen(self) -> UInt8[np.ndarray, "height width"]:
-        """Return the palette indices of the current screen, whatever ``pixels`` shows."""
-        screen = np.empty(self.ale.getScreenDims(), np.uint8)
-        self.ale.getScreen(screen)
-        return screen
-
     def get_action_meanings(self) -> list[str]:
         """Return the names of the 18 actions."""
         return list(ACTION_NAMES)
 
-    def _ale_action(self, action: Any) -> int:
-        try:
-            index = operator.index(action)
-        except TypeError:
-            index = -1
-        if not 0 <= index < len(self.game.actions):
-            raise RMRError(
-                f"expected an action from 0 to {len(self.game.actions) - 1}, found {action!r}: "
-                "see get_action_meanings()"
-            )
-        return self.game.actions[index]
-
     def _frame_actions(self, action: int) -> list[int]:
         """Return the ALE action of each frame of a step, sticky actions included."""
-        if self._repeat_probability == 0:
-            return [action] * self._frameskip
+        frames, probability = self.options.frameskip, self.options.repeat_action_probability
+        if probability == 0:
+            return [action] * frames
         actions = []
-        for repeat in self.np_random.random(self._frameskip) < self._repeat_probability:
+        for repeat in self.np_random.random(frames) < probability:
             if not repeat:
                 self._held = action
             actions.append(self._held)
@@ -224,39 +226,3 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
             "episode_frame_number": self.ale.getEpisodeFrameNumber(),
             "frame_number": self._frames_before + self.ale.getFrameNumber(),
         }
-
-
-def _whole_number(name: str, value: object, *, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < at_least:
-        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
-    return int(value)
-
-
-def _checked_limit(max_num_frames: object) -> int:
-    """Return the limit as ALE takes it: 0 for none."""
-    if max_num_frames is None:
-        return 0
-    return _whole_number("max_num_frames_per_episode", max_num_frames, at_least=1)
-
-
-def _checked_probability(value: object) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise RMRError(
-            f"expected a probability in [0, 1] as repeat_action_probability, found {value!r}"
-        )
-    return float(value)
-
-
-def _checked_max_pool(max_pool: bool, pixels: str, frameskip: int) -> bool:
-    if max_pool and (pixels == "palette" or frameskip < 2):
-        raise RMRError(
-            "max_pool takes the brighter of a step's last two frames: expected gray or rgb pixels "
-            f"and a frameskip of at least 2, found pixels={pixels!r}, frameskip={frameskip}"
-        )
-    return max_pool
-
-
-def _checked_render_mode(render_mode: str | None) -> str | None:
-    if render_mode not in (None, "rgb_array"):
-        raise RMRError(f"expected 'rgb_array' or None as render_mode, found {render_mode!r}")
-    return render_mode

@@ -1,8 +1,6 @@
 """Many copies of a game stepped at once in worker processes."""
 
-import operator
-import os
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -10,24 +8,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.emulator import Pixels
+from rmr_gym.envs.arguments import all_actions, all_seeds, processors, whole_number
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import ACTION_NAMES
-from rmr_gym.envs.atari.workers import FINAL, INFO, Copies, CopiesInProcesses, Plan, new_arrays
-
-
-class AtariOptions(TypedDict, total=False):
-    """Options of `rmr_gym.envs.atari.env.PairedAtariEnv` beside the game."""
-
-    frameskip: int
-    repeat_action_probability: float
-    pixels: Pixels
-    max_pool: bool
-    mode: int | None
-    difficulty: int | None
-    noop_max: int
-    max_num_frames_per_episode: int | None
-    render_mode: str | None
+from rmr_gym.envs.atari.workers import FINAL, INFO, Plan, make_copies
 
 
 class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
@@ -64,7 +48,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
             memory, overwritten by the next step and not to be written into.
         autoreset_mode: ``"NextStep"``, ``"SameStep"`` or ``"Disabled"``, or Gymnasium's
             ``AutoresetMode``.
-        **options: Options of the single environment.
+        **options: Fields of `rmr_gym.envs.atari.env.AtariOptions`.
 
     Raises:
         RMRError: As `rmr_gym.envs.atari.env.PairedAtariEnv`, a number out of range, a dead worker.
@@ -93,14 +77,14 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         workers: int | None = None,
         copy: bool = True,
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
-        **options: Unpack[AtariOptions],
+        **options: Any,
     ):
-        self.num_envs = _whole_number("num_envs", num_envs, at_least=1)
+        self.num_envs = whole_number("num_envs", num_envs, at_least=1)
         if max_episode_steps is not None:
-            _whole_number("max_episode_steps", max_episode_steps, at_least=1)
-        processes = _processors() if workers is None else _whole_number("workers", workers)
+            whole_number("max_episode_steps", max_episode_steps, at_least=1)
+        workers = processors() if workers is None else whole_number("workers", workers)
         single = PairedAtariEnv(game, **options)
-        self.game, self.pixels = single.game, options.get("pixels", "gray")
+        self.game, self.pixels = single.game, single.options.pixels
         self.render_mode = single.render_mode
         self._mode = _autoreset_mode(autoreset_mode)
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
@@ -109,9 +93,10 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._copy, self._begun = copy, False
-        shapes = {name: part.shape for name, part in space.items()}
         plan = Plan(self.game.name, self.num_envs, self._mode, max_episode_steps, options)
-        self._make_copies(plan, shapes, min(processes, self.num_envs))
+        layout = plan.layout({name: part.shape for name, part in space.items()})
+        self._copies = make_copies(plan, layout, min(workers, self.num_envs))
+        self._arrays = self._copies.arrays
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -126,7 +111,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         """
         self._check_open()
         mask = self._reset_mask(options or {})
-        seeds = self._seeds(seed)
+        seeds = all_seeds(seed, self.num_envs)
         self._copies.reset({i: seeds[i] for i in np.flatnonzero(mask).tolist()})
         self._begun = True
         return self._observations(), self._infos(mask)
@@ -138,7 +123,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         self._check_open()
         if not self._begun:
             raise ResetNeeded("call reset() before step()")
-        chosen = self._checked_actions(actions)
+        chosen = all_actions(actions, self.num_envs, len(ACTION_NAMES))
         arrays = self._arrays
         over = arrays["terminated"] | arrays["truncated"]
         if self._mode is AutoresetMode.DISABLED and over.any():
@@ -166,15 +151,6 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
     def get_action_meanings(self) -> list[str]:
         """Return the names of the 18 actions of one environment."""
         return list(ACTION_NAMES)
-
-    def _make_copies(self, plan: Plan, shapes: dict[str, Any], processes: int) -> None:
-        layout = plan.layout(shapes)
-        if processes > 1:
-            self._copies = CopiesInProcesses(plan, layout, processes)
-            self._arrays = self._copies.arrays
-        else:
-            self._arrays = new_arrays(layout)
-            self._copies = Copies(plan, self._arrays, range(self.num_envs))
 
     def _observations(self) -> dict[str, np.ndarray]:
         shown = {name: self._arrays[name] for name in ("ram", "pixels")}
@@ -215,27 +191,6 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
             raise ResetNeeded("the first reset() must reset every environment: leave out the mask")
         return mask
 
-    def _seeds(self, seed: Any) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            seed = [int(seed) + i for i in range(self.num_envs)]
-        if len(seed) != self.num_envs:
-            raise RMRError(
-                f"expected one seed or {self.num_envs}, one an environment, found {len(seed)}"
-            )
-        return [None if s is None else _whole_number("seed", s) for s in seed]
-
-    def _checked_actions(self, actions: Any) -> np.ndarray:
-        chosen = np.asarray(actions)
-        whole = chosen.shape == (self.num_envs,) and np.issubdtype(chosen.dtype, np.integer)
-        if not whole or chosen.min() < 0 or chosen.max() >= len(ACTION_NAMES):
-            raise RMRError(
-                f"expected {self.num_envs} actions from 0 to {len(ACTION_NAMES) - 1}, "
-                f"found {actions!r}: see get_action_meanings()"
-            )
-        return chosen
-
 
 def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     try:
@@ -243,20 +198,3 @@ def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
     except ValueError as error:
         choices = ", ".join(repr(choice.value) for choice in AutoresetMode)
         raise RMRError(f"expected an autoreset_mode of {choices}, found {mode!r}") from error
-
-
-def _processors() -> int:
-    """Return the number of processors that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _whole_number(name: str, value: Any, at_least: int = 0) -> int:
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = -1
-    if number < at_least:
-        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
-    return number

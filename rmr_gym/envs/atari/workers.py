@@ -59,10 +59,14 @@ class Plan:
 
 
 class Copies:
-    """Some of the copies, stepped one after another in this process."""
+    """Some of the copies, stepped one after another in this process.
+
+    Attributes:
+        arrays: What the copies read and write.
+    """
 
     def __init__(self, plan: Plan, arrays: Arrays, indices: Sequence[int]):
-        self._plan, self._arrays = plan, arrays
+        self._plan, self.arrays = plan, arrays
         self._envs = {i: PairedAtariEnv(plan.game, **plan.options) for i in indices}
         self._elapsed = dict.fromkeys(indices, 0)
 
@@ -89,7 +93,7 @@ class Copies:
             env.close()
 
     def _over(self, i: int) -> bool:
-        return bool(self._arrays["terminated"][i] or self._arrays["truncated"][i])
+        return bool(self.arrays["terminated"][i] or self.arrays["truncated"][i])
 
     def _begin(self, i: int, seed: int | None = None) -> None:
         self._show("", i, *self._envs[i].reset(seed=seed))
@@ -97,7 +101,7 @@ class Copies:
         self._end(i, 0.0, False, False)
 
     def _play(self, i: int, env: PairedAtariEnv) -> None:
-        observation, reward, terminated, truncated, info = env.step(self._arrays["actions"][i])
+        observation, reward, terminated, truncated, info = env.step(self.arrays["actions"][i])
         self._elapsed[i] += 1
         truncated = truncated or self._elapsed[i] == self._plan.max_episode_steps
         if self._plan.autoreset is AutoresetMode.SAME_STEP and (terminated or truncated):
@@ -109,12 +113,12 @@ class Copies:
 
     def _show(self, prefix: str, i: int, observation: Mapping[str, Any], info: Any) -> None:
         for name, value in (*observation.items(), *((name, info[name]) for name in INFO)):
-            self._arrays[prefix + name][i] = value
+            self.arrays[prefix + name][i] = value
 
     def _end(self, i: int, reward: float, terminated: bool, truncated: bool) -> None:
-        self._arrays["rewards"][i] = reward
-        self._arrays["terminated"][i] = terminated
-        self._arrays["truncated"][i] = truncated
+        self.arrays["rewards"][i] = reward
+        self.arrays["terminated"][i] = terminated
+        self.arrays["truncated"][i] = truncated
 
 
 class CopiesInProcesses:
@@ -134,7 +138,7 @@ class CopiesInProcesses:
     def __init__(self, plan: Plan, layout: Layout, workers: int):
         self._plan = plan
         self._context = get_context("spawn")
-        buffers = {name: self._context.RawArray("B", _size(layout[name])) for name in layout}
+        buffers = {name: self._context.RawArray("B", _size(*row)) for name, row in layout.items()}
         self.arrays = _views(layout, buffers)
         self._shares = [part.tolist() for part in np.array_split(np.arange(plan.copies), workers)]
         self._pipes: list[Connection] = []
@@ -188,7 +192,7 @@ class CopiesInProcesses:
             raise RMRError("the worker processes were ended: make the environments again")
         try:
             for worker, pipe in enumerate(self._pipes):
-                with self._deaths_told(worker):
+                with self._deaths_named(worker):
                     pipe.send((command, () if arguments is None else (arguments[worker],)))
             return self._answers()
         except BaseException:
@@ -198,7 +202,7 @@ class CopiesInProcesses:
     def _answers(self) -> list[Any]:
         answers = []
         for worker, pipe in enumerate(self._pipes):
-            with self._deaths_told(worker):
+            with self._deaths_named(worker):
                 done, answer = pipe.recv()
             if not done:
                 raise RMRError(
@@ -209,7 +213,7 @@ class CopiesInProcesses:
         return answers
 
     @contextmanager
-    def _deaths_told(self, worker: int) -> Iterator[None]:
+    def _deaths_named(self, worker: int) -> Iterator[None]:
         """Turn a broken pipe into the error that names the worker."""
         try:
             yield
@@ -230,13 +234,15 @@ class CopiesInProcesses:
         )
 
 
-def new_arrays(layout: Layout) -> Arrays:
-    """Return arrays of this process alone."""
-    return {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()}
+def make_copies(plan: Plan, layout: Layout, workers: int) -> Copies | CopiesInProcesses:
+    """Return all copies, in this process alone where more than one worker is not asked for."""
+    if workers > 1:
+        return CopiesInProcesses(plan, layout, workers)
+    arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()}
+    return Copies(plan, arrays, range(plan.copies))
 
 
-def _size(row: tuple[tuple[int, ...], str]) -> int:
-    shape, dtype = row
+def _size(shape: tuple[int, ...], dtype: str) -> int:
     return int(np.prod(shape)) * np.dtype(dtype).itemsize
 
 
@@ -248,11 +254,7 @@ def _views(layout: Layout, buffers: Mapping[str, Any]) -> Arrays:
 
 
 def _serve(
-    pipe: Connection,
-    plan: Plan,
-    layout: Layout,
-    buffers: Mapping[str, Any],
-    indices: Sequence[int],
+    pipe: Connection, plan: Plan, layout: Layout, buffers: Mapping[str, Any], indices: Sequence[int]
 ) -> None:
     """Do what the pipe asks for until it is closed, also by its owner's death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

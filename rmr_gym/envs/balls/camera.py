@@ -4,11 +4,12 @@ import os
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import BallsConfig
 from rmr_gym.envs.balls.physics import GL_LIBRARIES, compile_model, has_library, load_mujoco
+from rmr_gym.envs.balls.raster import Binary, Centres, Color, Palette, Radii
 
 _SUPERSAMPLING = 2
 _BRIGHT = 128
@@ -63,25 +64,14 @@ class MujocoCamera:
             self._context.free()
             self._context = None
 
-    def rgb(
-        self,
-        positions: Float[np.ndarray, "batch slots 2"],
-        radii: Float[np.ndarray, "batch slots"],
-        colors: UInt8[np.ndarray, "slots 3"],
-        out: UInt8[np.ndarray, "batch height width 3"],
-    ) -> None:
+    def rgb(self, positions: Centres, radii: Radii, colors: Palette, out: Color) -> None:
         """Draw coloured balls on black into ``out``; a radius of 0 draws nothing."""
         self._context.make_current()
         for frame, place, radius in zip(out, positions, radii, strict=True):
             self._arrange(place, radius, colors)
             frame[:] = np.rint(self._shoot())
 
-    def binary(
-        self,
-        positions: Float[np.ndarray, "batch slots 2"],
-        radii: Float[np.ndarray, "batch slots"],
-        out: UInt8[np.ndarray, "batch height width 1"],
-    ) -> None:
+    def binary(self, positions: Centres, radii: Radii, out: Binary) -> None:
         """Draw into ``out`` 255 where balls cover at least half a pixel, elsewhere 0."""
         white = np.full((radii.shape[1], 3), 255, np.uint8)
         frames = np.empty((*out.shape[:3], 3), np.uint8)
@@ -92,7 +82,7 @@ class MujocoCamera:
         self,
         positions: Float[np.ndarray, "slots 2"],
         radii: Float[np.ndarray, " slots"],
-        colors: UInt8[np.ndarray, "slots 3"],
+        colors: Palette,
     ) -> None:
         """Put balls, and the fixed one if there is a last row for it, into the scene."""
         model, data = self._model, self._data

@@ -10,14 +10,14 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from gymnasium.vector.utils import create_empty_array
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs.arguments import one_action
 from rmr_gym.envs.balls.camera import MujocoCamera
 from rmr_gym.envs.balls.config import BallsConfig, configure, parse_pixels
 from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
-from rmr_gym.envs.balls.raster import Rasterizer, draw_curtain, hide
+from rmr_gym.envs.balls.raster import Centres, Radii, Rasterizer, draw_curtain, hide
 from rmr_gym.envs.balls.start import check_fit, draw_start
 
 RENDER_MODES = ("human", "rgb_array")
@@ -175,9 +175,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         return {name: rows[0] for name, rows in self._world.observe().items()}
 
     def _info(self) -> dict[str, Any]:
-        info: dict[str, Any] = {name: rows[0] for name, rows in self._world.truth().items()}
-        info["kinetic_energy"] = float(info["kinetic_energy"])
-        return info
+        return {name: rows[0] for name, rows in self._world.truth().items()}
 
     def _refresh_window(self) -> None:
         if self.render_mode == "human":
@@ -348,9 +346,7 @@ class BallsWorld:
         change = np.minimum(self._config.push / mass, largest)
         velocities[:, _AGENT] += change[:, None] * directions
 
-    def _discs(
-        self,
-    ) -> tuple[Float[np.ndarray, "batch slots 2"], Float[np.ndarray, "batch slots"]]:
+    def _discs(self) -> tuple[Centres, Radii]:
         """Return places and radii of all that is drawn: the balls, then the fixed one if any."""
         positions, radii = self._positions, self._physics.radii
         if not self._config.fixed_ball:

@@ -13,6 +13,15 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import BallsConfig
 from rmr_gym.envs.balls.start import Start
 
+Vectors = Float[np.ndarray, "batch slots 2"]
+"""A place or a velocity of every ball."""
+
+Scalars = Float[np.ndarray, "batch slots"]
+"""A radius or a mass of every ball."""
+
+Presence = Bool[np.ndarray, "batch slots"]
+"""Which balls there are."""
+
 GL_LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
@@ -27,8 +36,8 @@ _HIDDEN = 3
 class Motion:
     """What happened in one frame: the states before it and after each of its physics steps."""
 
-    first_positions: Float[np.ndarray, "batch slots 2"]
-    first_velocities: Float[np.ndarray, "batch slots 2"]
+    first_positions: Vectors
+    first_velocities: Vectors
     positions: Float[np.ndarray, "batch substeps slots 2"]
     velocities: Float[np.ndarray, "batch substeps slots 2"]
 
@@ -44,9 +53,9 @@ class BallsPhysics:
         threads: Number of MuJoCo's threads.
     """
 
-    radii: Float[np.ndarray, "batch slots"]
-    masses: Float[np.ndarray, "batch slots"]
-    presence: Bool[np.ndarray, "batch slots"]
+    radii: Scalars
+    masses: Scalars
+    presence: Presence
 
     def __init__(self, config: BallsConfig, simulations: int, threads: int = 1):
         mujoco = load_mujoco()
@@ -64,12 +73,12 @@ class BallsPhysics:
         self._qvel = self._batch.bind("qvel").reshape(*shape, 2)
 
     @property
-    def positions(self) -> Float[np.ndarray, "batch slots 2"]:
+    def positions(self) -> Vectors:
         """Positions now; writing to them moves the balls."""
         return self._qpos
 
     @property
-    def velocities(self) -> Float[np.ndarray, "batch slots 2"]:
+    def velocities(self) -> Vectors:
         """Velocities now; writing to them pushes the balls."""
         return self._qvel
 
@@ -222,10 +231,7 @@ def world_xml(config: BallsConfig, offscreen: int = 0) -> str:
 
 
 def collisions(
-    motion: Motion,
-    radii: Float[np.ndarray, "batch slots"],
-    presence: Bool[np.ndarray, "batch slots"],
-    fixed_ball: float,
+    motion: Motion, radii: Scalars, presence: Presence, fixed_ball: float
 ) -> UInt8[np.ndarray, "batch slots partners"]:
     """Count the impacts of each ball within a frame.
 
@@ -268,16 +274,12 @@ def collisions(
     return counts.astype(np.uint8).reshape(len(radii), slots, partners)
 
 
-def kinetic_energy(
-    velocities: Float[np.ndarray, "batch slots 2"], masses: Float[np.ndarray, "batch slots"]
-) -> Float[np.ndarray, " batch"]:
+def kinetic_energy(velocities: Vectors, masses: Scalars) -> Float[np.ndarray, " batch"]:
     """Sum of m v^2 / 2 over the balls, in mass x units^2 / s^2."""
     return 0.5 * (masses * (velocities**2).sum(axis=2)).sum(axis=1)
 
 
-def momentum(
-    velocities: Float[np.ndarray, "batch slots 2"], masses: Float[np.ndarray, "batch slots"]
-) -> Float[np.ndarray, "batch 2"]:
+def momentum(velocities: Vectors, masses: Scalars) -> Float[np.ndarray, "batch 2"]:
     """Sum of m v over the balls, in mass x units / s; walls and the fixed ball change it."""
     return (masses[..., None] * velocities).sum(axis=1)
 

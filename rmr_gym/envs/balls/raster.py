@@ -14,6 +14,11 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from scipy.sparse import csc_array
 
 Shares = Float[np.ndarray, "discs rows columns"]
+Centres = Float[np.ndarray, "batch slots 2"]
+Radii = Float[np.ndarray, "batch slots"]
+Palette = UInt8[np.ndarray, "slots 3"]
+Color = UInt8[np.ndarray, "batch height width 3"]
+Binary = UInt8[np.ndarray, "batch height width 1"]
 _LARGEST_IN_SINGLE = 128
 _PIXELS_A_TIME = 32 * 64 * 64
 _HALF = 0.5
@@ -38,13 +43,7 @@ class Rasterizer:
     def close(self) -> None:
         """Nothing is held open."""
 
-    def rgb(
-        self,
-        positions: Float[np.ndarray, "batch slots 2"],
-        radii: Float[np.ndarray, "batch slots"],
-        colors: UInt8[np.ndarray, "slots 3"],
-        out: UInt8[np.ndarray, "batch height width 3"],
-    ) -> None:
+    def rgb(self, positions: Centres, radii: Radii, colors: Palette, out: Color) -> None:
         """Draw coloured discs on black into ``out``; a radius of 0 draws nothing.
 
         A channel is the sum of share x (value + 1/2), rounded down: exact where a pixel is full.
@@ -57,22 +56,14 @@ class Rasterizer:
                 np.minimum(canvas, 255, out=canvas)
             np.copyto(out[few], canvas, casting="unsafe")
 
-    def binary(
-        self,
-        positions: Float[np.ndarray, "batch slots 2"],
-        radii: Float[np.ndarray, "batch slots"],
-        out: UInt8[np.ndarray, "batch height width 1"],
-    ) -> None:
+    def binary(self, positions: Centres, radii: Radii, out: Binary) -> None:
         """Draw into ``out`` 255 where discs cover at least half a pixel, elsewhere 0."""
         for few in self._chunks(len(out)):
             lit = _lit(self._shares(positions[few], radii[few])).reshape(out[few].shape)
             np.multiply(lit, np.uint8(255), out=out[few])
 
     def owners(
-        self,
-        positions: Float[np.ndarray, "batch slots 2"],
-        radii: Float[np.ndarray, "batch slots"],
-        out: UInt8[np.ndarray, "batch height width"],
+        self, positions: Centres, radii: Radii, out: UInt8[np.ndarray, "batch height width"]
     ) -> None:
         """Draw into ``out`` 1 + the index of the disc with the largest share of the pixel.
 
@@ -91,9 +82,7 @@ class Rasterizer:
         few = max(1, _PIXELS_A_TIME // self._resolution**2)
         return (slice(first, first + few) for first in range(0, frames, few))
 
-    def _shares(
-        self, positions: Float[np.ndarray, "batch slots 2"], radii: Float[np.ndarray, "batch slots"]
-    ) -> csc_array:
+    def _shares(self, positions: Centres, radii: Radii) -> csc_array:
         """Return the share of each pixel of all frames (row) that each disc (column) covers."""
         size, window = self._resolution, self._window
         scale = size / 2

@@ -203,7 +203,7 @@ def test_the_three_kinds_of_pixels_are_one_picture():
         assert np.array_equal(gray.step(action)[0]["pixels"][:, :, 0], palette_to_gray(indices))
         assert np.array_equal(rgb.step(action)[0]["pixels"], palette_to_rgb(indices))
         for env in (gray, palette, rgb):
-            assert np.array_equal(env.palette_screen(), indices)
+            assert np.array_equal(env.ale.getScreen(), indices)
 
 
 @pytest.mark.parametrize("pixels", ["gray", "rgb"])
