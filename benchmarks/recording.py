@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.agents.collect import Plan, record_episode
 from rmr_gym.agents.players.heads import select_heads
+from rmr_gym.agents.record import GamePlan, environment_of, record_round
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
@@ -35,6 +35,7 @@ from rmr_gym.data.episode_reader import ColumnReader, read_info
 from rmr_gym.data.schema import episode_path
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import find_game
 
 ROOT = Path(__file__).parents[1]
 GAMES = ("Pong", "Seaquest")
@@ -42,34 +43,36 @@ BYTES = {"Pong": 100, "Seaquest": 40}
 Row = dict[str, object]
 
 
-def plan_of(game: str, head: str = "uniform", max_steps: int | None = None) -> Plan:
-    return Plan(game, 0, select_heads(head), max_steps, 4, 0.0)
+def plan_of(game: str, player: str = "uniform", max_steps: int | None = None) -> GamePlan:
+    options = {"pixels": "palette", "frameskip": 4, "repeat_action_probability": 0.0}
+    env_id = find_game(game).env_id
+    return GamePlan(env_id, 0, max_steps, options, players=select_heads(player))
 
 
 class Recorder:
     """Records episode after episode of a plan into a folder that is thrown away."""
 
-    def __init__(self, plan: Plan):
-        self.plan, self.env = plan, plan.environment()
+    def __init__(self, plan: GamePlan):
+        self.plan, self.env = plan, environment_of(plan).env
         self.folder = Path(tempfile.mkdtemp(prefix="rmr-gym-recording-"))
-        self.writer = DatasetWriter(self.folder, plan.manifest(self.env))
+        self.writer = DatasetWriter(self.folder, plan.manifest())
 
     def record(self, index: int) -> None:
-        record_episode(self.env, self.plan, index, self.writer)
+        record_round(self.plan, [index], self.writer)
 
     def close(self) -> None:
         self.writer.close()
         shutil.rmtree(self.folder)
 
 
-def bare_loop(env: PairedAtariEnv, plan: Plan, index: int) -> int:
+def bare_loop(env: PairedAtariEnv, plan: GamePlan, index: int) -> int:
     """Emulate an episode and read RAM and palette indices after each step; return its steps."""
-    random, actions, act = plan_of(plan.game).player(index), env.game.actions, env.ale.act
+    random, actions, act = plan_of(plan.env).policy_of(index), env.game.actions, env.ale.act
     ram, screen = np.empty(128, np.uint8), np.empty((210, 160), np.uint8)
     env.reset(seed=integer_seed(plan.seed, "episode", index))
     steps = 0
     while not env.ale.game_over() and steps != plan.max_steps:
-        action = actions[random.act({})]
+        action = actions[random({})]
         for _ in range(4):
             act(action)
         env.ale.getRAM(ram)
@@ -78,9 +81,9 @@ def bare_loop(env: PairedAtariEnv, plan: Plan, index: int) -> int:
     return steps
 
 
-def recording(trials: int, head: str) -> Iterator[Row]:
+def recording(trials: int, player: str) -> Iterator[Row]:
     for game in GAMES:
-        for name, goal in (("uniform", ">= 0.9"), (head, ">= 0.6")):
+        for name, goal in (("uniform", ">= 0.9"), (player, ">= 0.6")):
             try:
                 recorder = Recorder(plan_of(game, name))
                 recorder.record(trials)
@@ -106,7 +109,7 @@ def against_the_bare_loop(recorder: Recorder, trials: int, goal: str) -> Iterato
                 steps = read_info(episode_path(recorder.folder, index)).length
             speeds[name].append((steps / seconds[0], steps / seconds[1]))
     wall, cpu = (np.array(speeds["recorded"]) / np.array(speeds["bare"])).T
-    what = f"{plan.game}, {plan.heads[0].name}"
+    what = f"{env.game.name}, {plan.players[0].name}"
     steps = sum(info.length for info in TransitionDataset(recorder.folder).episodes)
     note = f"{trials} episodes in turn, {steps} steps, to disk, fsync included"
     yield row("speed over the bare loop", what, float(np.median(wall)), goal, note)
@@ -186,17 +189,17 @@ def minari(trials: int) -> Iterator[Row]:
     shutil.rmtree(os.environ["MINARI_DATASETS_PATH"])
 
 
-def record_with_minari(env: PairedAtariEnv, plan: Plan, index: int) -> None:
+def record_with_minari(env: PairedAtariEnv, plan: GamePlan, index: int) -> None:
     from minari import create_dataset_from_buffers  # noqa: PLC0415
     from minari.data_collector import EpisodeBuffer  # noqa: PLC0415
 
-    policy = plan.player(index)
+    policy = plan.policy_of(index)
     observation, _ = env.reset(seed=integer_seed(plan.seed, "episode", index))
     seen: dict[str, list[Any]] = {name: [value] for name, value in observation.items()}
     steps: list[tuple[Any, ...]] = []
     over = False
     while not over:
-        action = policy.act(observation)
+        action = policy(observation)
         observation, *result, _ = env.step(action)
         for name, value in observation.items():
             seen[name].append(value)
@@ -323,12 +326,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few steps and trials")
     parser.add_argument("--only", nargs="+", choices=["recording", "processes", "minari", "batch"])
     parser.add_argument("--memory", type=int, metavar="STEPS", help="record so many steps instead")
-    parser.add_argument("--head", default="high-e05-h00", help="the skilled head")
+    parser.add_argument("--player", default="high-e05-h00", help="the skilled one")
     parser.add_argument("--csv", type=Path, default=ROOT / "results" / "recording.csv")
     options = parser.parse_args()
     quick = options.quick
     parts: dict[str, Callable[[], Iterator[Row]]] = {
-        "recording": lambda: recording(3 if quick else 30, options.head),
+        "recording": lambda: recording(3 if quick else 30, options.player),
         "processes": lambda: two_processes(2 if quick else 15),
         "minari": lambda: minari(2 if quick else 10),
         "batch": lambda: batches(2000 if quick else 20_000, 50 if quick else 500),

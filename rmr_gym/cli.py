@@ -1,11 +1,11 @@
 """`rmr-gym`: the command line, the only place that knows every part of the suite."""
 
 import os
+import re
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,6 @@ from rmr_gym.commands.measure import measure
 from rmr_gym.commands.tasks import Flat, NaturalRuns, conclude, read_options
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.memory import keep_freed_memory
-from rmr_gym.envs.atari.games import find_game
 
 if TYPE_CHECKING:
     from rmr_gym.data.dataset import TransitionDataset
@@ -114,11 +113,11 @@ def record(
     out: Path | None = None,
     episodes: int = 96,
     max_steps: int | None = None,
-    heads: str = "all",
+    players: str | None = None,
     seed: int = 0,
     frameskip: int = 4,
     repeat_action_probability: float = 0.0,
-    policies: Path | None = None,
+    weights: Path | None = None,
     options: tuple[str, ...] = (),
     workers: int = 1,
     force: bool = False,
@@ -129,76 +128,50 @@ def record(
     recorded, and the data set ends byte-equal to that of an unbroken run.
 
     Args:
-        game: Name of the game, for instance Pong; or give --env.
+        game: Name of the game, for instance Pong, or any other of ALE's; or give --env.
         env: Id of any other registered environment, for instance rmr/BouncingBalls-v0.
         out: Folder of the data set; default: runs/data/NAME-EPISODES[xMAX_STEPS].
         episodes: Number of episodes.
         max_steps: Agent steps after which an episode is cut; default: 500 for a game, the
             environment's own limit otherwise.
-        heads: Which behaviour heads play a game in turn: all (32 of graded skill), unskilled,
-            uniform, or names joined by commas; see `rmr-gym policies list`.
+        players: Who plays a game in turn: all (32 of graded skill), unskilled, uniform, or names
+            joined by commas; see `rmr-gym players list`. Default: all; unskilled for a game of
+            which no players are trained.
         seed: Seed of every draw.
         frameskip: Emulated frames an agent step of a game.
         repeat_action_probability: Sticky actions, 0 to 1; 0 keeps RAM deterministic.
-        policies: Folder of trained policies, from `rmr-gym policies train`; default: the shipped.
+        weights: Folder of trained players, from `rmr-gym players train`; default: the shipped.
         options: What the environment of --env is made with, for instance balls=4 resolution=32.
         workers: Processes that record side by side.
         force: Overwrite a data set that is there.
     """
-    name, folder = _what_to_record(game, env), f"{episodes}"
-    if game is not None:
+    from rmr_gym.agents import record as recording  # noqa: PLC0415
+
+    if (game is None) == (env is None):
+        raise RMRError("expected either --game NAME or --env ID, to say what to record")
+    wanted = str(game or env)
+    known = recording.game_id(wanted)
+    given = read_options(options, "balls=4")
+    if known is not None:
         max_steps = 500 if max_steps is None else max_steps
-    if max_steps is not None:
-        folder += f"x{max_steps}"
-    recorder = (
-        _game_recorder(name, heads, frameskip, repeat_action_probability, policies)
-        if env is None
-        else _env_recorder(env, options)
-    )
+        given |= {"frameskip": frameskip, "repeat_action_probability": repeat_action_probability}
+    name = re.sub(r"-v\d+$", "", known) if game and known else wanted
+    name, length = name.rpartition("/")[2], "" if max_steps is None else f"x{max_steps}"
     with progress_bars() as progress_for:
-        dataset = recorder(
-            path=out or Path("runs") / "data" / f"{name}-{folder}",
+        dataset = recording.record(
+            known or wanted,
+            out or Path("runs") / "data" / f"{name}-{episodes}{length}",
             episodes=episodes,
+            players=players,
+            weights=weights,
             max_steps=max_steps,
             seed=seed,
             workers=workers,
             overwrite=force,
             progress=progress_for(f"recording {name}"),
+            **given,
         )
     out_console.print(repr(dataset), markup=False)
-
-
-def _what_to_record(game: str | None, env: str | None) -> str:
-    """Return the name of the one that is given, as a folder may be called."""
-    if (game is None) == (env is None):
-        raise RMRError("expected either --game NAME or --env ID, to say what to record")
-    return find_game(game).name if game else str(env).rpartition("/")[2]
-
-
-def _game_recorder(
-    game: str,
-    heads: str,
-    frameskip: int,
-    repeat_action_probability: float,
-    policies: Path | None,
-) -> Callable[..., "TransitionDataset"]:
-    from rmr_gym.agents.collect import collect  # noqa: PLC0415
-    from rmr_gym.agents.players.policies import SHIPPED  # noqa: PLC0415
-
-    return partial(
-        collect,
-        game,
-        heads=heads,
-        frameskip=frameskip,
-        repeat_action_probability=repeat_action_probability,
-        policies=policies or SHIPPED,
-    )
-
-
-def _env_recorder(env: str, options: Sequence[str]) -> Callable[..., "TransitionDataset"]:
-    from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
-
-    return partial(collect_env, env, **read_options(options, "balls=4"))
 
 
 @app.command

@@ -14,14 +14,14 @@ TINY = {"train_episodes": 4, "validation_episodes": 2, "max_steps": 70}
 @pytest.fixture(scope="session")
 def recorded(tmp_path_factory):
     """Record a game once; the folder must not be changed."""
-    from rmr_gym.agents.collect import collect
+    from rmr_gym.agents.record import record
 
     folders = {}
 
-    def record(game):
+    def recording_of(game):
         if game not in folders:
             folders[game] = tmp_path_factory.mktemp("data") / game
-            collect(
+            record(
                 game,
                 folders[game],
                 episodes=TINY["train_episodes"] + TINY["validation_episodes"],
@@ -29,7 +29,7 @@ def recorded(tmp_path_factory):
             )
         return folders[game]
 
-    return record
+    return recording_of
 
 
 @pytest.fixture(scope="session")

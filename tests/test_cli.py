@@ -26,7 +26,10 @@ def refused(capsys, *arguments):
         (("compare", "--device", "gpu"), "'gpu' is not there"),
         (("demo", "--workers", "0"), "workers must be 1 or more"),
         (("record", "--game", "Brekout", "--out", "x"), "did you mean 'Breakout'"),
-        (("record", "--game", "Pong", "--out", "x", "--heads", "unifrm"), "did you mean 'uniform'"),
+        (
+            ("record", "--game", "Pong", "--out", "x", "--players", "unifrm"),
+            "did you mean 'uniform'",
+        ),
         (("record", "--game", "Pong", "--out", "x", "--episodes", "0"), "episodes"),
         (("pretrain", "--data", "nowhere", "--out", "x"), "nowhere"),
         (("probe", "--data", "nowhere", "--encoder", "y"), "y holds no record.json"),
@@ -125,7 +128,7 @@ def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rmr_gym.agents.collect.collect", interrupted)
+    monkeypatch.setattr("rmr_gym.agents.record.record", interrupted)
     with pytest.raises(SystemExit) as stop:
         cli.main(["demo"])
     assert stop.value.code == 130

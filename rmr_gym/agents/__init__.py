@@ -1,1 +1,1 @@
-"""Policies that collect: the table of behaviour heads and the function that records them."""
+"""Who plays: recording, players of graded skill, and agents of Stable-Baselines3."""

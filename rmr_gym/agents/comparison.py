@@ -13,13 +13,8 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rmr_gym.agents.sb3.config import BALLS, ENCODED, FEATURES, AgentConfig, features_of
-from rmr_gym.agents.sb3.train import (
-    ALGORITHMS,
-    kept_agents,
-    random_returns,
-    returns,
-    train_agent,
-)
+from rmr_gym.agents.sb3.play import random_returns, returns
+from rmr_gym.agents.sb3.train import ALGORITHMS, kept_agents, train_agent
 from rmr_gym.agents.sb3.worlds import encoder_of
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically

@@ -83,7 +83,7 @@ def evaluate(agent: Positional[Path], episodes: int = 10, seed: int = 0) -> None
     """
     from statistics import fmean, median  # noqa: PLC0415
 
-    from rmr_gym.agents.sb3.train import returns  # noqa: PLC0415
+    from rmr_gym.agents.sb3.play import returns  # noqa: PLC0415
 
     points = returns(agent, episodes=episodes, seed=seed)
     row = {"episodes": len(points), "mean": fmean(points), "median": float(median(points))}
@@ -130,7 +130,7 @@ def record(
         seed: Of the episodes.
         overwrite: Delete the episodes that are there first.
     """
-    from rmr_gym.agents.agent_recording import record_agent  # noqa: PLC0415
+    from rmr_gym.agents.sb3.play import record_agent  # noqa: PLC0415
 
     with progress_bars() as progress_for:
         dataset = record_agent(

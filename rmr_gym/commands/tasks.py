@@ -224,18 +224,18 @@ def game_tasks(
 def _recorded(
     game: str, recording: "Recording", folder: Path, workers: int, progress_for: ProgressFor
 ) -> Path:
-    from rmr_gym.agents.collect import collect  # noqa: PLC0415
+    from rmr_gym.agents.record import record  # noqa: PLC0415
 
     if (folder / game / "manifest.json").is_file():
         return folder / game
     episodes = recording.train_episodes + recording.validation_episodes
     path = folder / f"{game}-{episodes}x{recording.max_steps}"
-    collect(
+    record(
         game,
         path,
         episodes=episodes,
         max_steps=recording.max_steps,
-        heads=recording.heads,
+        players=recording.heads,
         frameskip=recording.frameskip,
         repeat_action_probability=recording.repeat_action_probability,
         workers=workers,

@@ -40,12 +40,12 @@ def find_data(data: Path, preset: str, root: Path) -> Path:
             f"expected a folder, or an environment whose id begins with {' or '.join(WORLDS)}, got "
             f"{name}: record it with `rmr-gym record` and give the folder"
         )
-    from rmr_gym.agents.collect_env import collect_env  # noqa: PLC0415
+    from rmr_gym.agents.record import record  # noqa: PLC0415
 
     episodes, options = PLAYED[preset]
     options = {} if "S2RM" in name else options
     with progress_bars() as progress_for:
-        collect_env(
+        record(
             name,
             folder := root / "data" / f"{data.name}-{preset}",
             episodes=episodes,

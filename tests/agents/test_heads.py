@@ -30,7 +30,7 @@ def screens(count: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
 
 def played(head: Head, steps: int, seed: int = 0) -> np.ndarray:
     policy = head.policy(np.random.default_rng(seed), a_network())
-    return np.array([policy.act(screen) for screen in screens(steps)])
+    return np.array([policy(screen) for screen in screens(steps)])
 
 
 def test_thirty_two_heads_no_two_alike():
@@ -54,7 +54,7 @@ def test_an_unskilled_head_plays_as_its_row_says(head):
     assert sum(head.preference) == pytest.approx(1)
     steps = 40_000
     policy = head.policy(np.random.default_rng(0))
-    actions = np.array([policy.act(None) for _ in range(steps)])
+    actions = np.array([policy(None) for _ in range(steps)])
     assert actions.min() >= 0
     assert actions.max() <= 17
     repeats = np.mean(actions[1:] == actions[:-1])
@@ -90,7 +90,7 @@ def test_a_skilled_head_draws_from_the_softmax_of_its_scores():
     constant = [(weight * 0, bias * 0) for weight, bias in hidden]
     network = RamNetwork((*constant, (np.zeros((18, HIDDEN[1])), np.log(np.arange(1, 19)))))
     policy, screen = head.policy(np.random.default_rng(0), network), screens(1)[0]
-    actions = np.array([policy.act(screen) for _ in range(20_000)])
+    actions = np.array([policy(screen) for _ in range(20_000)])
     frequency = np.bincount(actions, minlength=18) / len(actions)
     np.testing.assert_allclose(frequency, np.arange(1, 19) / 171, atol=0.012)
 
@@ -104,7 +104,7 @@ def test_a_skilled_head_sees_the_change_since_the_step_before():
     before = shown[0]["ram"]
     for screen in shown:
         best = int(sharp.scores(ram_features(screen["ram"], before)).argmax())
-        assert policy.act(screen) == best
+        assert policy(screen) == best
         before = screen["ram"]
 
 

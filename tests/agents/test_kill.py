@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rmr_gym.agents.collect import collect
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.episode_reader import read_info, verify_episode
@@ -27,11 +27,12 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to impor
 STEPS = 6
 """So short an episode that most of the time is spent on writing files."""
 
-SETTINGS: dict[str, Any] = {"game": "Pong", "max_steps": STEPS, "heads": "uniform"}
+SETTINGS: dict[str, Any] = {"env": "Pong", "max_steps": STEPS, "players": "uniform"}
 
 NURSERY = """
 import json, logging, multiprocessing, os, signal, sys
-from rmr_gym.agents import collect, processes
+from rmr_gym.agents import processes
+from rmr_gym.agents import record as collect
 
 def forking(method):
     return multiprocessing.get_context("fork")
@@ -42,7 +43,7 @@ def told(done, total):
 def die_at(line):
     def count(frame, event, _):
         global run
-        if not frame.f_code.co_filename.endswith("atomic.py"):
+        if not frame.f_code.co_filename.endswith("core/files.py"):
             return None
         if event == "line":
             run += 1
@@ -60,11 +61,11 @@ for line in sys.stdin:
     if child == 0:
         os.setpgid(0, 0)
         if fork:
-            collect.get_context = processes.get_context = forking
+            processes.get_context = forking
         if fatal_line:
             sys.settrace(die_at(fatal_line))
         try:
-            collect.collect(**options, progress=told)
+            collect.record(**options, progress=told)
         except KeyboardInterrupt:
             print("interrupted", flush=True)
         except BaseException as error:
@@ -183,7 +184,7 @@ def goes_on_as_if_unbroken(path: Path, episodes: int) -> None:
     """Record the rest, and compare every byte with a recording that was never broken off."""
     unbroken = path.with_name("unbroken")
     for folder in (path, unbroken):
-        collect(path=folder, episodes=episodes, **SETTINGS)
+        record(path=folder, episodes=episodes, **SETTINGS)
     assert files(path) == files(unbroken)
 
 
@@ -254,7 +255,7 @@ def test_a_disk_that_fills_up(tmp_path, monkeypatch, flush):
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(RMRError, match=r"cannot write .*\.h5: No space left .*unharmed: make"):
-            collect(path=path, episodes=8, **SETTINGS)
+            record(path=path, episodes=8, **SETTINGS)
     assert 0 < len(TransitionDataset(path, verify=True).episodes) < 8 or flush == 2
     assert leftovers(path) == set()
     goes_on_as_if_unbroken(path, 8)

@@ -4,7 +4,7 @@ import torch
 from PIL import Image, ImageSequence
 from stable_baselines3 import PPO
 
-from rmr_gym.agents.collect import collect
+from rmr_gym.agents.record import chooser, record
 from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.film import beside, movements
@@ -113,9 +113,9 @@ def test_a_recurrent_agent_remembers_within_an_episode_alone():
             state = 0 if state is None else state + 1
             return np.array([state]), state
 
-    first = training.chooser(Counts())
+    first = chooser(Counts())
     assert [int(first(None)[0]) for _ in range(3)] == [0, 1, 2]
-    assert int(training.chooser(Counts())(None)[0]) == 0
+    assert int(chooser(Counts())(None)[0]) == 0
 
 
 def test_tensorboard_logs_go_on_where_training_does(tmp_path):
@@ -195,13 +195,13 @@ def test_what_an_agent_meets_is_recorded(encoder, tmp_path, capsys):
     run("record", str(agent), "--out", str(tmp_path / "again"), "--episodes", "3")
     assert TransitionDataset(tmp_path / "again").fingerprint == dataset.fingerprint
     dataset.require_game("Pong")
-    played = collect("Pong", tmp_path / "heads", episodes=1, max_steps=4)
+    played = record("Pong", tmp_path / "heads", episodes=1, max_steps=4)
     assert dataset.manifest.observations == played.manifest.observations
     assert dataset.episodes[0].head == "ppo on cswm"
     frames = load_natural(dataset, [0, 1], AtariModel(height=84, width=84)).frames
     assert frames.shape == (14, 84, 84)
     assert frames.float().std() > 0
-    with pytest.raises(RMRError, match="1 or more episodes"):
+    with pytest.raises(RMRError, match="at least 1 as episodes, found 0"):
         run("record", str(agent), "--out", str(out), "--episodes", "0")
 
 

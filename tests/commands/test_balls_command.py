@@ -3,7 +3,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.commands.balls import app
 from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import balls
@@ -14,7 +14,7 @@ from rmr_gym.protocol.balls import Evaluation, Phase
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls"
     options = {"balls": 3, "radii": 0.2, "resolution": 8, "max_episode_steps": 20}
-    collect_env("rmr/BouncingBalls-v0", path, episodes=4, **options)
+    record("rmr/BouncingBalls-v0", path, episodes=4, **options)
     return path
 
 
@@ -84,6 +84,6 @@ def test_another_artifact_is_refused(recorded, tmp_path):
 
 
 def test_worlds_whose_walls_vary_are_refused(tmp_path):
-    collect_env("rmr/RNEMBalls4-v0", tmp_path / "d", episodes=2, max_steps=3, resolution=8)
+    record("rmr/RNEMBalls4-v0", tmp_path / "d", episodes=2, max_steps=3, resolution=8)
     with pytest.raises(RMRError, match="same in every episode"):
         run(tmp_path, "pretrain", "--data", tmp_path / "d", "--out", tmp_path / "p")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.commands import balls_natural as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.balls import BallsModel
@@ -21,7 +21,7 @@ from rmr_gym.protocol.sweep import Outcome
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls"
     options = {"balls": 3, "radii": 0.2, "resolution": 16, "max_episode_steps": 14}
-    collect_env("rmr/BouncingBalls-v0", path, episodes=4, **options)
+    record("rmr/BouncingBalls-v0", path, episodes=4, **options)
     return path
 
 

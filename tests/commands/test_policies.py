@@ -25,7 +25,7 @@ def test_train_measure_record(tmp_path, capsys, monkeypatch):
     measure = ("policies", "evaluate", "boxing", "--policies", "mine/weights", "--out", "r.csv")
     cli.main([*measure, "--episodes", "1", "--max-steps", "10", "--workers", "1"])
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + 32
-    options = ("--episodes", "4", "--max-steps", "10", "--policies", "mine/weights")
+    options = ("--episodes", "4", "--max-steps", "10", "--weights", "mine/weights")
     cli.main(["record", "--game", "boxing", *options])
     dataset = TransitionDataset(tmp_path / "runs" / "data" / "Boxing-4x10")
     assert [episode.head for episode in dataset.episodes] == [

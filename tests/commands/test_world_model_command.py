@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import world_data
 from rmr_gym.commands import world_model as commands
@@ -22,7 +22,7 @@ INSIDE = ("rmr", "fresh_p", "random_p", "shuffled_p")
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls"
     options = {"resolution": 16, "observe": ["radii", "velocities"]}
-    collect_env("rmr/RNEMBalls4-v0", path, episodes=4, max_steps=11, **options)
+    record("rmr/RNEMBalls4-v0", path, episodes=4, max_steps=11, **options)
     return path
 
 
@@ -156,7 +156,7 @@ def test_an_environment_that_cannot_be_played_is_told(tmp_path, name):
 
 def test_sequences_that_are_too_short_are_told_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(world_models, "train_model", None)
-    collect_env("rmr/RNEMBalls4-v0", tmp_path / "few", episodes=4, max_steps=6, resolution=16)
+    record("rmr/RNEMBalls4-v0", tmp_path / "few", episodes=4, max_steps=6, resolution=16)
     smoke = replace(world_model_presets.WORLD_PRESETS["smoke"], seen=6)
     monkeypatch.setitem(world_model_presets.WORLD_PRESETS, "smoke", smoke)
     for command in ("train", "evaluate"):
@@ -208,7 +208,7 @@ def test_an_evaluation_that_cannot_be_is_refused_at_once(recorded, tmp_path, arg
 @pytest.fixture(scope="module")
 def donor(tmp_path_factory):
     folder = tmp_path_factory.mktemp("donor")
-    collect_env("rmr/BouncingBalls-v0", folder / "balls", episodes=6, max_steps=30)
+    record("rmr/BouncingBalls-v0", folder / "balls", episodes=6, max_steps=30)
     arguments = (
         "--data",
         folder / "balls",

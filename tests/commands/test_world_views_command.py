@@ -4,7 +4,7 @@ import matplotlib.image
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.commands import world_model as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import balls, world_model_presets, world_models
@@ -13,7 +13,7 @@ from rmr_gym.protocol import balls, world_model_presets, world_models
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls3"
-    collect_env("rmr/S2RMBalls3-v0", path, episodes=4, max_steps=11, resolution=16)
+    record("rmr/S2RMBalls3-v0", path, episodes=4, max_steps=11, resolution=16)
     return path
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
 
 def test_crops_larger_than_the_frame(recorded, tmp_path):
     path = tmp_path / "small"
-    collect_env("rmr/S2RMBalls3-v0", path, episodes=2, max_steps=45, resolution=8)
+    record("rmr/S2RMBalls3-v0", path, episodes=2, max_steps=45, resolution=8)
     arguments = ("--model", "crops_lstm", "--root", tmp_path / "runs")
     with pytest.raises(RMRError, match="smaller crops"):
         commands.app.cli(args=["train", "--data", *map(str, (path, *arguments))])

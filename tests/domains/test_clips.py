@@ -4,8 +4,7 @@ import pytest
 import torch
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents.collect import collect
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
@@ -15,13 +14,13 @@ OPTIONS = {"resolution": 32, "observe": ["radii", "velocities"]}
 STEPS = 40
 
 
-def record(path, env_id="rmr/RNEMBalls6to8-v0", episodes=2, **options):
-    return collect_env(env_id, path, episodes=episodes, max_steps=STEPS, **OPTIONS | options)
+def recorded(path, env_id="rmr/RNEMBalls6to8-v0", episodes=2, **options):
+    return record(env_id, path, episodes=episodes, max_steps=STEPS, **OPTIONS | options)
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
-    return record(tmp_path_factory.mktemp("data") / "crowd")
+    return recorded(tmp_path_factory.mktemp("data") / "crowd")
 
 
 def replayed(dataset, episode, **options):
@@ -71,11 +70,11 @@ def test_relational_pixels_belong_to_balls_that_collide(crowd):
 
 
 def test_a_fixed_ball_and_a_curtain(tmp_path):
-    dataset = record(tmp_path / "s2rm", "rmr/S2RMBalls3-v0", episodes=1)
+    dataset = recorded(tmp_path / "s2rm", "rmr/S2RMBalls3-v0", episodes=1)
     clips = load_clips(dataset, [0], 5, truth=True)
     middle = true_groups(clips, clips.rows[0])[:, 15:17, 15:17]
     assert (middle == 4).all(), "the ball in the middle has a number of its own"
-    dataset = record(tmp_path / "curtain", "rmr/RNEMBallsCurtain-v0", episodes=1)
+    dataset = recorded(tmp_path / "curtain", "rmr/RNEMBallsCurtain-v0", episodes=1)
     clips = load_clips(dataset, [0], STEPS + 1, truth=True)
     groups = true_groups(clips, clips.rows[0])
     assert np.array_equal(groups > 0, clips.frames[clips.rows[0]][..., 0] > 0)
@@ -97,20 +96,20 @@ def test_windows_shown_and_strides(crowd):
 
 
 def test_actions_of_a_world_that_has_some(tmp_path):
-    dataset = record(tmp_path / "pushed", "rmr/PushedBalls-v0", frames="binary", colors="white")
+    dataset = recorded(tmp_path / "pushed", "rmr/PushedBalls-v0", frames="binary", colors="white")
     clips = load_clips(dataset, [0, 1], 4)
     assert clips.choices == 5
     _, actions = clips.shown(np.array([0]), torch.device("cpu"))
-    recorded = dataset.load(columns=("action",), episodes=[0, 1])["action"]
-    assert actions[0].tolist() == recorded[:4].tolist()
+    taken = dataset.load(columns=("action",), episodes=[0, 1])["action"]
+    assert actions[0].tolist() == taken[:4].tolist()
     second = int(np.searchsorted(clips.current, STEPS + 1))
     _, actions = clips.shown(np.array([second]), torch.device("cpu"))
-    assert actions[0].tolist() == recorded[STEPS : STEPS + 4].tolist()
+    assert actions[0].tolist() == taken[STEPS : STEPS + 4].tolist()
 
 
 def test_screens_of_a_game_are_binary(tmp_path):
     options = {"episodes": 1, "max_steps": 6, "heads": "uniform"}
-    game = collect("SpaceInvaders", tmp_path / "game", **options)
+    game = record("SpaceInvaders", tmp_path / "game", **options)
     clips = load_clips(game, [0], 5)
     assert clips.shape == (84, 84, 1)
     assert clips.choices == 18
@@ -129,10 +128,8 @@ def test_data_that_do_not_fit(crowd, tmp_path):
     with pytest.raises(RMRError, match="record longer episodes"):
         load_clips(crowd, [0], STEPS + 2)
     with pytest.raises(RMRError, match="one channel"):
-        load_clips(record(tmp_path / "rgb", frames="rgb"), [0], 3)
-    bare = collect_env(
-        "rmr/RNEMBalls4-v0", tmp_path / "bare", episodes=1, max_steps=5, resolution=16
-    )
+        load_clips(recorded(tmp_path / "rgb", frames="rgb"), [0], 3)
+    bare = record("rmr/RNEMBalls4-v0", tmp_path / "bare", episodes=1, max_steps=5, resolution=16)
     assert isinstance(bare, TransitionDataset)
     clips = load_clips(bare, [0], 3, truth=True)
     with pytest.raises(RMRError, match="found no truth"):

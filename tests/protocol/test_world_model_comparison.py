@@ -4,7 +4,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.protocol import world_model_comparison, world_models
@@ -23,7 +23,7 @@ HOW = Computing("rmr-gym world-model evaluate")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for name, env in (("four", "rmr/RNEMBalls4-v0"), ("more", "rmr/RNEMBalls6to8-v0")):
-        collect_env(env, folder / name, episodes=4, max_steps=11, **OPTIONS)
+        record(env, folder / name, episodes=4, max_steps=11, **OPTIONS)
     return folder
 
 

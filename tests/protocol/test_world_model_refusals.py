@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.collect_env import collect_env
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.world.frames import FrameSizes
 from rmr_gym.models.world.nem import WITH_ACTIONS, NEMSizes
@@ -37,7 +36,7 @@ def folder(tmp_path_factory):
 
     def record(name, episodes, env=ENV, max_steps=7, **options):
         options = {"resolution": 16, **options}
-        collect_env(env, folder / name, episodes=episodes, max_steps=max_steps, **options)
+        record(env, folder / name, episodes=episodes, max_steps=max_steps, **options)
 
     record("four", 4)
     record("eight", 6)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.world.crops import ViewGeometry
 from rmr_gym.models.world.s2rm import Asked
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     for count, episodes in ((3, 4), (5, 2)):
         path = folder / f"balls{count}"
         env = f"rmr/S2RMBalls{count}-v0"
-        collect_env(env, path, episodes=episodes, max_steps=11, resolution=16)
+        record(env, path, episodes=episodes, max_steps=11, resolution=16)
     return folder
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.balls import BallsModel, make_balls_processor
@@ -92,14 +92,14 @@ class Prophet(nn.Module):
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "balls"
-    collect_env("rmr/RNEMBalls4-v0", path, episodes=5, max_steps=11, **OPTIONS)
+    record("rmr/RNEMBalls4-v0", path, episodes=5, max_steps=11, **OPTIONS)
     return path
 
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "crowd"
-    collect_env("rmr/RNEMBalls6to8-v0", path, episodes=2, max_steps=11, **OPTIONS)
+    record("rmr/RNEMBalls6to8-v0", path, episodes=2, max_steps=11, **OPTIONS)
     return path
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.agents.collect_env import collect_env
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol import world_models
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     for count, episodes in ((3, 4), (5, 2)):
         env = f"rmr/S2RMBalls{count}-v0"
-        collect_env(env, folder / f"balls{count}", episodes=episodes, max_steps=11, resolution=16)
+        record(env, folder / f"balls{count}", episodes=episodes, max_steps=11, resolution=16)
     return folder
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.agents.collect import Plan
 from rmr_gym.agents.players.heads import HEADS, SKILLS, UNIFORM, Head
 from rmr_gym.agents.players.policies import SHIPPED, networks
 from rmr_gym.agents.players.ram_network import RamNetwork, load_networks, save_networks
@@ -52,7 +51,7 @@ def returns_of(
         observation, _ = env.reset(seed=integer_seed(seed, "evaluation episode", *name))
         over = False
         while not over:
-            observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
+            observation, reward, terminated, truncated, _ = env.step(policy(observation))
             scores[index] += reward
             lengths[index] += 1
             over = terminated or truncated or lengths[index] >= max_steps
@@ -76,7 +75,7 @@ def evaluate_heads(
     if episodes < 1 or max_steps < 1:
         raise RMRError(f"expected 1 or more episodes and steps, found {episodes} and {max_steps}")
     row, trained = find_game(game), networks(game, folder)
-    env = Plan(row.name, seed, (), None, 4, 0.0).environment()
+    env = PairedAtariEnv(row.name, pixels="palette")
     rows = []
     for head in heads:
         scores, lengths = returns_of(
@@ -131,7 +130,7 @@ def grade(
     if len(checkpoints) < len(SKILLS):
         raise RMRError(f"expected at least {len(SKILLS)} checkpoints, found {len(checkpoints)}")
     row = find_game(game)
-    env = Plan(row.name, seed, (), None, 4, 0.0).environment()
+    env = PairedAtariEnv(row.name, pixels="palette")
     options = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
     random_return = float(returns_of(env, UNIFORM, None, **options)[0].mean())
     found = [load_networks(path) for path in checkpoints]

@@ -1,8 +1,8 @@
 """The behaviour heads: who plays while a data set is recorded. One frozen row a head."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -10,7 +10,6 @@ from jaxtyping import Float64
 from rmr_gym.agents.players.ram_network import RamNetwork, ram_features
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.core.types import Observation
 from rmr_gym.envs.atari.games import ACTION_NAMES
 
 UNSKILLED = "none"
@@ -20,13 +19,8 @@ SKILLS = ("low", "middle", "high")
 _BLOCK = 256
 
 
-@runtime_checkable
-class Policy(Protocol):
-    """Something that plays one episode."""
-
-    def act(self, observation: Observation) -> int:
-        """Return the action, 0 to 17, for what the environment shows."""
-        ...
+Policy = Callable[[Any], Any]
+"""Plays one episode: from what the environment shows to an action."""
 
 
 @dataclass(frozen=True)
@@ -63,21 +57,14 @@ class Head:
             RMRError: The head has a skill and no network came.
         """
         if self.skill == UNSKILLED:
-            return _HeldActions(self, rng)
+            actions = _held_actions(self, rng)
+            return lambda _: next(actions)
         if network is None:
             raise RMRError(
                 f"expected the network of skill {self.skill!r} for head {self.name!r}, found none: "
                 "take it from rmr_gym.agents.players.policies.networks(game)"
             )
-        return _Skilled(self, rng, network)
-
-
-class _HeldActions:
-    def __init__(self, head: Head, rng: np.random.Generator):
-        self._actions = _held_actions(head, rng)
-
-    def act(self, observation: Observation) -> int:
-        return next(self._actions)
+        return _skilled(self, rng, network)
 
 
 def _held_actions(head: Head, rng: np.random.Generator) -> Iterator[int]:
@@ -93,27 +80,25 @@ def _held_actions(head: Head, rng: np.random.Generator) -> Iterator[int]:
         yield from block.tolist()
 
 
-class _Skilled:
-    """Asks the network with the RAM of this step and of the one before."""
+def _skilled(head: Head, rng: np.random.Generator, network: RamNetwork) -> Policy:
+    """Ask the network with the RAM of this step and of the one before."""
+    draws, before, action = _skilled_draws(head, rng), None, 0
 
-    def __init__(self, head: Head, rng: np.random.Generator, network: RamNetwork):
-        self._draws = _skilled_draws(head, rng)
-        self._network = network
-        self._before: np.ndarray | None = None
-        self._action = 0
-
-    def act(self, observation: Observation) -> int:
-        ram, before = observation["ram"], self._before
-        self._before = ram
-        held, explored, drawn, noise = next(self._draws)
-        if held and before is not None:
-            return self._action
+    def act(observation: Any) -> int:
+        nonlocal before, action
+        ram, last = observation["ram"], before
+        before = ram
+        held, explored, drawn, noise = next(draws)
+        if held and last is not None:
+            return action
         if explored:
-            self._action = drawn
+            action = drawn
         else:
-            features = ram_features(ram, ram if before is None else before)
-            self._action = int((self._network.scores(features) + noise).argmax())
-        return self._action
+            features = ram_features(ram, ram if last is None else last)
+            action = int((network.scores(features) + noise).argmax())
+        return action
+
+    return act
 
 
 def _skilled_draws(

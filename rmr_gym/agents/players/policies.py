@@ -40,7 +40,7 @@ def weights_path(game: str, folder: Path = SHIPPED) -> Path:
     if not path.is_file():
         raise RMRError(
             f"no trained policies of {find_game(game).name} in {folder}: train them with "
-            f"`rmr-gym policies train {find_game(game).name}`, or record with --heads unskilled"
+            f"`rmr-gym policies train {find_game(game).name}`, or record with --players unskilled"
         )
     return path
 

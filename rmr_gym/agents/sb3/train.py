@@ -1,14 +1,13 @@
 """Training agents of Stable-Baselines3 on one game, on features that a name chooses."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -22,7 +21,7 @@ from rmr_gym.agents.sb3.rims_policy import RIMsPolicy
 from rmr_gym.agents.sb3.worlds import encoder_of, make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.core.seeding import integer_seed
 
 _PPO = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
 _DQN = {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval": 1_000}
@@ -34,10 +33,6 @@ ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "qrdqn": (QRDQN, _DQN | {"exploration_fraction": 0.1}),
 }
 """Algorithms with what they are made with beside SB3's defaults."""
-
-
-Choose = Callable[[Any], np.ndarray]
-"""From an observation to an action of each copy."""
 
 
 def train_agent(
@@ -157,72 +152,6 @@ def load_agent(folder: Path) -> BaseAlgorithm:
         raise RMRError(f"expected a trained agent in {folder}, found none: train it first")
     make, _ = ALGORITHMS[config.algorithm]
     return make.load(kept[-1], device="cpu")
-
-
-def returns(
-    folder: Path, *, episodes: int, seed: int = 0, agent: BaseAlgorithm | None = None
-) -> Sequence[float]:
-    """Return the points of each of some episodes.
-
-    Args:
-        folder: Of the agent.
-        episodes: How many; the n-th of a seed begins alike for every agent of the game.
-        seed: Of the episodes and of the agent's choices.
-        agent: Who plays; None: the most trained one of the folder.
-
-    Raises:
-        RMRError: No episodes, or no agent.
-    """
-    config = read_config(folder)
-    agent = agent or load_agent(folder)
-    agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
-    return play(config, chooser(agent), episodes=episodes, seed=seed)
-
-
-def chooser(agent: BaseAlgorithm) -> Choose:
-    """Return how an agent chooses in games that begin now; a recurrent one remembers since."""
-    memory: Any = None
-
-    def choose(observation: Any) -> np.ndarray:
-        nonlocal memory
-        actions, memory = agent.predict(observation, memory, deterministic=False)
-        return actions
-
-    return choose
-
-
-def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequence[float]:
-    """Return the points that actions chosen at random make in the episodes of `returns`."""
-    rng = generator(seed, "random player", config.game)
-    venv = make_games(config, copies=1, learning=False)
-    actions: Any = venv.action_space
-    venv.close()
-    return play(
-        config, lambda _: rng.integers(actions.n, size=episodes), episodes=episodes, seed=seed
-    )
-
-
-def play(config: AgentConfig, choose: Choose, *, episodes: int, seed: int) -> list[float]:
-    """Play episodes side by side, each to its end, and return the points of each.
-
-    Args:
-        config: Game and features.
-        choose: Chooses an action for each of the games.
-        episodes: How many.
-        seed: Of the episodes.
-    """
-    if episodes < 1:
-        raise RMRError(f"expected 1 or more episodes, found {episodes}")
-    venv = make_games(config, copies=episodes, learning=False)
-    venv.seed(integer_seed(seed, "evaluation", config.game))
-    observation = venv.reset()
-    points, playing = np.zeros(episodes), np.ones(episodes, bool)
-    while playing.any():
-        observation, rewards, dones, _ = venv.step(choose(observation))
-        points[playing] += rewards[playing]
-        playing &= ~dones
-    venv.close()
-    return points.tolist()
 
 
 class _Keep(BaseCallback):

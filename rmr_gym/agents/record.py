@@ -1,0 +1,525 @@
+"""Recording: policies play episodes of any environment into a data set, in one resumable loop."""
+
+import copy
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+
+from rmr_gym.agents.players.heads import UNSKILLED, Head, Policy, select_heads
+from rmr_gym.agents.players.policies import SHIPPED, networks, weights_sha256
+from rmr_gym.agents.processes import in_processes
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import check_seed, generator, integer_seed
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.episode_writer import EpisodeWriter
+from rmr_gym.data.schema import Manifest, flatten
+from rmr_gym.data.writer import DatasetWriter
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import find_game
+from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe
+from rmr_gym.wrappers.record_vector import row_of
+
+NUM_ENVS = 32
+
+Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+class Step(NamedTuple):
+    """What an environment shows, by column of the data set, and what led to it."""
+
+    row: Mapping[str, Any]
+    action: Any = None
+    reward: Any = 0.0
+    terminated: Any = False
+    truncated: Any = False
+
+
+class Watched(gym.Wrapper[Any, Any, Any, Any]):
+    """Remembers what the last reset and the last step showed, also where what is around resets.
+
+    Args:
+        env: The environment.
+        emulator: Whether, over ALE, palette indices and RAM are read beside what it shows.
+    """
+
+    first: Step
+    last: Step
+
+    def __init__(self, env: gym.Env[Any, Any], *, emulator: bool = True):
+        super().__init__(env)
+        self._ale = ale_of(env) if emulator else None
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset the environment."""
+        observation, info = self.env.reset(**options)
+        self.first = Step(self._row(observation))
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the environment."""
+        observation, *outcome, info = self.env.step(action)
+        self.last = Step(self._row(observation), action, *outcome)
+        return observation, *outcome, info
+
+    def manifest(
+        self, heads: tuple[str, ...], settings: Mapping[str, Any] | None = None
+    ) -> Manifest:
+        """Return the manifest of a data set of the environment; see `describe`."""
+        return describe(self.env, heads=heads, settings=settings)
+
+    def _row(self, observation: Any) -> Mapping[str, Any]:
+        shown = flatten(observation)
+        if self._ale is None:
+            return shown
+        return {**shown, "pixels": self._ale.getScreen(), "ram": self._ale.getRAM()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what an episode holds; together with its number it decides everything.
+
+    This one is of one environment and one policy; those that derive from it say what differs.
+
+    Attributes:
+        env: Id of the environment, or the environment itself.
+        seed: Of every draw.
+        max_steps: Steps after which an episode is cut; None: where the environment ends it.
+        options: What the environment is made with.
+        policy: Who plays; None: actions are drawn uniformly.
+    """
+
+    env: Any
+    seed: int
+    max_steps: int | None
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    policy: Any = field(default=None, kw_only=True)
+
+    recorder = "record"
+    together = 1
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the data set that the plan leads to."""
+        env = environment_of(self)
+        if self.policy is None:
+            name = _random_name(env.action_space)
+        else:
+            name = getattr(self.policy, "__name__", type(self.policy).__name__)
+        return env.manifest((name,), self._settings())
+
+    def episode_seed(self, index: int) -> int:
+        """Return what the environment is reset with for an episode."""
+        return integer_seed(self.seed, "episode", index)
+
+    def environment(self) -> Watched:
+        """Make the environment."""
+        env = gym.make(self.env, **self.options) if isinstance(self.env, str) else self.env
+        if not isinstance(env, gym.Env):
+            raise RMRError(f"expected a single Gymnasium environment, found {type(env).__name__}")
+        return Watched(env)
+
+    def play(
+        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
+    ) -> Iterator[list[Step]]:
+        """Play episodes side by side, on and on; yield what resets show, then step after step."""
+        del episodes
+        (index,) = indices
+        env, policy = environment_of(self), self.policy_of(index)
+        observation, _ = env.reset(seed=self.episode_seed(index))
+        yield [env.first]
+        while True:
+            observation, *_ = env.step(policy(observation))
+            yield [env.last]
+
+    def policy_of(self, index: int) -> Policy:
+        """Return who plays episode ``index``, from its beginning."""
+        if self.policy is None:
+            return _random_policy(environment_of(self).action_space, self.seed, index)
+        if not hasattr(self.policy, "predict"):
+            return self.policy
+        if hasattr(self.policy, "set_random_seed"):
+            self.policy.set_random_seed(integer_seed(self.seed, "policy", index))
+        return chooser(self.policy)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
+
+
+@dataclass(frozen=True)
+class GamePlan(Plan):
+    """The plan of a game that players of graded skill play in turn.
+
+    Attributes:
+        players: The players.
+        weights: Folder of the networks of those with skill.
+    """
+
+    players: tuple[Head, ...] = field(kw_only=True)
+    weights: Path = field(default=SHIPPED, kw_only=True)
+
+    recorder = "collect"
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the data set that the plan leads to."""
+        settings = self._settings()
+        if any(player.skill != UNSKILLED for player in self.players):
+            settings["policies"] = weights_sha256(self.env, self.weights)
+        names = tuple(player.name for player in self.players)
+        return environment_of(self).manifest(names, settings)
+
+    def player(self, index: int) -> Head:
+        """Return the player whose turn episode ``index`` is."""
+        return self.players[index % len(self.players)]
+
+    def environment(self) -> Watched:
+        """Make the game; the screen of one of ours is read once, as palette indices."""
+        env = gym.make(self.env, disable_env_checker=True, **self.options)
+        return Watched(env.unwrapped, emulator=not isinstance(env.unwrapped, PairedAtariEnv))
+
+    def play(
+        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
+    ) -> Iterator[list[Step]]:
+        """Play an episode; a game of ours fills the rows of the file itself."""
+        game = environment_of(self).env
+        if not isinstance(game, PairedAtariEnv):
+            yield from super().play(indices, episodes)
+            return
+        game.read_into(episodes[0].rows)
+        try:
+            yield from super().play(indices, episodes)
+        finally:
+            game.read_into(None)
+
+    def policy_of(self, index: int) -> Policy:
+        """Return the player of episode ``index``, from its beginning."""
+        player, rng = self.player(index), generator(self.seed, "policy", index)
+        if player.skill == UNSKILLED:
+            return player.policy(rng)
+        return player.policy(rng, networks(self.env, self.weights)[player.skill])
+
+
+@dataclass(frozen=True)
+class VectorPlan(Plan):
+    """The plan of random play in many copies of a registered environment.
+
+    Attributes:
+        together: Number of copies.
+    """
+
+    together: int = field(default=NUM_ENVS, kw_only=True)
+
+    recorder = "collect_env"
+
+    def environments(self, count: int) -> VectorEnv[Any, Any, Any]:
+        """Make copies of the environment: our own vector of it, which is bit-equal, or a loop."""
+        mode = "vector_entry_point" if _is_ours(self.env) else "sync"
+        return gym.make_vec(self.env, count, vectorization_mode=mode, **self.options)
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the data set that the plan leads to."""
+        with closing(self.environments(1)) as envs:
+            name = _random_name(envs.single_action_space)
+            return describe(envs, heads=(name,), settings=self._settings())
+
+    def play(
+        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
+    ) -> Iterator[list[Step]]:
+        """Play all episodes at once; what follows the end of each is no part of it."""
+        with closing(self.environments(len(indices))) as envs:
+            policies = [
+                _random_policy(envs.single_action_space, self.seed, index) for index in indices
+            ]
+            observations, _ = envs.reset(seed=[self.episode_seed(index) for index in indices])
+            outcomes: list[Any] = []
+            while True:
+                columns = flatten(observations)
+                yield [
+                    Step(row_of(columns, i), *(outcome[i] for outcome in outcomes))
+                    for i in range(len(indices))
+                ]
+                actions = np.stack([policy(None) for policy in policies])
+                observations, *outcomes, _ = envs.step(actions)
+                outcomes.insert(0, actions)
+
+
+@lru_cache(maxsize=1)
+def environment_of(plan: Plan) -> Any:
+    """Return the environment of a plan in this process: making it costs hundreds of steps."""
+    return plan.environment()
+
+
+def record(
+    env: str | AnyEnv,
+    path: str | os.PathLike[str],
+    *,
+    episodes: int,
+    policy: Any = None,
+    players: str | Sequence[str] | None = None,
+    weights: Path | None = None,
+    max_steps: int | None = None,
+    seed: int = 0,
+    num_envs: int = NUM_ENVS,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> TransitionDataset:
+    """Record episodes of a game or of any other environment, all that it shows, without loss.
+
+    A game is played by players of graded skill, one an episode in turn; its RAM and its screen, of
+    the same instant, are stored. Other environments are played by a policy of yours, or at random,
+    actions drawn uniformly: where there is nothing to choose, as in a passive world of bouncing
+    balls, the player is called ``passive``, elsewhere ``random``.
+
+    What episode i holds depends on the arguments and on i alone, not on ``num_envs`` and
+    ``workers``; so episodes that are there already are kept, the others are recorded, in whatever
+    order, and the files end byte-equal to those of an unbroken run. This needs an environment that
+    a reset with a seed determines, as every one of ours is, and a policy that draws nothing or that
+    has ``set_random_seed``, as those of Stable-Baselines3.
+
+    Source: RMR, section 5 (96 episodes a game).
+    Differs: see `rmr_gym.agents.players.heads.HEADS`.
+
+    Args:
+        env: A game, in any spelling that `game_id` understands; the id of another environment, with
+            more than one worker as ``"package:id"`` if another package registers it; or an
+            environment, which is not closed.
+        path: Folder of the data set.
+        episodes: Episodes that it shall hold, 1 or more; what it holds beyond them stays.
+        policy: Who plays: a function from an observation to an action, or a model of
+            Stable-Baselines3; stored under its name or, failing that, its class's.
+        players: Who plays a game, as for `rmr_gym.agents.players.heads.select_heads`; default:
+            all, of a game beyond the paper's 24 those without skill.
+        weights: Folder of the trained networks of the players with skill; default: the shipped.
+        max_steps: Steps after which an episode is cut, its last step marked as truncated; None for
+            no cut before the environment's own, which there must be one of then (in games it comes
+            after 30 minutes of play).
+        seed: Seed of every draw, 0 or larger.
+        num_envs: Episodes of random play that run side by side in each process.
+        workers: Processes that record side by side, each on episodes of its own. With more than
+            one, the calling script needs its ``if __name__ == "__main__":`` guard.
+        overwrite: Delete the episodes that are there first.
+        progress: Called with (episodes that are there, ``episodes``).
+        **options: What the environment is made with, for instance ``balls=4`` or
+            ``max_episode_steps=50``; for a game, ``frameskip`` and ``repeat_action_probability``.
+
+    Raises:
+        RMRError: An argument is out of range, there is no such environment, it cannot be stored,
+            the folder holds something else or was recorded with other arguments, it cannot be
+            written, or a recording process died.
+
+    Example:
+        >>> from rmr_gym.agents.record import record
+        >>> dataset = record("Pong", "pong", episodes=2, max_steps=100)  # doctest: +SKIP
+        >>> dataset = record("rmr/BouncingBalls-v0", "b", episodes=9, balls=4)  # doctest: +SKIP
+    """
+    check_seed(seed)
+    _check(num_envs=num_envs, workers=workers, max_steps=1 if max_steps is None else max_steps)
+    if workers > 1 and (policy is not None or not isinstance(env, str)):
+        raise RMRError(
+            f"expected one worker for a policy or an environment of yours, found {workers}: "
+            "processes cannot share them"
+        )
+    game = game_id(env) if isinstance(env, str) else None
+    if game is not None and policy is None:
+        plan = _game_plan(game, players, weights, seed, max_steps, options)
+    elif players is not None:
+        raise RMRError(
+            f"expected players for a game alone, found {players!r} for {env}: games have graded "
+            "players, other environments are played at random or by a policy of yours"
+        )
+    elif policy is not None or not isinstance(env, str):
+        plan = Plan(game or env, seed, max_steps, options, policy=policy)
+    else:
+        _check_id(env)
+        alone = {"threads": 1} if workers > 1 and _is_ours(env) else {}
+        plan = VectorPlan(env, seed, max_steps, {**alone, **options}, together=num_envs)
+    return record_plan(plan, path, episodes, workers, overwrite=overwrite, progress=progress)
+
+
+def record_plan(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    episodes: int,
+    workers: int = 1,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TransitionDataset:
+    """Record the episodes of a plan that a data set lacks; the arguments are those of `record`."""
+    _check(episodes=episodes)
+    with DatasetWriter(path, plan.manifest(), overwrite=overwrite) as writer:
+        there = set(writer.finished())
+        missing = [index for index in range(episodes) if index not in there]
+        done = episodes - len(missing)
+        rounds = [missing[i : i + plan.together] for i in range(0, len(missing), plan.together)]
+        for recorded in chain((0,), _recorded(plan, rounds, writer, workers)):
+            done += recorded
+            if progress is not None:
+                progress(done, episodes)
+    environment_of.cache_clear()
+    return TransitionDataset(path)
+
+
+def _recorded(
+    plan: Plan, rounds: Sequence[Sequence[int]], writer: DatasetWriter, workers: int
+) -> Iterator[int]:
+    """Record round after round, and yield the number of episodes of each."""
+    processes = min(workers, len(rounds))
+    if processes > 1:
+        calls = [(plan, indices, writer.path, writer.manifest) for indices in rounds]
+        yield from in_processes(_record_in_worker, calls, processes, f"recorded into {writer.path}")
+    else:
+        for indices in rounds:
+            yield record_round(plan, indices, writer)
+
+
+def _record_in_worker(plan: Plan, indices: Sequence[int], path: Path, manifest: Manifest) -> int:
+    with DatasetWriter(path, manifest) as writer:
+        return record_round(plan, indices, writer)
+
+
+def record_round(plan: Plan, indices: Sequence[int], writer: DatasetWriter) -> int:
+    """Play and write these episodes of the plan side by side; return their number."""
+    names = writer.manifest.heads
+    episodes = [
+        writer.episode(index, plan.episode_seed(index), names[index % len(names)])
+        for index in indices
+    ]
+    try:
+        with closing(plan.play(indices, episodes)) as steps:
+            for episode, first in zip(episodes, next(steps), strict=True):
+                episode.begin(first.row)
+            _write_steps(steps, dict(enumerate(episodes)), plan.max_steps)
+    finally:
+        for episode in episodes:
+            episode.abandon()
+    return len(indices)
+
+
+def _write_steps(
+    steps: Iterator[list[Step]], running: dict[int, EpisodeWriter], max_steps: int | None
+) -> None:
+    """Write what environments do until the first episode of each is over."""
+    while running:
+        outcomes = next(steps)
+        for i, episode in list(running.items()):
+            row, action, reward, terminated, truncated = outcomes[i]
+            terminated = bool(terminated)
+            truncated = bool(truncated) or episode.length + 1 == max_steps
+            episode.append(action, float(reward), terminated, truncated, row)
+            if terminated or truncated:
+                episode.finish()
+                del running[i]
+
+
+def chooser(agent: Any) -> Policy:
+    """Return how a model of Stable-Baselines3 plays from now; a recurrent one remembers since."""
+    memory: Any = None
+
+    def choose(observation: Any) -> Any:
+        nonlocal memory
+        actions, memory = agent.predict(observation, memory, deterministic=False)
+        return actions
+
+    return choose
+
+
+def _random_policy(actions: spaces.Space[Any], seed: int, index: int) -> Policy:
+    """Return uniform play of an episode, a function of seed, episode and step alone."""
+    drawn = copy.deepcopy(actions)
+    drawn.seed(integer_seed(seed, "policy", index))
+    return lambda _: drawn.sample()
+
+
+def _random_name(actions: spaces.Space[Any]) -> str:
+    return "passive" if isinstance(actions, spaces.Discrete) and actions.n == 1 else "random"
+
+
+def game_id(text: str) -> str | None:
+    """Return the id of the environment in which a game is recorded; None if it is no game.
+
+    Args:
+        text: A game of the paper's tables in any spelling that
+            `rmr_gym.envs.atari.games.find_game` understands, or another one of ALE, for instance
+            ``"Enduro"``, ``"enduro"`` or ``"ALE/Enduro-v5"``.
+
+    Raises:
+        RMRError: It can only be the name of a game, and no game has it.
+    """
+    try:
+        return find_game(text).env_id
+    except RMRError:
+        others = {_letters(env_id): env_id for env_id in gym.registry if env_id.startswith("ALE/")}
+        for spelling in (text, f"ALE/{text}-v5"):
+            if _letters(spelling) in others:
+                return others[_letters(spelling)]
+        if "/" in text or ":" in text or text in gym.registry:
+            return None
+        raise
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.casefold())
+
+
+def _game_plan(
+    game: str,
+    players: str | Sequence[str] | None,
+    weights: Path | None,
+    seed: int,
+    max_steps: int | None,
+    options: Mapping[str, Any],
+) -> GamePlan:
+    frames = {"frameskip": 4, "repeat_action_probability": 0.0}
+    shown: dict[str, Any] = {"pixels": "palette"}
+    if game.startswith("ALE/"):
+        shown = {"obs_type": "ram", "full_action_space": True}
+        players = _unskilled(game) if players is None else players
+    chosen = select_heads("all" if players is None else players)
+    if game.startswith("ALE/") and any(player.skill != UNSKILLED for player in chosen):
+        raise RMRError(f"expected players without skill: no networks of {game} are trained")
+    made_with = {**shown, **frames, **options}
+    return GamePlan(game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED)
+
+
+def _unskilled(game: str) -> str:
+    _log.warning("no networks of %s are trained: it is played by the players without skill", game)
+    return "unskilled"
+
+
+def _check_id(env_id: str) -> None:
+    """Refuse what is not registered."""
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            import_module(module)
+        gym.spec(name)
+    except (gym.error.Error, ImportError) as error:
+        ours = [known for known in gym.registry if known.startswith("rmr/")]
+        raise unknown_name("environment", env_id, ours) from error
+
+
+def _is_ours(env_id: str) -> bool:
+    """Tell whether a vector of our own plays the environment, bit-equal to single ones."""
+    return env_id.startswith("rmr/") and gym.spec(env_id).vector_entry_point is not None
+
+
+def _check(**counts: Any) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise RMRError(f"expected a whole number of at least 1 as {name}, found {value!r}")
