@@ -1,20 +1,36 @@
-"""What ties bouncing balls to the models: the abstract pipeline, its windows, baselines, scores."""
+"""What ties bouncing balls to the models: pipelines on positions and on pixels, windows, scores."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.rmr.processors import CORES, PassiveProcessor, make_passive_processor
+from rmr_gym.models.objects import (
+    DECODERS,
+    MOMENTS,
+    BroadcastDecoder,
+    CellFeatures,
+    ClipEncoder,
+    Decoded,
+    ObjectDecoder,
+    SlotEncoder,
+    cell_centres,
+)
+from rmr_gym.models.rmr.pipeline import (
+    EncodeProcessDecode,
+    build,
+    build_seeded,
+    torch_generator,
+)
+from rmr_gym.models.rmr.processors import CORES, PassiveProcessor, ProcessorSizes
 
 HISTORY = 3
 """Instants that a prediction starts from (RMR, section 4)."""
@@ -25,39 +41,36 @@ FRAME = 0.05
 TENTH = 10
 """The instant of a rollout that is scored beside the first."""
 
-BATCH = 500
-"""Windows that are scored at once."""
+BATCH, FRAME_BATCH = 500, 64
+"""Windows of positions and of frames that are scored at once."""
 
 PREDICTIONS = ("position", "change", "acceleration")
+PRECISIONS = ("fp32", "bf16")
 OUTSIDE = 0.01
 """A ball counts as outside where its centre is so far beyond where the wall stops it; the
 simulator's own go 0.006 beyond."""
 
-Predictor = Callable[[Float[Tensor, "batch 3 slots 2"]], Float[Tensor, "batch slots 2"]]
-"""From three past positions to the next."""
+Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
+"""From three past instants, positions or frames, to the next."""
 
 Roller = Callable[[Float[Tensor, "batch 3 slots 2"], int], Float[Tensor, "batch time slots 2"]]
 """From three past positions to so many next ones."""
 
 
 @dataclass(frozen=True)
-class BallsModel:
-    """Sizes of the bouncing-balls pipelines.
+class BallsModel(ProcessorSizes):
+    """Sizes of the pipeline on positions, P's among them.
 
     Attributes:
         dim: Width of a ball's latent vector and of its messages (RMR, Appendix A: 128).
         core: Processor core: mpnn, deep_sets, mlp, interaction or none.
         aggregation: Aggregation of messages: max, sum or mean.
         passes: Passes of message passing; the interaction network always makes one.
-        predict: What g gives: "position" (the paper), "change" or "acceleration"; `BallsPipeline`
-            says how.
+        predict: What g gives: "position" (the paper), "change" or "acceleration"; see
+            `next_positions`.
         precision: Arithmetic of the message passing: fp32 or bf16 (fp32 sums).
     """
 
-    dim: int = 128
-    core: str = "mpnn"
-    aggregation: str = "max"
-    passes: int = 2
     predict: str = "position"
     precision: str = "fp32"
 
@@ -70,6 +83,41 @@ class BallsModel:
             raise unknown_name("prediction", self.predict, PREDICTIONS)
 
 
+@dataclass(frozen=True)
+class PixelModel:
+    """Sizes of the pipeline on pixels.
+
+    Attributes:
+        processor: Sizes of P; its ``dim`` is the width of what encoder and decoder give and take.
+        slot_dim: Width of a slot of Slot Attention.
+        spare: Slots beyond those of the balls; the background needs one.
+        channels: Of the encoder's convolutions.
+        cell: Height and width in pixels of a cell that slots compete for.
+        iterations: Rounds of attention on the first frame of a clip and on every other.
+        decoder: "object" or "broadcast", see `rmr_gym.models.objects`.
+        decoder_channels: Of the decoder's transposed convolutions.
+        grid: Height and width of the decoder's grid.
+        precision: Of convolutions and linear layers outside of P: fp32 or bf16.
+    """
+
+    processor: BallsModel = field(default_factory=BallsModel)
+    slot_dim: int = 64
+    spare: int = 1
+    channels: int = 32
+    cell: int = 4
+    iterations: tuple[int, int] = (3, 1)
+    decoder: str = "object"
+    decoder_channels: int = 32
+    grid: int = 8
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.decoder not in DECODERS:
+            raise unknown_name("decoder", self.decoder, DECODERS)
+
+
 def make_balls_processor(model: BallsModel, seed: int, slots: int = 10) -> PassiveProcessor:
     """Make P for latents [batch slots dim], with initial weights from (seed, "processor").
 
@@ -78,107 +126,234 @@ def make_balls_processor(model: BallsModel, seed: int, slots: int = 10) -> Passi
     Raises:
         RMRError: If there is no such aggregation.
     """
-    make = partial(
-        make_passive_processor,
-        model.core,
-        slots=slots,
-        dim=model.dim,
-        passes=model.passes,
-        aggregation=model.aggregation,
-        precision=model.precision,
-    )
-    return build(make, torch_generator(integer_seed(seed, "processor")))
+    return build_seeded(lambda: model.make(slots, model.precision), seed, "processor")
 
 
-class BallsPipeline(nn.Module):
-    r"""From three past positions of every ball to the next, ``g(P(f(x)))``.
+class PositionEncoder(nn.Linear):
+    """From three past positions of every ball to its latent vector, f.
 
-    With ``predict="position"``, f sees the three positions and g gives the next one. Otherwise f
-    sees the last position and the last two velocities, and g's outcome :math:`u`, times the seconds
-    of a frame, is added to where a ball would be without it:
+    It sees the three positions where the next one is predicted; otherwise the last position and
+    the last two velocities, the later one first.
+
+    Source: RMR, section 4 and Appendix A (f linear, one vector a ball).
+    Differs: velocities; the map from positions to them is linear too.
+    """
+
+    def __init__(self, dim: int, predict: str):
+        super().__init__(2 * HISTORY, dim)
+        self.predict = predict
+
+    def forward(self, past: Float[Tensor, "batch 3 slots 2"]) -> Float[Tensor, "batch slots dim"]:
+        """Encode three positions."""
+        seen = oldest, previous, last = past.unbind(1)
+        if self.predict != "position":
+            seen = last, (last - previous) / FRAME, (previous - oldest) / FRAME
+        return super().forward(torch.cat(seen, dim=-1))
+
+
+PositionPipeline = EncodeProcessDecode[PositionEncoder, nn.Module, nn.Linear]
+FramePipeline = EncodeProcessDecode[ClipEncoder, nn.Module, BroadcastDecoder]
+
+
+def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> PositionPipeline:
+    """Make the pipeline on positions, with f and g from (seed, "abstract encoder and decoder").
+
+    Source: RMR, section 4 and Appendix A (f and g linear, one vector a ball). Differs: none.
+    """
+    drawn = torch_generator(integer_seed(seed, "abstract encoder and decoder"))
+    encoder = build(lambda: PositionEncoder(model.dim, model.predict), drawn)
+    decoder = build(lambda: nn.Linear(model.dim, 2), drawn)
+    return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
+
+
+def next_positions(
+    pipeline: PositionPipeline, past: Float[Tensor, "batch 3 slots 2"]
+) -> Float[Tensor, "batch slots 2"]:
+    r"""Predict positions: the outcome of g, or where a ball would be without it and the outcome.
 
     .. math:: \hat x_{t+1} = x_t + \delta u \;\text{(change)}, \qquad
               \hat x_{t+1} = 2 x_t - x_{t-1} + \delta u \;\text{(acceleration)}
 
-    Source: RMR, section 4 and Appendix A (f and g linear, one vector a ball).
-    Differs: "change" and "acceleration"; the maps from positions to velocities and back are linear
-    too, so that the function class is that of linear f and g with a linear skip from x to y.
+    with the outcome :math:`u` and the seconds :math:`\delta` of a frame.
+
+    Source: RMR, section 4 ("position").
+    Differs: "change" and "acceleration"; the function class is that of linear f and g with a linear
+    skip from x to y.
+    """
+    outcome, (_, previous, last) = pipeline(past), past.unbind(1)
+    if pipeline.encoder.predict == "position":
+        return outcome
+    kept = last if pipeline.encoder.predict == "change" else last + (last - previous)
+    return kept + FRAME * outcome
+
+
+def pixel_pipeline(
+    model: PixelModel, processor: nn.Module, seed: int, *, resolution: int, balls: int
+) -> FramePipeline:
+    """Make the pipeline on pixels around P; all else is drawn from (seed, "pixel pipeline").
+
+    Source: RMR, section 4 and Appendix A: Slot Attention on each frame, the slots of an object
+    concatenated and projected, P, a broadcast decoder.
+    Differs: see `SlotEncoder` and `ObjectDecoder`.
+    """
+    dim, drawn = model.processor.dim, torch_generator(integer_seed(seed, "pixel pipeline"))
+    slots = build(lambda: _slot_encoder(model, resolution, balls), drawn)
+    sizes = (dim, resolution, model.decoder_channels, model.grid, model.precision)
+    decoder = build(lambda: DECODERS[model.decoder](*sizes), drawn)
+    join = build(lambda: nn.Linear(HISTORY * slots.width, dim), drawn)
+    if isinstance(decoder, ObjectDecoder):
+        _aim(join, decoder)
+    return EncodeProcessDecode(ClipEncoder(slots, join, model.precision), processor, decoder)
+
+
+def _slot_encoder(model: PixelModel, resolution: int, balls: int) -> SlotEncoder:
+    cells = CellFeatures(resolution, model.channels, model.slot_dim, model.cell)
+    return SlotEncoder(cells, model.slot_dim, balls + model.spare, model.iterations)
+
+
+@torch.no_grad()
+def _aim(join: nn.Linear, decoder: ObjectDecoder) -> None:
+    """Begin with place and colour of the last frame's slots handed to the decoder as they are."""
+    decoder.aim()
+    join.weight[:MOMENTS] = 0
+    join.bias[:MOMENTS] = 0
+    join.weight[:MOMENTS, -MOMENTS:].fill_diagonal_(1.0)
+
+
+def still(pipeline: FramePipeline, clip: Float[Tensor, "batch time height width 3"]) -> Decoded:
+    """Show every frame of a clip again, decoded from its own slots without P.
+
+    Frames of all clips come one after another.
+    """
+    return pipeline.decoder(pipeline.encoder.still(clip))
+
+
+@torch.no_grad()
+def align(pipeline: FramePipeline, abstract: dict[str, Tensor], seed: int) -> None:
+    """Begin where the abstract pipeline ended: its encoder reads the places where slots are drawn.
+
+    After the warm start the decoder says where it draws each slot's picture, linearly in the slot,
+    in the coordinates of the balls' positions. So the abstract encoder can read these places in
+    three frames, and the abstract decoder say where the next pictures go: P meets the latents that
+    it was trained on, though no frame was ever paired with a state. Colour and content of the
+    pictures are added in directions that the abstract encoder and decoder do not use. Everything
+    but a frozen P is trained on from there.
+
+    Source: none; RMR starts from fresh encoders and decoders. What it changes is in
+    docs/bouncing_balls.md.
 
     Args:
-        model: Sizes.
-        processor: P for latents of width ``model.dim``.
+        pipeline: Changed in place; its decoder is an `ObjectDecoder`.
+        abstract: Tensors of a pipeline that predicts positions (`BallsModel.predict`).
+        seed: Fixes the directions of colour and content.
+
+    Raises:
+        RMRError: Another decoder, or latents too narrow to hold place, colour and content.
     """
+    decoder, join = pipeline.decoder, pipeline.encoder.join
+    dim = join.out_features
+    if not isinstance(decoder, ObjectDecoder):
+        raise RMRError(
+            f"an aligned start needs the decoder 'object', found {type(decoder).__name__}"
+        )
+    used = torch.cat([abstract["encoder.weight"].T, abstract["decoder.weight"]])
+    used = torch.cat([used, abstract["encoder.bias"][None]])
+    looks = (decoder.colour, decoder.content)
+    needed = len(used) + sum(layer.out_features for layer in looks)
+    if dim < needed:
+        raise RMRError(f"an aligned start needs latents of {needed} or more, found {dim}")
+    place = _read_from_slot(join, decoder.position)
+    weights, biases = zip(*(_read_from_slot(join, layer) for layer in looks), strict=True)
+    drawn = torch_generator(integer_seed(seed, "directions of an aligned start"))
+    free = torch.randn(dim, needed - len(used), generator=drawn)
+    free = torch.linalg.qr(torch.cat([used.T, free], dim=1))[0][:, len(used) :]
+    instants = abstract["encoder.weight"].unflatten(1, (HISTORY, 2))
+    join.weight.copy_(torch.cat([part @ place[0] for part in instants.unbind(1)], dim=1))
+    join.bias.copy_(abstract["encoder.bias"] + (instants @ place[1]).sum(dim=1))
+    join.weight[:, -pipeline.encoder.encoder.width :] += free @ torch.cat(weights)
+    join.bias += free @ torch.cat(biases)
+    decoder.position.weight.copy_(abstract["decoder.weight"])
+    decoder.position.bias.copy_(abstract["decoder.bias"])
+    for layer, rows in zip(
+        looks, free.T.split([layer.out_features for layer in looks]), strict=True
+    ):
+        layer.weight.copy_(rows)
+        layer.bias.zero_()
 
-    def __init__(self, model: BallsModel, processor: nn.Module):
-        super().__init__()
-        self.predict = model.predict
-        self.encoder = nn.Linear(2 * HISTORY, model.dim)
-        self.processor = processor
-        self.decoder = nn.Linear(model.dim, 2)
 
-    def forward(self, past: Float[Tensor, "batch 3 slots 2"]) -> Float[Tensor, "batch slots 2"]:
-        """Predict the next positions."""
-        oldest, previous, last = past.unbind(1)
-        if self.predict == "position":
-            return self._outcome(oldest, previous, last)
-        step = last - previous
-        outcome = FRAME * self._outcome(last, step / FRAME, (previous - oldest) / FRAME)
-        return last + outcome if self.predict == "change" else last + step + outcome
-
-    def _outcome(self, *inputs: Float[Tensor, "batch slots 2"]) -> Float[Tensor, "batch slots 2"]:
-        return self.decoder(self.processor(self.encoder(torch.cat(inputs, dim=-1))))
-
-
-def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> BallsPipeline:
-    """Make the position pipeline; f and g are drawn from (seed, "abstract encoder and decoder")."""
-    pipeline = build(
-        lambda: BallsPipeline(model, nn.Identity()),
-        torch_generator(integer_seed(seed, "abstract encoder and decoder")),
-    )
-    pipeline.processor = make_balls_processor(model, seed, slots)
-    return pipeline
+def _read_from_slot(join: nn.Linear, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of what a layer of the decoder reads from a still slot."""
+    of_a_still = join.weight.unflatten(1, (HISTORY, -1)).sum(dim=1)
+    return layer.weight @ of_a_still, layer.weight @ join.bias + layer.bias
 
 
 class BallsData(NamedTuple):
-    """Positions of all instants of all episodes, and where windows of three instants end."""
+    """What was seen at all instants of all episodes, and where windows of three instants end.
 
-    positions: Float[Tensor, "rows slots 2"]
+    Attributes:
+        seen: Positions [rows slots 2], or frames of bytes [rows height width 3].
+        current: Row of the last instant of each window.
+    """
+
+    seen: Shaped[Tensor, "rows *shape"]
     current: Int[np.ndarray, " windows"]
 
     @property
     def slots(self) -> int:
         """Number of balls."""
-        return self.positions.shape[1]
+        return self.seen.shape[1]
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of a frame in pixels."""
+        return self.seen.shape[1]
 
 
-def load_balls(dataset: TransitionDataset, episodes: Sequence[int], ahead: int = 1) -> BallsData:
-    """Load the positions of some episodes.
+COLUMNS: dict[str, tuple[str, Callable[[Sequence[int]], bool]]] = {
+    "state": ("the positions of balls", lambda shape: len(shape) == 2 and shape[1] == 2),
+    "pixels": (
+        "square colour frames",
+        lambda shape: len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3,
+    ),
+}
+"""Columns that are learned from: what they hold, and whether that has the right shape."""
+
+
+def load_balls(
+    dataset: TransitionDataset, episodes: Sequence[int], column: str = "state", ahead: int = 1
+) -> BallsData:
+    """Load the positions or the frames of some episodes, and nothing else.
 
     Args:
         dataset: Recorded from an environment of bouncing balls.
         episodes: Positions in ``dataset.episodes``.
+        column: "state" or "pixels".
         ahead: Instants that must follow each window.
 
     Raises:
-        RMRError: The data set has no positions of balls, or no episode is long enough.
+        RMRError: The data set has no such column, or no episode is long enough.
     """
-    spec = dataset.manifest.columns.get("state")
-    if spec is None or len(spec.shape) != 2 or spec.shape[-1] != 2:
+    (content, fits), spec = COLUMNS[column], dataset.manifest.columns.get(column)
+    if spec is None or not fits(spec.shape):
         raise RMRError(
-            f"expected a data set with the positions of balls in its column 'state', found "
+            f"expected a data set with {content} in its column {column!r}, found "
             f"{', '.join(dataset.manifest.columns)} in {dataset.path}: record one with "
             "`rmr-gym record --env rmr/BouncingBalls-v0`"
         )
-    state = dataset.load(columns=("state",), episodes=episodes)["state"]
+    seen = torch.from_numpy(dataset.load(columns=(column,), episodes=episodes)[column])
     lengths = [dataset.episodes[index].length + 1 for index in episodes]
-    return BallsData(torch.from_numpy(state.astype(np.float32)), window_ends(lengths, ahead))
+    return balls_data(seen if column == "pixels" else seen.float(), lengths, ahead)
 
 
-def balls_data(states: Float[np.ndarray, "episodes time slots 2"], ahead: int = 1) -> BallsData:
-    """Take positions of episodes of one length from memory; see `load_balls`."""
-    count, time = states.shape[:2]
-    flat = torch.from_numpy(np.ascontiguousarray(states, dtype=np.float32)).flatten(0, 1)
-    return BallsData(flat, window_ends([time] * count, ahead))
+def balls_data(
+    seen: Shaped[Tensor, "rows *shape"], lengths: Sequence[int], ahead: int = 1
+) -> BallsData:
+    """Take what was seen in episodes, one after another, of the given numbers of instants.
+
+    Raises:
+        RMRError: No episode is long enough for three instants and those ahead.
+    """
+    return BallsData(seen, window_ends(lengths, ahead))
 
 
 def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " windows"]:
@@ -207,46 +382,57 @@ def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " win
 
 def windows(
     data: BallsData, index: Int[np.ndarray, " batch"], ahead: int = 1
-) -> tuple[Float[Tensor, "batch 3 slots 2"], Float[Tensor, "batch time slots 2"]]:
-    """Return the past and the next ``ahead`` instants of some windows."""
+) -> Float[Tensor, "batch time *shape"]:
+    """Return three past instants and those that follow; colours are in [0, 1]."""
     rows = data.current[index][:, None] + np.arange(1 - HISTORY, ahead + 1)
-    both = data.positions[torch.from_numpy(rows)]
-    return both[:, :HISTORY], both[:, HISTORY:]
+    seen = data.seen[torch.from_numpy(rows)]
+    return seen if seen.is_floating_point() else seen.float() / 255
 
 
 def drawn_windows(
     data: BallsData, count: int, ahead: int, seed: int
-) -> list[tuple[Float[Tensor, "batch 3 slots 2"], Float[Tensor, "batch time slots 2"]]]:
+) -> list[Float[Tensor, "batch time *shape"]]:
     """Return at most ``count`` windows, drawn once for a seed, in batches."""
     order = generator(seed, "balls windows").permutation(len(data.current))
-    picked = np.sort(order[:count])
-    return [
-        windows(data, picked[start : start + BATCH], ahead)
-        for start in range(0, len(picked), BATCH)
-    ]
+    return [windows(data, few, ahead) for few in _batches(np.sort(order[:count]), BATCH)]
+
+
+def windows_ahead(data: BallsData, steps: int) -> Int[np.ndarray, " chosen"]:
+    """Return the windows that are followed by ``steps`` instants of their episode.
+
+    Raises:
+        RMRError: No episode is long enough.
+    """
+    reach = data.current[steps - 1 :] - data.current[: 1 - steps or None]
+    following = np.flatnonzero(reach < steps)
+    if not len(following):
+        raise RMRError(f"expected an episode of {HISTORY + steps} frames: record longer ones")
+    return following
+
+
+def _batches(index: Int[np.ndarray, " chosen"], size: int) -> list[Int[np.ndarray, " few"]]:
+    return np.split(index, range(size, len(index), size))
 
 
 def rollout(
-    predict: Predictor, past: Float[Tensor, "batch 3 slots 2"], steps: int
-) -> Float[Tensor, "batch time slots 2"]:
+    predict: Predictor, past: Float[Tensor, "batch 3 *shape"], steps: int
+) -> Float[Tensor, "batch time *shape"]:
     """Predict ``steps`` instants, each from those predicted before."""
     predicted = []
     for _ in range(steps):
-        following = predict(past)
-        predicted.append(following)
-        past = torch.cat([past[:, 1:], following[:, None]], dim=1)
+        predicted.append(predict(past))
+        past = torch.cat([past[:, 1:], predicted[-1][:, None]], dim=1)
     return torch.stack(predicted, dim=1)
 
 
 def rollout_loss(
-    predict: Predictor,
-    past: Float[Tensor, "batch 3 slots 2"],
-    future: Float[Tensor, "batch time slots 2"],
+    predict: Predictor, window: Float[Tensor, "batch time *shape"]
 ) -> Float[Tensor, ""]:
-    """Return the mean squared error over all instants of a rollout of the future's length.
+    """Return the mean squared error over all instants of a window after the first three.
 
     Source: RMR, Appendix A, for one instant. Differs: more than one is an option.
     """
+    past, future = window[:, :HISTORY], window[:, HISTORY:]
     return (rollout(predict, past, future.shape[1]) - future).square().mean()
 
 
@@ -311,3 +497,117 @@ def score_rollouts(
         excursion=max(0.0, beyond.max().item()),
         energy=(after / before - 1).item(),
     )
+
+
+def owners(
+    positions: Float[np.ndarray, "rows slots 2"],
+    radii: Float[np.ndarray, " slots"],
+    resolution: int,
+) -> UInt8[np.ndarray, "rows height width"]:
+    """Return the ball that owns each pixel, from 1; 0 for the background.
+
+    A pixel belongs to the ball with the nearest centre, where it lies within that ball's radius.
+    """
+    cells = cell_centres(resolution).numpy()
+    away = np.linalg.norm(cells[None, :, None] - positions[:, None], axis=-1)
+    nearest = away.argmin(axis=-1)
+    inside = np.take_along_axis(away, nearest[..., None], -1)[..., 0] <= radii[nearest]
+    return np.where(inside, nearest + 1, 0).astype(np.uint8).reshape(-1, resolution, resolution)
+
+
+class FrameScores(NamedTuple):
+    """Scores of predicted frames; colours are in [0, 1].
+
+    Attributes:
+        mse: Mean squared error a pixel and channel.
+        copy_mse: That of the last frame seen.
+        ratio_to_copy: The first over the second; NaN where nothing moves.
+        ari: Mean adjusted Rand index of the masks over the pixels that balls own; NaN where the
+            true owners are not given.
+    """
+
+    mse: float
+    copy_mse: float
+    ratio_to_copy: float
+    ari: float
+
+
+@torch.no_grad()
+def score_frames(
+    pipeline: FramePipeline,
+    data: BallsData,
+    index: Int[np.ndarray, " chosen"],
+    truth: UInt8[np.ndarray, "chosen height width"] | None = None,
+    *,
+    again: bool = False,
+) -> FrameScores:
+    """Score the frames predicted for some windows.
+
+    Args:
+        pipeline: Predicts.
+        data: Frames.
+        index: Windows.
+        truth: Owners of the pixels of the frame after each window.
+        again: Show the frame after each window again, instead of predicting it.
+    """
+    errors, copied, claimed = [], [], []
+    for clip in _clips(pipeline, data, index):
+        decoded = _last_again(pipeline, clip[:, 1:]) if again else pipeline(clip[:, :HISTORY])
+        errors.append(_squared_errors(decoded.frame, clip[:, HISTORY]))
+        copied.append(_squared_errors(clip[:, HISTORY - 1], clip[:, HISTORY]))
+        claimed.append(decoded.masks.argmax(dim=1).cpu())
+    mse, copy_mse = torch.cat(errors).mean().item(), torch.cat(copied).mean().item()
+    ratio, ari = mse / copy_mse if copy_mse else float("nan"), float("nan")
+    if truth is not None:
+        ari = float(np.nanmean(foreground_ari(truth, torch.cat(claimed).numpy())))
+    return FrameScores(mse, copy_mse, ratio, ari)
+
+
+def _last_again(pipeline: FramePipeline, clip: Tensor) -> Decoded:
+    """Show the last frame of every clip again."""
+    return Decoded(*(part[HISTORY - 1 :: HISTORY] for part in still(pipeline, clip)))
+
+
+def _clips(
+    pipeline: FramePipeline, data: BallsData, index: Int[np.ndarray, " chosen"], ahead: int = 1
+) -> Iterator[Float[Tensor, "batch time height width 3"]]:
+    """Yield windows of frames in batches, on the device of the pipeline."""
+    place = next(pipeline.parameters()).device
+    for few in _batches(index, FRAME_BATCH):
+        yield windows(data, few, ahead).to(place)
+
+
+def _squared_errors(predicted: Tensor, truth: Tensor) -> Float[Tensor, " batch"]:
+    return (predicted - truth).square().flatten(1).mean(dim=1)
+
+
+@torch.no_grad()
+def score_imagined(
+    pipeline: FramePipeline, data: BallsData, index: Int[np.ndarray, " chosen"], steps: int
+) -> tuple[float, float]:
+    """Return the mean squared error of rolled out frames, and that of the last frame seen."""
+    if not len(index):
+        return float("nan"), float("nan")
+    errors, copied = [], []
+    for clip in _clips(pipeline, data, index, steps):
+        past, truth = clip[:, :HISTORY], clip[:, HISTORY:]
+        errors.append(_squared_errors(imagine(pipeline, past, steps)[0], truth))
+        copied.append(_squared_errors(past[:, -1:], truth))
+    return torch.cat(errors).mean().item(), torch.cat(copied).mean().item()
+
+
+@torch.no_grad()
+def imagine(
+    pipeline: FramePipeline, past: Float[Tensor, "batch 3 height width 3"], steps: int
+) -> tuple[
+    Float[Tensor, "batch time height width 3"], Float[Tensor, "batch time slots height width"]
+]:
+    """Predict ``steps`` frames, each from those predicted before; return them and their masks."""
+    masks = []
+
+    def predict(seen: Tensor) -> Tensor:
+        decoded = pipeline(seen)
+        masks.append(decoded.masks)
+        return decoded.frame.clamp(0, 1)
+
+    return rollout(predict, past, steps), torch.stack(masks, dim=1)

@@ -8,13 +8,13 @@ from typing import ClassVar
 from torch import nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.objects import CellFeatures, ClipEncoder, SlotEncoder
+from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr.encoders import TRUNKS, SlotCNN
 from rmr_gym.models.rmr.processors import (
     CORES,
     PassiveProcessor,
     Processor,
-    make_passive_processor,
+    ProcessorSizes,
     make_processor,
 )
 
@@ -155,25 +155,19 @@ class BallsEncoderConfig:
         """Shape of the bytes that the encoder takes: the frames' colours, oldest frame first."""
         return (3 * self.instants, self.resolution, self.resolution)
 
-    def encoder(self) -> ClipEncoder:
+    def encoder(self) -> FrameStackEncoder:
         """Make an encoder of these sizes, with weights from torch's own generator."""
         cells = CellFeatures(self.resolution, self.channels, self.slot_dim, self.cell)
         rounds = (self.first_rounds, self.later_rounds)
         slots = SlotEncoder(cells, self.slot_dim, self.slots, rounds)
-        return ClipEncoder(slots, nn.Linear(self.instants * slots.width, self.dim))
+        return FrameStackEncoder(slots, nn.Linear(self.instants * slots.width, self.dim))
 
     def processor(self) -> PassiveProcessor | None:
         """Make P of these sizes, with weights from torch's own generator; None without P."""
         if self.core is None:
             return None
-        return make_passive_processor(
-            self.core,
-            slots=self.slots,
-            dim=self.dim,
-            passes=self.passes,
-            aggregation=self.aggregation,
-            precision=self.precision,
-        )
+        sizes = ProcessorSizes(self.dim, self.core, self.aggregation, self.passes)
+        return sizes.make(self.slots, self.precision)
 
 
 AnyEncoderConfig = EncoderConfig | BallsEncoderConfig

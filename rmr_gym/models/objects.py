@@ -185,21 +185,47 @@ class SlotEncoder(nn.Module):
 
 
 class ClipEncoder(nn.Module):
-    """From some successive frames as bytes to one latent vector an object.
+    """From some successive frames to one latent vector an object.
 
     The slots of an object in all frames are joined linearly.
 
     Source: RMR, section 4 (slots of an object concatenated and projected).
-    Differs: none; it is the encoder of `rmr_gym.domains.balls_natural.PixelPipeline` by itself.
+    Differs: none.
 
     Args:
         encoder: Clips to slots.
         join: From the slots of an object in all frames to its latent vector.
+        precision: "fp32", or "bf16" to compute in bfloat16; latents are fp32 either way.
     """
 
-    def __init__(self, encoder: SlotEncoder, join: nn.Linear):
+    def __init__(self, encoder: SlotEncoder, join: nn.Linear, precision: str = "fp32"):
         super().__init__()
-        self.encoder, self.join = encoder, join
+        self.encoder, self.join, self.precision = encoder, join, precision
+
+    def forward(
+        self, frames: Float[Tensor, "batch time height width 3"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Encode clips; colours are in [0, 1]."""
+        with _arithmetic(self.precision, frames):
+            slots = self.encoder(frames)
+            return self.join(torch.cat(slots.unbind(1), dim=-1)).float()
+
+    def still(
+        self, clip: Float[Tensor, "batch time height width 3"]
+    ) -> Float[Tensor, "frames slots dim"]:
+        """Encode every frame of a clip from its own slots, as if nothing moved.
+
+        The slots are handed on from frame to frame as in `forward`; frames of all clips come one
+        after another.
+        """
+        with _arithmetic(self.precision, clip):
+            slots = self.encoder(clip).flatten(0, 1)
+            instants = self.join.in_features // self.encoder.width
+            return self.join(torch.cat([slots] * instants, dim=-1))
+
+
+class FrameStackEncoder(ClipEncoder):
+    """A `ClipEncoder` of frames as wrappers stack them."""
 
     def forward(
         self, frames: UInt8[Tensor, "batch channels height width"]
@@ -208,8 +234,7 @@ class ClipEncoder(nn.Module):
         clip = rearrange(
             frames, "batch (time rgb) height width -> batch time height width rgb", rgb=3
         )
-        slots = self.encoder(clip.float() / 255)
-        return self.join(rearrange(slots, "batch time slots dim -> batch slots (time dim)"))
+        return super().forward(clip.float() / 255)
 
 
 class Decoded(NamedTuple):
@@ -240,6 +265,7 @@ class BroadcastDecoder(nn.Module):
         resolution: Height and width of a frame, a multiple of ``grid``.
         channels: Of the transposed convolutions; the last one has a quarter of them.
         grid: Height and width of the grid that slots are laid out on.
+        precision: "fp32", or "bf16" to compute in bfloat16; frames are fp32 either way.
 
     Raises:
         RMRError: The frame is no multiple of the grid.
@@ -248,11 +274,13 @@ class BroadcastDecoder(nn.Module):
     cells: Tensor
     coordinates = 2
 
-    def __init__(self, dim: int, resolution: int, channels: int = 32, grid: int = 8):
+    def __init__(
+        self, dim: int, resolution: int, channels: int = 32, grid: int = 8, precision: str = "fp32"
+    ):
         super().__init__()
         if grid < 1 or resolution % grid:
             raise RMRError(f"expected a grid that divides {resolution} pixels, got {grid}")
-        self.grid = grid
+        self.grid, self.precision = grid, precision
         self.content = nn.Linear(dim, channels)
         self.place = nn.Linear(self.coordinates, channels)
         last = max(4, channels // 4)
@@ -272,13 +300,14 @@ class BroadcastDecoder(nn.Module):
 
     def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Decoded:
         """Decode all slots and lay their pictures over each other."""
-        laid_out = self.content(slots)[:, :, None] + self.place(self._coordinates(slots))
-        maps = laid_out.flatten(0, 1).unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
-        maps = self.deconvolutions(maps).permute(0, 2, 3, 1)
-        decoded = self.output(maps).float().unflatten(0, slots.shape[:2])
-        pictures = self._coloured(decoded[..., :3], slots)
-        masks = decoded[..., 3].softmax(dim=1)
-        return Decoded((pictures * masks[..., None]).sum(dim=1), masks, pictures)
+        with _arithmetic(self.precision, slots):
+            laid_out = self.content(slots)[:, :, None] + self.place(self._coordinates(slots))
+            maps = laid_out.flatten(0, 1).unflatten(1, (self.grid, self.grid)).permute(0, 3, 1, 2)
+            maps = self.deconvolutions(maps).permute(0, 2, 3, 1)
+            decoded = self.output(maps).float().unflatten(0, slots.shape[:2])
+            pictures = self._coloured(decoded[..., :3], slots)
+            masks = decoded[..., 3].softmax(dim=1)
+            return Decoded((pictures * masks[..., None]).sum(dim=1), masks, pictures)
 
     def _coordinates(self, slots: Tensor) -> Tensor:
         """Return the coordinates of the cells, as each slot sees them if they differ."""
@@ -305,8 +334,10 @@ class ObjectDecoder(BroadcastDecoder):
 
     coordinates = 3
 
-    def __init__(self, dim: int, resolution: int, channels: int = 32, grid: int = 8):
-        super().__init__(dim, resolution, channels, grid)
+    def __init__(
+        self, dim: int, resolution: int, channels: int = 32, grid: int = 8, precision: str = "fp32"
+    ):
+        super().__init__(dim, resolution, channels, grid, precision)
         self.position, self.colour = nn.Linear(dim, 2), nn.Linear(dim, 3)
 
     @torch.no_grad()
@@ -332,6 +363,11 @@ DECODERS: dict[str, Callable[..., BroadcastDecoder]] = {
     "broadcast": BroadcastDecoder,
 }
 """Makers of decoders by name."""
+
+
+def _arithmetic(precision: str, like: Tensor) -> torch.autocast:
+    """Let convolutions and linear layers compute in bfloat16, if that is the precision."""
+    return torch.autocast(like.device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 def _deconvolutions(channels: int, last: int, zoom: int) -> nn.Sequential:

@@ -50,7 +50,7 @@ class PretrainedEncoder:
     Attributes:
         config: Sizes and the game, or the world of balls; its class tells the two kinds apart.
         encoder: From bytes [batch, *frame_shape] to slots [batch, slots, dim].
-        processor: P, or None; `rmr_gym.models.rmr.processors.advance` applies either kind.
+        processor: P, or None; it takes latents and actions, which P of balls does not heed.
         provenance: Plain JSON for the card: ``data``, ``training``, ``metrics``, ``versions``.
 
     Example:

@@ -15,7 +15,7 @@ from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.splits import split_episodes
 from rmr_gym.domains import balls
-from rmr_gym.domains.balls import BallsData, BallsModel, BallsPipeline, Predictor
+from rmr_gym.domains.balls import BallsData, BallsModel, PositionPipeline, Predictor
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.protocol.config import as_json
@@ -183,7 +183,7 @@ def open_balls(data: Path, validation_share: float) -> BallsEpisodes:
 def load_part(data: Path, validation_share: float, part: str, ahead: int) -> BallsData:
     """Load the positions of the episodes for "training" or for "validation"."""
     episodes = open_balls(data, validation_share)
-    return balls.load_balls(episodes.dataset, getattr(episodes, part), ahead)
+    return balls.load_balls(episodes.dataset, getattr(episodes, part), ahead=ahead)
 
 
 def pretrained(task: BallsTask, seed: int = 0, progress: Progress | None = None) -> Artifact:
@@ -262,19 +262,19 @@ def train_phase(
     """
     place = find_device(device)
     pipeline = restored(model, before, training.slots, seed).to(place)
-    done = before.record["step"] if before else 0
+    predict, done = partial(balls.next_positions, pipeline), before.record["step"] if before else 0
     training, validation = (
-        data._replace(positions=data.positions.to(place)) for data in (training, validation)
+        data._replace(seen=data.seen.to(place)) for data in (training, validation)
     )
 
     def step_at(step: int) -> Step:
         index = batch_indices(training, phase.batch, seed, "balls", done + step)
-        past, future = balls.windows(training, index, phase.unroll)
-        return Step(balls.rollout_loss(pipeline, past, future), {})
+        window = balls.windows(training, index, phase.unroll)
+        return Step(balls.rollout_loss(predict, window), {})
 
     def checkpoint_at(step: int) -> Kept:
         errors = {
-            f"{name}_mse": one_step_error(pipeline, data)
+            f"{name}_mse": one_step_error(predict, data)
             for name, data in (("training", training), ("validation", validation))
         }
         return Kept({}, {"step": done + step, **errors})
@@ -305,7 +305,7 @@ def train_phase(
 
 def restored(
     model: BallsModel, artifact: Artifact | None, slots: int, seed: int = 0
-) -> BallsPipeline:
+) -> PositionPipeline:
     """Rebuild the pipeline that an artifact holds, or make one with initial weights."""
     pipeline = balls.abstract_pipeline(model, seed, slots)
     if artifact is not None:
@@ -317,8 +317,8 @@ def restored(
 def one_step_error(predict: Predictor, data: BallsData, count: int = 10_000) -> float:
     """Return the mean squared error of the next positions over windows drawn once for all."""
     errors = [
-        (balls.rollout_loss(predict, past, future) * len(past)).item()
-        for past, future in balls.drawn_windows(data, count, 1, EVALUATION_SEED)
+        (balls.rollout_loss(predict, window) * len(window)).item()
+        for window in balls.drawn_windows(data, count, 1, EVALUATION_SEED)
     ]
     return sum(errors) / min(count, len(data.current))
 

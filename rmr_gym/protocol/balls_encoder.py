@@ -4,9 +4,8 @@ import math
 from typing import Any
 
 from rmr_gym.core.errors import unknown_name
-from rmr_gym.domains.balls import HISTORY
-from rmr_gym.domains.balls_natural import PixelPipeline
-from rmr_gym.models.objects import ClipEncoder
+from rmr_gym.domains.balls import HISTORY, FramePipeline
+from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.balls_natural import (
@@ -53,20 +52,20 @@ def pretrained_encoder(
     training = {"preset": task.preset.name, "arm": arm, "seed": seed, "step": step}
     return PretrainedEncoder(
         _config(task, pipeline, core),
-        ClipEncoder(pipeline.encoder, pipeline.join),
+        FrameStackEncoder(pipeline.encoder.encoder, pipeline.encoder.join),
         pipeline.processor if core else None,
         {"data": _data(task), "training": training, "metrics": metrics},
     )
 
 
-def _config(task: PixelTask, pipeline: PixelPipeline, core: str | None) -> BallsEncoderConfig:
+def _config(task: PixelTask, pipeline: FramePipeline, core: str | None) -> BallsEncoderConfig:
     model = task.preset.model
     first, later = model.iterations
     return BallsEncoderConfig(
         game=_world(task),
         resolution=pixels_of(task, "training").resolution,
         instants=HISTORY,
-        slots=len(pipeline.encoder.start),
+        slots=len(pipeline.encoder.encoder.start),
         dim=model.processor.dim,
         slot_dim=model.slot_dim,
         channels=model.channels,

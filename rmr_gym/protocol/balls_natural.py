@@ -9,17 +9,20 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.data.sampling import batch_indices
-from rmr_gym.domains.balls import HISTORY, BallsModel, make_balls_processor
-from rmr_gym.domains.balls_natural import (
-    FrameData,
-    PixelPipeline,
+from rmr_gym.domains.balls import (
+    HISTORY,
+    BallsData,
+    BallsModel,
+    FramePipeline,
     align,
-    clips,
-    load_frames,
+    load_balls,
+    make_balls_processor,
     pixel_pipeline,
+    still,
+    windows,
 )
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.models.rmr.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.protocol import balls as abstract_stage
 from rmr_gym.protocol.arms import ARMS, Arm, prepare
 from rmr_gym.protocol.balls import (
@@ -49,7 +52,7 @@ BALLS_ARMS: dict[str, Arm] = {
 }
 """Arms by name. ``baseline`` and ``random_p`` start from the same P, only one of them moves;
 ``tuned_p`` starts from the pretrained P and moves. What ends in ``_aligned`` starts as
-`rmr_gym.domains.balls_natural.align` says, all else from the warm start alone."""
+`rmr_gym.domains.balls.align` says, all else from the warm start alone."""
 
 DONOR_SEED = 0
 
@@ -82,10 +85,10 @@ class PixelTask:
 
 
 @lru_cache(maxsize=2)
-def load_pixels(data: Path, validation_share: float, part: str) -> FrameData:
+def load_pixels(data: Path, validation_share: float, part: str) -> BallsData:
     """Load the frames of the episodes for "training" or for "validation"."""
     episodes = open_balls(data, validation_share)
-    return load_frames(episodes.dataset, getattr(episodes, part))
+    return load_balls(episodes.dataset, getattr(episodes, part), "pixels")
 
 
 def find_arm(name: str) -> Arm:
@@ -123,10 +126,10 @@ def arm_processor(
 
 def train_frames(
     phase: Phase,
-    pipeline: PixelPipeline,
-    data: FrameData,
+    pipeline: FramePipeline,
+    data: BallsData,
     *,
-    still: int = 0,
+    shown_again: int = 0,
     held: bool = False,
     done: int = 0,
     seed: int = 0,
@@ -142,7 +145,8 @@ def train_frames(
         phase: Steps, rate, batch.
         pipeline: Trained in place; a frozen P stays as it is.
         data: Frames to learn from.
-        still: Show so many frames of a clip again, without P (the warm start); 0: predict the next.
+        shown_again: Show so many frames of a clip again, without P (the warm start); 0: predict the
+            next.
         held: Leave the slot encoder as it is.
         done: Steps of the phases before, so that no batch comes twice.
         seed: Fixes the batches; shared by paired arms.
@@ -154,16 +158,16 @@ def train_frames(
     """
     place = next(pipeline.parameters()).device
     before = parameter_hash(pipeline.processor)
-    pipeline.encoder.requires_grad_(not held)
-    stream = "still" if still else "pixels"
+    pipeline.encoder.encoder.requires_grad_(not held)
+    stream = "still" if shown_again else "pixels"
 
     def step_at(step: int) -> Step:
         index = batch_indices(data, phase.batch, seed, stream, done + step)
-        clip = clips(data, index).to(place)
+        clip = windows(data, index).to(place)
         past, target = clip[:, :HISTORY], clip[:, HISTORY]
-        if still:
-            shown = past[:, -still:]
-            return Step((pipeline.still(shown).frame - shown.flatten(0, 1)).square().mean(), {})
+        if shown_again:
+            last = past[:, -shown_again:]
+            return Step((still(pipeline, last).frame - last.flatten(0, 1)).square().mean(), {})
         return Step((pipeline(past).frame - target).square().mean(), {})
 
     trained = train(
@@ -202,10 +206,10 @@ def trained(task: PixelTask, arm: str, seed: int, progress: Progress | None = No
 
 def restored(
     task: PixelTask, arm: str | None, seed: int, before: Artifact | None = None
-) -> PixelPipeline:
+) -> FramePipeline:
     """Make an arm's pipeline (None: without P) with initial weights or those of an artifact."""
     model, resolution = task.preset.model, pixels_of(task, "training").resolution
-    processor = nn.Identity()
+    processor = PassiveProcessor(())
     if arm is not None:
         given = donor(task).part("processor") if find_arm(arm).pretrained else None
         processor = arm_processor(arm, model.processor, task.balls, seed, given)
@@ -233,7 +237,7 @@ def _after(
             phase,
             restored(task, arm, seed, before),
             pixels_of(task, "training"),
-            still=_still_frames(task, phases) if arm is None else 0,
+            shown_again=_still_frames(task, phases) if arm is None else 0,
             held=arm is not None and len(phases) <= task.preset.held,
             done=before.record["step"],
             seed=seed,
@@ -283,7 +287,7 @@ def donor(task: PixelTask, progress: Progress | None = None) -> Artifact:
     return abstract_stage.pretrained(world, DONOR_SEED, progress)
 
 
-def pixels_of(task: PixelTask, part: str) -> FrameData:
+def pixels_of(task: PixelTask, part: str) -> BallsData:
     """Return the frames of the "training" or of the "validation" episodes."""
     return load_pixels(task.data, task.preset.validation_share, part)
 

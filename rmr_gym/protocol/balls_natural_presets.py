@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 
 from rmr_gym.core.errors import unknown_name
-from rmr_gym.domains.balls import BallsModel
-from rmr_gym.domains.balls_natural import PixelModel
+from rmr_gym.domains.balls import BallsModel, PixelModel
 from rmr_gym.protocol.balls import Phase
 
 

@@ -10,14 +10,14 @@ from jaxtyping import Float, UInt8
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
-from rmr_gym.domains.balls import HISTORY
-from rmr_gym.domains.balls_natural import (
-    FrameData,
-    clips,
+from rmr_gym.domains.balls import (
+    HISTORY,
+    BallsData,
     imagine,
     owners,
     score_frames,
-    score_rollouts,
+    score_imagined,
+    windows,
     windows_ahead,
 )
 from rmr_gym.models.rmr.pipeline import find_device
@@ -59,7 +59,7 @@ def true_masks(task: PixelTask) -> UInt8[np.ndarray, "chosen height width"]:
     return owners(state[rows].astype(np.float32), radii.astype(np.float32), data.resolution)
 
 
-def scored_windows(data: FrameData, count: int) -> np.ndarray:
+def scored_windows(data: BallsData, count: int) -> np.ndarray:
     """Return the windows that scores are taken on, drawn once for all models and seeds."""
     order = generator(EVALUATION_SEED, "pixel windows").permutation(len(data.current))
     return np.sort(order[:count])
@@ -77,13 +77,13 @@ def scored(task: PixelTask, arm: str | None, seed: int) -> dict[str, Any]:
         index = scored_windows(data, task.preset.windows)
         artifact = trained(task, arm, seed) if arm else warm_started(task, seed)
         pipeline = restored(task, arm, seed, artifact).eval()
-        scores = score_frames(pipeline, data, index, true_masks(task), still=arm is None)
+        scores = score_frames(pipeline, data, index, true_masks(task), again=arm is None)
         row = {"arm": arm or WARM_START, "seed": seed, "step": artifact.record["step"]}
         row |= scores._asdict()
         if arm is not None:
             longer = np.intersect1d(index, windows_ahead(data, AHEAD))
             names = ("rollout_mse", "rollout_copy_mse")
-            row |= dict(zip(names, score_rollouts(pipeline, data, longer, AHEAD), strict=True))
+            row |= dict(zip(names, score_imagined(pipeline, data, longer, AHEAD), strict=True))
         return Artifact({"row": row})
 
     key = stage_key(task, arm, seed, task.preset.phases if arm else task.preset.warm_start) | {
@@ -223,7 +223,7 @@ def imagined(task: PixelTask, arm: str, seed: int, count: int, steps: int) -> Im
     data = pixels_of(task, "validation")
     following = windows_ahead(data, steps)
     index = following[np.linspace(0, len(following) - 1, count + 2).astype(int)[1:-1]]
-    clip = clips(data, index, steps).to(find_device(task.device))
+    clip = windows(data, index, steps).to(find_device(task.device))
     pipeline = restored(task, arm, seed, trained(task, arm, seed)).eval()
     predicted, masks = imagine(pipeline, clip[:, :HISTORY], steps)
     parts = (clip[:, :HISTORY], predicted, clip[:, HISTORY:], masks)

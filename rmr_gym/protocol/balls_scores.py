@@ -71,11 +71,11 @@ def score_rollers(
     walls = wall_positions(radii, data.slots)
     count, horizon = evaluation.windows, evaluation.horizon
     batches = balls.drawn_windows(data, count, horizon, EVALUATION_SEED)
-    past, future = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    past, future = torch.cat(batches).split([balls.HISTORY, horizon], dim=1)
     rows = [{"model": "simulator", **balls.score_rollouts(past, future, future, walls)._asdict()}]
     for done, (name, roll) in enumerate(rollers.items(), 1):
         with torch.no_grad():
-            parts = [roll(start, horizon) for start, _ in batches]
+            parts = [roll(window[:, : balls.HISTORY], horizon) for window in batches]
         scores = balls.score_rollouts(past, torch.cat(parts), future, walls)
         rows.append({"model": name, **scores._asdict()})
         if progress:
@@ -143,7 +143,8 @@ def _rollers(task: BallsTask, artifact: Artifact | None, slots: int) -> dict[str
     if artifact is None:
         return balls.baselines(wall_positions(task.radii, slots))
     model = BallsModel(**artifact.record["model"])
-    return {model.core: partial(balls.rollout, restored(model, artifact, slots).eval())}
+    predict = partial(balls.next_positions, restored(model, artifact, slots).eval())
+    return {model.core: partial(balls.rollout, predict)}
 
 
 def _weights_hash(artifact: Artifact) -> str:

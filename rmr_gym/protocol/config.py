@@ -9,8 +9,6 @@ from rmr_gym.domains.atari import AtariModel
 OBJECTIVES = (
     "cswm",
     "infonce",
-    "infonce_slow",
-    "infonce_current",
     "infonce_3step",
     "cswm_aligned",
     "infonce_aligned",

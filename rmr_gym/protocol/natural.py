@@ -47,16 +47,6 @@ def _infonce(config: Natural, latents: Latents) -> ContrastiveTerms:
     )
 
 
-def _infonce_current(config: Natural, latents: Latents) -> ContrastiveTerms:
-    return info_nce_loss(
-        latents.predicted,
-        latents.following,
-        others=latents.current,
-        temperature=config.temperature,
-        sigma=config.sigma,
-    )
-
-
 class Objective(NamedTuple):
     """A loss on latents, the batches that it is defined on, and how training goes.
 
@@ -66,27 +56,22 @@ class Objective(NamedTuple):
         horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
         aligned: Encoder and decoder start from the abstract latents' moments, see
             `rmr_gym.domains.atari_alignment`.
-        rate: Factor of the learning rate.
     """
 
     terms: Callable[[Natural, Latents], ContrastiveTerms]
     sampling: Literal["uniform", "window"]
     horizon: int = 1
     aligned: bool = False
-    rate: float = 1.0
 
 
 OBJECTIVES: dict[str, Objective] = {
     "cswm": Objective(_cswm, "uniform"),
     "infonce": Objective(_infonce, "window"),
-    "infonce_slow": Objective(_infonce, "window", rate=0.3),
-    "infonce_current": Objective(_infonce_current, "window"),
     "infonce_3step": Objective(_infonce, "window", horizon=3),
     "cswm_aligned": Objective(_cswm, "uniform", aligned=True),
     "infonce_aligned": Objective(_infonce, "window", aligned=True),
 }
-"""Objectives by name. ``_slow``: 0.3 of the rate; ``_current``: the state itself is a negative, so
-that a prediction of no change is wrong; ``_3step``: three steps are predicted."""
+"""Objectives by name; ``_3step``: three steps are predicted."""
 
 
 class Batch(NamedTuple):
@@ -210,7 +195,7 @@ def train_natural(
         step_at,
         checkpoint_at,
         checkpoints=config.checkpoints,
-        learning_rate=config.learning_rate * objective.rate,
+        learning_rate=config.learning_rate,
         scratch=scratch,
         progress=progress,
     )

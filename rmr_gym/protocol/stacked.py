@@ -154,7 +154,7 @@ def _train(
         terms_at,
         checkpoint_at,
         checkpoints=config.checkpoints,
-        learning_rate=config.learning_rate * objective.rate,
+        learning_rate=config.learning_rate,
         prepare=feed.rows,
         progress=progress,
     )

@@ -17,7 +17,7 @@ from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.envs.atari.games import ACTION_NAMES, Game, find_game
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.models.rmr.processors import PassiveProcessor, advance
+from rmr_gym.models.rmr.processors import PassiveProcessor
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
 Encoder = str | os.PathLike[str] | PretrainedEncoder
@@ -231,7 +231,7 @@ class FeatureStream:
         if self._options.output == "processed":
             assert self._processor is not None
             pressed = torch.from_numpy(actions).to(self._place)
-            latents = advance(self._processor, latents, pressed)
+            latents = self._processor(latents, pressed)
         if self._options.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()

@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.domains.balls import BallsModel, make_balls_processor
-from rmr_gym.domains.balls_natural import PixelModel, pixel_pipeline
-from rmr_gym.models.objects import ClipEncoder
+from rmr_gym.domains.balls import BallsModel, PixelModel, make_balls_processor, pixel_pipeline
+from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.rmr.processors import advance, parameter_hash
+from rmr_gym.models.rmr.processors import parameter_hash
 
 SIZES = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}
 NO_ACTION = torch.zeros(2, dtype=torch.int64)
@@ -39,7 +38,7 @@ def test_what_is_read_is_what_was_written(tmp_path, core):
         assert read.processor is None
     else:
         expected = made.processor(slots)
-        assert torch.equal(advance(read.processor, slots, NO_ACTION), expected)
+        assert torch.equal(read.processor(slots, NO_ACTION), expected)
     card = (tmp_path / "balls" / "README.md").read_text()
     for fact in ("Slot encoder of BouncingBalls", "last 3 frames", "| rmr | 0.001234 |"):
         assert fact in card
@@ -53,8 +52,8 @@ def test_it_is_what_the_video_model_has_before_its_decoder(core):
     pipeline = pixel_pipeline(model, processor, 0, resolution=16, balls=2)
     frames = some_frames()
     clip = frames.unflatten(1, (3, 3)).permute(0, 1, 3, 4, 2).float() / 255
-    slots = ClipEncoder(pipeline.encoder, pipeline.join)(frames)
-    decoded = pipeline.decoder(advance(processor, slots, NO_ACTION))
+    slots = FrameStackEncoder(pipeline.encoder.encoder, pipeline.encoder.join)(frames)
+    decoded = pipeline.decoder(processor(slots, NO_ACTION))
     assert torch.equal(decoded.frame, pipeline(clip).frame)
     config = BallsEncoderConfig("BouncingBalls", core=core, **SIZES)
     assert parameter_hash(build(config.processor, torch_generator(0))) == parameter_hash(

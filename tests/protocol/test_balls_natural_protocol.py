@@ -10,8 +10,8 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Episode, Manifest, observation_columns, step_columns
 from rmr_gym.data.writer import DatasetWriter
-from rmr_gym.domains.balls import BallsModel
-from rmr_gym.domains.balls_natural import PixelModel, frame_data, windows_ahead
+from rmr_gym.domains.balls import BallsModel, PixelModel, balls_data, windows_ahead
+from rmr_gym.models.objects import ClipEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.protocol import balls, balls_natural
 from rmr_gym.protocol import balls_natural_scores as scores
@@ -157,19 +157,19 @@ def test_the_slot_encoder_is_held_until_the_rest_has_found_its_way(task):
     warm = balls_natural.warm_started(task, 0).tensors
     for phases, held in ((TINY.phases[:1], True), (TINY.phases, False)):
         after = balls_natural.trained(replace(task, preset=replace(TINY, phases=phases)), "rmr", 0)
-        same_start = same(after.part("encoder"), Artifact({}, warm).part("encoder"))
+        same_start = same(after.part("encoder.encoder"), Artifact({}, warm).part("encoder.encoder"))
         assert same_start == held
 
 
 def test_clips_end_the_warm_start(task, monkeypatch):
     shown = []
-    still = balls_natural.PixelPipeline.still
+    still = ClipEncoder.still
 
     def spied(self, clip):
         shown.append(clip.shape[:2])
         return still(self, clip)
 
-    monkeypatch.setattr(balls_natural.PixelPipeline, "still", spied)
+    monkeypatch.setattr(ClipEncoder, "still", spied)
     balls_natural.warm_started(task, 0)
     assert shown == [(4, 1)] * 3 + [(2, 3)]
 
@@ -223,7 +223,7 @@ def test_scores_hold_a_rollout_and_a_bottleneck_has_its_widths(task):
 
 
 def test_windows_ahead_are_followed_by_their_episode():
-    data = frame_data(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
+    data = balls_data(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
     reach = [(row, row + 3) for row in data.current[windows_ahead(data, 3)]]
     assert reach == [(2, 5), (8, 11), (9, 12)]
 
@@ -234,7 +234,7 @@ def test_rollouts_stay_within_an_episode(task):
     assert drawn.predicted.shape == drawn.truth.shape == (2, 4, 16, 16, 3)
     assert drawn.masks.shape == (2, 4, BALLS + 1, 16, 16)
     data = balls_natural.load_pixels(task.data, 0.4, "validation")
-    frames = data.frames.numpy() / np.float32(255)
+    frames = data.seen.numpy() / np.float32(255)
     starts = [
         start
         for start in range(len(frames))

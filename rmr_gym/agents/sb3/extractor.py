@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.rmr.processors import advance, freeze
+from rmr_gym.models.rmr.processors import freeze
 from rmr_gym.wrappers.stream import NO_OPERATION, Encoder
 
 MODES = ("frozen", "fine_tuned", "from_scratch")
@@ -102,7 +102,7 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
             latents = self.encoder(pixels)
             if self.processor is not None:
                 action = torch.full((len(latents),), NO_OPERATION, device=latents.device)
-                latents = advance(self.processor, latents, action)
+                latents = self.processor(latents, action)
         return latents.reshape(len(observations), -1)
 
     def train(self, mode: bool = True) -> "RMRFeaturesExtractor":

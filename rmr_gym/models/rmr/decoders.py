@@ -10,13 +10,13 @@ class RamLogits(NamedTuple):
     """What the RAM decoder says of the next state, as logits."""
 
     mask: Float[Tensor, "batch slots"]
-    """Is the cell overwritten?"""
+    """Is the byte overwritten?"""
     bits: Float[Tensor, "batch slots bits"]
     """The bits that are written, where it is."""
 
 
 class RamDecoder(nn.Module):
-    r"""Linear heads for the mask of changed cells and for their bits.
+    r"""Linear heads for the mask of changed bytes and for their bits.
 
     .. math:: \mu = \sigma(W^\mu z' + b^\mu), \qquad \bar{y} = W^g z' + b^g
 

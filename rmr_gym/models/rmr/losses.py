@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -16,7 +15,7 @@ def ram_loss(
     bits: Float[Tensor, "batch slots bits"],
     next_bits: Float[Tensor, "batch slots bits"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the mask, plus that of the bits of the cells that truly changed.
+    """Cross-entropy of the mask, plus that of the bits of the bytes that truly changed.
 
     Source: RMR, Appendix B and F (teacher forcing: the true mask stands for the indicator).
     Differs: the two means are added with equal weight (the paper does not state the weights).
@@ -27,10 +26,10 @@ def ram_loss(
         next_bits: State after the action, 0 or 1.
     """
     changed = (bits != next_bits).any(-1)
-    mask_loss = F.binary_cross_entropy_with_logits(logits.mask, changed.to(bits.dtype))
-    each = F.binary_cross_entropy_with_logits(logits.bits, next_bits, reduction="none").mean(-1)
     written = changed.to(bits.dtype)
-    return mask_loss + (each * written).sum() / written.sum().clamp(min=1)
+    mask_loss = F.binary_cross_entropy_with_logits(logits.mask, written)
+    of_bytes = F.binary_cross_entropy_with_logits(logits.bits, next_bits, reduction="none").mean(-1)
+    return mask_loss + (of_bytes * written).sum() / written.sum().clamp(min=1)
 
 
 def predicted_bits(
@@ -39,8 +38,8 @@ def predicted_bits(
     """Write the predicted bits where the mask says so, copy the input elsewhere.
 
     Source: RMR, Appendix F, eq. 5.
-    Differs: read literally, eq. 5 zeroes the cells outside the mask; here they keep the input
-    byte, without which no copy would ever be predicted (decisions page, 8).
+    Differs: read literally, eq. 5 zeroes the bytes outside the mask; here they keep their
+    value, without which no copy would ever be predicted (decisions page, 8).
     """
     overwrite = (logits.mask > 0)[..., None]
     return torch.where(overwrite, logits.bits > 0, bits > 0.5)
@@ -104,7 +103,6 @@ def info_nce_loss(
     predicted: Float[Tensor, "batch slots dim"],
     following: Float[Tensor, "batch slots dim"],
     *,
-    others: Float[Tensor, "others slots dim"] | None = None,
     temperature: float = 0.02,
     sigma: float = 0.5,
 ) -> ContrastiveTerms:
@@ -119,13 +117,10 @@ def info_nce_loss(
     Args:
         predicted: g(P(f(x), a)).
         following: f(y).
-        others: Further negatives that every prediction is compared with, for instance f(x).
         temperature: Divides the similarities.
         sigma: Only for the reported energies.
     """
-    left = F.normalize(rearrange(predicted, "batch slots dim -> batch (slots dim)"), dim=-1)
-    against = following if others is None else torch.cat([following, others])
-    right = F.normalize(rearrange(against, "batch slots dim -> batch (slots dim)"), dim=-1)
+    left, right = (F.normalize(latents.flatten(1), dim=-1) for latents in (predicted, following))
     similarity = left @ right.T / temperature
     own = torch.arange(len(similarity), device=similarity.device)
     loss = F.cross_entropy(similarity, own)

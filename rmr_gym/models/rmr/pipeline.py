@@ -4,31 +4,38 @@ Initial weights are drawn from a generator that is passed in, never from torch's
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.processors import Processor
+from rmr_gym.core.seeding import integer_seed
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
+Encoder = TypeVar("Encoder", bound=nn.Module)
+P = TypeVar("P", bound=nn.Module)
+Decoder = TypeVar("Decoder", bound=nn.Module)
 
 
-class EncodeProcessDecode(nn.Module):
+class EncodeProcessDecode(nn.Module, Generic[Encoder, P, Decoder]):
     """``decoder(P(encoder(x), action))``; only encoder and decoder differ between the pipelines.
+
+    The abstract and the natural pipelines of all worlds are of this class, and P moves over.
 
     Source: RMR, section 3, Figure 2.
     """
 
-    def __init__(self, encoder: nn.Module, processor: Processor, decoder: nn.Module):
-        super().__init__()
-        self.encoder = encoder
-        self.processor = processor
-        self.decoder = decoder
+    encoder: Encoder
+    processor: P
+    decoder: Decoder
 
-    def forward(self, x: Tensor, action: Tensor) -> Any:
-        """Predict the outcome of ``action`` (indices) in state ``x``."""
+    def __init__(self, encoder: Encoder, processor: P, decoder: Decoder):
+        super().__init__()
+        self.encoder, self.processor, self.decoder = encoder, processor, decoder
+
+    def forward(self, x: Tensor, action: Tensor | None = None) -> Any:
+        """Predict the outcome of ``action`` (indices; None in a world without) in state ``x``."""
         return self.decoder(self.processor(self.encoder(x), action))
 
 
@@ -56,6 +63,11 @@ def build(factory: Callable[[], ModuleType], generator: torch.Generator) -> Modu
     for part in module.modules():
         _initialise(part, generator)
     return module
+
+
+def build_seeded(factory: Callable[[], ModuleType], seed: int, stream: str) -> ModuleType:
+    """Construct a module with initial weights from (seed, name of a stream); see `build`."""
+    return build(factory, torch_generator(integer_seed(seed, stream)))
 
 
 @torch.no_grad()

@@ -65,8 +65,11 @@ class PassiveProcessor(nn.Module):
         super().__init__()
         self.cores, self.skip = nn.ModuleList(cores), skip
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
-        """Return the latents one time step later."""
+    def forward(
+        self, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Return the latents one time step later, whatever the action."""
+        del action
         for core in self.cores:
             z = core(z) + z if self.skip else core(z)
         return z
@@ -78,7 +81,7 @@ class ProcessorSizes:
 
     Attributes:
         dim: Width of a slot's latent vector.
-        core: A name in `CORES` that takes any number of slots.
+        core: A name in `CORES`.
         aggregation: Of messages: max, sum or mean.
         passes: Passes of message passing.
     """
@@ -88,10 +91,20 @@ class ProcessorSizes:
     aggregation: str = "max"
     passes: int = 2
 
-    def make(self) -> PassiveProcessor:
-        """Make P."""
-        core = partial(CORES[self.core], slots=0, dim=self.dim, aggregation=self.aggregation)
-        return PassiveProcessor(core() for _ in range(self.passes))
+    def make(self, slots: int = 0, precision: str = "fp32") -> PassiveProcessor:
+        """Make P.
+
+        The interaction network makes a single pass and has no skip, being a bottleneck.
+
+        Args:
+            slots: Number of slots, if the core is one that must know it (mlp).
+            precision: Arithmetic of the message passing: fp32 or bf16.
+        """
+        bottleneck = self.core == "interaction"
+        options = {"aggregation": self.aggregation, "precision": precision}
+        core = partial(CORES[self.core], slots=slots, dim=self.dim, **options)
+        passes = 1 if bottleneck else self.passes
+        return PassiveProcessor((core() for _ in range(passes)), skip=not bottleneck)
 
 
 class MessagePassing(nn.Module):
@@ -245,26 +258,6 @@ def make_processor(
     if core not in CORES:
         raise unknown_name("processor", core, CORES)
     return Processor(CORES[core](slots=slots, dim=dim, **options), actions, dim)
-
-
-def make_passive_processor(
-    core: str, *, slots: int, dim: int = 128, passes: int = 2, **options: str
-) -> PassiveProcessor:
-    """Make a processor of a world without actions by the name of its core.
-
-    The interaction network makes a single pass and has no skip, being a bottleneck.
-    """
-    bottleneck = core == "interaction"
-    count = 1 if bottleneck else passes
-    made = (CORES[core](slots=slots, dim=dim, **options) for _ in range(count))
-    return PassiveProcessor(made, skip=not bottleneck)
-
-
-def advance(
-    processor: nn.Module, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch slots dim"]:
-    """Apply P; one of a world without actions is not told the action."""
-    return processor(z) if isinstance(processor, PassiveProcessor) else processor(z, action)
 
 
 def freeze(module: nn.Module) -> None:
