@@ -12,7 +12,9 @@ from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
 from rmr_gym.agents.sb3.film import film
+from rmr_gym.agents.sb3.play import returns
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
+from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
@@ -67,7 +69,7 @@ def test_an_agent_of_pushed_balls(algorithm, shape, tmp_path):
     training.train_agent(config, tmp_path / "agent", steps=16, checkpoints=1)
     agent = training.load_agent(tmp_path / "agent")
     assert agent.observation_space.shape == shape
-    assert len(training.returns(tmp_path / "agent", episodes=2)) == 2
+    assert len(returns(tmp_path / "agent", episodes=2)) == 2
     assert film(tmp_path / "agent", tmp_path / "a.gif", steps=3) == 4
     with Image.open(tmp_path / "a.gif") as drawn:
         assert drawn.size == (480 + 4 + 480 // 3, 480)
@@ -124,11 +126,11 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
         ("rmr_alined", "did you mean 'rmr_aligned'"),
     ):
         with pytest.raises(RMRError, match=message):
-            training.make_games(
+            make_games(
                 AgentConfig("PushedBalls", features, encoder=folder), copies=1, learning=True
             )
     with pytest.raises(RMRError, match="expected an encoder with features"):
         AgentConfig("PushedBalls", "rmr_aligned")
     config = AgentConfig("PushedBalls", "rmr_aligned", encoder=folder)
     with pytest.warns(UserWarning, match="on BouncingBalls, the environment plays PushedBalls"):
-        training.make_games(config, copies=1, learning=True).close()
+        make_games(config, copies=1, learning=True).close()

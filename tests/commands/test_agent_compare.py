@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rmr_gym.agents import comparison
+from rmr_gym.agents.sb3 import play as playing
 from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.config import AgentConfig, find_world
 from rmr_gym.commands import agent as commands
@@ -91,7 +92,7 @@ def test_episodes_of_a_measurement_are_the_same_however_many_are_played():
             seen.append(observation.copy())
             return np.zeros(len(observation), np.int64)
 
-        training.play(config, stand_still, episodes=episodes, seed=seed)
+        playing.play(config, stand_still, episodes=episodes, seed=seed)
         return np.stack(seen)
 
     two = shown(2, seed=1)
@@ -122,9 +123,9 @@ def test_points_after_the_end_of_an_episode_do_not_count(monkeypatch):
         def close(self):
             pass
 
-    monkeypatch.setattr(training, "make_games", lambda *_, **__: Games())
+    monkeypatch.setattr(playing, "make_games", lambda *_, **__: Games())
     config = AgentConfig("Pong", "ram")
-    assert training.play(config, lambda _: np.zeros(2), episodes=2, seed=0) == [1, 3]
+    assert playing.play(config, lambda _: np.zeros(2), episodes=2, seed=0) == [1, 3]
 
 
 def test_bad_input(tmp_path):

@@ -108,7 +108,7 @@ def test_actions_of_a_world_that_has_some(tmp_path):
 
 
 def test_screens_of_a_game_are_binary(tmp_path):
-    options = {"episodes": 1, "max_steps": 6, "heads": "uniform"}
+    options = {"episodes": 1, "max_steps": 6, "players": "uniform"}
     game = record("SpaceInvaders", tmp_path / "game", **options)
     clips = load_clips(game, [0], 5)
     assert clips.shape == (84, 84, 1)
