@@ -31,7 +31,7 @@ from rmr_gym.agents.record import GamePlan, environment_of, record_round
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.episode_reader import ColumnReader, read_info
+from rmr_gym.data.reader import ColumnReader, read_info
 from rmr_gym.data.schema import episode_path
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv

@@ -49,7 +49,7 @@ def verify(path: Positional[Path]) -> None:
     Args:
         path: Folder of the data set.
     """
-    from rmr_gym.data.verification import find_problems  # noqa: PLC0415
+    from rmr_gym.data.verify import find_problems  # noqa: PLC0415
 
     with progress_bars() as progress_for:
         problems = find_problems(path, progress_for(f"verifying {path}"))
@@ -129,7 +129,7 @@ def merge(
         sources: Folders of the data sets, in the order of their episodes in the new one.
         force: Delete the data set that is in OUT first.
     """
-    from rmr_gym.data.merge import merge_datasets  # noqa: PLC0415
+    from rmr_gym.data.verify import merge_datasets  # noqa: PLC0415
 
     with progress_bars() as progress_for:
         progress = progress_for(f"merging into {out}")
@@ -141,7 +141,9 @@ _DUPLICATES = ("column", "rows", "repeated", "within an episode", "across episod
 
 
 def _duplicates(dataset: "TransitionDataset", column: str) -> dict[str, Any]:
-    report = dataset.duplicates(column)
+    from rmr_gym.data.verify import duplicate_report  # noqa: PLC0415
+
+    report = duplicate_report(dataset.by_episode(column))
     counts = (report.rows, report.repeated, report.within, report.across)
     return dict(zip(_DUPLICATES, (column, *counts), strict=True))
 
@@ -189,7 +191,7 @@ def _require_format(name: str) -> None:
 
 
 def _warn_if_written(path: Path) -> None:
-    from rmr_gym.data.verification import being_written  # noqa: PLC0415
+    from rmr_gym.data.verify import being_written  # noqa: PLC0415
 
     if being_written(path):
         err_console.print(

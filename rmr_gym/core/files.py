@@ -1,6 +1,7 @@
 """Files that are there as a whole or not at all."""
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def end_process(status: int, patience: float = 10.0) -> NoReturn:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that renames in a folder outlast a power loss, where the system can."""
+    """Make sure that renames in a folder, or a file's bytes, outlast a power loss, where it can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -105,6 +106,36 @@ def alone(path: Path, busy: str | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(final: Path) -> Iterator[Path]:
+    """Give a hidden folder that takes the place of ``final`` when all has been written.
+
+    What a killed process left in it is removed by the next one that writes the same folder.
+
+    Raises:
+        RMRError: It cannot be written, or another process writes it.
+    """
+    hidden, old = (final.with_name(f".{final.name}{end}{TEMPORARY}") for end in ("", ".old"))
+    lock = hidden.with_name(f"{hidden.name}.lock")
+    busy = f"{final} is being written by another process: wait for its end or choose another folder"
+    with os_errors(final), alone(lock, busy):
+        try:
+            shutil.rmtree(hidden, ignore_errors=True)
+            hidden.mkdir()
+            yield hidden
+            for path in (*hidden.rglob("*"), hidden):
+                sync_folder(path)
+            shutil.rmtree(old, ignore_errors=True)
+            if final.exists():
+                final.rename(old)
+            hidden.rename(final)
+            sync_folder(final.parent)
+        finally:
+            for leftover in (hidden, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            lock.unlink()
 
 
 @contextmanager

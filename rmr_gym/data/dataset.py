@@ -1,23 +1,163 @@
-"""Reading recorded data sets."""
+"""Recorded data sets: what is in one, and its columns in memory."""
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Int64
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.types import FrameTransform
-from rmr_gym.data.duplicates import DuplicateReport, digests, duplicate_report, duplicate_rows
-from rmr_gym.data.episode_reader import EpisodeInfo, read_column, read_info, verify_episode
-from rmr_gym.data.random_access import Batch, TransitionReader
-from rmr_gym.data.schema import ColumnSpec, Episode, episode_indices, episode_path, read_manifest
-from rmr_gym.data.transitions import Transitions, transition_rows
+from rmr_gym.data.reader import (
+    Batch,
+    EpisodeInfo,
+    TransitionReader,
+    positions,
+    read_column,
+    read_info,
+    transition_rows,
+    verify_episode,
+)
+from rmr_gym.data.schema import (
+    STEP_COLUMNS,
+    Episode,
+    episode_indices,
+    episode_path,
+    missing_indices,
+    read_manifest,
+)
 
-__all__ = ["TransitionDataset", "Transitions", "duplicate_rows"]
+if TYPE_CHECKING:
+    import torch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    columns: Mapping[str, Any]
+    current: Any
+    episode: Any
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.columns:
+            raise RMRError(
+                f"column {name!r} was not loaded, only {', '.join(self.columns)}: name it in "
+                "load(columns=...)"
+            )
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(self.current)
+
+
+@dataclass(frozen=True)
+class TensorTransitions(_Loaded):
+    """What `Transitions` holds, as tensors of one device."""
+
+    columns: Mapping[str, "torch.Tensor"]
+    current: "torch.Tensor"
+    episode: "torch.Tensor"
+
+
+@dataclass(frozen=True)
+class Transitions(_Loaded):
+    """Columns of some episodes, each in one array, and where its transitions lie in them.
+
+    ``transitions[name]`` is the column ``name``: observations have T + 1 rows an episode of T
+    steps, one episode after another; actions, rewards and flags have T.
+
+    Attributes:
+        columns: The columns that were loaded.
+        current: For each transition, the row of the observation before it; the one after it is in
+            the next row.
+        episode: For each transition, the position of its episode among those that were loaded.
+
+    Example:
+        >>> before = transitions["ram"][transitions.current]  # doctest: +SKIP
+        >>> after = transitions["ram"][transitions.current + 1]  # doctest: +SKIP
+    """
+
+    columns: Mapping[str, np.ndarray]
+    current: Int64[np.ndarray, " transitions"]
+    episode: Int64[np.ndarray, " transitions"]
+
+    def __repr__(self) -> str:
+        shapes = (
+            f"{name}: {array.dtype}{list(array.shape)}" for name, array in self.columns.items()
+        )
+        episodes = len(np.unique(self.episode))
+        return f"Transitions({len(self)} of {episodes} episodes, {', '.join(shapes)})"
+
+    def windows(self, length: int, stride: int = 1) -> Int64[np.ndarray, "windows {length}"]:
+        """Return the rows of every ``length`` successive observations of one episode.
+
+        None crosses an episode; an episode that is too short has none. Three past frames and one
+        to predict are ``windows(4)``: ``frames = transitions["pixels"][windows]``.
+
+        Args:
+            length: Observations in a window, 1 or more.
+            stride: Rows from the start of a window to that of the next in the same episode.
+
+        Raises:
+            RMRError: ``length`` or ``stride`` is below 1.
+        """
+        for name, value in (("length", length), ("stride", stride)):
+            if value < 1:
+                raise RMRError(f"expected windows of a {name} of 1 or more, found {value}")
+        rows = np.bincount(self.episode) + 1
+        firsts = np.cumsum(rows) - rows
+        starts = [
+            np.arange(first, first + count - length + 1, stride)
+            for first, count in zip(firsts, rows, strict=True)
+        ]
+        joined = np.concatenate([np.empty(0, np.int64), *starts]).astype(np.int64)
+        return joined[:, None] + np.arange(length)
+
+    def steps(self, rows: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+        """Return the transition that leaves each row: where its action, reward and flags are.
+
+        ``transitions["action"][transitions.steps(windows[:, :-1])]`` are the actions between the
+        observations of windows.
+
+        Raises:
+            RMRError: A row is the last of its episode, which no step leaves, or is not there.
+        """
+        found = np.searchsorted(self.current, rows)
+        inside = np.minimum(found, len(self) - 1)
+        if not (len(self) or not rows.size) or (self.current[inside] != rows).any():
+            raise RMRError(
+                "expected rows that a step leaves, found the last observation of an episode or a "
+                "row that is not there: leave out the last row of each window"
+            )
+        return found.astype(np.int64)
+
+    def to(self, device: str) -> TensorTransitions:
+        """Return everything as torch tensors on a device, for instance ``"cuda"``.
+
+        On the CPU the tensors share their memory with the arrays.
+
+        Raises:
+            RMRError: PyTorch cannot use the device.
+        """
+        import torch  # noqa: PLC0415
+
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise RMRError(
+                f"expected a device that PyTorch can use, found {device!r} "
+                f"({str(error).splitlines()[0]}): choose cpu, or cuda where there is one"
+            ) from error
+        moved = {name: torch.from_numpy(array).to(device) for name, array in self.columns.items()}
+        rows = (torch.from_numpy(array).to(device) for array in (self.current, self.episode))
+        return TensorTransitions(moved, *rows)
 
 
 class TransitionDataset:
@@ -25,7 +165,7 @@ class TransitionDataset:
 
     Opening it reads the manifest and the attributes of every episode; columns are read by `load`,
     `batch` and `episode`. Episodes that appear later, because a recorder still writes, are not
-    seen (`rmr_gym.data.verification.being_written` tells); what was opened stays readable.
+    seen (`rmr_gym.data.verify.being_written` tells); what was opened stays readable.
 
     Args:
         path: Folder of the data set.
@@ -45,9 +185,10 @@ class TransitionDataset:
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = False):
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        self.episodes = [
-            read_info(episode_path(self.path, index)) for index in episode_indices(self.path)
-        ]
+        there = episode_indices(self.path)
+        self.episodes = [read_info(episode_path(self.path, index)) for index in there]
+        if missing := missing_indices(there):
+            _log.warning("%s has no episode %s", self.path, ", ".join(map(str, missing)))
         self._readers: dict[tuple[str, ...], TransitionReader] = {}
         if verify:
             self.verify()
@@ -67,25 +208,23 @@ class TransitionDataset:
     def raw_bytes(self) -> int:
         """Return the size of all columns in memory."""
         return sum(
-            math.prod(column.shape, start=np.dtype(column.dtype).itemsize)
-            * (len(self) + len(self.episodes) * self._is_observation(name))
+            math.prod(column.shape, start=column.stored.itemsize)
+            * sum(self.manifest.rows(name, episode.length) for episode in self.episodes)
             for name, column in self.manifest.columns.items()
         )
 
     def __repr__(self) -> str:
         title = self.manifest.game or self.manifest.env_id or "unregistered environment"
         heads = len({episode.head for episode in self.episodes})
-        rows = [
-            f"  {name:<12}{column.dtype}{_shape_text(column, self._is_observation(name))}"
-            for name, column in self.manifest.columns.items()
+        lines = [
+            f"TransitionDataset({str(self.path)!r}): {title}, {len(self.episodes)} episodes "
+            f"by {heads} {'head' if heads == 1 else 'heads'}, {len(self)} transitions"
         ]
-        return "\n".join(
-            [
-                f"TransitionDataset({str(self.path)!r}): {title}, {len(self.episodes)} episodes "
-                f"by {heads} {'head' if heads == 1 else 'heads'}, {len(self)} transitions",
-                *rows,
-            ]
-        )
+        for name, column in self.manifest.columns.items():
+            shape = ", ".join(["T" if name in STEP_COLUMNS else "T + 1", *map(str, column.shape)])
+            encoding = "" if column.encoding == "raw" else f" {column.encoding}"
+            lines.append(f"  {name:<12}{column.dtype}[{shape}]{encoding}")
+        return "\n".join(lines)
 
     def require_game(self, game: str) -> None:
         """Make sure that the data set is of a game, named as in `rmr_gym.envs.atari.games.GAMES`.
@@ -111,7 +250,7 @@ class TransitionDataset:
 
         Args:
             columns: Names of the columns.
-            episodes: Positions in `episodes`, in the order wanted; None for all.
+            episodes: Positions in `episodes`, in the order wanted, or a mask of them; None for all.
             transform: Applied to the pixels of each episode as they are read, uint8[T + 1, height,
                 width] to an array of as many rows, for instance palette indices to small gray
                 frames. The frames of one episode at a time are held in full size.
@@ -121,12 +260,11 @@ class TransitionDataset:
         """
         self._require(columns)
         chosen = self._chosen(episodes)
-        current, episode = transition_rows([info.length for info in chosen])
         arrays = {
             name: self._load_column(name, chosen, transform if name == "pixels" else None)
             for name in dict.fromkeys(columns)
         }
-        return Transitions(arrays, current, episode)
+        return Transitions(arrays, *transition_rows([info.length for info in chosen]))
 
     def reader(
         self, columns: Sequence[str], episodes: Sequence[int] | None = None
@@ -135,7 +273,7 @@ class TransitionDataset:
 
         Args:
             columns: Names of the columns.
-            episodes: Positions in `episodes`; None for all.
+            episodes: Positions in `episodes`, or a mask of them; None for all.
 
         Raises:
             RMRError: There is no such column or episode.
@@ -145,11 +283,15 @@ class TransitionDataset:
         paths = [episode_path(self.path, info.index) for info in chosen]
         return TransitionReader(self.manifest, paths, [e.length for e in chosen], columns)
 
-    def batch(self, indices: Int[np.ndarray, " batch"], columns: Sequence[str]) -> Batch:
+    def batch(
+        self,
+        indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"],
+        columns: Sequence[str],
+    ) -> Batch:
         """Read transitions of the whole data set from disk; only the chunks that hold them.
 
         Args:
-            indices: Which of the ``len(dataset)`` transitions, in any order.
+            indices: Which of the ``len(dataset)`` transitions, in any order, or a mask of them.
             columns: Names of the columns.
 
         Raises:
@@ -170,56 +312,24 @@ class TransitionDataset:
             RMRError: There is no such episode, or its file is damaged.
         """
         (info,) = self._chosen([position])
-        read = {name: self._load_column(name, [info], None) for name in self.manifest.columns}
-        return Episode(
-            index=info.index,
-            seed=info.seed,
-            head=info.head,
-            observations={each.name: read[each.name] for each in self.manifest.observations},
-            actions=read["action"],
-            rewards=read["reward"],
-            terminated=read["terminated"],
-            truncated=read["truncated"],
-            interrupted=info.interrupted,
-        )
+        columns = {name: self._load_column(name, [info], None) for name in self.manifest.columns}
+        steps = [columns.pop(name) for name in STEP_COLUMNS]
+        return Episode(info.index, info.seed, info.head, columns, *steps, info.interrupted)
 
-    def duplicates(
-        self, column: str = "pixels", episodes: Sequence[int] | None = None
-    ) -> DuplicateReport:
-        """Count the observations that are byte-equal to earlier ones, an episode at a time.
+    def by_episode(
+        self, column: str, episodes: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """Return a column of one episode after the other; one at a time is in memory.
 
         Args:
-            column: Name of a column of observations.
-            episodes: Positions in `episodes`, in the order wanted; None for all.
+            column: Its name.
+            episodes: Positions in `episodes`, in the order wanted, or a mask of them; None for all.
 
         Raises:
             RMRError: There is no such column or episode, or a file is damaged.
         """
-        return duplicate_report(self._rows(column, info) for info in self._chosen(episodes))
-
-    def shared_rows(
-        self, reference: Sequence[int], episodes: Sequence[int], column: str = "pixels"
-    ) -> int:
-        """Count the observations of ``episodes`` that also occur in ``reference``.
-
-        For training and test episodes of a split: how many test frames were seen in training.
-
-        Args:
-            reference: Positions in `episodes`.
-            episodes: Positions in `episodes`.
-            column: Name of a column of observations.
-
-        Raises:
-            RMRError: There is no such column or episode, or a file is damaged.
-        """
-        known: set[bytes] = set()
-        for info in self._chosen(reference):
-            known.update(digests(self._rows(column, info)))
-        return sum(
-            digest in known
-            for info in self._chosen(episodes)
-            for digest in digests(self._rows(column, info))
-        )
+        self._require([column])
+        return (self._load_column(column, [info], None) for info in self._chosen(episodes))
 
     def verify(self) -> None:
         """Read every column of every episode and compare it with its checksum.
@@ -235,43 +345,27 @@ class TransitionDataset:
             if name not in self.manifest.columns:
                 raise unknown_name("column", name, self.manifest.columns)
 
-    def _rows(self, column: str, info: EpisodeInfo) -> np.ndarray:
-        if not self._is_observation(column):
-            names = [each.name for each in self.manifest.observations]
-            raise unknown_name("column of observations", column, names)
-        return self._load_column(column, [info], None)
-
-    def _is_observation(self, name: str) -> bool:
-        return any(column.name == name for column in self.manifest.observations)
-
     def _chosen(self, episodes: Sequence[int] | None) -> list[EpisodeInfo]:
         if episodes is None:
             return self.episodes
-        count = len(self.episodes)
-        outside = [position for position in episodes if not 0 <= position < count]
-        if outside:
-            raise RMRError(
-                f"expected positions of episodes from 0 to {count - 1} in {self.path}, found "
-                f"{outside[0]}: record more episodes or ask for fewer"
-            )
-        return [self.episodes[position] for position in episodes]
+        mend = f" in {self.path}: record more episodes or ask for fewer"
+        chosen = positions(episodes, len(self.episodes), "positions of episodes", mend)
+        return [self.episodes[position] for position in chosen]
 
     def _load_column(
         self, name: str, chosen: Sequence[EpisodeInfo], transform: FrameTransform | None
     ) -> np.ndarray:
-        spec, extra = self.manifest.columns[name], int(self._is_observation(name))
-        total = sum(info.length + extra for info in chosen)
-        out = None if transform and chosen else np.empty((total, *spec.shape), spec.dtype)
-        at = 0
-        for info in chosen:
-            path, length = episode_path(self.path, info.index), info.length + extra
+        spec = self.manifest.columns[name]
+        lengths = [self.manifest.rows(name, info.length) for info in chosen]
+        out = None if transform and chosen else np.empty((sum(lengths), *spec.shape), spec.dtype)
+        for info, length, end in zip(chosen, lengths, np.cumsum(lengths), strict=True):
+            path = episode_path(self.path, info.index)
             if transform:
                 rows = _transformed(read_column(path, spec, length), transform)
-                out = np.empty((total, *rows.shape[1:]), rows.dtype) if out is None else out
-                out[at : at + length] = rows
+                out = np.empty((sum(lengths), *rows.shape[1:]), rows.dtype) if out is None else out
+                out[end - length : end] = rows
             elif out is not None:
-                read_column(path, spec, length, out[at : at + length])
-            at += length
+                read_column(path, spec, length, out[end - length : end])
         assert out is not None
         return out
 
@@ -284,8 +378,3 @@ def _transformed(frames: np.ndarray, transform: FrameTransform) -> np.ndarray:
             f"{len(rows)} rows"
         )
     return rows
-
-
-def _shape_text(column: ColumnSpec, is_observation: bool) -> str:
-    shape = ", ".join(["T + 1" if is_observation else "T", *map(str, column.shape)])
-    return f"[{shape}]" + ("" if column.encoding == "raw" else f" {column.encoding}")

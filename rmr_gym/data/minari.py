@@ -5,21 +5,20 @@ recorder needs, is not used.
 """
 
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import TEMPORARY, os_errors, sync_folder, write_atomically
-from rmr_gym.data.copying import Progress, copy_episodes
+from rmr_gym.core.files import replacing, write_atomically
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.episode_reader import verify_episode
-from rmr_gym.data.minari_spaces import action_space, as_observation, env_spec, observation_space
+from rmr_gym.data.reader import verify_episode
 from rmr_gym.data.schema import (
     ColumnSpec,
     Episode,
@@ -29,7 +28,7 @@ from rmr_gym.data.schema import (
     observation_columns,
     step_columns,
 )
-from rmr_gym.data.storage import lock
+from rmr_gym.data.verify import Progress, copy_episodes
 
 if TYPE_CHECKING:
     from minari import EpisodeData, MinariDataset
@@ -76,7 +75,7 @@ def export_minari(
     final = _place(dataset_id, root)
     if final.exists() and not overwrite:
         raise RMRError(f"{final} exists already: choose another id or add --force")
-    with os_errors(final), _replacing(final) as folder:
+    with replacing(final) as folder:
         storage = _new_storage(dataset.manifest, dataset_id, folder)
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
             verify_episode(episode_path(dataset.path, info.index), info, dataset.manifest)
@@ -155,46 +154,6 @@ def _place(dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
     return Path(root).absolute() / dataset_id if root is not None else get_dataset_path(dataset_id)
 
 
-@contextmanager
-def _replacing(final: Path) -> Iterator[Path]:
-    """Give a hidden folder that takes the place of ``final`` when all has been written.
-
-    What a killed export left in it is removed by the next one of the same id.
-    """
-    folder = final.with_name(f".{final.name}{TEMPORARY}")
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        lock(descriptor, final, must_be_alone=True)
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        try:
-            yield folder
-            _flush(folder / "data")
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-        _swap(folder, final)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(folder: Path) -> None:
-    for file in folder.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    sync_folder(folder)
-
-
-def _swap(folder: Path, final: Path) -> None:
-    old = final.with_name(f".{final.name}.old{TEMPORARY}")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    folder.rename(final)
-    sync_folder(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariStorage":
     import minari  # noqa: PLC0415
     from minari.dataset.minari_storage import MinariStorage  # noqa: PLC0415
@@ -204,9 +163,9 @@ def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariSt
             write_atomically(namespace / _NAMESPACE, "{}")
     storage = MinariStorage.new(
         folder / "data",
-        observation_space=observation_space(manifest),
-        action_space=action_space(manifest),
-        env_spec=env_spec(manifest),
+        observation_space=_observation_space(manifest),
+        action_space=_action_space(manifest),
+        env_spec=_env_spec(manifest),
         data_format="hdf5",
         jpeg_encoding=False,
     )
@@ -233,7 +192,7 @@ def _buffer(episode: Episode, position: int) -> Any:
         "truncations": episode.truncated,
     }
     return EpisodeBuffer(
-        id=position, seed=episode.seed, observations=as_observation(episode.observations), **steps
+        id=position, seed=episode.seed, observations=_nested(episode.observations), **steps
     )
 
 
@@ -309,3 +268,47 @@ def _episode(
         truncated=truncated,
         interrupted=bool(about.get(_INTERRUPTED, not ended)),
     )
+
+
+def _observation_space(manifest: Manifest) -> spaces.Space[Any]:
+    """Return the widest space of the observations; bounds are not recorded."""
+    return _nested({column.name: _box(column) for column in manifest.observations}, spaces.Dict)
+
+
+def _action_space(manifest: Manifest) -> spaces.Space[Any]:
+    """Return the space of the actions, discrete or the widest of its type."""
+    if manifest.actions is not None:
+        return spaces.Discrete(manifest.actions)
+    return _box(manifest.columns["action"])
+
+
+def _box(column: ColumnSpec) -> spaces.Box:
+    dtype: Any = np.dtype(column.dtype)
+    if dtype.kind == "f":
+        return spaces.Box(-np.inf, np.inf, column.shape, dtype)
+    if dtype.kind == "b":
+        return spaces.Box(0, 1, column.shape, dtype)
+    limits = np.iinfo(dtype)
+    return spaces.Box(limits.min, limits.max, column.shape, dtype)
+
+
+def _env_spec(manifest: Manifest) -> Any:
+    """Return what makes the environment, where its id is known and no wrapper was around it."""
+    if manifest.env_id is None or manifest.settings.get("wrappers"):
+        return None
+    try:
+        spec = gym.spec(manifest.env_id)
+    except gym.error.Error:
+        return None
+    return replace(spec, kwargs=manifest.env_kwargs)
+
+
+def _nested(columns: Mapping[str, Any], make: Callable[[dict[str, Any]], Any] = dict) -> Any:
+    """Undo `rmr_gym.data.schema.flatten`: names with dots become a Dict, made so, within a Dict."""
+    if list(columns) == ["observation"]:
+        return columns["observation"]
+    parts: dict[str, dict[str, Any]] = {}
+    for name, value in columns.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, {})[rest or "observation"] = value
+    return make({name: _nested(part, make) for name, part in parts.items()})

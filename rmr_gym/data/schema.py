@@ -5,7 +5,8 @@ The format page of the documentation describes it for readers in other languages
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,11 @@ def episode_indices(root: Path) -> list[int]:
     return sorted(int(path.stem) for path in paths if path.stem.isdigit())
 
 
+def missing_indices(there: Sequence[int]) -> list[int]:
+    """Return the numbers below the highest of ``there`` that are not in it."""
+    return sorted(set(range(max(there, default=0))) - set(there))
+
+
 @dataclass(frozen=True)
 class ColumnSpec:
     """One column of the data set.
@@ -68,6 +74,11 @@ class ColumnSpec:
     dtype: str
     shape: tuple[int, ...]
     encoding: Encoding = "raw"
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The type in files: little-endian."""
+        return np.dtype(self.dtype).newbyteorder("<")
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,10 @@ class Manifest:
         """Every column by its name, observations first."""
         return {column.name: column for column in (*self.observations, *self.steps)}
 
+    def rows(self, column: str, length: int) -> int:
+        """Return the rows of a column in an episode of so many steps."""
+        return length + (column not in STEP_COLUMNS)
+
     def differences(self, other: "Manifest") -> list[str]:
         """Return what keeps episodes of ``other`` out of this data set, one phrase each.
 
@@ -139,24 +154,15 @@ class Manifest:
         """
         try:
             content = json.loads(text)
-            found = (content.pop("format"), content["format_version"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _foreign(path) from error
-        if found[0] != FORMAT or not isinstance(found[1], int):
-            raise _foreign(path)
-        require_version(found[1], path)
-        return cls._from_content(content, path)
-
-    @classmethod
-    def _from_content(cls, content: dict[str, Any], path: Path) -> "Manifest":
-        try:
+            if content.pop("format") != FORMAT or not isinstance(content["format_version"], int):
+                raise _foreign(path)
+            require_version(content["format_version"], path)
             for part in ("observations", "steps"):
-                content[part] = tuple(
-                    ColumnSpec(**{**row, "shape": tuple(row["shape"])}) for row in content[part]
-                )
-            content["heads"] = tuple(content["heads"])
-            return cls(**content)
-        except (KeyError, TypeError) as error:
+                content[part] = tuple(_column(row) for row in content[part])
+            return cls(**{**content, "heads": tuple(content["heads"])})
+        except RMRError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _foreign(path) from error
 
     def _identity(self) -> dict[str, Any]:
@@ -214,6 +220,21 @@ class Episode:
     terminated: np.ndarray
     truncated: np.ndarray
     interrupted: bool = False
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Every column by its name, observations first."""
+        steps = (self.actions, self.rewards, self.terminated, self.truncated)
+        return {**self.observations, **dict(zip(STEP_COLUMNS, steps, strict=True))}
+
+
+def total_reward(rewards: Iterable[float]) -> float:
+    """Return the sum, rounded once; inf or nan where rewards are, or where the sum overflows."""
+    rewards = list(rewards)
+    try:
+        return math.fsum(rewards)
+    except (OverflowError, ValueError):
+        return sum(rewards)
 
 
 def episode_checksum(
@@ -281,6 +302,16 @@ def flatten(observation: Any, prefix: str = "") -> dict[str, Any]:
         for key, part in observation.items()
         for name, value in flatten(part, _joined(prefix, key)).items()
     }
+
+
+def _column(row: dict[str, Any]) -> ColumnSpec:
+    """Return the column that a row of the manifest's file describes, or raise a TypeError."""
+    column = ColumnSpec(**{**row, "shape": tuple(row["shape"])})
+    texts = all(isinstance(text, str) for text in (column.name, column.dtype, column.encoding))
+    sizes = all(type(size) is int and size >= 0 for size in column.shape)
+    if not texts or not sizes or np.dtype(column.dtype).name != column.dtype:
+        raise TypeError(row)
+    return column
 
 
 def _leaves(space: spaces.Space[Any], prefix: str) -> list[ColumnSpec]:

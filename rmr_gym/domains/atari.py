@@ -14,8 +14,9 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
+from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
+from rmr_gym.data.verify import duplicate_rows
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
 from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
 from rmr_gym.models.rmr.losses import predicted_bits

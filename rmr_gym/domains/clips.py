@@ -10,9 +10,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import TransitionDataset, Transitions
 from rmr_gym.data.schema import Manifest
-from rmr_gym.data.transitions import Transitions
 from rmr_gym.domains.atari import frame_transform
 from rmr_gym.models.objects import cell_centres
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.sampling import batch_indices
-from rmr_gym.data.splits import split_episodes
+from rmr_gym.data.sampling import batch_indices, split_episodes
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsData, BallsModel, PositionPipeline, Predictor
 from rmr_gym.models.rmr.pipeline import find_device

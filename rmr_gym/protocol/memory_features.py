@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.dataset import duplicate_rows
+from rmr_gym.data.verify import duplicate_rows
 from rmr_gym.domains import atari
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.labels_probe import features_hash

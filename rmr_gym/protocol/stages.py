@@ -9,7 +9,7 @@ import numpy as np
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.splits import split_episodes
+from rmr_gym.data.sampling import split_episodes
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari_alignment import AbstractLatents, abstract_latents
 from rmr_gym.models.rmr.encoders import SlotCNN

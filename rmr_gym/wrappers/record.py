@@ -9,9 +9,8 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import Manifest, flatten
-from rmr_gym.data.writer import DatasetWriter
+from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe
 
 

@@ -18,9 +18,9 @@ import pytest
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.episode_reader import read_info, verify_episode
+from rmr_gym.data.reader import read_info, verify_episode
 from rmr_gym.data.schema import MANIFEST, episode_indices, episode_path, read_manifest
-from rmr_gym.data.verification import being_written
+from rmr_gym.data.verify import being_written
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to import only once")
 

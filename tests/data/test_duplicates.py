@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.duplicates import DuplicateReport, duplicate_report, duplicate_rows
+from rmr_gym.data.verify import DuplicateReport, duplicate_report, duplicate_rows
 
 
 def test_a_report_by_hand():

@@ -2,13 +2,14 @@ import multiprocessing
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
 from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.episode_reader import ColumnReader, read_column
+from rmr_gym.data.reader import ColumnReader, _mapped, read_column
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, episode_path, step_columns
 from rmr_gym.data.writer import DatasetWriter
 
@@ -108,7 +109,7 @@ def test_threads_may_read(paths):
 
 
 def test_more_files_than_stay_open(paths, monkeypatch):
-    monkeypatch.setattr("rmr_gym.data.episode_reader._MAPPED_FILES", 1)
+    monkeypatch.setattr("rmr_gym.data.reader._mapped", lru_cache(1)(_mapped.__wrapped__))
     reader, column = ColumnReader(paths, FRAMES, LENGTHS), whole("frames")
     rows = np.array([0, 49, 1, 5, 20, 2])
     for _ in range(2):
@@ -119,7 +120,7 @@ def test_a_changed_chunk_is_noticed_where_it_is_read(paths):
     reader = ColumnReader(paths, FRAMES, LENGTHS)
     reader.read(np.array([49]))
     content, place = paths[3].read_bytes(), reader._chunks[3]
-    at = place.starts[5] + 100
+    at = place.places[5].start + 100
     with paths[3].open("r+b") as file:
         file.seek(at)
         file.write(bytes([content[at] ^ 1]))

@@ -7,8 +7,8 @@ from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.merge import merge_datasets
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
+from rmr_gym.data.verify import merge_datasets
 from rmr_gym.data.writer import DatasetWriter
 
 MANIFEST = Manifest(

@@ -77,7 +77,7 @@ def equal(array, expected):
 
 
 def hidden(root: Path) -> list[Path]:
-    return [path for path in root.rglob(".*") if path.name != ".lock"]
+    return [path for path in root.rglob(".*") if path.suffix != ".lock"]
 
 
 def test_what_minari_loads_is_bit_equal(recorded, root):

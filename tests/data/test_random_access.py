@@ -96,7 +96,7 @@ def test_some_episodes_and_drawn_batches(recorded):
 
 @pytest.mark.parametrize("outside", [-1, sum(LENGTHS)])
 def test_wrong_transitions_and_columns(recorded, outside):
-    with pytest.raises(RMRError, match="expected transitions from 0 to 52, found some outside"):
+    with pytest.raises(RMRError, match=f"expected transitions from 0 to 52, found {outside}"):
         recorded.batch(np.array([0, outside]), ("state",))
     with pytest.raises(RMRError, match="unknown column 'pixel': did you mean 'pixels'"):
         recorded.batch(np.array([0]), ("pixel",))

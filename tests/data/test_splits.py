@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.splits import split_episodes
+from rmr_gym.data.sampling import split_episodes
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5), st.integers(0, 99))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.transitions import Transitions, transition_rows
+from rmr_gym.data.dataset import Transitions
+from rmr_gym.data.reader import transition_rows
 
 
 def loaded(lengths) -> Transitions:

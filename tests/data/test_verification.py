@@ -7,7 +7,7 @@ from gymnasium import spaces
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
-from rmr_gym.data.verification import being_written, find_problems
+from rmr_gym.data.verify import being_written, find_problems
 from rmr_gym.data.writer import DatasetWriter
 
 MANIFEST = Manifest(

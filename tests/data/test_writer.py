@@ -286,7 +286,7 @@ def test_ctrl_c_at_any_line_loses_nothing(tmp_path):
     rng, at = np.random.default_rng(0), [70]
 
     def cut(frame: FrameType, event: str, _: object) -> Any:
-        if not frame.f_code.co_filename.endswith("episode_writer.py"):
+        if not frame.f_code.co_filename.endswith("data/writer.py"):
             return None
         if event == "line" and next(lines) == at[0]:
             at[0] += int(rng.integers(70, 140))

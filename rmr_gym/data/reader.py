@@ -1,0 +1,369 @@
+"""Reading episodes: what is known of one, whole columns, any rows of a column, any transitions."""
+
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (lets HDF5 open what is compressed with zstd)
+import numpy as np
+import xxhash
+import zstandard
+from jaxtyping import Bool, Int, Int64, Shaped
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.data.schema import (
+    FORMAT,
+    ColumnSpec,
+    Manifest,
+    episode_checksum,
+    require_version,
+    total_reward,
+)
+
+_MAPPED_FILES = 128
+"""Files that all readers of a process together keep open: half of what the strictest systems let
+a process open."""
+
+
+@dataclass(frozen=True)
+class EpisodeInfo:
+    """What is known of an episode without reading its columns.
+
+    Attributes:
+        index: Its number, which is also its file's name.
+        seed: What the environment was reset with, or None.
+        head: Name of the behaviour head that played.
+        length: Its steps; it has one observation more.
+        total_reward: Sum of its rewards.
+        interrupted: Whether recording stopped before it had ended.
+        checksum: Sha256 of all that it holds.
+    """
+
+    index: int
+    seed: int | None
+    head: str
+    length: int
+    total_reward: float
+    interrupted: bool
+    checksum: str
+
+
+def read_info(path: Path) -> EpisodeInfo:
+    """Return what an episode's attributes say.
+
+    Raises:
+        RMRError: The file is truncated, damaged, foreign or of another version of the format.
+    """
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
+        attributes: dict[str, Any] = dict(file.attrs)
+        if attributes.get("format") != FORMAT:
+            raise _damaged(path, f"it has no attribute format = {FORMAT!r}")
+        require_version(int(attributes["format_version"]), path)
+        info = EpisodeInfo(
+            index=int(attributes["index"]),
+            seed=int(attributes["seed"]) if "seed" in attributes else None,
+            head=str(attributes["head"]),
+            length=int(attributes["length"]),
+            total_reward=float(attributes["total_reward"]),
+            interrupted=bool(attributes["interrupted"]),
+            checksum=str(attributes["sha256"]),
+        )
+    if info.index != int(path.stem):
+        raise _damaged(path, f"it is episode {info.index} under another name")
+    return info
+
+
+def read_column(
+    path: Path, spec: ColumnSpec, rows: int, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a column of an episode, read into ``out`` where there is one.
+
+    Raises:
+        RMRError: The column is not there, not as expected, or damaged.
+    """
+    chunks = _locate(path, spec, rows)
+    out = np.empty((rows, *spec.shape), spec.stored) if out is None else out
+    decompressor = zstandard.ZstdDecompressor()
+    with _map(path) as content:
+        for chunk in range(len(chunks.places)):
+            part = out[chunk * chunks.rows : (chunk + 1) * chunks.rows]
+            part[...] = chunks.unpack(content, chunk, decompressor)[: len(part)]
+    return out
+
+
+def verify_episode(path: Path, info: EpisodeInfo, manifest: Manifest) -> None:
+    """Read a whole episode and compare it with its checksum.
+
+    Raises:
+        RMRError: The file does not hold what was written.
+    """
+    described = {}
+    for name, spec in manifest.columns.items():
+        rows = read_column(path, spec, manifest.rows(name, info.length))
+        described[name] = (spec.dtype, rows.shape, xxhash.xxh3_128_hexdigest(rows.data))
+        if name == "reward" and not np.array_equal(
+            total_reward(rows.tolist()), info.total_reward, equal_nan=True
+        ):
+            raise _damaged(path, "its rewards do not add up to its total reward")
+    checksum = episode_checksum(info.index, info.seed, info.head, info.interrupted, described)
+    if checksum != info.checksum:
+        raise _damaged(path, "it does not match its checksum")
+
+
+class ColumnReader:
+    """Reads any rows of a column of several episodes, decompressing only the chunks they lie in.
+
+    Rows are numbered through all the episodes, one after another, as in
+    `rmr_gym.data.dataset.Transitions`. A file is opened when the first of its rows is asked for.
+    Threads, forked processes and copies by pickle may read at the same time.
+
+    Args:
+        paths: Files of the episodes.
+        spec: The column.
+        lengths: Its rows in each of them.
+
+    Example:
+        >>> reader = ColumnReader(paths, manifest.columns["pixels"], lengths)  # doctest: +SKIP
+        >>> frames = reader.read(np.array([7, 3000]))  # doctest: +SKIP
+    """
+
+    def __init__(self, paths: Sequence[Path], spec: ColumnSpec, lengths: Sequence[int]):
+        self._paths, self._spec, self._lengths = list(paths), spec, list(lengths)
+        self._ends = np.cumsum(self._lengths, dtype=np.int64)
+        self._chunks: dict[int, _Chunks] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ColumnReader, (self._paths, self._spec, self._lengths)
+
+    def __len__(self) -> int:
+        return sum(self._lengths)
+
+    def read(
+        self, rows: Int[np.ndarray, " rows"], out: Shaped[np.ndarray, "rows ..."] | None = None
+    ) -> Shaped[np.ndarray, "rows ..."]:
+        """Return the rows in the order wanted, read into ``out`` where there is one.
+
+        Raises:
+            RMRError: A row is out of range, or a file is damaged.
+        """
+        rows = positions(rows, len(self), "rows")
+        out = np.empty((len(rows), *self._spec.shape), self._spec.stored) if out is None else out
+        order = np.argsort(rows, kind="stable")
+        episodes = np.searchsorted(self._ends, rows[order], side="right")
+        within = rows[order] - (self._ends - self._lengths)[episodes]
+        decompressor = zstandard.ZstdDecompressor()
+        last, block = (-1, -1), out
+        for position, episode, row in zip(
+            order.tolist(), episodes.tolist(), within.tolist(), strict=True
+        ):
+            chunks = self._chunks.get(episode) or self._locate(episode)
+            chunk, at = divmod(row, chunks.rows)
+            if (episode, chunk) != last:
+                content = _mapped(chunks.path, chunks.stamp)
+                block = chunks.unpack(content, chunk, decompressor)
+                last = (episode, chunk)
+            out[position] = block[at]
+        return out
+
+    def _locate(self, episode: int) -> "_Chunks":
+        chunks = _locate(self._paths[episode], self._spec, self._lengths[episode])
+        self._chunks[episode] = chunks
+        return chunks
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some transitions, one a row, in the order that was asked for.
+
+    Attributes:
+        before: By column, the observations before the steps.
+        after: By column, the observations after the steps.
+        steps: By column, the actions, rewards and flags.
+    """
+
+    before: Mapping[str, np.ndarray]
+    after: Mapping[str, np.ndarray]
+    steps: Mapping[str, np.ndarray]
+
+
+class TransitionReader:
+    """Random access to the transitions of some episodes, made by `TransitionDataset.reader`.
+
+    It has the ``current`` and ``episode`` of a `Transitions`, so that
+    `rmr_gym.data.sampling.batch_indices` can draw from it. Data loader workers may use it, forked
+    or spawned.
+
+    Args:
+        manifest: Of the data set.
+        paths: Files of the episodes.
+        lengths: Their steps.
+        columns: Names of the columns to read.
+
+    Example:
+        >>> reader = dataset.reader(("pixels", "action"), episodes=train)  # doctest: +SKIP
+        >>> indices = batch_indices(reader, 50, seed=0, stream="natural", step=0)  # doctest: +SKIP
+        >>> batch = reader.batch(indices)  # doctest: +SKIP
+        >>> batch.before["pixels"].shape  # doctest: +SKIP
+        (50, 210, 160)
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        paths: Sequence[Path],
+        lengths: Sequence[int],
+        columns: Sequence[str],
+    ):
+        self.current, self.episode = transition_rows(lengths)
+        self._observations, self._steps = (
+            {
+                spec.name: ColumnReader(paths, spec, [manifest.rows(spec.name, n) for n in lengths])
+                for spec in part
+                if spec.name in columns
+            }
+            for part in (manifest.observations, manifest.steps)
+        )
+
+    def __len__(self) -> int:
+        return len(self.current)
+
+    def batch(self, indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"]) -> Batch:
+        """Read transitions; only the chunks that hold them are decompressed.
+
+        Args:
+            indices: Which transitions, in any order, or a mask of all of them.
+
+        Raises:
+            RMRError: There is no such transition, or a file is damaged.
+        """
+        indices = positions(indices, len(self), "transitions")
+        first, count = self.current[indices], len(indices)
+        both = np.concatenate([first, first + 1])
+        pairs = {name: reader.read(both) for name, reader in self._observations.items()}
+        return Batch(
+            before={name: rows[:count] for name, rows in pairs.items()},
+            after={name: rows[count:] for name, rows in pairs.items()},
+            steps={name: reader.read(indices) for name, reader in self._steps.items()},
+        )
+
+
+def transition_rows(
+    lengths: Sequence[int],
+) -> tuple[Int64[np.ndarray, " transitions"], Int64[np.ndarray, " transitions"]]:
+    """Return `Transitions.current` and `Transitions.episode` of episodes of so many steps."""
+    steps = np.array(lengths, dtype=np.int64)
+    episode = np.repeat(np.arange(len(steps), dtype=np.int64), steps)
+    return np.arange(steps.sum(), dtype=np.int64) + episode, episode
+
+
+def positions(
+    chosen: Sequence[int] | np.ndarray, count: int, things: str, mend: str = ""
+) -> Int64[np.ndarray, " chosen"]:
+    """Return the positions that are chosen of ``count`` things, which may also be a mask of them.
+
+    Raises:
+        RMRError: One is out of range, or the mask is of another length.
+    """
+    array = np.asarray(chosen)
+    if array.dtype == bool:
+        if array.shape != (count,):
+            raise RMRError(f"expected a mask of {count} {things}, found one of {len(array)}{mend}")
+        return np.flatnonzero(array)
+    outside = array[(array < 0) | (array >= count)]
+    if outside.size:
+        raise RMRError(f"expected {things} from 0 to {count - 1}, found {outside[0]}{mend}")
+    return array.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """Where the compressed chunks of a column lie in its file, and what they hash to.
+
+    The stamp tells the file from another one that takes its place later.
+    """
+
+    path: Path
+    spec: ColumnSpec
+    rows: int
+    places: list[slice]
+    sums: list[int]
+    stamp: tuple[int, ...]
+
+    def unpack(
+        self, content: mmap.mmap, chunk: int, decompressor: zstandard.ZstdDecompressor
+    ) -> np.ndarray:
+        """Return the rows of a chunk; those after the end of the column are zero."""
+        packed = content[self.places[chunk]]
+        if xxhash.xxh3_64_intdigest(packed) != self.sums[chunk]:
+            raise _damaged(self.path, f"chunk {chunk} of column {self.spec.name!r} has changed")
+        flat = np.frombuffer(decompressor.decompress(packed), self.spec.stored)
+        return flat.reshape(self.rows, *self.spec.shape)
+
+
+def _locate(path: Path, spec: ColumnSpec, rows: int) -> _Chunks:
+    """Return where the chunks of a column lie, after a look at its type and shape."""
+    places: dict[int, slice] = {}
+    with _reading(path), h5py.File(path, "r", locking=False) as file:
+        dataset = _dataset(file, path, spec, (rows, *spec.shape))
+        first = dataset.chunks[0]
+
+        def note(chunk: Any) -> None:
+            start = chunk.byte_offset
+            places[chunk.chunk_offset[0] // first] = slice(start, start + chunk.size)
+
+        dataset.id.chunk_iter(note)
+        sums: list[int] = np.asarray(dataset.attrs["chunks_xxh3_64"]).tolist()
+        stat = path.stat()
+    if sorted(places) != list(range(-(-rows // first))) or len(sums) != len(places):
+        raise _damaged(path, f"chunks of column {spec.name!r} are missing")
+    stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return _Chunks(path, spec, first, [places[i] for i in range(len(places))], sums, stamp)
+
+
+def _dataset(file: h5py.File, path: Path, spec: ColumnSpec, shape: tuple[int, ...]) -> Any:
+    dataset = file.get(spec.name)
+    if not isinstance(dataset, h5py.Dataset):
+        raise _damaged(path, f"it has no column {spec.name!r}")
+    if (dataset.shape, dataset.dtype) != (shape, np.dtype(spec.dtype)):
+        described = f"{dataset.dtype}{list(dataset.shape)}, expected {spec.dtype}{list(shape)}"
+        raise _damaged(path, f"column {spec.name!r} is {described}")
+    if dataset.chunks is None:
+        raise _damaged(path, f"column {spec.name!r} is not stored in chunks")
+    return dataset
+
+
+def _map(path: Path) -> mmap.mmap:
+    with _reading(path), path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@lru_cache(_MAPPED_FILES)
+def _mapped(path: Path, stamp: tuple[int, ...]) -> mmap.mmap:
+    """Return a file as it was when ``stamp`` was taken; those read lately stay open."""
+    return _map(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what is wrong with an episode's file into one clear error."""
+    try:
+        yield
+    except RMRError:
+        raise
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise RMRError(f"cannot read {path}: {os.strerror(error.errno)}") from error
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: str) -> RMRError:
+    return RMRError(
+        f"{path} is truncated, damaged or foreign ({what}): delete it and record again, which "
+        "records only the episodes that are missing"
+    )
