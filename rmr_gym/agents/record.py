@@ -24,9 +24,8 @@ from rmr_gym.agents.processes import in_processes
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import Manifest, flatten
-from rmr_gym.data.writer import DatasetWriter
+from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe

@@ -24,8 +24,8 @@ from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.episode_writer import EpisodeWriter
 from rmr_gym.data.schema import Manifest
+from rmr_gym.data.writer import EpisodeWriter
 
 
 def returns(
