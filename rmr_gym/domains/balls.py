@@ -143,7 +143,9 @@ class PositionEncoder(nn.Linear):
         super().__init__(2 * HISTORY, dim)
         self.predict = predict
 
-    def forward(self, past: Float[Tensor, "batch 3 slots 2"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, past: Float[Tensor, "batch 3 slots 2"]
+    ) -> Float[Tensor, "batch slots dim"]:
         """Encode three positions."""
         seen = oldest, previous, last = past.unbind(1)
         if self.predict != "position":

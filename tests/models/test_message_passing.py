@@ -236,13 +236,10 @@ def kernel_results(inputs: list[Tensor], gradient: Tensor, aggregation: str) -> 
     """Results of the kernel alone, without PyTorch's own layers around it."""
     engine = kernels.cpu_engine("fp32")
     assert engine is not None
-    singles = tuple(x.float() for x in inputs)
-    if aggregation != "max":
-        total = engine.hidden_sum(*singles[:4])
-        return [total, *engine.hidden_sum_backward(gradient.float(), singles[:4], True)]
-    out, indices = engine.max_message(*singles)
-    grads = engine.max_message_backward(gradient.float(), indices, singles, True)
-    return [out, indices, *grads]
+    singles = tuple(x.float() for x in (inputs if aggregation == "max" else inputs[:4]))
+    out, indices = engine.forward(*singles)
+    found = [out, indices, *engine.backward(gradient.float(), indices, singles, True)]
+    return [tensor for tensor in found if tensor is not None]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -266,10 +263,9 @@ def test_frozen_weights_cost_nothing(name, on_unit):
     engine = Chunked() if on_unit(name) == "chunked" else kernels.cpu_engine("fp32")
     assert engine is not None
     inputs = tuple(x.float() for x in normal_problem(0, 2, 5, 8, 8)[0])
-    out, indices = engine.max_message(*inputs)
-    assert engine.max_message_backward(out, indices, inputs, False)[2:] == (None,) * 4
-    total = engine.hidden_sum(*inputs[:4])
-    assert engine.hidden_sum_backward(total, inputs[:4], False)[2:] == (None,) * 2
+    for part, weights in ((inputs, 4), (inputs[:4], 2)):
+        out, indices = engine.forward(*part)
+        assert engine.backward(out, indices, part, False)[2:] == (None,) * weights
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)

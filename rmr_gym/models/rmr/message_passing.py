@@ -37,6 +37,10 @@ _log = logging.getLogger(__name__)
 _override: ContextVar[str] = ContextVar("backend", default="auto")
 
 
+Inputs = tuple[Tensor, ...]
+"""Receivers, senders, w2, b2 for the sum; w3 and b3 too for the largest message."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """What a fast back end computes; gradients of the weights only where they are asked for.
@@ -47,24 +51,17 @@ class Engine(Protocol):
 
     description: str
 
-    def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        """Return the sum over the senders of the second hidden layer."""
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sum over the senders of the second hidden layer, and None.
+
+        With w3 and b3: the maximal messages and the first sender of each (int32).
+        """
         ...
 
-    def hidden_sum_backward(
-        self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
+    def backward(
+        self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2."""
-        ...
-
-    def max_message(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maximal messages and the first sender of each (int32)."""
-        ...
-
-    def max_message_backward(
-        self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2, w3, b3."""
+        """Return the gradients of the inputs; None for those of the weights, if not wanted."""
         ...
 
 
@@ -168,41 +165,25 @@ def _wanted(backend: str) -> str:
     return wanted if wanted != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
 
 
-def _fast(engine: Engine, inputs: tuple[Tensor, ...], aggregation: str) -> Tensor:
+def _fast(engine: Engine, inputs: Inputs, aggregation: str) -> Tensor:
     receivers, senders, w2, b2, w3, b3 = inputs
     shape = (*receivers.shape[:-1], w3.shape[0])
     slots, hidden = receivers.shape[-2:]
     receivers, senders = (x.reshape(-1, slots, hidden).contiguous() for x in (receivers, senders))
     with torch.autocast(receivers.device.type, enabled=False):
         if aggregation == "max":
-            out = _MaxMessage.apply(engine, receivers, senders, w2, b2, w3, b3)
+            out = _Messages.apply(engine, receivers, senders, w2, b2, w3, b3)
         else:
-            total = _HiddenSum.apply(engine, receivers, senders, w2, b2)
+            total = _Messages.apply(engine, receivers, senders, w2, b2)
             mean = aggregation == "mean"
             out = F.linear(total / slots if mean else total, w3, b3 if mean else slots * b3)
     return out.reshape(shape)
 
 
-class _HiddenSum(torch.autograd.Function):
+class _Messages(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, engine: Engine, *inputs: Tensor) -> Tensor:
-        ctx.engine = engine
-        ctx.save_for_backward(*inputs)
-        return engine.hidden_sum(*inputs)
-
-    @staticmethod
-    @once_differentiable
-    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        weights = any(ctx.needs_input_grad[3:])
-        return None, *ctx.engine.hidden_sum_backward(gradient, ctx.saved_tensors, weights)
-
-
-class _MaxMessage(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, engine: Engine, *inputs: Tensor) -> Tensor:
-        out, indices = engine.max_message(*inputs)
+        out, indices = engine.forward(*inputs)
         ctx.engine = engine
         ctx.save_for_backward(indices, *inputs)
         return out
@@ -214,10 +195,10 @@ class _MaxMessage(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         weights = any(ctx.needs_input_grad[3:])
         indices, *inputs = ctx.saved_tensors
-        return None, *ctx.engine.max_message_backward(gradient, indices, tuple(inputs), weights)
+        return None, *ctx.engine.backward(gradient, indices, tuple(inputs), weights)
 
 
-def _engine(wanted: str, inputs: tuple[Tensor, ...], precision: str) -> Engine | None:
+def _engine(wanted: str, inputs: Inputs, precision: str) -> Engine | None:
     """Return the back end that was asked for, or the next slower one; None is the reference."""
     if wanted == "reference":
         return None
@@ -247,7 +228,7 @@ def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None
     return None
 
 
-def _triton_engine(inputs: tuple[Tensor, ...], wanted: str, precision: str) -> Engine | None:
+def _triton_engine(inputs: Inputs, wanted: str, precision: str) -> Engine | None:
     receivers, hidden, outputs = inputs[0], inputs[0].shape[-1], inputs[4].shape[0]
     if wanted == "auto" and (receivers.device.type != "cuda" or receivers.dtype != torch.float32):
         return None
@@ -260,7 +241,7 @@ def _triton_engine(inputs: tuple[Tensor, ...], wanted: str, precision: str) -> E
     return kernels.triton_engine(precision, receivers.device, hidden, outputs)
 
 
-def _plain(inputs: tuple[Tensor, ...]) -> bool:
+def _plain(inputs: Inputs) -> bool:
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     kinds = {(x.dtype, x.device) for x in inputs}

@@ -33,30 +33,18 @@ TRITON_WIDEST = 128
 _log = logging.getLogger(__name__)
 
 
+NAMES = ("receivers", "senders", "w2", "b2", "w3", "b3")
+"""Inputs of the message passing, as messages.cpp calls them."""
+
+
 class _Problem(ctypes.Structure):
     """The arguments of every function in messages.cpp, field by field."""
 
     _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("slots", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("outputs", ctypes.c_int64),
-        ("threads", ctypes.c_int64),
-        ("unit", ctypes.c_int64),
-        ("receivers", ctypes.c_void_p),
-        ("senders", ctypes.c_void_p),
-        ("w2", ctypes.c_void_p),
-        ("b2", ctypes.c_void_p),
-        ("w3", ctypes.c_void_p),
-        ("b3", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("indices", ctypes.c_void_p),
-        ("gradient", ctypes.c_void_p),
-        ("g_receivers", ctypes.c_void_p),
-        ("g_senders", ctypes.c_void_p),
-        ("g_w2", ctypes.c_void_p),
-        ("g_b2", ctypes.c_void_p),
-        ("g_w3", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("batch", "slots", "width", "outputs")),
+        *((name, ctypes.c_int64) for name in ("threads", "unit")),
+        *((name, ctypes.c_void_p) for name in (*NAMES, "out", "indices", "gradient")),
+        *((f"g_{name}", ctypes.c_void_p) for name in NAMES[:5]),
     )
 
 
@@ -112,59 +100,46 @@ class CpuEngine:
         self.library, self.unit = library, unit
         self.description = f"compiled, {unit}"
 
-    def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        """Return the sum over the senders of the second hidden layer."""
-        tensors = _padded(receivers=receivers, senders=senders, w2=w2, b2=b2)
-        out = torch.zeros_like(tensors["receivers"])
-        self._call("hidden_sum", out=out, **tensors)
-        return out[..., : w2.shape[0]]
-
-    def hidden_sum_backward(
-        self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2 (of the latter if ``weights``)."""
-        names = ("receivers", "senders", "w2", "b2")
-        tensors = _padded(gradient=gradient, **dict(zip(names, inputs, strict=True)))
-        return self._backward("hidden_sum_backward", names, tensors, inputs, weights)
-
-    def max_message(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maximal messages and the first sender of each (int32)."""
-        names = ("receivers", "senders", "w2", "b2", "w3", "b3")
-        tensors = _padded(**dict(zip(names, inputs, strict=True)))
-        outputs = tensors["w3"].shape[0]
-        out = inputs[0].new_empty(*inputs[0].shape[:2], outputs)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sum of the second hidden layer, or the maximal messages and their senders."""
+        tensors = _padded(dict(zip(NAMES, inputs, strict=False)))
+        outputs = tensors["w3" if len(inputs) == len(NAMES) else "w2"].shape[0]
+        out = inputs[0].new_zeros(*inputs[0].shape[:2], outputs)
+        real = inputs[-2].shape[0]
+        if len(inputs) < len(NAMES):
+            self._call("hidden_sum", out=out, **tensors)
+            return out[..., :real], None
         indices = torch.zeros_like(out, dtype=torch.int32)
         self._call("max_message", out=out, indices=indices, **tensors)
-        real = inputs[4].shape[0]
         return out[..., :real], indices[..., :real]
 
-    def max_message_backward(
-        self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2, w3, b3."""
-        names = ("receivers", "senders", "w2", "b2", "w3")
-        tensors = _padded(
-            gradient=gradient, indices=indices, **dict(zip(names, inputs[:5], strict=True))
-        )
-        grads = self._backward("max_message_backward", names, tensors, inputs[:5], weights)
-        return *grads, gradient.sum(dim=(0, 1)) if weights else None
-
-    def _backward(
+    def backward(
         self,
-        function: str,
-        names: tuple[str, ...],
-        tensors: dict[str, Tensor],
+        gradient: Tensor,
+        indices: Tensor | None,
         inputs: tuple[Tensor, ...],
         weights: bool,
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the inputs (of the weights if ``weights``)."""
+        if indices is None:
+            return self._backward("hidden_sum_backward", inputs, weights, gradient=gradient)
+        above = {"gradient": gradient, "indices": indices}
+        grads = self._backward("max_message_backward", inputs[:5], weights, **above)
+        return *grads, gradient.sum(dim=(0, 1)) if weights else None
+
+    def _backward(
+        self, function: str, inputs: tuple[Tensor, ...], weights: bool, **above: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        names = NAMES[: len(inputs)]
+        tensors = _padded(dict(zip(names, inputs, strict=True)) | above)
         wanted = names if weights else names[:2]
         grads = {f"g_{name}": torch.zeros_like(tensors[name]) for name in wanted}
         self._call(function, **tensors, **grads)
-        found = (grads.get(f"g_{name}") for name in names)
-        return tuple(
-            None if grad is None else grad[tuple(slice(size) for size in tensor.shape)]
-            for grad, tensor in zip(found, inputs, strict=True)
-        )
+        cut = [
+            grads[f"g_{name}"][tuple(slice(size) for size in tensor.shape)]
+            for name, tensor in zip(wanted, inputs, strict=False)
+        ]
+        return *cut, *[None] * (len(names) - len(wanted))
 
     def _call(self, function: str, **tensors: Tensor) -> None:
         batch, slots, width = tensors["receivers"].shape
@@ -183,7 +158,7 @@ class CpuEngine:
         assert outcome == 0, f"{function}: this processor has no {self.unit}"
 
 
-def _padded(**tensors: Tensor) -> dict[str, Tensor]:
+def _padded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return contiguous tensors whose widths (all axes of weights, else the last) are padded."""
     padded = {}
     for name, tensor in tensors.items():

@@ -22,18 +22,36 @@ class Chunked:
         self.dtype = torch.bfloat16 if precision == "bf16" else None
         self.description = f"PyTorch in blocks, {'bf16' if self.dtype else 'fp32'}"
 
-    def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        """Return the sum over the senders of the second hidden layer."""
-        total = torch.empty_like(receivers)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sum of the second hidden layer, or the maximal messages and their senders."""
+        receivers, senders, w2, b2, *last = inputs
+        out = receivers.new_empty(*receivers.shape[:2], len(inputs[-2]))
+        indices = torch.empty_like(out, dtype=torch.int32) if last else None
         for items, rows in _blocks(receivers, senders.shape[1]):
             first = _first_layer(receivers[items, rows], senders[items])
-            total[items, rows] = self._linear(first, w2, b2).relu_().sum(dim=2)
-        return total
+            second = self._linear(first, w2, b2).relu_()
+            if indices is None:
+                out[items, rows] = second.sum(dim=2)
+            else:
+                best = self._linear(second, *last).max(dim=2)
+                out[items, rows], indices[items, rows] = best.values, best.indices.int()
+        return out, indices
 
-    def hidden_sum_backward(
+    def backward(
+        self,
+        gradient: Tensor,
+        indices: Tensor | None,
+        inputs: tuple[Tensor, ...],
+        weights: bool,
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the inputs (of the weights if ``weights``)."""
+        if indices is None:
+            return self._sum_backward(gradient, inputs, weights)
+        return self._max_backward(gradient, indices, inputs, weights)
+
+    def _sum_backward(
         self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2 (of the latter if ``weights``)."""
         receivers, senders, w2, b2 = inputs
         grads = [torch.zeros_like(x) for x in inputs]
         for items, rows in _blocks(receivers, senders.shape[1]):
@@ -47,25 +65,10 @@ class Chunked:
                 self._add_weight_gradients(grads, upper, first)
         return tuple(grads) if weights else (*grads[:2], None, None)
 
-    def max_message(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maximal messages and the first sender of each (int32)."""
-        receivers, senders, w2, b2, w3, b3 = inputs
-        out = receivers.new_empty(*receivers.shape[:2], len(w3))
-        indices = torch.empty_like(out, dtype=torch.int32)
-        for items, rows in _blocks(receivers, senders.shape[1]):
-            first = _first_layer(receivers[items, rows], senders[items])
-            second = self._linear(first, w2, b2).relu_()
-            best = self._linear(second, w3, b3).max(dim=2)
-            out[items, rows], indices[items, rows] = best.values, best.indices.int()
-        return out, indices
-
-    def max_message_backward(
+    def _max_backward(
         self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2, w3, b3.
-
-        Only the maximal sender of a receiver and channel has a gradient.
-        """
+        """Only the maximal sender of a receiver and channel has a gradient."""
         receivers, senders, w2, b2, w3, _ = inputs
         grads = [torch.zeros_like(x) for x in inputs]
         batch, slots, hidden = senders.shape

@@ -226,15 +226,8 @@ def _backward(  # noqa: C901, PLR0912 - branches on constants are gone once it i
         _store(g_w2 + part * HIDDEN * HIDDEN, sum_w2, 0, HIDDEN, HIDDEN, HIDDEN_BLOCK, HIDDEN_BLOCK)
         tl.store(g_b2 + part * HIDDEN + column, tl.sum(sum_b2, axis=0), mask=column < HIDDEN)
         if MAX:
-            _store(
-                g_w3 + part * OUTPUTS * HIDDEN,
-                sum_w3,
-                0,
-                OUTPUTS,
-                HIDDEN,
-                OUTPUT_BLOCK,
-                HIDDEN_BLOCK,
-            )
+            g_w3 += part * OUTPUTS * HIDDEN
+            _store(g_w3, sum_w3, 0, OUTPUTS, HIDDEN, OUTPUT_BLOCK, HIDDEN_BLOCK)
 
 
 class TritonEngine:
@@ -249,54 +242,28 @@ class TritonEngine:
         self.precision, self.product = precision, PRODUCTS[precision] + " interpreted" * rounded
         self.description = f"Triton, {precision}"
 
-    def hidden_sum(self, receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-        """Return the sum over the senders of the second hidden layer."""
-        out = torch.empty_like(receivers)
-        self._forward((receivers, senders, w2, b2, None, None), out, None)
-        return out
-
-    def hidden_sum_backward(
-        self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2 (of the latter if ``weights``)."""
-        return self._both_sides(gradient, None, (*inputs, None), weights)[:4]
-
-    def max_message(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the maximal messages and the first sender of each (int32)."""
-        out = inputs[0].new_empty(*inputs[0].shape[:2], len(inputs[4]))
-        indices = torch.empty_like(out, dtype=torch.int32)
-        self._forward(inputs, out, indices)
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the sum of the second hidden layer, or the maximal messages and their senders."""
+        receivers, senders, *layers = (x.contiguous() for x in inputs)
+        largest = len(layers) == 4
+        out = receivers.new_empty(*receivers.shape[:2], len(layers[-2]))
+        indices = torch.empty_like(out, dtype=torch.int32) if largest else None
+        sizes = self._sizes(receivers, out, largest)
+        tiles = _tiles(receivers, sizes)
+        given = (receivers, senders, *layers, *[None] * (4 - len(layers)), out, indices)
+        _launch(_forward, (len(receivers) * tiles,), *given, receivers.shape[1], tiles, **sizes)
         return out, indices
 
-    def max_message_backward(
-        self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of receivers, senders, w2, b2, w3, b3."""
-        grads = self._both_sides(gradient, indices, inputs[:5], weights)
-        return *grads, gradient.sum(dim=(0, 1)) if weights else None
-
-    def _forward(
-        self, inputs: tuple[Tensor | None, ...], out: Tensor, indices: Tensor | None
-    ) -> None:
-        receivers = inputs[0]
-        assert receivers is not None
-        sizes = self._sizes(receivers, out, indices is not None)
-        tiles = _tiles(receivers, sizes)
-        arrays = [None if x is None else x.contiguous() for x in inputs]
-        grid = (len(receivers) * tiles,)
-        _launch(_forward, grid, *arrays, out, indices, receivers.shape[1], tiles, **sizes)
-
-    def _both_sides(
+    def backward(
         self,
         gradient: Tensor,
         indices: Tensor | None,
-        inputs: tuple[Tensor | None, ...],
+        inputs: tuple[Tensor, ...],
         weights: bool,
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of all inputs but the last bias."""
-        receivers, senders, *layers = (None if x is None else x.contiguous() for x in inputs)
-        assert receivers is not None
-        assert senders is not None
+        """Return the gradients of the inputs (of the weights if ``weights``)."""
+        receivers, senders, w2, b2, *last = (x.contiguous() for x in inputs)
+        layers = (w2, b2, last[0] if last else None)
         gradient = gradient.contiguous()
         sizes = self._sizes(receivers, gradient, indices is not None)
         slots = receivers.shape[1]
@@ -320,7 +287,10 @@ class TritonEngine:
                 WEIGHTS=wanted,
                 **sizes,
             )
-        return *grads, *(None if x is None else x.sum(dim=0) for x in sums)
+        summed = [None if x is None else x.sum(dim=0) for x in sums]
+        if not last:
+            return *grads, *summed[:2]
+        return *grads, *summed, gradient.sum(dim=(0, 1)) if weights else None
 
     def _sizes(self, receivers: Tensor, out: Tensor, largest: bool) -> dict[str, Any]:
         """Return what a kernel is compiled for: by the sizes alone, never by timing."""
@@ -359,11 +329,10 @@ def try_out(engine: TritonEngine, device: torch.device, hidden: int, outputs: in
         for shape in ((hidden, hidden), hidden, (outputs, hidden), outputs)
     ]
     inputs = (*slots, *layers)
-    total = engine.hidden_sum(*inputs[:4])
-    out, indices = engine.max_message(*inputs)
-    for weights in (False, True):
-        engine.hidden_sum_backward(total, inputs[:4], weights)
-        engine.max_message_backward(out, indices, inputs, weights)
+    for given in (inputs[:4], inputs):
+        out, indices = engine.forward(*given)
+        for weights in (False, True):
+            engine.backward(out, indices, given, weights)
     torch.cuda.synchronize(device)
 
 
