@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.agents.players.heads import select_heads
+from rmr_gym.agents.players.graded import select_players
 from rmr_gym.agents.record import GamePlan, environment_of, record_round
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import integer_seed
@@ -46,7 +46,7 @@ Row = dict[str, object]
 def plan_of(game: str, player: str = "uniform", max_steps: int | None = None) -> GamePlan:
     options = {"pixels": "palette", "frameskip": 4, "repeat_action_probability": 0.0}
     env_id = find_game(game).env_id
-    return GamePlan(env_id, 0, max_steps, options, players=select_heads(player))
+    return GamePlan(env_id, 0, max_steps, options, players=select_players(player))
 
 
 class Recorder:

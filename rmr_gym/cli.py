@@ -17,7 +17,7 @@ from rmr_gym.commands import agent as agent_commands
 from rmr_gym.commands import balls as balls_commands
 from rmr_gym.commands import dataset as dataset_commands
 from rmr_gym.commands import encoder as encoder_commands
-from rmr_gym.commands import policies as policy_commands
+from rmr_gym.commands import players as player_commands
 from rmr_gym.commands import sweep as sweep_commands
 from rmr_gym.commands import world_model as world_model_commands
 from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
@@ -88,7 +88,7 @@ app.command(
     dataset_commands.app, name="dataset", help="Look into, check, exchange and join data sets."
 )
 app.command(
-    policy_commands.app, name="policies", help="Train, measure and list the recorded players."
+    player_commands.app, name="players", help="Train, measure and list the recorded players."
 )
 app.command(
     abstract_commands.app, name="abstract", help="Table 2: abstract models beside the paper's."

@@ -18,8 +18,15 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rmr_gym.agents.players.heads import UNSKILLED, Head, Policy, select_heads
-from rmr_gym.agents.players.policies import SHIPPED, networks, weights_sha256
+from rmr_gym.agents.players.graded import (
+    SHIPPED,
+    UNSKILLED,
+    Player,
+    Policy,
+    networks,
+    select_players,
+    weights_sha256,
+)
 from rmr_gym.agents.processes import in_processes
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
@@ -167,7 +174,7 @@ class GamePlan(Plan):
         weights: Folder of the networks of those with skill.
     """
 
-    players: tuple[Head, ...] = field(kw_only=True)
+    players: tuple[Player, ...] = field(kw_only=True)
     weights: Path = field(default=SHIPPED, kw_only=True)
 
     recorder = "collect"
@@ -180,7 +187,7 @@ class GamePlan(Plan):
         names = tuple(player.name for player in self.players)
         return environment_of(self).manifest(names, settings)
 
-    def player(self, index: int) -> Head:
+    def player(self, index: int) -> Player:
         """Return the player whose turn episode ``index`` is."""
         return self.players[index % len(self.players)]
 
@@ -291,7 +298,7 @@ def record(
     has ``set_random_seed``, as those of Stable-Baselines3.
 
     Source: RMR, section 5 (96 episodes a game).
-    Differs: see `rmr_gym.agents.players.heads.HEADS`.
+    Differs: see `rmr_gym.agents.players.graded.PLAYERS`.
 
     Args:
         env: A game, in any spelling that `game_id` understands; the id of another environment, with
@@ -301,7 +308,7 @@ def record(
         episodes: Episodes that it shall hold, 1 or more; what it holds beyond them stays.
         policy: Who plays: a function from an observation to an action, or a model of
             Stable-Baselines3; stored under its name or, failing that, its class's.
-        players: Who plays a game, as for `rmr_gym.agents.players.heads.select_heads`; default:
+        players: Who plays a game, as for `rmr_gym.agents.players.graded.select_players`; default:
             all, of a game beyond the paper's 24 those without skill.
         weights: Folder of the trained networks of the players with skill; default: the shipped.
         max_steps: Steps after which an episode is cut, its last step marked as truncated; None for
@@ -489,7 +496,7 @@ def _game_plan(
     if game.startswith("ALE/"):
         shown = {"obs_type": "ram", "full_action_space": True}
         players = _unskilled(game) if players is None else players
-    chosen = select_heads("all" if players is None else players)
+    chosen = select_players("all" if players is None else players)
     if game.startswith("ALE/") and any(player.skill != UNSKILLED for player in chosen):
         raise RMRError(f"expected players without skill: no networks of {game} are trained")
     made_with = {**shown, **frames, **options}

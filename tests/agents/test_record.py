@@ -16,8 +16,7 @@ from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 import rmr_gym
-from rmr_gym.agents.players.heads import HEADS
-from rmr_gym.agents.players.policies import networks
+from rmr_gym.agents.players.graded import PLAYERS, networks
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
@@ -81,7 +80,7 @@ def broken(unbroken, tmp_path) -> Path:
 def test_what_is_recorded(unbroken):
     dataset = TransitionDataset(unbroken, verify=True)
     dataset.require_game("Pong")
-    assert [e.head for e in dataset.episodes] == [head.name for head in HEADS[:EPISODES]]
+    assert [e.head for e in dataset.episodes] == [player.name for player in PLAYERS[:EPISODES]]
     assert [e.seed for e in dataset.episodes] == [
         integer_seed(0, "episode", index) for index in range(EPISODES)
     ]
@@ -93,18 +92,18 @@ def test_what_is_recorded(unbroken):
     assert not loaded["terminated"].any()
     assert len(np.unique(loaded["ram"], axis=0)) > EPISODES * STEPS / 2
     manifest = dataset.manifest
-    assert manifest.heads == tuple(head.name for head in HEADS)
+    assert manifest.heads == tuple(player.name for player in PLAYERS)
     assert (manifest.settings["seed"], manifest.settings["max_steps"]) == (0, STEPS)
     assert manifest.env_kwargs["repeat_action_probability"] == 0.0
 
 
 def test_the_wrapper_would_have_written_the_same_files(unbroken, tmp_path):
     """Play episode 2 through the registered environment, step by step."""
-    head = HEADS[2]
+    player = PLAYERS[2]
     env = RecordTransitions(
-        TimeLimit(gym.make("rmr/Pong-v0"), STEPS), tmp_path / "one", head=head.name
+        TimeLimit(gym.make("rmr/Pong-v0"), STEPS), tmp_path / "one", head=player.name
     )
-    policy = head.policy(generator(0, "policy", 2), networks("Pong")[head.skill])
+    policy = player.policy(generator(0, "policy", 2), networks("Pong")[player.skill])
     observation, _ = env.reset(seed=integer_seed(0, "episode", 2))
     over = False
     while not over:
@@ -204,7 +203,7 @@ def test_overwriting(broken):
     ("change", "message"),
     [
         ({"env": "Pogn"}, "unknown game 'Pogn': did you mean 'Pong'"),
-        ({"players": "unifrm"}, "unknown behaviour head 'unifrm': did you mean 'uniform'"),
+        ({"players": "unifrm"}, "unknown player 'unifrm': did you mean 'uniform'"),
         ({"episodes": 0}, "at least 1 as episodes, found 0"),
         ({"workers": 0}, "at least 1 as workers, found 0"),
         ({"max_steps": 0}, "at least 1 as max_steps, found 0"),

@@ -87,7 +87,7 @@ def test_train_measure_watch(encoder, features, algorithm, shape, tmp_path, caps
 def test_a_stopped_run_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
     chosen = ("--features", "cswm", "--encoder", encoder, "--steps", "24", "--checkpoints", "3")
     with monkeypatch.context() as patch:
-        patch.setattr(training._Keep, "_on_rollout_end", stop_after(16), raising=False)
+        patch.setattr(training.Keep, "_on_rollout_end", stop_after(16), raising=False)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *chosen)
     assert [path.stem for path in training.kept_agents(tmp_path)] == ["000000008"]

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
-from rmr_gym.agents.players.policies import SHIPPED, networks
-from rmr_gym.agents.players.ram_network import RamNetwork, ram_features
+from rmr_gym.agents.players.graded import SHIPPED, networks
+from rmr_gym.agents.players.network import ram_features
 from rmr_gym.protocol.labels_probe import labelled_features
 from rmr_gym.protocol.memory_features import memory_sets, probed_features
 from rmr_gym.protocol.stages import GameTask
@@ -17,24 +17,6 @@ PLAYER_LABEL = "player (RAM policy's hidden layer)"
 """The arm's name in tables, and what readers are told."""
 
 SKILL = "high"
-
-
-def hidden_features(
-    network: RamNetwork,
-    ram: UInt8[np.ndarray, "rows slots"],
-    before: UInt8[np.ndarray, "rows slots"],
-) -> Float32[np.ndarray, "rows width"]:
-    """Return the activations of the last hidden layer, from which the actions are scored.
-
-    Args:
-        network: A trained policy's network.
-        ram: RAM now.
-        before: RAM one step earlier; the same at the start of an episode.
-    """
-    values = ram_features(ram, before).astype(np.float64)
-    for weight, bias in network.layers[:-1]:
-        values = np.tanh(values @ weight.T + bias)
-    return values.astype(np.float32)
 
 
 def player_features(
@@ -55,7 +37,11 @@ def player_features(
         RMRError: There is no trained player of the game.
     """
     network, sets = networks(task.game, folder)[SKILL], memory_sets(task)
-    return hidden_features(network, *sets.training), hidden_features(network, *sets.test)
+    training, test = (
+        network.hidden(ram_features(*rams)).astype(np.float32)
+        for rams in (sets.training, sets.test)
+    )
+    return training, test
 
 
 def player_cell(task: GameTask) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Training agents of Stable-Baselines3 on one game, on features that a name chooses."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from io import BytesIO
@@ -83,7 +83,7 @@ def train_agent(
     log = str(folder / "tensorboard") if tensorboard else None
     agent = _go_on(config, kept[-1], venv, log) if kept else _begin(config, venv, log)
     ahead = [mark for mark in marks if mark > agent.num_timesteps]
-    keep = _Keep(folder, ahead, steps, progress)
+    keep = Keep(ahead[:-1], lambda agent, passed: _save(agent, folder, passed[-1]), steps, progress)
     agent.learn(steps - agent.num_timesteps, callback=keep, reset_num_timesteps=not kept)
     venv.close()
     return _save(agent, folder, steps)
@@ -154,18 +154,25 @@ def load_agent(folder: Path) -> BaseAlgorithm:
     return make.load(kept[-1], device="cpu")
 
 
-class _Keep(BaseCallback):
-    """Writes the agent whenever training passes a mark."""
+class Keep(BaseCallback):
+    """Keeps an agent whenever training passes a mark.
+
+    Args:
+        marks: Numbers of steps, in order.
+        keep: Called with the model and the marks that it has passed since the last call.
+        steps: Of the whole training.
+        progress: Called with (steps done, ``steps``).
+    """
 
     def __init__(
         self,
-        folder: Path,
-        marks: list[int],
+        marks: Sequence[int],
+        keep: Callable[[BaseAlgorithm, Sequence[int]], object],
         steps: int,
         progress: Callable[[int, int], None] | None,
     ):
         super().__init__()
-        self._folder, self._marks, self._steps, self._progress = folder, marks, steps, progress
+        self._ahead, self._keep, self._steps, self._progress = marks, keep, steps, progress
 
     def _on_step(self) -> bool:
         return True
@@ -173,8 +180,7 @@ class _Keep(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self._progress is not None:
             self._progress(min(self.num_timesteps, self._steps), self._steps)
-        passed = [mark for mark in self._marks[:-1] if mark <= self.num_timesteps]
-        if not passed:
-            return
-        self._marks = [mark for mark in self._marks if mark not in passed]
-        _save(self.model, self._folder, passed[-1])
+        passed = [mark for mark in self._ahead if mark <= self.num_timesteps]
+        self._ahead = self._ahead[len(passed) :]
+        if passed:
+            self._keep(self.model, passed)

@@ -14,15 +14,15 @@ def refused(capsys, *arguments):
 def test_train_measure_record(tmp_path, capsys, monkeypatch):
     """The three commands in the order in which a user gives them, as small as they can be."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rmr_gym.agents.players.grading.MAX_STEPS", 20)
-    monkeypatch.setattr("rmr_gym.agents.players.ppo.CHECKPOINTS", (0.3, 0.6, 1.0))
-    train = ("policies", "train", "boxing", "--out", "mine", "--steps", "3072", "--episodes", "1")
+    monkeypatch.setattr("rmr_gym.agents.players.train.MAX_STEPS", 20)
+    monkeypatch.setattr("rmr_gym.agents.players.train.CHECKPOINTS", (0.3, 0.6, 1.0))
+    train = ("players", "train", "boxing", "--out", "mine", "--steps", "3072", "--episodes", "1")
     cli.main([*train, "--workers", "1"])
     weights = tmp_path / "mine" / "weights" / "Boxing.safetensors"
     written = weights.read_bytes()
     cli.main([*train, "--workers", "1"])
     assert weights.read_bytes() == written
-    measure = ("policies", "evaluate", "boxing", "--policies", "mine/weights", "--out", "r.csv")
+    measure = ("players", "evaluate", "boxing", "--weights", "mine/weights", "--out", "r.csv")
     cli.main([*measure, "--episodes", "1", "--max-steps", "10", "--workers", "1"])
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 1 + 32
     options = ("--episodes", "4", "--max-steps", "10", "--weights", "mine/weights")
@@ -37,11 +37,11 @@ def test_train_measure_record(tmp_path, capsys, monkeypatch):
 
 
 def test_lists(capsys):
-    cli.main(["policies", "list"])
+    cli.main(["players", "list"])
     shown = capsys.readouterr().out
     assert "Pong" in shown
     assert "14.6" in shown
-    cli.main(["policies", "list", "pong"])
+    cli.main(["players", "list", "pong"])
     assert "uniform-1" in capsys.readouterr().out
 
 
@@ -52,11 +52,11 @@ def test_lists(capsys):
         (("train", "Pong", "pong"), "each game may be named once"),
         (("train", "Pong", "--steps", "10"), "at least 1024 steps of training, found 10"),
         (("train", "Pong", "--workers", "0"), "workers must be 1 or more"),
-        (("evaluate", "Pong", "--policies", "nowhere"), "no trained policies of Pong in nowhere"),
+        (("evaluate", "Pong", "--weights", "nowhere"), "no trained players of Pong in nowhere"),
         (("evaluate", "Pong", "--episodes", "0", "--workers", "1"), "1 or more episodes"),
         (("list", "Pogn"), "did you mean 'Pong'"),
     ],
 )
 def test_bad_input(capsys, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    assert message in refused(capsys, "policies", *arguments)
+    assert message in refused(capsys, "players", *arguments)

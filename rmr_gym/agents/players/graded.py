@@ -1,16 +1,21 @@
-"""The behaviour heads: who plays while a data set is recorded. One frozen row a head."""
+"""Players of graded skill: who plays while a data set is recorded. One frozen row a player."""
 
+import csv
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from rmr_gym.agents.players.ram_network import RamNetwork, ram_features
+from rmr_gym.agents.players.network import RamNetwork, load_networks, ram_features
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.atari.games import ACTION_NAMES
+from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
 
 UNSKILLED = "none"
 SKILLS = ("low", "middle", "high")
@@ -24,7 +29,7 @@ Policy = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Head:
+class Player:
     """One way of playing: how well, how often at random, and how long an action is held.
 
     At each step the action of the step before is kept with probability ``hold``. Otherwise, with
@@ -50,39 +55,39 @@ class Head:
 
         Args:
             rng: Source of every draw.
-            network: The game's network of this head's skill, see
-                `rmr_gym.agents.players.policies.networks`; heads without skill need none.
+            network: The game's network of this player's skill, see
+                `networks`; players without skill need none.
 
         Raises:
-            RMRError: The head has a skill and no network came.
+            RMRError: The player has a skill and no network came.
         """
         if self.skill == UNSKILLED:
             actions = _held_actions(self, rng)
             return lambda _: next(actions)
         if network is None:
             raise RMRError(
-                f"expected the network of skill {self.skill!r} for head {self.name!r}, found none: "
-                "take it from rmr_gym.agents.players.policies.networks(game)"
+                f"expected the network of skill {self.skill!r} for player {self.name!r}, found "
+                "none: take it from rmr_gym.agents.players.graded.networks(game)"
             )
         return _skilled(self, rng, network)
 
 
-def _held_actions(head: Head, rng: np.random.Generator) -> Iterator[int]:
+def _held_actions(player: Player, rng: np.random.Generator) -> Iterator[int]:
     """Yield actions; they are drawn a block at a time because one by one costs more than a step."""
-    cumulative = np.cumsum(head.preference)
+    cumulative = np.cumsum(player.preference)
     held = _drawn(cumulative, rng.random())
     while True:
         fresh = _drawn(cumulative, rng.random(_BLOCK))
-        renewed = rng.random(_BLOCK) >= head.hold
+        renewed = rng.random(_BLOCK) >= player.hold
         source = np.maximum.accumulate(np.where(renewed, np.arange(_BLOCK), -1))
         block = np.where(source >= 0, fresh[source], held)
         held = block[-1]
         yield from block.tolist()
 
 
-def _skilled(head: Head, rng: np.random.Generator, network: RamNetwork) -> Policy:
+def _skilled(player: Player, rng: np.random.Generator, network: RamNetwork) -> Policy:
     """Ask the network with the RAM of this step and of the one before."""
-    draws, before, action = _skilled_draws(head, rng), None, 0
+    draws, before, action = _skilled_draws(player, rng), None, 0
 
     def act(observation: Any) -> int:
         nonlocal before, action
@@ -102,18 +107,18 @@ def _skilled(head: Head, rng: np.random.Generator, network: RamNetwork) -> Polic
 
 
 def _skilled_draws(
-    head: Head, rng: np.random.Generator
+    player: Player, rng: np.random.Generator
 ) -> Iterator[tuple[bool, bool, int, np.ndarray]]:
     """Yield, for each step, whether to hold, whether to explore, what, and Gumbel noise.
 
     The largest of scores with Gumbel noise is a draw from their softmax.
     """
-    cumulative = np.cumsum(head.preference)
+    cumulative = np.cumsum(player.preference)
     while True:
-        held = rng.random(_BLOCK) < head.hold
-        explored = rng.random(_BLOCK) < head.exploration
+        held = rng.random(_BLOCK) < player.hold
+        explored = rng.random(_BLOCK) < player.exploration
         drawn = _drawn(cumulative, rng.random(_BLOCK))
-        noise = rng.gumbel(size=(_BLOCK, len(head.preference)))
+        noise = rng.gumbel(size=(_BLOCK, len(player.preference)))
         yield from zip(held.tolist(), explored.tolist(), drawn.tolist(), noise, strict=True)
 
 
@@ -154,44 +159,43 @@ _EXPLORATION = (0.0, 0.05, 0.2, 0.5)
 _PERSISTENCE = (0.0, 0.5)
 
 
-def _unskilled_rows() -> Iterator[Head]:
+def _unskilled_rows() -> Iterator[Player]:
     for row, (name, preference) in enumerate(_PREFERENCES.items()):
         steps = list(_HOLDS)[(row + row // len(_HOLDS)) % len(_HOLDS)]
-        yield Head(f"{name}-{steps}", UNSKILLED, 1.0, _HOLDS[steps], preference)
+        yield Player(f"{name}-{steps}", UNSKILLED, 1.0, _HOLDS[steps], preference)
 
 
-def _skilled_rows(skill: str) -> Iterator[Head]:
+def _skilled_rows(skill: str) -> Iterator[Player]:
     for row in range(len(_EXPLORATION) * len(_PERSISTENCE)):
         explore, hold = _EXPLORATION[row % 4], _PERSISTENCE[(row + row // 4) % 2]
         name = f"{skill}-e{100 * explore:02.0f}-h{100 * hold:02.0f}"
-        yield Head(name, skill, explore, hold, _PREFERENCES["uniform"])
+        yield Player(name, skill, explore, hold, _PREFERENCES["uniform"])
 
 
-def _rows() -> Iterator[Head]:
-    """Yield one head of each skill in turn, so that the first few already differ."""
+def _rows() -> Iterator[Player]:
+    """Yield one player of each skill in turn, so that the first few already differ."""
     low, middle, high = map(_skilled_rows, SKILLS)
-    for heads in zip(high, _unskilled_rows(), middle, low, strict=True):
-        yield from heads
+    for players in zip(high, _unskilled_rows(), middle, low, strict=True):
+        yield from players
 
 
-HEADS: tuple[Head, ...] = tuple(_rows())
-"""The 32 heads of every game, in the order in which episodes take turns.
+PLAYERS: tuple[Player, ...] = tuple(_rows())
+"""The 32 players of every game, in the order in which episodes take turns.
 
 24 of trained skill: 3 levels x 4 rates of exploration x 2 lengths of holding; 8 without: as many
 preferences for actions, held for 1, 2, 5 or 20 steps on average.
 
 Source: RMR, section 5 (transitions from the 32 policy heads of an Agent57).
-Differs: those heads are not public. These grade what PPO learns from the RAM in a modest budget;
-`rmr_gym.agents.players.policies` tells where the networks come from, its table what each head
-scores.
+Differs: those are not public. These grade what PPO learns from the RAM in a modest budget;
+`rmr_gym.agents.players.train` makes the networks, `read_returns` tells what each player scores.
 """
 
-UNIFORM = next(head for head in HEADS if head.name == "uniform-1")
+UNIFORM = next(player for player in PLAYERS if player.name == "uniform-1")
 """A new action at every step, all 18 equally likely."""
 
 
-def select_heads(choice: str | Sequence[str]) -> tuple[Head, ...]:
-    """Return the heads that a choice stands for.
+def select_players(choice: str | Sequence[str]) -> tuple[Player, ...]:
+    """Return the players that a choice stands for.
 
     Args:
         choice: ``"all"``; ``"unskilled"`` for those that need no trained network; ``"uniform"`` for
@@ -199,18 +203,96 @@ def select_heads(choice: str | Sequence[str]) -> tuple[Head, ...]:
             between them.
 
     Raises:
-        RMRError: There is no such head, none is named, or one is named twice.
+        RMRError: There is no such player, none is named, or one is named twice.
     """
     if choice == "all":
-        return HEADS
+        return PLAYERS
     if choice == "unskilled":
-        return tuple(head for head in HEADS if head.skill == UNSKILLED)
+        return tuple(player for player in PLAYERS if player.skill == UNSKILLED)
     names = choice.split(",") if isinstance(choice, str) else list(choice)
     names = [UNIFORM.name if name.strip() == "uniform" else name.strip() for name in names]
-    table = {head.name: head for head in HEADS}
+    table = {player.name: player for player in PLAYERS}
     for name in names:
         if name not in table:
-            raise unknown_name("behaviour head", name, ["all", "unskilled", "uniform", *table])
+            raise unknown_name("player", name, ["all", "unskilled", "uniform", *table])
     if not names or len(set(names)) != len(names):
-        raise RMRError(f"expected behaviour heads, each named once, found {names}")
+        raise RMRError(f"expected players, each named once, found {names}")
     return tuple(table[name] for name in names)
+
+
+SHIPPED = Path(str(files("rmr_gym.agents.players") / "weights"))
+"""Folder of the weights and returns that come with the package."""
+
+COLUMNS = ("game", "head", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length")
+"""Of a table of returns, in which players are called heads."""
+
+
+@lru_cache(maxsize=4)
+def networks(game: str, folder: Path = SHIPPED) -> dict[str, RamNetwork]:
+    """Return a game's network of each skill: low, middle, high.
+
+    Raises:
+        RMRError: The folder holds no weights of the game, or not of every skill.
+    """
+    path = weights_path(game, folder)
+    by_skill, _ = load_networks(path)
+    if set(by_skill) != set(SKILLS):
+        raise RMRError(f"expected networks of skill {SKILLS} in {path}, found {sorted(by_skill)}")
+    return by_skill
+
+
+def weights_path(game: str, folder: Path = SHIPPED) -> Path:
+    """Return the file of a game's weights.
+
+    Raises:
+        RMRError: There is none.
+    """
+    name = find_game(game).name
+    path = folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise RMRError(
+            f"no trained players of {name} in {folder}: train them with `rmr-gym players train "
+            f"{name}`, or record with --players unskilled"
+        )
+    return path
+
+
+def weights_sha256(game: str, folder: Path = SHIPPED) -> str:
+    """Return the sha256 of the file of a game's weights, in hex."""
+    return hashlib.sha256(weights_path(game, folder).read_bytes()).hexdigest()
+
+
+class Reference(NamedTuple):
+    """Scores of a game that others measured; see `REFERENCE_SOURCE`."""
+
+    random: float
+    human: float
+
+
+REFERENCE_SOURCE = "Wang et al. (2016), as tabulated for Agent57 by Badia et al. (2020)"
+
+
+def references() -> dict[str, Reference]:
+    """Return the published scores of random play and of a human tester, by game."""
+    rows = _read_table(SHIPPED / "references.csv")
+    return {row["game"]: Reference(float(row["random"]), float(row["human"])) for row in rows}
+
+
+def read_returns(path: Path = SHIPPED / "returns.csv") -> list[dict[str, str]]:
+    """Return measured returns, a row a game and player; none if there is no file.
+
+    Args:
+        path: A table that `rmr_gym.agents.players.train.write_returns` wrote; default: the one of
+            the shipped players.
+
+    Raises:
+        RMRError: The file holds something else.
+    """
+    rows = _read_table(path) if path.exists() else []
+    if rows and tuple(rows[0]) != COLUMNS:
+        raise RMRError(f"expected the columns {', '.join(COLUMNS)} in {path}: choose another file")
+    return rows
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))

@@ -1,4 +1,4 @@
-"""The small network of a trained policy: what the RAM shows, and how it changed, to 18 scores."""
+"""The small network of a trained player: what the RAM shows, and how it changed, to 18 scores."""
 
 import json
 from collections.abc import Mapping
@@ -12,24 +12,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import os_errors, write_file
+from rmr_gym.core.files import write_atomically
+from rmr_gym.envs.atari.games import ACTION_NAMES
 
-RAM_SLOTS = 128
+RAM_BYTES = 128
 HIDDEN = (96, 64)
 """Widths of the two hidden layers."""
 
 
 def ram_features(
-    ram: UInt8[np.ndarray, "*batch slots"], before: UInt8[np.ndarray, "*batch slots"]
+    ram: UInt8[np.ndarray, "*batch ram"], before: UInt8[np.ndarray, "*batch ram"]
 ) -> Float32[np.ndarray, "*batch features"]:
-    """Return what a trained policy sees: each byte scaled to [-1, 1], and its change.
+    """Return what a trained player sees: each byte scaled to [-1, 1], and its change.
 
     Args:
         ram: RAM now.
         before: RAM one step earlier; the same at the start of an episode.
 
     Returns:
-        Two numbers a slot: all bytes in [-1, 1], then all changes in [-2, 2].
+        Two numbers a byte: all bytes in [-1, 1], then all changes in [-2, 2].
     """
     now = ram.astype(np.float32) / np.float32(127.5)
     then = before.astype(np.float32) / np.float32(127.5)
@@ -49,13 +50,21 @@ class RamNetwork:
 
     layers: tuple[tuple[Float64[np.ndarray, "_ _"], Float64[np.ndarray, " _"]], ...]
 
-    def scores(self, features: Float32[np.ndarray, " features"]) -> Float64[np.ndarray, " actions"]:
-        """Return the logit of each action."""
-        *hidden, (weight, bias) = self.layers
+    def hidden(
+        self, features: Float32[np.ndarray, "*batch features"]
+    ) -> Float64[np.ndarray, "*batch width"]:
+        """Return the activations of the last hidden layer, from which the actions are scored."""
         values = features.astype(np.float64)
-        for inner_weight, inner_bias in hidden:
-            values = np.tanh(inner_weight @ values + inner_bias)
-        return weight @ values + bias
+        for weight, bias in self.layers[:-1]:
+            values = np.tanh(values @ weight.T + bias)
+        return values
+
+    def scores(
+        self, features: Float32[np.ndarray, "*batch features"]
+    ) -> Float64[np.ndarray, "*batch actions"]:
+        """Return the logit of each action."""
+        weight, bias = self.layers[-1]
+        return self.hidden(features) @ weight.T + bias
 
     def tensors(self) -> dict[str, Float16[np.ndarray, "..."]]:
         """Return the layers by name, in half precision, as they are stored."""
@@ -72,18 +81,13 @@ class RamNetwork:
         Raises:
             RMRError: They are not the layers of such a network.
         """
-        widths = (2 * RAM_SLOTS, *HIDDEN, 18)
-        shapes = {
-            name: shape
-            for number, (inside, outside) in enumerate(pairwise(widths))
-            for name, shape in {
-                f"{number}.weight": (outside, inside),
-                f"{number}.bias": (outside,),
-            }.items()
-        }
-        found = {name: tensor.shape for name, tensor in tensors.items()}
-        if found != shapes:
-            raise RMRError(f"expected the layers of a RAM policy, {shapes}, found {found}")
+        widths = (2 * RAM_BYTES, *HIDDEN, len(ACTION_NAMES))
+        shapes: dict[str, tuple[int, ...]] = {}
+        for number, (inside, outside) in enumerate(pairwise(widths)):
+            shapes |= {f"{number}.weight": (outside, inside), f"{number}.bias": (outside,)}
+        came = {name: tensor.shape for name, tensor in tensors.items()}
+        if came != shapes:
+            raise RMRError(f"expected the layers of a RAM policy, {shapes}, found {came}")
         wide = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
         return cls(tuple((wide[f"{n}.weight"], wide[f"{n}.bias"]) for n in range(len(widths) - 1)))
 
@@ -101,8 +105,7 @@ def save_networks(
         for name, network in networks.items()
         for part, tensor in network.tensors().items()
     }
-    with os_errors(path):
-        write_file(path, save(tensors, metadata={"notes": json.dumps(notes, sort_keys=True)}))
+    write_atomically(path, save(tensors, metadata={"notes": json.dumps(notes, sort_keys=True)}))
 
 
 def load_networks(path: Path) -> tuple[dict[str, RamNetwork], dict[str, object]]:
@@ -116,7 +119,7 @@ def load_networks(path: Path) -> tuple[dict[str, RamNetwork], dict[str, object]]
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             notes = json.loads((file.metadata() or {}).get("notes", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
-        raise RMRError(f"expected the weights of trained policies in {path}: {error}") from error
+        raise RMRError(f"expected the weights of trained players in {path}: {error}") from error
     parts: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")

@@ -1,4 +1,4 @@
-"""`rmr-gym policies`: train, grade, measure and list the players that data are recorded with."""
+"""`rmr-gym players`: train, grade, measure and list the players that data are recorded with."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -20,16 +20,16 @@ Games = tyro.conf.Positional[tuple[str, ...]]
 @app.command
 def train(
     games: Games = (),
-    out: Path = Path("runs/policies"),
+    out: Path = Path("runs/players"),
     steps: int = 500_000,
     episodes: int = 10,
     seed: int = 0,
     workers: int = os.cpu_count() or 1,
 ) -> None:
-    """Train policies from RAM with PPO, and keep a low, a middle and a high level of each game.
+    """Train players from RAM with PPO, and keep a low, a middle and a high level of each game.
 
     Run again after an interruption: games that are finished are not trained again. The result can
-    be recorded with: `rmr-gym record --policies OUT/weights`.
+    be recorded with: `rmr-gym record --weights OUT/weights`.
 
     Args:
         games: Names of games; default: all 24.
@@ -42,7 +42,7 @@ def train(
     names = _names(games)
     job = partial(_train_one, out=out, steps=steps, episodes=episodes, seed=seed)
     with progress_bars() as progress_for:
-        progress = progress_for("training policies")
+        progress = progress_for("training players")
         for done, path in enumerate(_in_processes(job, names, workers), 1):
             progress(done, len(names))
             out_console.print(f"written: {path}", markup=False, soft_wrap=True)
@@ -51,41 +51,41 @@ def train(
 @app.command
 def evaluate(
     games: Games = (),
-    out: Path = Path("runs/policies/returns.csv"),
-    policies: Path | None = None,
+    out: Path = Path("runs/players/returns.csv"),
+    weights: Path | None = None,
     episodes: int = 10,
     max_steps: int = 4500,
     seed: int = 0,
     workers: int = os.cpu_count() or 1,
 ) -> None:
-    """Measure the return of each of the 32 heads of games, and write a table.
+    """Measure the return of each of the 32 players of games, and write a table.
 
     Games that the table holds already are not measured again.
 
     Args:
         games: Names of games; default: all 24.
-        out: CSV of one row a game and head.
-        policies: Folder of trained policies; default: those that come with the package.
-        episodes: Episodes a head.
+        out: CSV of one row a game and player.
+        weights: Folder of trained players; default: those that come with the package.
+        episodes: Episodes a player.
         max_steps: Steps after which an episode is cut; 4500 are five minutes of play.
         seed: Of the episodes.
         workers: Games that are measured side by side, each in a process.
     """
-    from rmr_gym.agents.players.grading import evaluate_heads, read_returns, write_returns  # noqa: PLC0415
-    from rmr_gym.agents.players.policies import SHIPPED  # noqa: PLC0415
+    from rmr_gym.agents.players.graded import SHIPPED, read_returns  # noqa: PLC0415
+    from rmr_gym.agents.players.train import evaluate_players, write_returns  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = [*read_returns(out)]
     there = {row["game"] for row in rows}
     missing = [name for name in _names(games) if name not in there]
     job = partial(
-        evaluate_heads,
-        folder=policies or SHIPPED,
+        evaluate_players,
+        folder=weights or SHIPPED,
         episodes=episodes,
         max_steps=max_steps,
         seed=seed,
     )
     with progress_bars() as progress_for:
-        progress = progress_for("measuring heads")
+        progress = progress_for("measuring players")
         for done, measured in enumerate(_in_processes(job, missing, workers), 1):
             rows = sorted([*rows, *measured], key=lambda row: row["game"])
             write_returns(out, rows)
@@ -94,41 +94,41 @@ def evaluate(
 
 
 @app.command(name="list")
-def list_heads(game: tyro.conf.Positional[str | None] = None) -> None:
-    """Print what the shipped heads score, beside random play and a human tester.
+def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
+    """Print what the shipped players score, beside random play and a human tester.
 
     Args:
-        game: One game, for all of its 32 heads; default: all games, their best head alone.
+        game: One game, for all of its 32 players; default: all games, their best player alone.
     """
-    from rmr_gym.agents.players.policies import REFERENCE_SOURCE, references, shipped_returns  # noqa: PLC0415
+    from rmr_gym.agents.players.graded import REFERENCE_SOURCE, read_returns, references  # noqa: PLC0415
 
     name = None if game is None else find_game(game).name
-    rows = shipped_returns()
+    rows = read_returns()
     if name is not None:
         print_rows(
-            [row for row in rows if row["game"] == name],
-            ("head", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
+            [{"player": row["head"], **row} for row in rows if row["game"] == name],
+            ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
         )
         known = references()[name]
         out_console.print(f"published: random {known.random}, human {known.human}")
     else:
-        columns = ("game", "uniform-1", "best", "head", "published random", "human")
+        columns = ("game", "uniform-1", "best", "player", "published random", "human")
         print_rows([*_best_of_each(rows)], columns)
     out_console.print(f"random and human: {REFERENCE_SOURCE}", markup=False)
 
 
 def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    from rmr_gym.agents.players.policies import references  # noqa: PLC0415
+    from rmr_gym.agents.players.graded import references  # noqa: PLC0415
 
     for name, known in references().items():
         of_game = {row["head"]: float(row["mean_return"]) for row in rows if row["game"] == name}
         if of_game:
-            head, best = max(of_game.items(), key=lambda item: item[1])
+            player, best = max(of_game.items(), key=lambda item: item[1])
             yield {
                 "game": name,
                 "uniform-1": f"{of_game['uniform-1']:.1f}",
                 "best": f"{best:.1f}",
-                "head": head,
+                "player": player,
                 "published random": f"{known.random:.1f}",
                 "human": f"{known.human:.1f}",
             }
@@ -144,14 +144,13 @@ def _names(games: Iterable[str]) -> list[str]:
 def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:
     import torch  # noqa: PLC0415
 
-    from rmr_gym.agents.players.grading import grade  # noqa: PLC0415
-    from rmr_gym.agents.players.ppo import train_policy  # noqa: PLC0415
+    from rmr_gym.agents.players.train import grade, train_player  # noqa: PLC0415
 
     torch.set_num_threads(1)
     final = out / "weights" / f"{game}.safetensors"
     if final.exists():
         return final
-    checkpoints = train_policy(game, out, steps=steps, seed=seed)
+    checkpoints = train_player(game, out, steps=steps, seed=seed)
     return grade(game, checkpoints, out / "weights", episodes=episodes, seed=seed)
 
 
@@ -165,7 +164,7 @@ def _in_processes(job: Callable[[str], Any], games: list[str], workers: int) -> 
         yield from map(job, games)
         return
     calls = [(job, game) for game in games]
-    yield from in_processes(_call, calls, min(workers, len(games)), "worked on policies")
+    yield from in_processes(_call, calls, min(workers, len(games)), "worked on players")
 
 
 def _call(job: Callable[[str], Any], game: str) -> Any:

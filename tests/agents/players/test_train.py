@@ -3,16 +3,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rmr_gym.agents.players import grading
-from rmr_gym.agents.players.heads import HEADS
-from rmr_gym.agents.players.ppo import CHECKPOINTS, train_policy
-from rmr_gym.agents.players.ram_network import load_networks
+from rmr_gym.agents.players import graded
+from rmr_gym.agents.players import train as training
+from rmr_gym.agents.players.graded import PLAYERS
+from rmr_gym.agents.players.network import load_networks
+from rmr_gym.agents.players.train import CHECKPOINTS, train_player
 from rmr_gym.core.errors import RMRError
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory) -> list[Path]:
-    return train_policy("pong", tmp_path_factory.mktemp("training"), steps=1024)
+    return train_player("pong", tmp_path_factory.mktemp("training"), steps=1024)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def checkpoints(tmp_path_factory) -> list[Path]:
     ],
 )
 def test_levels_by_hand(random_return, means, levels):
-    assert grading.choose_levels(random_return, [float(mean) for mean in means]) == levels
+    assert training.choose_levels(random_return, [float(mean) for mean in means]) == levels
 
 
 def test_training_keeps_checkpoints_that_differ(checkpoints):
@@ -39,45 +40,45 @@ def test_training_keeps_checkpoints_that_differ(checkpoints):
 
 def test_training_is_not_repeated(checkpoints):
     before = [path.stat().st_mtime_ns for path in checkpoints]
-    assert train_policy("pong", checkpoints[0].parents[1], steps=1024) == checkpoints
+    assert train_player("pong", checkpoints[0].parents[1], steps=1024) == checkpoints
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
 
 
 def test_training_that_is_too_short(tmp_path):
     with pytest.raises(RMRError, match="at least 1024 steps of training, found 1000"):
-        train_policy("pong", tmp_path, steps=1000)
+        train_player("pong", tmp_path, steps=1000)
 
 
 def test_grading_writes_three_levels_and_what_decided(checkpoints, tmp_path):
-    path = grading.grade("pong", checkpoints * 3, tmp_path, episodes=1, max_steps=30)
+    path = training.grade("pong", checkpoints * 3, tmp_path, episodes=1, max_steps=30)
     levels, notes = load_networks(path)
     assert set(levels) == {"low", "middle", "high"}
     assert set(notes["levels"]) == set(levels)
     with pytest.raises(RMRError, match="at least 3 checkpoints, found 1"):
-        grading.grade("pong", checkpoints[:1], tmp_path, episodes=1)
+        training.grade("pong", checkpoints[:1], tmp_path, episodes=1)
 
 
-def test_returns_of_heads(checkpoints, tmp_path):
-    grading.grade("pong", checkpoints * 3, tmp_path, episodes=1, max_steps=30)
+def test_returns_of_players(checkpoints, tmp_path):
+    training.grade("pong", checkpoints * 3, tmp_path, episodes=1, max_steps=30)
     options = {"episodes": 2, "folder": tmp_path, "max_steps": 120}
-    rows = grading.evaluate_heads("pong", heads=HEADS[:3], **options)
-    assert rows == grading.evaluate_heads("pong", heads=HEADS[:3], **options)
-    assert [row["head"] for row in rows] == [head.name for head in HEADS[:3]]
+    rows = training.evaluate_players("pong", players=PLAYERS[:3], **options)
+    assert rows == training.evaluate_players("pong", players=PLAYERS[:3], **options)
+    assert [row["head"] for row in rows] == [player.name for player in PLAYERS[:3]]
     for row in rows:
-        assert tuple(row) == grading.COLUMNS
+        assert tuple(row) == graded.COLUMNS
         assert -3 <= row["minimum"] <= row["mean_return"] <= row["maximum"] <= 3
         assert row["mean_length"] == 120
     with pytest.raises(RMRError, match="1 or more episodes"):
-        grading.evaluate_heads("pong", episodes=0, folder=tmp_path)
-    with pytest.raises(RMRError, match="no trained policies of Breakout"):
-        grading.evaluate_heads("breakout", episodes=1, folder=tmp_path)
+        training.evaluate_players("pong", episodes=0, folder=tmp_path)
+    with pytest.raises(RMRError, match="no trained players of Breakout"):
+        training.evaluate_players("breakout", episodes=1, folder=tmp_path)
 
 
 def test_the_mean_and_its_error_by_hand(monkeypatch):
     scores = np.array([1.0, 2.0, 6.0])
-    monkeypatch.setattr(grading, "returns_of", lambda *_, **__: (scores, np.array([10, 20, 30])))
-    monkeypatch.setattr(grading, "networks", lambda *_: {})
-    row = grading.evaluate_heads("pong", episodes=3, heads=HEADS[:1])[0]
+    monkeypatch.setattr(training, "returns_of", lambda *_, **__: (scores, np.array([10, 20, 30])))
+    monkeypatch.setattr(training, "networks", lambda *_: {})
+    row = training.evaluate_players("pong", episodes=3, players=PLAYERS[:1])[0]
     assert (row["mean_return"], row["minimum"], row["maximum"]) == (3, 1, 6)
     assert row["sem"] == pytest.approx(np.sqrt(7 / 3), abs=1e-3)
     assert row["mean_length"] == 20
@@ -85,12 +86,12 @@ def test_the_mean_and_its_error_by_hand(monkeypatch):
 
 def test_a_table_of_returns_comes_back(tmp_path):
     path = tmp_path / "new" / "returns.csv"
-    assert grading.read_returns(path) == []
+    assert graded.read_returns(path) == []
     row = dict(
-        zip(grading.COLUMNS, ("Pong", "uniform-1", 2, -20.5, 0.5, -21.0, -20.0, 99.0), strict=True)
+        zip(graded.COLUMNS, ("Pong", "uniform-1", 2, -20.5, 0.5, -21.0, -20.0, 99.0), strict=True)
     )
-    grading.write_returns(path, [row])
-    assert grading.read_returns(path) == [{name: str(value) for name, value in row.items()}]
+    training.write_returns(path, [row])
+    assert graded.read_returns(path) == [{name: str(value) for name, value in row.items()}]
     path.write_text("a,b\n1,2\n")
     with pytest.raises(RMRError, match="expected the columns game, head"):
-        grading.read_returns(path)
+        graded.read_returns(path)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rmr_gym.agents.players.ram_network import (
+from rmr_gym.agents.players.network import (
     HIDDEN,
     RamNetwork,
     load_networks,
@@ -41,6 +41,8 @@ def test_scores_are_those_of_the_layers():
     (a, b), (c, d), (e, f) = network.layers
     expected = e @ np.tanh(c @ np.tanh(a @ features.astype(float) + b) + d) + f
     np.testing.assert_allclose(network.scores(features), expected, rtol=1e-12)
+    np.testing.assert_allclose(network.scores(features[None]), [expected], rtol=1e-12)
+    np.testing.assert_allclose(e @ network.hidden(features) + f, expected, rtol=1e-12)
 
 
 def test_a_file_holds_half_precision_and_notes(tmp_path):
@@ -56,14 +58,14 @@ def test_a_file_holds_half_precision_and_notes(tmp_path):
 
 
 def test_files_that_hold_something_else(tmp_path):
-    with pytest.raises(RMRError, match=r"expected the weights of trained policies in .*none"):
+    with pytest.raises(RMRError, match=r"expected the weights of trained players in .*none"):
         load_networks(tmp_path / "none")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(RMRError, match="expected the weights of trained policies"):
+    with pytest.raises(RMRError, match="expected the weights of trained players"):
         load_networks(tmp_path / "text")
     save_file({"low.0.weight": np.zeros((3, 3))}, tmp_path / "other", metadata={"notes": "{}"})
     with pytest.raises(RMRError, match="expected the layers of a RAM policy"):
         load_networks(tmp_path / "other")
     save_file({"a": np.zeros(1)}, tmp_path / "bad", metadata={"notes": "{"})
-    with pytest.raises(RMRError, match="expected the weights of trained policies"):
+    with pytest.raises(RMRError, match="expected the weights of trained players"):
         load_networks(tmp_path / "bad")

@@ -1,0 +1,313 @@
+"""Training players: PPO from RAM with SB3, graded into low, middle and high by what they score."""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from rmr_gym.agents.players.graded import (
+    COLUMNS,
+    PLAYERS,
+    SHIPPED,
+    SKILLS,
+    UNIFORM,
+    Player,
+    networks,
+)
+from rmr_gym.agents.players.network import (
+    HIDDEN,
+    RAM_BYTES,
+    RamNetwork,
+    load_networks,
+    ram_features,
+    save_networks,
+)
+from rmr_gym.agents.sb3.train import Keep
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
+from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.envs.atari.env import PairedAtariEnv
+from rmr_gym.envs.atari.games import find_game
+
+ENVIRONMENTS = 8
+CHECKPOINTS = (0.04, 0.08, 0.16, 0.3, 0.5, 0.75, 1.0)
+"""Fractions of the budget at which the policy is kept."""
+
+NOOP_MAX = 30
+
+MAX_STEPS = 4500
+"""Steps after which a measured episode is cut: 18,000 frames, five minutes of play."""
+
+_PLAIN = next(player for player in PLAYERS if player.name == "high-e00-h00")
+_STEPS_A_ROUND = 128
+
+
+class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
+    """Shows a player in training the features of `ram_features`, and rewards on a log scale.
+
+    A reward becomes the logarithm to base 2 of one plus its size, with its sign: 1 stays 1, and a
+    bonus of a thousand points does not drown all else.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]):
+        super().__init__(env)
+        self.observation_space = spaces.Box(-2, 2, (2 * RAM_BYTES,), np.float32)
+        self._before = np.zeros(RAM_BYTES, np.uint8)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset; the change of every byte is 0."""
+        observation, info = self.env.reset(**options)
+        self._before = observation["ram"]
+        return ram_features(self._before, self._before), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and show the RAM with its change."""
+        observation, points, *ended, info = self.env.step(action)
+        features = ram_features(observation["ram"], self._before)
+        self._before = observation["ram"]
+        reward = math.copysign(math.log2(1 + abs(float(points))), float(points))
+        return features, reward, *ended, info
+
+
+def train_player(
+    game: str,
+    folder: Path,
+    *,
+    steps: int,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Train a policy of one game and keep it at several points on the way.
+
+    Args:
+        game: The game, in any spelling that `rmr_gym.envs.atari.games.find_game` understands.
+        folder: Where the checkpoints go, ``<Game>/<steps>.safetensors``; a game whose checkpoints
+            are all there is not trained again.
+        steps: Steps of the environment (4 frames each), over all copies of it.
+        seed: Seed of the training.
+        progress: Called with (steps done, ``steps``).
+
+    Returns:
+        The checkpoints, least trained first.
+
+    Raises:
+        RMRError: The game is unknown, or ``steps`` is less than one round of collecting.
+    """
+    row = find_game(game)
+    round_of_all = ENVIRONMENTS * _STEPS_A_ROUND
+    if steps < round_of_all:
+        raise RMRError(f"expected at least {round_of_all} steps of training, found {steps}")
+    marks = sorted({max(round_of_all, int(steps * fraction)) for fraction in CHECKPOINTS})
+    paths = {mark: folder / row.name / f"{mark:09d}.safetensors" for mark in marks}
+    if all(path.exists() for path in paths.values()):
+        return list(paths.values())
+    seed, begun = integer_seed(seed, "policy training", row.name), time.monotonic()
+
+    def keep(model: Any, passed: Sequence[int]) -> None:
+        seconds = round(time.monotonic() - begun, 1)
+        notes = {"game": row.name, "steps": model.num_timesteps, "seconds": seconds}
+        for mark in passed:
+            save_networks(paths[mark], {"policy": _network(model)}, notes)
+
+    model = _ppo(row.env_id, seed)
+    model.learn(steps, callback=Keep(marks[:-1], keep, steps, progress))
+    keep(model, [mark for mark in marks if mark == marks[-1] or not paths[mark].exists()])
+    return list(paths.values())
+
+
+def _ppo(env_id: str, seed: int) -> PPO:
+    vector = DummyVecEnv([partial(_game, env_id)] * ENVIRONMENTS)
+    vector.seed(seed)
+    return PPO(
+        "MlpPolicy",
+        VecNormalize(vector, norm_obs=False, norm_reward=True, gamma=0.99),
+        n_steps=_STEPS_A_ROUND,
+        batch_size=256,
+        n_epochs=8,
+        learning_rate=lambda left: 1e-3 * left,
+        ent_coef=0.01,
+        policy_kwargs={
+            "net_arch": {"pi": list(HIDDEN), "vf": [128, 128]},
+            "activation_fn": torch.nn.Tanh,
+        },
+        seed=seed,
+        device="cpu",
+    )
+
+
+def _game(env_id: str) -> gym.Env[Any, Any]:
+    env = gym.make(env_id, disable_env_checker=True, pixels="palette", noop_max=NOOP_MAX)
+    return RamOnly(env)
+
+
+def _network(model: Any) -> RamNetwork:
+    """Return the policy part of SB3's model."""
+    parts = [
+        *(part for part in model.policy.mlp_extractor.policy_net if hasattr(part, "weight")),
+        model.policy.action_net,
+    ]
+    return RamNetwork(
+        tuple(
+            (part.weight.detach().double().numpy(), part.bias.detach().double().numpy())
+            for part in parts
+        )
+    )
+
+
+def returns_of(
+    env: PairedAtariEnv,
+    player: Player,
+    network: RamNetwork | None,
+    *,
+    episodes: int,
+    max_steps: int = MAX_STEPS,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sum of rewards and the length of ``episodes`` episodes that a player plays."""
+    scores, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    for index in range(episodes):
+        name = (env.game.name, player.name, index)
+        policy = player.policy(generator(seed, "evaluation policy", *name), network)
+        observation, _ = env.reset(seed=integer_seed(seed, "evaluation episode", *name))
+        over = False
+        while not over:
+            observation, reward, terminated, truncated, _ = env.step(policy(observation))
+            scores[index] += reward
+            lengths[index] += 1
+            over = terminated or truncated or lengths[index] >= max_steps
+    return scores, lengths
+
+
+def evaluate_players(
+    game: str,
+    *,
+    episodes: int,
+    players: Sequence[Player] = PLAYERS,
+    folder: Path = SHIPPED,
+    max_steps: int = MAX_STEPS,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Measure players on a game; one row a player, with the fields of `COLUMNS`.
+
+    Raises:
+        RMRError: A game that does not exist or has no weights, or fewer than one episode.
+    """
+    if episodes < 1 or max_steps < 1:
+        raise RMRError(f"expected 1 or more episodes and steps, found {episodes} and {max_steps}")
+    row, trained = find_game(game), networks(game, folder)
+    env = PairedAtariEnv(row.name, pixels="palette")
+    limits = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
+    rows = []
+    for player in players:
+        scores, lengths = returns_of(env, player, trained.get(player.skill), **limits)
+        deviation = float(scores.std(ddof=1)) if episodes > 1 else float("nan")
+        rows.append(
+            {
+                "game": row.name,
+                "head": player.name,
+                "episodes": episodes,
+                "mean_return": round(float(scores.mean()), 3),
+                "sem": round(deviation / episodes**0.5, 3),
+                "minimum": float(scores.min()),
+                "maximum": float(scores.max()),
+                "mean_length": round(float(lengths.mean()), 1),
+            }
+        )
+    env.close()
+    return rows
+
+
+def grade(
+    game: str,
+    checkpoints: Sequence[Path],
+    folder: Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    max_steps: int = MAX_STEPS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Choose a low, a middle and a high checkpoint by measured return, and write them together.
+
+    High is the checkpoint with the best mean return. Low and middle are the two others whose means
+    come nearest to one third and two thirds of the way to it from uniformly random play; the one
+    that scores less is low. Where training gained nothing, they are three different networks of
+    much the same return.
+
+    Args:
+        game: The game.
+        checkpoints: Three or more, as `train_player` returned them.
+        folder: Where ``<Game>.safetensors`` is written.
+        episodes: Episodes that each checkpoint is measured on.
+        seed: Of the measurement.
+        max_steps: Steps after which an episode is cut.
+        progress: Called with (checkpoints measured, all of them).
+
+    Returns:
+        The file; its notes hold the returns that decided.
+    """
+    if len(checkpoints) < len(SKILLS):
+        raise RMRError(f"expected at least {len(SKILLS)} checkpoints, found {len(checkpoints)}")
+    row = find_game(game)
+    env = PairedAtariEnv(row.name, pixels="palette")
+    options = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
+    random_return = float(returns_of(env, UNIFORM, None, **options)[0].mean())
+    trained = [load_networks(path) for path in checkpoints]
+    means = []
+    for done, (policies, _) in enumerate(trained, 1):
+        scores, _ = returns_of(env, _PLAIN, policies["policy"], **options)
+        means.append(float(scores.mean()))
+        if progress is not None:
+            progress(done, len(trained))
+    env.close()
+    chosen = choose_levels(random_return, means)
+    notes = {
+        "game": row.name,
+        "random_return": random_return,
+        "returns": {path.stem: mean for path, mean in zip(checkpoints, means, strict=True)},
+        "levels": {
+            skill: {"steps": trained[position][1]["steps"], "mean_return": means[position]}
+            for skill, position in chosen.items()
+        },
+        "episodes": episodes,
+        "max_steps": max_steps,
+    }
+    path = folder / f"{row.name}.safetensors"
+    levels = {skill: trained[position][0]["policy"] for skill, position in chosen.items()}
+    save_networks(path, levels, notes)
+    return path
+
+
+def choose_levels(random_return: float, means: Sequence[float]) -> dict[str, int]:
+    """Return the position of the low, the middle and the high checkpoint among ``means``."""
+    high = int(np.argmax(means))
+    gain = means[high] - random_return
+    left = [position for position in range(len(means)) if position != high]
+    picked = []
+    for share in (1 / 3, 2 / 3):
+        target = random_return + share * gain
+        nearest = min(left, key=lambda position: abs(means[position] - target))
+        picked.append(nearest)
+        left.remove(nearest)
+    low, middle = sorted(picked, key=lambda position: (means[position], position))
+    return dict(zip(SKILLS, (low, middle, high), strict=True))
+
+
+def write_returns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of `evaluate_players` as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
