@@ -35,8 +35,7 @@ from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe
-from rmr_gym.wrappers.record_vector import row_of
+from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe, row_of
 
 NUM_ENVS = 32
 

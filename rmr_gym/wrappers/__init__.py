@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
     from rmr_gym.wrappers.occlusion import Curtain
     from rmr_gym.wrappers.paired import PairedObservation
-    from rmr_gym.wrappers.record import RecordTransitions
-    from rmr_gym.wrappers.record_vector import RecordVectorTransitions
+    from rmr_gym.wrappers.record import RecordTransitions, RecordVectorTransitions
 
 __all__ = [
     "Curtain",
@@ -29,7 +28,7 @@ _LAZY = {
     "RMRVectorObservation": "rmr_gym.wrappers.features",
     "RandomCrops": "rmr_gym.wrappers.crops",
     "RecordTransitions": "rmr_gym.wrappers.record",
-    "RecordVectorTransitions": "rmr_gym.wrappers.record_vector",
+    "RecordVectorTransitions": "rmr_gym.wrappers.record",
     "VectorRandomCrops": "rmr_gym.wrappers.crops",
 }
 

@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.vector import VectorEnv, VectorObservationWrapper, VectorWrapper
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper, VectorWrapper
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, observation_columns, step_columns
 from rmr_gym.envs.atari.games import Game, find_game
 
@@ -26,12 +27,11 @@ class _Facts:
 
     observations: tuple[ColumnSpec, ...]
     actions: gym.Space[Any]
-    env_id: str | None
     env_kwargs: dict[str, Any]
-    settings: dict[str, Any]
-    on_ale: bool = False
-    game: str | None = None
-    rom: str | None = None
+    wrapping: dict[str, Any]
+    on_ale: bool
+    game: str | None
+    rom: str | None
 
 
 def describe(
@@ -54,21 +54,20 @@ def describe(
     Raises:
         RMRError: The environment is none, or what it shows or takes cannot be stored.
     """
-    if store not in STORES:
-        raise unknown_name("choice of what to store", str(store), STORES)
+    known_name("choice of what to store", store, STORES)
     facts = _of_vector(env) if isinstance(env, VectorEnv) else _of_single(env, store)
-    packages = (*_PACKAGES, "ale-py") if facts.on_ale else (*_PACKAGES, "mujoco")
+    packages = (*_PACKAGES, "ale-py" if facts.on_ale else "mujoco")
     return Manifest(
         observations=facts.observations,
         steps=step_columns(facts.actions),
-        env_id=facts.env_id,
+        env_id=env.spec.id if env.spec else None,
         env_kwargs=facts.env_kwargs,
         game=facts.game,
         rom_md5=_md5(facts.rom) if facts.rom else None,
         actions=int(facts.actions.n) if isinstance(facts.actions, gym.spaces.Discrete) else None,
         heads=heads,
-        settings={**facts.settings, **(settings or {})},
-        versions={name: found for name in packages if (found := _version(name))},
+        settings={**facts.wrapping, **(settings or {})},
+        versions={name: number for name in packages if (number := _version(name))},
     )
 
 
@@ -78,34 +77,94 @@ def ale_of(env: gym.Env[Any, Any]) -> Any:
     return ale if hasattr(ale, "getRAM") and hasattr(ale, "getScreen") else None
 
 
+def known_game(unwrapped: Any, spec: EnvSpec | None) -> Game | None:
+    """Return the game of our table that an environment plays, as far as it tells."""
+    game = getattr(unwrapped, "game", None)
+    if isinstance(game, Game):
+        return game
+    name = _named_game(spec)
+    try:
+        return find_game(name) if name else None
+    except RMRError:
+        return None
+
+
+def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:
+    """Return the name of what an environment plays, in our table or not, as far as it tells."""
+    game = known_game(unwrapped, spec)
+    if game is not None:
+        return game.name
+    return spec.name if spec and _named_game(spec) else None
+
+
+def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
+    """Tell whether an environment's screens of one channel hold palette indices."""
+    pixels = getattr(unwrapped, "pixels", None)
+    if spec is not None:
+        pixels = spec.kwargs.get("pixels", pixels)
+        for wrapper in spec.additional_wrappers:
+            pixels = (wrapper.kwargs or {}).get("pixels", pixels)
+    return pixels == "palette"
+
+
+def autoreset_mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """Return what a vector does after an episode's end.
+
+    Raises:
+        RMRError: It does not declare it.
+    """
+    mode = envs.metadata.get("autoreset_mode")
+    if not isinstance(mode, AutoresetMode):
+        raise RMRError(
+            'expected a vector environment that declares metadata["autoreset_mode"] as one of '
+            f"Gymnasium's AutoresetMode, found {mode!r} in {type(envs.unwrapped).__name__}: "
+            "without it, episodes cannot be told apart"
+        )
+    return mode
+
+
+def row_of(batch: Any, row: int) -> Any:
+    """Return one environment's part of a batch of observations."""
+    if isinstance(batch, Mapping):
+        return {name: rows[row] for name, rows in batch.items()}
+    return batch[row]
+
+
+def _named_game(spec: EnvSpec | None) -> str | None:
+    """Return what a spec calls its game: an argument, or the id where that is of a game."""
+    if spec is None:
+        return None
+    return spec.kwargs.get("game") or (spec.id if spec.namespace in ("ALE", "rmr") else None)
+
+
 def _of_single(env: gym.Env[Any, Any], store: str) -> _Facts:
     if not isinstance(env, gym.Env):
         raise RMRError(f"expected a Gymnasium environment, found {type(env).__name__}")
-    spec, on_ale = env.spec, ale_of(env) is not None
-    game, rom = _game_and_rom(env) if on_ale else (None, None)
+    kwargs = dict(env.spec.kwargs) if env.spec else {}
+    on_ale = ale_of(env) is not None
+    game = known_game(env.unwrapped, env.spec) if on_ale else None
+    name = env.spec.name if on_ale and env.spec else None
     return _Facts(
         observations=_columns_of(env, store),
         actions=env.action_space,
-        env_id=spec.id if spec else None,
-        env_kwargs=dict(spec.kwargs) if spec else {},
-        settings=_wrapping(env),
+        env_kwargs=kwargs,
+        wrapping=_wrapping(env),
         on_ale=on_ale,
-        game=game,
-        rom=rom,
+        game=game.name if game else name,
+        rom=game.rom if game else kwargs.get("game") if on_ale else None,
     )
 
 
 def _of_vector(envs: VectorEnv[Any, Any, Any]) -> _Facts:
-    spec, game = envs.spec, _game_of(envs)
-    kwargs = dict(spec.kwargs) if spec else {}
+    game = known_game(envs.unwrapped, envs.spec)
+    kwargs = dict(envs.spec.kwargs) if envs.spec else {}
     own = kwargs.get("vectorization_mode") == "vector_entry_point"
     dropped = (*_OF_MAKE_VEC, *_OF_VECTORS) if own else _OF_MAKE_VEC
     return _Facts(
         observations=_columns_of_vector(envs, game),
         actions=envs.single_action_space,
-        env_id=spec.id if spec else None,
         env_kwargs={name: value for name, value in kwargs.items() if name not in dropped},
-        settings=_wrapping_of_vector(envs, kwargs),
+        wrapping=_wrapping_of_vector(envs, kwargs),
         on_ale=game is not None,
         game=game.name if game else None,
         rom=game.rom if game else None,
@@ -121,7 +180,7 @@ def _columns_of(env: gym.Env[Any, Any], store: str) -> tuple[ColumnSpec, ...]:
 
 def _columns_of_vector(envs: VectorEnv[Any, Any, Any], game: Game | None) -> tuple[ColumnSpec, ...]:
     space: Any = envs.single_observation_space
-    if game is None or not _shows_palette(envs):
+    if game is None or not _shows_indices(envs):
         return observation_columns(space)
     return _columns_on_ale(space, space["pixels"].shape[:2], space["ram"].shape[0])
 
@@ -139,13 +198,11 @@ def _columns_on_ale(
     return (*emulated, *(column for column in shown if column.name not in ("pixels", "ram")))
 
 
-def _shows_palette(envs: VectorEnv[Any, Any, Any]) -> bool:
+def _shows_indices(envs: VectorEnv[Any, Any, Any]) -> bool:
     """Tell whether the pixels of a vector of `rmr_gym` games are palette indices, unchanged."""
-    if any(isinstance(layer, VectorObservationWrapper) for layer in _layers(envs)):
-        return False
-    kwargs = envs.spec.kwargs if envs.spec else {}
-    shown = getattr(envs.unwrapped, "pixels", kwargs.get("pixels"))
-    return shown == "palette" and not kwargs.get("wrappers")
+    changed = any(isinstance(layer, VectorObservationWrapper) for layer in _layers(envs))
+    within = envs.spec is not None and envs.spec.kwargs.get("wrappers")
+    return not changed and not within and shows_palette(envs.unwrapped, envs.spec)
 
 
 def _layers(envs: VectorEnv[Any, Any, Any]) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
@@ -157,32 +214,6 @@ def _layers(envs: VectorEnv[Any, Any, Any]) -> list[VectorWrapper[Any, Any, Any,
     return layers
 
 
-def _game_of(envs: VectorEnv[Any, Any, Any]) -> Game | None:
-    game = getattr(envs.unwrapped, "game", None)
-    if isinstance(game, Game):
-        return game
-    if envs.spec is None or envs.spec.namespace not in ("rmr", "ALE"):
-        return None
-    try:
-        return find_game(envs.spec.id)
-    except RMRError:
-        return None
-
-
-def _game_and_rom(env: gym.Env[Any, Any]) -> tuple[str | None, str | None]:
-    """Return the names of the game and of its ROM; both None if the environment does not tell."""
-    game = getattr(env.unwrapped, "game", None)
-    if isinstance(game, Game):
-        return game.name, game.rom
-    if env.spec is None:
-        return None, None
-    rom = env.spec.kwargs.get("game")
-    try:
-        return find_game(env.spec.id).name, rom
-    except RMRError:
-        return env.spec.name, rom
-
-
 def _md5(rom: str) -> str | None:
     from ale_py import roms  # noqa: PLC0415
 
@@ -190,11 +221,15 @@ def _md5(rom: str) -> str | None:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path else None
 
 
+def _wrappers(spec: EnvSpec) -> list[list[Any]]:
+    return [[wrapper.name, wrapper.kwargs] for wrapper in spec.additional_wrappers]
+
+
 def _wrapping(env: gym.Env[Any, Any]) -> dict[str, Any]:
     if env.spec is None:
         return {"environment": type(env.unwrapped).__qualname__}
     return {
-        "wrappers": [[each.name, each.kwargs] for each in env.spec.additional_wrappers],
+        "wrappers": _wrappers(env.spec),
         "max_episode_steps": env.spec.max_episode_steps,
     }
 
@@ -203,10 +238,9 @@ def _wrapping_of_vector(envs: VectorEnv[Any, Any, Any], kwargs: dict[str, Any]) 
     around = [[type(layer).__name__, None] for layer in reversed(_layers(envs))]
     if envs.spec is None:
         return {"environment": type(envs.unwrapped).__qualname__, "wrappers": around}
-    within = [[each.name, each.kwargs] for each in envs.spec.additional_wrappers]
-    within += [[getattr(each, "__name__", repr(each)), None] for each in kwargs.get("wrappers", ())]
+    within = [[getattr(made, "__name__", repr(made)), None] for made in kwargs.get("wrappers", ())]
     return {
-        "wrappers": within + around,
+        "wrappers": _wrappers(envs.spec) + within + around,
         "max_episode_steps": kwargs.get("max_episode_steps", envs.spec.max_episode_steps),
     }
 

@@ -1,17 +1,21 @@
-"""Recording what an environment does, episode by episode."""
+"""Recording what an environment, or every environment of a vector, does, episode by episode."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
-from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe
+from rmr_gym.envs.arguments import all_seeds
+from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, row_of
 
 
 class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -28,7 +32,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     Put it outside what cuts episodes (`gymnasium.wrappers.TimeLimit`) and inside what resets them
     by itself (`gymnasium.wrappers.Autoreset`, vector environments); around a vector environment,
-    `rmr_gym.wrappers.record_vector.RecordVectorTransitions` does the same. If the data set is there
+    `RecordVectorTransitions` does the same. If the data set is there
     already and has the same manifest, episodes are added to it.
 
     Args:
@@ -68,18 +72,16 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             )
         manifest = describe(env, heads=(head,), store=store)
         super().__init__(env)
-        self._head = head
-        self._recording = Recording(path, manifest, overwrite=overwrite)
-        self._read_emulator = _emulator_reader(env) if store == "auto" else None
-        self._episode: RunningEpisode | None = None
+        self._recording = _Recording(path, manifest, (head,), overwrite)
+        self._ale = ale_of(env) if store == "auto" else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Write what was cut short, reset the environment and begin the next episode."""
-        self._finish(interrupted=True)
+        self._recording.finish(0, interrupted=True)
         observation, info = self.env.reset(seed=seed, options=options)
-        self._episode = self._recording.begin(seed, self._head, self._columns(observation))
+        self._recording.begin(0, seed, self._columns(observation))
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -88,66 +90,219 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         Raises:
             RMRError: The episode has ended or not begun.
         """
-        if self._episode is None:
+        if not self._recording.runs(0):
             raise RMRError(
                 "expected an episode that runs, found none: call reset() before step(), and put "
                 "what resets by itself around RecordTransitions, not inside it"
             )
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._episode.append(action, reward, terminated, truncated, self._columns(observation))
-        if terminated or truncated:
-            self._finish(interrupted=False)
+        columns = self._columns(observation)
+        self._recording.append(0, action, reward, terminated, truncated, columns)
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
         """Write what was cut short, let other writers in, close the environment."""
         try:
-            self._finish(interrupted=True)
-        finally:
             self._recording.close()
+        finally:
             super().close()
 
-    def _finish(self, *, interrupted: bool) -> None:
-        episode, self._episode = self._episode, None
-        if episode is not None:
-            episode.finish(interrupted=interrupted)
-
     def _columns(self, observation: Any) -> Mapping[str, Any]:
-        if self._read_emulator is None:
+        if self._ale is None:
             return flatten(observation)
-        return {**flatten(observation), **self._read_emulator()}
+        emulated = {"pixels": self._ale.getScreen(), "ram": self._ale.getRAM()}
+        return {**flatten(observation), **emulated}
 
 
-class Recording:
+class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Writes every episode of every environment to one data set, and changes nothing.
+
+    Each episode becomes what `RecordTransitions` around that environment
+    alone would have written: its true last observation is kept, and nothing of a reset is taken for
+    a step, whichever of Gymnasium's three autoreset modes the vector declares. Under ``NextStep``,
+    the step that only resets, and its action, are not recorded. An episode that was reset with a
+    seed has it; one that the vector began by itself has none.
+
+    Episodes are numbered in the order of their first steps, and by environment where those fall
+    together: the same seeds and actions give the same files. One that a reset or `close` cuts short
+    is written with ``interrupted`` set, and dropped if it has no step.
+
+    What is stored is the observation, as shown. Vectors of rmr_gym's games that show
+    ``pixels="palette"`` are stored as `RecordTransitions` stores them: gray and RGB can be rebuilt,
+    and all readers of recorded games take them. Other pixels are stored as they are.
+
+    If the data set is there already and has the same manifest, episodes are added to it.
+
+    Args:
+        env: The vector environment.
+        path: Folder of the data set.
+        heads: Name of the policy that plays, or one name an environment.
+        overwrite: Delete the episodes of the data set that is there, at the first reset.
+
+    Raises:
+        RMRError: It is no vector environment or declares no autoreset mode, the observations or
+            actions have no fixed shape and numeric type, or the number of heads is another than
+            that of environments; at the first reset, as `RecordTransitions`.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> from rmr_gym.wrappers import RecordVectorTransitions
+        >>> envs = gym.make_vec("rmr/BouncingBalls-v0", 8)
+        >>> envs = RecordVectorTransitions(envs, "balls")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        env: AnyEnv,
+        path: str | os.PathLike[str],
+        *,
+        heads: str | Sequence[str] = "unknown",
+        overwrite: bool = False,
+    ):
+        if not isinstance(env, VectorEnv):
+            raise RMRError(
+                f"expected a vector environment, found {type(env).__name__}: around a single one, "
+                "use RecordTransitions"
+            )
+        super().__init__(env)
+        self._mode = autoreset_mode(env)
+        heads = [heads] * env.num_envs if isinstance(heads, str) else list(heads)
+        if len(heads) != env.num_envs:
+            raise RMRError(
+                f"expected the name of one head, or {env.num_envs}, one an environment, found "
+                f"{len(heads)}"
+            )
+        manifest = describe(env, heads=tuple(dict.fromkeys(heads)))
+        self._recording = _Recording(path, manifest, heads, overwrite)
+        self._ready = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Write what was cut short, reset the environments and begin their next episodes."""
+        mask = (options or {}).get("reset_mask")
+        seeds = all_seeds(seed, self.num_envs)
+        given: Any = seed
+        observations, infos = self.env.reset(seed=given, options=options)
+        columns = flatten(observations)
+        chosen = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        for i in chosen:
+            self._recording.finish(i, interrupted=True)
+            self._recording.begin(i, seeds[i], row_of(columns, i))
+        self._ready = self._ready or mask is None
+        return observations, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the environments and note what happened.
+
+        Raises:
+            RMRError: There was no reset, or an episode is over and the vector does not begin the
+                next one by itself; or an earlier step was cut short by an error or Ctrl-C, so that
+                what it did is not known.
+        """
+        missing = [i for i in range(self.num_envs) if not self._recording.runs(i)]
+        if not self._ready or (missing and self._mode is AutoresetMode.DISABLED):
+            raise RMRError(
+                "expected an episode that runs in every environment, found "
+                f"{f'none in {missing}' if self._ready else 'none begun, or a step cut short'}: "
+                "call reset() before step()"
+            )
+        self._ready = False
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        columns, taken = flatten(observations), np.asarray(actions)
+        for i in range(self.num_envs):
+            resets = self._mode is AutoresetMode.SAME_STEP and (terminated[i] or truncated[i])
+            if i not in missing:
+                to = _last_observation(infos, i) if resets else row_of(columns, i)
+                self._recording.append(i, taken[i], rewards[i], terminated[i], truncated[i], to)
+            if resets or i in missing:
+                self._recording.begin(i, None, row_of(columns, i))
+        self._ready = True
+        return observations, rewards, terminated, truncated, infos
+
+    def close(self, **kwargs: Any) -> None:
+        """Write what was cut short, let other writers in, close the environments."""
+        try:
+            self._recording.close()
+        finally:
+            super().close(**kwargs)
+        self._ready = False
+
+
+def _last_observation(infos: Mapping[str, Any], i: int) -> dict[str, Any]:
+    """Return the observation that an episode ended with, where the next one has begun."""
+    if "final_obs" not in infos or infos["final_obs"][i] is None:
+        raise RMRError(
+            f"expected the last observation of environment {i} in info['final_obs'], as the "
+            "SameStep autoreset mode promises, found none"
+        )
+    return flatten(infos["final_obs"][i])
+
+
+class _Recording:
     """The data set that a wrapper fills, opened when the first episode begins.
 
     Args:
         path: Its folder.
         manifest: What holds for the whole of it.
+        heads: Names of the policies that play, one an environment.
         overwrite: Delete the episodes that are there, the first time that it is opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str], manifest: Manifest, *, overwrite: bool):
+    def __init__(
+        self, path: str | os.PathLike, manifest: Manifest, heads: Sequence[str], overwrite: bool
+    ):
         self._path, self._manifest, self._overwrite = path, manifest, overwrite
+        self._heads, self._next = heads, 0
         self._writer: DatasetWriter | None = None
-        self._next = 0
+        self._episodes: list[_Episode | None] = [None] * len(heads)
 
-    def begin(self, seed: int | None, head: str, first: Mapping[str, Any]) -> "RunningEpisode":
-        """Begin an episode, whose first observation is ``first``, by column."""
+    def runs(self, i: int) -> bool:
+        """Whether an episode of environment ``i`` is being recorded."""
+        return self._episodes[i] is not None
+
+    def begin(self, i: int, seed: int | None, first: Mapping[str, Any]) -> None:
+        """Begin an episode of environment ``i``, whose first observation is ``first``."""
         self._opened()
-        return RunningEpisode(self, seed, head, first)
+        self._episodes[i] = _Episode(partial(self._numbered, seed, self._heads[i]), first)
 
-    def numbered(self, seed: int | None, head: str) -> EpisodeWriter:
+    def append(self, i: int, *step: Any) -> None:
+        """Take one step of environment ``i``; if it is the last one, the episode is written.
+
+        Args:
+            i: The environment.
+            *step: Action, reward, terminated, truncated, and the observation that followed.
+        """
+        episode = self._episodes[i]
+        assert episode is not None
+        episode.append(*step)
+        if step[2] or step[3]:
+            self.finish(i, interrupted=False)
+
+    def finish(self, i: int, *, interrupted: bool) -> None:
+        """Write the episode of environment ``i``, if one runs."""
+        episode, self._episodes[i] = self._episodes[i], None
+        if episode is not None:
+            episode.finish(interrupted=interrupted)
+
+    def close(self) -> None:
+        """Write what was cut short and let other writers in; may be called twice."""
+        with ExitStack() as stack:
+            stack.callback(self._release)
+            for i in reversed(range(len(self._episodes))):
+                stack.callback(self.finish, i, interrupted=True)
+
+    def _release(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _numbered(self, seed: int | None, head: str) -> EpisodeWriter:
         """Return the writer of an episode, which takes the next number."""
         episode = self._opened().episode(self._next, seed, head)
         self._next += 1
         return episode
-
-    def close(self) -> None:
-        """Let other writers in; may be called twice."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
     def _opened(self) -> DatasetWriter:
         if self._writer is None:
@@ -159,20 +314,20 @@ class Recording:
         return self._writer
 
 
-class RunningEpisode:
+class _Episode:
     """An episode that takes its number with its first step, so that one without a step has none."""
 
-    def __init__(self, recording: Recording, seed: int | None, head: str, first: Mapping[str, Any]):
-        self._recording, self._seed, self._head = recording, seed, head
-        self._first = {name: np.array(value) for name, value in first.items()}
+    def __init__(self, number: Callable[[], EpisodeWriter], first: Mapping[str, Any]):
+        self._number = number
         self._writer: EpisodeWriter | None = None
+        self._first = {name: np.array(value) for name, value in first.items()}
 
     def append(
         self, action: Any, reward: Any, terminated: Any, truncated: Any, to: Mapping[str, Any]
     ) -> None:
         """Take one step and the observation that it led to; what is passed may change later."""
         if self._writer is None:
-            self._writer = self._recording.numbered(self._seed, self._head)
+            self._writer = self._number()
             self._writer.begin(self._first)
         action = action.copy() if isinstance(action, np.ndarray) else action
         self._writer.append(action, float(reward), bool(terminated), bool(truncated), to)
@@ -186,10 +341,3 @@ class RunningEpisode:
                 self._writer.finish(interrupted=interrupted)
         finally:
             self._writer.abandon()
-
-
-def _emulator_reader(env: gym.Env[Any, Any]) -> Callable[[], dict[str, np.ndarray]] | None:
-    ale = ale_of(env)
-    if ale is None:
-        return None
-    return lambda: {"pixels": ale.getScreen(), "ram": ale.getRAM()}

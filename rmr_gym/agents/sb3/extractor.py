@@ -14,7 +14,7 @@ from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import freeze
-from rmr_gym.wrappers.stream import NO_OPERATION, Encoder
+from rmr_gym.wrappers.features import NO_OPERATION, Encoder
 
 MODES = ("frozen", "fine_tuned", "from_scratch")
 

@@ -14,7 +14,7 @@ from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.analysis.films import check_film, write_film
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.models.pretrained import PretrainedEncoder
-from rmr_gym.wrappers.stream import FeatureStream, Options
+from rmr_gym.wrappers.features import FeatureStream, Options
 
 FRAMES_A_SECOND = 15.0
 

@@ -8,15 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.wrappers.describe import AnyEnv
-from rmr_gym.wrappers.features import row_of
-from rmr_gym.wrappers.stream import (
-    Encoder,
-    FeatureStream,
-    Options,
-    name_of_game,
-    shows_palette,
-)
+from rmr_gym.wrappers.describe import AnyEnv, name_of_game, row_of, shows_palette
+from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 
 
 class RMRVecEnv(VecEnvWrapper):
