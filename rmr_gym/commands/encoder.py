@@ -74,13 +74,9 @@ def show(encoder: Positional[str]) -> None:
     Args:
         encoder: Its folder, or the name of a shipped one.
     """
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from rmr_gym.models.card import card  # noqa: PLC0415
     from rmr_gym.models.pretrained import PretrainedEncoder  # noqa: PLC0415
 
-    read = PretrainedEncoder.from_pretrained(encoder)
-    text = card(asdict(read.config), read.provenance)
+    text = PretrainedEncoder.from_pretrained(encoder).card()
     out_console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -3,44 +3,181 @@
 import json
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.core.files import os_errors, sync_folder
-from rmr_gym.models.artifact_files import CONFIG, WEIGHTS, read_config, read_tensors
-from rmr_gym.models.card import card
-from rmr_gym.models.encoder_config import (
-    CONFIGS,
-    AnyEncoderConfig,
-    BallsEncoderConfig,
-    EncoderConfig,
+from rmr_gym.core.files import replacing
+from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
+from rmr_gym.models.rmr.encoders import TRUNKS, SlotCNN
+from rmr_gym.models.rmr.processors import (
+    CORES,
+    PassiveProcessor,
+    Processor,
+    ProcessorSizes,
+    load_weights,
+    make_processor,
 )
-from rmr_gym.models.rmr.processors import load_weights
 
-__all__ = [
-    "AnyEncoderConfig",
-    "BallsEncoderConfig",
-    "EncoderConfig",
-    "PretrainedEncoder",
-    "find_artifact",
-    "shipped_encoders",
-]
-
+CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
 FORMAT_VERSION = 1
-CARD = "README.md"
 SHIPPED = Path(str(files("rmr_gym.models") / "weights"))
 """Folder of the encoders that come with the package, a folder a game."""
+
+_CHOICES = {
+    "trunk": ("trunk", TRUNKS),
+    "core": ("processor", CORES),
+    "aggregation": ("aggregation", ("max", "sum", "mean")),
+    "precision": ("precision", ("fp32", "bf16")),
+}
+"""By the field that names a choice: its kind and the choices."""
+_JSON_BYTES = 1 << 20
+_NEVER_READ = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What must be known to rebuild an encoder, and P if the artifact holds one.
+
+    Attributes:
+        game: Name of the game whose screens the encoder was trained on, for instance "Pong".
+        height: Rows of the gray frame that it sees, shrunk from the screen's 210 by area.
+        width: Columns of that frame, shrunk from the screen's 160 by area.
+        slots: Number of slots.
+        maps: Feature maps a slot.
+        dim: Width of a slot's latent vector.
+        trunk: A name in `rmr_gym.models.rmr.encoders.TRUNKS`.
+        core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
+        aggregation: Aggregation of P's messages: max, sum or mean.
+        precision: Arithmetic of P's messages: fp32 or bf16.
+        actions: Number of actions that P knows.
+        affine: Whether an affine map a slot follows, as after an aligned start.
+
+    Raises:
+        RMRError: A value is of another type, unknown or out of range.
+    """
+
+    kind: ClassVar[str] = "rmr_gym encoder"
+    instants: ClassVar[int] = 1
+
+    game: str
+    height: int = 84
+    width: int = 84
+    slots: int = 128
+    maps: int = 1
+    dim: int = 64
+    trunk: str = "nature"
+    core: str | None = None
+    aggregation: str = "max"
+    precision: str = "fp32"
+    actions: int = 18
+    affine: bool = False
+
+    def __post_init__(self) -> None:
+        if type(self.affine) is not bool:
+            raise RMRError(f"expected affine as true or false, found {self.affine!r}")
+        _check(self, height=210, width=160, slots=1024, maps=64, dim=4096, actions=1024)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the bytes that the encoder takes: one gray frame."""
+        return (self.height, self.width)
+
+    def encoder(self) -> SlotCNN:
+        """Make an encoder of these sizes, with weights from torch's own generator."""
+        return SlotCNN(**_some(self, "height", "width", "slots", "maps", "dim", "trunk", "affine"))
+
+    def processor(self) -> Processor | None:
+        """Make P of these sizes, with weights from torch's own generator; None without P."""
+        if self.core is None:
+            return None
+        sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
+        return make_processor(self.core, **sizes)
+
+
+@dataclass(frozen=True)
+class BallsEncoderConfig:
+    """What must be known to rebuild an encoder of bouncing balls, and its P if there is one.
+
+    Attributes:
+        game: Name of the world whose frames the encoder was trained on, for instance
+            "BouncingBalls".
+        resolution: Height and width of the frames that it sees, in pixels.
+        instants: Number of successive frames that it sees at once.
+        slots: Number of slots: the balls', and spare ones.
+        dim: Width of a slot's latent vector.
+        slot_dim: Width of a slot of Slot Attention.
+        channels: Of the encoder's convolutions.
+        cell: Height and width in pixels of a cell that slots compete for.
+        first_rounds: Rounds of attention on the first of the frames.
+        later_rounds: Rounds of attention on every other.
+        core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
+        aggregation: Aggregation of P's messages: max, sum or mean.
+        passes: Passes of P.
+        precision: Arithmetic of P's messages: fp32 or bf16; the encoder always computes in fp32.
+
+    Raises:
+        RMRError: A value is of another type, unknown or out of range.
+    """
+
+    kind: ClassVar[str] = "rmr_gym balls encoder"
+
+    game: str
+    resolution: int = 32
+    instants: int = 3
+    slots: int = 4
+    dim: int = 128
+    slot_dim: int = 64
+    channels: int = 32
+    cell: int = 4
+    first_rounds: int = 3
+    later_rounds: int = 1
+    core: str | None = None
+    aggregation: str = "max"
+    passes: int = 2
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        largest = {"resolution": 256, "instants": 16, "slots": 64, "dim": 4096, "slot_dim": 1024}
+        rounds = {"first_rounds": 64, "later_rounds": 64}
+        _check(self, **largest, channels=512, cell=64, **rounds, passes=16)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the bytes that the encoder takes: the frames' colours, oldest frame first."""
+        return (3 * self.instants, self.resolution, self.resolution)
+
+    def encoder(self) -> FrameStackEncoder:
+        """Make an encoder of these sizes, with weights from torch's own generator."""
+        cells = CellFeatures(self.resolution, self.channels, self.slot_dim, self.cell)
+        rounds = (self.first_rounds, self.later_rounds)
+        slots = SlotEncoder(cells, self.slot_dim, self.slots, rounds)
+        return FrameStackEncoder(slots, nn.Linear(self.instants * slots.width, self.dim))
+
+    def processor(self) -> PassiveProcessor | None:
+        """Make P of these sizes, with weights from torch's own generator; None without P."""
+        if self.core is None:
+            return None
+        sizes = ProcessorSizes(self.dim, self.core, self.aggregation, self.passes)
+        return sizes.make(self.slots, self.precision)
+
+
+AnyEncoderConfig = EncoderConfig | BallsEncoderConfig
+
+CONFIGS: dict[str, type[AnyEncoderConfig]] = {
+    config.kind: config for config in (EncoderConfig, BallsEncoderConfig)
+}
+"""Configurations by the kind of artifact that they describe."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +216,21 @@ class PretrainedEncoder:
         folder = Path(folder)
         if folder.exists():
             _require_replaceable(folder, overwrite)
-        with os_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            try:
-                self._fill(temporary)
-                temporary.chmod(0o755)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                temporary.replace(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            sync_folder(folder.parent)
+        versions = {name: version(name) for name in ("torch", "numpy", "safetensors")}
+        provenance = {"versions": versions, **self.provenance}
+        with replacing(folder) as hidden:
+            tensors = _tensors(self.encoder, self.processor)
+            weights = save({name: part.cpu().contiguous() for name, part in tensors.items()})
+            record = {
+                "format": self.config.kind,
+                "version": FORMAT_VERSION,
+                "config": asdict(self.config),
+                "provenance": provenance,
+                "weights_sha256": sha256(weights).hexdigest(),
+            }
+            (hidden / WEIGHTS).write_bytes(weights)
+            (hidden / CONFIG).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+            (hidden / CARD).write_text(replace(self, provenance=provenance).card())
         return folder
 
     @classmethod
@@ -104,34 +244,31 @@ class PretrainedEncoder:
                 version; or its weights are not those of its configuration.
         """
         folder = find_artifact(folder_or_name)
-        record = read_config(folder, tuple(CONFIGS), FORMAT_VERSION)
+        record = _read_record(folder)
         config = _config_of(record, folder)
         with torch.device("meta"):
             expected = _tensors(config.encoder(), config.processor())
-        tensors = read_tensors(folder, expected)
+        tensors = _read_tensors(folder, expected, record.get("weights_sha256"))
         with torch.random.fork_rng(devices=[]):
             encoder, processor = config.encoder(), config.processor()
-        for name, part in (("encoder", encoder), ("processor", processor)):
+        for prefix, part in (("encoder", encoder), ("processor", processor)):
             if part is not None:
-                load_weights(part, _part(tensors, name), f"the {name} in {folder}")
+                own = {name: tensors[f"{prefix}.{name}"] for name in part.state_dict()}
+                load_weights(part, own, f"the {prefix} in {folder}")
                 part.eval()
         return cls(config, encoder, processor, record.get("provenance") or {})
 
-    def _fill(self, folder: Path) -> None:
-        tensors = _tensors(self.encoder, self.processor)
-        save_file({name: part.cpu().contiguous() for name, part in tensors.items()},
-                  folder / WEIGHTS)  # fmt: skip
-        record = {
-            "format": self.config.kind,
-            "version": FORMAT_VERSION,
-            "config": asdict(self.config),
-            "provenance": {"versions": _versions(), **self.provenance},
-        }
-        (folder / CONFIG).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
-        (folder / CARD).write_text(card(asdict(self.config), record["provenance"]))
-        for name in (WEIGHTS, CONFIG, CARD):
-            with (folder / name).open("rb") as file:
-                os.fsync(file.fileno())
+    def card(self) -> str:
+        """Return the card in Markdown: what it is, what it was made from, how good it is."""
+        facts, core = asdict(self.config), self.config.core
+        own = {name: text.format(**facts) for name, text in _CARDS[self.config.kind].items()}
+        processor = f"P ({core}) is included." if core else "P is not included."
+        parts = [_HEAD.format(**facts, **own, processor=processor)]
+        for title in ("data", "training", "metrics", "versions"):
+            if content := self.provenance.get(title):
+                text = _table(content) if title == "metrics" else _facts(content)
+                parts.append(f"## {title.capitalize()}\n\n{text}")
+        return "\n".join(parts)
 
 
 def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
@@ -148,8 +285,9 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
         return given
     text = str(folder_or_name)
     shipped = shipped_encoders()
-    if isinstance(folder_or_name, str) and _letters(text) in map(_letters, shipped):
-        return next(path for name, path in shipped.items() if _letters(name) == _letters(text))
+    by_letters = {_letters(name): path for name, path in shipped.items()}
+    if isinstance(folder_or_name, str) and _letters(text) in by_letters:
+        return by_letters[_letters(text)]
     if re.fullmatch(r"[\w' .*-]+", text) and shipped:
         raise unknown_name("folder or shipped encoder", text, shipped)
     raise RMRError(
@@ -170,28 +308,32 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
+def _check(config: AnyEncoderConfig, **largest: int) -> None:
+    """Check the sizes, of which these are the largest, the game's name and what names a choice."""
+    values = vars(config)
+    for name, limit in largest.items():
+        if type(values[name]) is not int or not 1 <= values[name] <= limit:
+            raise RMRError(f"expected {name} from 1 to {limit}, found {values[name]!r}")
+    if not isinstance(config.game, str) or not re.fullmatch(r"\w{1,64}", config.game):
+        raise RMRError(f"expected the name of a game, for instance 'Pong', found {config.game!r}")
+    for name, (kind, choices) in _CHOICES.items():
+        if name not in values or (name == "core" and config.core is None):
+            continue
+        if values[name] not in choices:
+            raise unknown_name(kind, str(values[name]), choices)
+
+
+def _some(config: AnyEncoderConfig, *names: str) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in names}
+
+
 def _tensors(encoder: nn.Module, processor: nn.Module | None) -> dict[str, Tensor]:
-    parts: dict[str, nn.Module] = {"encoder": encoder}
-    if processor is not None:
-        parts["processor"] = processor
     return {
         f"{part}.{name}": tensor
-        for part, module in parts.items()
+        for part, module in (("encoder", encoder), ("processor", processor))
+        if module is not None
         for name, tensor in module.state_dict().items()
     }
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {
-        name.removeprefix(start): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(start)
-    }
-
-
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "numpy", "safetensors")}
 
 
 def _require_replaceable(folder: Path, overwrite: bool) -> None:
@@ -205,21 +347,181 @@ def _require_replaceable(folder: Path, overwrite: bool) -> None:
         )
 
 
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Return the configuration file of an artifact, of a kind and version that can be read."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise RMRError(f"{folder} holds no {CONFIG}: expected the folder of a pretrained encoder")
+    record = _json(_bytes_of(path, _JSON_BYTES), path)
+    if record.get("format") not in tuple(CONFIGS):
+        raise RMRError(
+            f"{path} is not of a pretrained encoder: expected format "
+            f"{' or '.join(map(repr, CONFIGS))}, found {_short(record.get('format'))}"
+        )
+    number = record.get("version")
+    if type(number) is not int or number < 1:
+        raise RMRError(f"{path} is damaged: expected a version from 1, found {_short(number)}")
+    if number > FORMAT_VERSION:
+        raise RMRError(
+            f"{folder} is of version {number}, newer than this rmr-gym reads ({FORMAT_VERSION}): "
+            "upgrade rmr-gym"
+        )
+    return record
+
+
 def _config_of(record: dict[str, Any], folder: Path) -> AnyEncoderConfig:
     config, values = CONFIGS[record["format"]], record.get("config")
     known = {each.name for each in fields(config)}
-    if not isinstance(values, dict) or set(values) != known:
-        raise RMRError(
-            f"{folder / CONFIG} is damaged: expected config with {', '.join(sorted(known))}"
-        )
-    texts: dict[str, Any] = {
-        each.name: each.type for each in fields(config) if each.type in (str, str | None)
-    }
-    if wrong := [name for name, text in texts.items() if not isinstance(values[name], text)]:
-        raise RMRError(f"{folder / CONFIG} is damaged: expected text for {', '.join(wrong)}")
-    if not isinstance(record.get("provenance", {}), dict):
-        raise RMRError(f"{folder / CONFIG} is damaged: expected provenance as a JSON object")
     try:
+        if not isinstance(values, dict) or set(values) != known:
+            raise RMRError(f"expected config with {', '.join(sorted(known))}")
+        texts = {each.name: each.type for each in fields(config) if each.type in (str, str | None)}
+        for name, text in texts.items():
+            if not isinstance(values[name], cast(Any, text)):
+                raise RMRError(f"expected text for {name}")
+        if not isinstance(record.get("provenance", {}), dict):
+            raise RMRError("expected provenance as a JSON object")
         return config(**values)
     except RMRError as error:
         raise RMRError(f"{folder / CONFIG} is damaged: {error}") from error
+
+
+def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -> dict[str, Tensor]:
+    """Read the weights, after their header was found to name just the tensors expected.
+
+    Args:
+        folder: Of the artifact.
+        expected: Tensors of the right shapes by name, on the meta device; all are 32-bit floats.
+        checksum: Sha256 that the file shall have.
+
+    Raises:
+        RMRError: They are missing, damaged, of other names or shapes, or not finite.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        pickles = sorted(entry.name for entry in folder.iterdir() if entry.suffix in _NEVER_READ)
+        never = f"; {', '.join(pickles)} can run code and is never read" if pickles else ""
+        raise RMRError(f"{folder} holds no {WEIGHTS}{never}: write the artifact again")
+    numbers = sum(4 * tensor.numel() for tensor in expected.values())
+    content = _bytes_of(path, 8 + _JSON_BYTES + numbers)
+    size = 8 + _checked_header(content, expected, path) + numbers
+    if len(content) != size:
+        raise _damaged(path, f"expected {size} bytes, found {len(content)}")
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    broken = sorted(name for name, part in tensors.items() if not bool(part.isfinite().all()))
+    if broken:
+        raise RMRError(f"{path} holds numbers that are not finite, in {', '.join(broken[:3])}")
+    if sha256(content).hexdigest() != checksum:
+        raise _damaged(path, f"its sha256 is not the one in {CONFIG}")
+    return tensors
+
+
+def _checked_header(content: bytes, expected: Mapping[str, Tensor], path: Path) -> int:
+    """Return the length of the JSON that a safetensors file begins with, if it fits."""
+    length = int.from_bytes(content[:8], "little")
+    if not 2 <= length <= min(_JSON_BYTES, len(content) - 8):
+        raise RMRError(f"{path} is no safetensors file, or damaged: write the artifact again")
+    header = _json(content[8 : 8 + length], path)
+    header.pop("__metadata__", None)
+    shapes = {name: ["F32", list(tensor.shape)] for name, tensor in expected.items()}
+    there = {
+        name: [entry.get("dtype"), entry.get("shape")] if isinstance(entry, dict) else None
+        for name, entry in header.items()
+    }
+    if wrong := sorted(n for n in there | shapes if there.get(n) != shapes.get(n)):
+        first = wrong[0]
+        raise RMRError(
+            f"{path} does not fit {CONFIG}: expected {_short(shapes.get(first))} as {_short(first)}"
+            f", found {_short(there.get(first))} ({len(wrong)} tensors differ); nothing was loaded"
+        )
+    return length
+
+
+def _json(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, type(error).__name__) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "expected a JSON object")
+    return value
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise RMRError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise _damaged(path, f"expected at most {limit} bytes")
+    return content
+
+
+def _damaged(path: Path, what: str) -> RMRError:
+    return RMRError(f"{path} is damaged ({what}): write the artifact again")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+_HEAD = """\
+---
+license: mit
+library_name: rmr-gym
+tags: [reinforcement-learning, representation-learning, {tag}]
+---
+# Slot encoder of {game}
+
+{what} to
+{slots} slots of {dim} numbers. {processor}
+
+    import {imports}
+    from rmr_gym.wrappers.features import RMRObservationWrapper
+
+{use}
+Licence: MIT. The files are `config.json` and `weights.safetensors`; neither can run code.
+"""
+_CARDS = {
+    EncoderConfig.kind: {
+        "tag": "atari",
+        "imports": "ale_py, gymnasium as gym",
+        "what": "From gray frames of {game} "
+        "({height} x {width} pixels, shrunk from the whole screen by area)",
+        "use": """\
+    gym.register_envs(ale_py)
+    env = RMRObservationWrapper(gym.make("ALE/{game}-v5"), "FOLDER OF THIS FILE")
+""",
+    },
+    BallsEncoderConfig.kind: {
+        "tag": "bouncing-balls",
+        "imports": "gymnasium as gym, rmr_gym",
+        "what": "From the last {instants} frames of {game} "
+        "(RGB, {resolution} x {resolution} pixels, shrunk from larger ones by area)",
+        "use": """\
+    env = RMRObservationWrapper(gym.make("rmr/{game}-v0"), "FOLDER OF THIS FILE")
+
+It knows the balls of the world that its data were recorded from, with the options below.
+""",
+    },
+}
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(rows[0])
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[_entry(row.get(name)) for name in columns] for row in rows]
+    return "".join(f"| {' | '.join(entries)} |\n" for entries in lines)
+
+
+def _entry(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

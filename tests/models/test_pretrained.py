@@ -1,18 +1,32 @@
 import json
 import pickle
 import struct
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save, save_file
 
+import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.core.errors import RMRError
+from rmr_gym.domains.balls import BallsModel, PixelModel, make_balls_processor, pixel_pipeline
+from rmr_gym.envs.atari.games import find_game
 from rmr_gym.models import pretrained as artifacts
-from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.models.objects import FrameStackEncoder
+from rmr_gym.models.pretrained import (
+    CARD,
+    BallsEncoderConfig,
+    EncoderConfig,
+    PretrainedEncoder,
+    shipped_encoders,
+)
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.wrappers.features import RMRObservationWrapper
 
 CONFIG = EncoderConfig("Pong", dim=4, core="mpnn")
 PROVENANCE = {
@@ -208,3 +222,135 @@ def test_overlapping_tensors(folder):
     write_header(folder, header, content[8 + length :])
     with pytest.raises(RMRError, match="damaged"):
         PretrainedEncoder.from_pretrained(folder)
+
+
+def test_a_flipped_bit_anywhere_in_the_weights_is_noticed(folder):
+    path = folder / "weights.safetensors"
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for at in rng.choice(len(content), size=25, replace=False):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(RMRError, match=r"damaged|does not fit|not finite"):
+            PretrainedEncoder.from_pretrained(folder)
+    path.write_bytes(content)
+    change(folder, weights_sha256="0" * 64)
+    with pytest.raises(RMRError, match=r"its sha256 is not the one in config\.json"):
+        PretrainedEncoder.from_pretrained(folder)
+
+
+SIZES = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}
+NO_ACTION = torch.zeros(2, dtype=torch.int64)
+
+
+def balls(core: str | None = "mpnn"):
+    config, generator = BallsEncoderConfig("BouncingBalls", core=core, **SIZES), torch_generator(0)
+    processor = build(config.processor, generator) if core else None
+    facts = {"training": {"arm": "rmr"}, "metrics": [{"arm": "rmr", "mse": 0.0012345}]}
+    return PretrainedEncoder(config, build(config.encoder, generator), processor, facts)
+
+
+def some_frames():
+    return torch.randint(0, 256, (2, 9, 16, 16), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("core", ["mpnn", "interaction", "none", None])
+def test_balls_that_are_read_are_those_that_were_written(tmp_path, core):
+    made, frames = balls(core), some_frames()
+    read = PretrainedEncoder.from_pretrained(made.save_pretrained(tmp_path / "balls"))
+    assert read.config == made.config
+    assert parameter_hash(read.encoder) == parameter_hash(made.encoder)
+    slots = read.encoder(frames)
+    assert slots.shape == (2, 3, 8)
+    assert torch.equal(slots, made.encoder(frames))
+    if core is None:
+        assert read.processor is None
+    else:
+        expected = made.processor(slots)
+        assert torch.equal(read.processor(slots, NO_ACTION), expected)
+    card = (tmp_path / "balls" / "README.md").read_text()
+    for fact in ("Slot encoder of BouncingBalls", "last 3 frames", "| rmr | 0.001234 |"):
+        assert fact in card
+    assert ("P is not included" in card) == (core is None)
+
+
+@pytest.mark.parametrize("core", ["mpnn", "interaction"])
+def test_it_is_what_the_video_model_has_before_its_decoder(core):
+    model = PixelModel(BallsModel(dim=8, core=core), slot_dim=8, channels=4)
+    processor = make_balls_processor(model.processor, 0, 2)
+    pipeline = pixel_pipeline(model, processor, 0, resolution=16, balls=2)
+    frames = some_frames()
+    clip = frames.unflatten(1, (3, 3)).permute(0, 1, 3, 4, 2).float() / 255
+    slots = FrameStackEncoder(pipeline.encoder.encoder, pipeline.encoder.join)(frames)
+    decoded = pipeline.decoder(processor(slots, NO_ACTION))
+    assert torch.equal(decoded.frame, pipeline(clip).frame)
+    config = BallsEncoderConfig("BouncingBalls", core=core, **SIZES)
+    assert parameter_hash(build(config.processor, torch_generator(0))) == parameter_hash(
+        build(lambda: make_balls_processor(model.processor, 0, 2), torch_generator(0))
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slots": 10**9}, "expected slots from 1 to 64"),
+        ({"dim": 16}, "does not fit"),
+        ({"passes": 16}, "does not fit"),
+        ({"resolution": 18}, "divide the resolution"),
+        ({"cell": True}, "expected cell from 1"),
+        ({"first_rounds": 0}, "expected first_rounds from 1"),
+        ({"core": "os.system"}, "unknown processor"),
+        ({"core": ["mpnn"]}, "expected text for core"),
+        ({"game": "../x"}, "expected the name of a game"),
+        ({"format": "rmr_gym encoder"}, "expected config with actions"),
+        ({"format": ["rmr_gym balls encoder"]}, "not of a pretrained encoder"),
+    ],
+)
+def test_hostile_configurations(tmp_path, changes, message):
+    folder = balls().save_pretrained(tmp_path / "balls")
+    change(folder, **changes)
+    with pytest.raises(RMRError, match=message):
+        PretrainedEncoder.from_pretrained(folder)
+
+
+def test_weights_of_balls_have_the_right_names(tmp_path):
+    folder = balls().save_pretrained(tmp_path / "balls")
+    path = folder / "weights.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"encoder.join.bias"', b'"encoder.join.bizz"'))
+    with pytest.raises(RMRError, match=r"expected \['F32', \[8\]\] as 'encoder.join.bias'"):
+        PretrainedEncoder.from_pretrained(folder)
+
+
+SHIPPED = sorted(shipped_encoders())
+
+
+def test_a_few_games_are_shipped_in_a_few_megabytes():
+    files = [file for folder in shipped_encoders().values() for file in folder.iterdir()]
+    assert {"pong", "breakout", "freeway", "seaquest"} <= set(SHIPPED)
+    assert sum(file.stat().st_size for file in files) < 5e6
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_one_line_gives_features_of_the_game(name):
+    game = find_game(name).name
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = RMRObservationWrapper(gym.make(f"rmr/{game}-v0"), name, output="processed")
+    first, _ = env.reset(seed=0)
+    for _ in range(20):
+        last = env.step(env.action_space.sample())[0]
+    assert first.shape == (128, 64)
+    assert np.isfinite(last).all()
+    assert np.abs(last - first).max() > 0
+    env.close()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_shows_what_the_encoder_must_beat(name):
+    read = PretrainedEncoder.from_pretrained(name)
+    scores = {row["features"]: row["micro_f1"] for row in read.provenance["metrics"]}
+    assert {"this encoder", "untrained encoder", "pixels through PCA"} == set(scores)
+    assert read.processor is not None
+    card = (shipped_encoders()[name] / CARD).read_text()
+    assert all(f"{score:.4f}" in card for score in scores.values())
+    assert "license: mit" in card
