@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-
 from rmr_gym.analysis.abstract_comparison import abstract_dots
-from rmr_gym.analysis.agents import load_results
-from rmr_gym.analysis.agents_figure import agents_figure
-from rmr_gym.analysis.bottleneck_figures import size_curves
-from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.figures import (
     checkpoint_curves,
     difference_dots,
     frames_beside_ram,
     save_figure,
 )
+
+from rmr_gym.analysis.agents import load_results
+from rmr_gym.analysis.agents_figure import agents_figure
+from rmr_gym.analysis.bottleneck_figures import size_curves
+from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
 from rmr_gym.analysis.policy_figure import policy_heat_map, policy_summary
 from rmr_gym.analysis.run import ARM_LABELS, where
 from rmr_gym.analysis.sweep_run import load_sweep_run

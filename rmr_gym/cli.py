@@ -324,9 +324,9 @@ def report(folder: Positional[Path]) -> None:
         folder: Run folder of `rmr-gym compare`, `demo`, `abstract table`, `sweep`, `measure`,
             `agent compare`, `world-model evaluate` or `world-model views`.
     """
-    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
 
-    page, text = write_report_and_text(folder)
+    page, text = write_report(folder)
     out_console.print(text, markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"report: {page}", markup=False, soft_wrap=True)
 

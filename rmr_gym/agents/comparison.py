@@ -70,7 +70,7 @@ def compare_agents(
 ) -> list[str]:
     """Train and measure agents; finished ones are kept and never trained again.
 
-    The folder gets ``results.csv``, ``run.json``, ``cells.csv`` and the agents themselves.
+    The folder gets ``results.csv``, ``run.json``, ``jobs.csv`` and the agents themselves.
 
     Args:
         configs: The agents.

@@ -21,7 +21,7 @@ def paper_key(name: str) -> str:
 
 @cache
 def _table(name: str) -> pd.DataFrame:
-    with (files("rmr_gym.analysis") / "paper_figures" / name).open(encoding="utf-8") as file:
+    with (files("rmr_gym.report") / "paper_figures" / name).open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype={"p_value": str})
     return table.assign(key=[paper_key(game) for game in table["game"]]).set_index("key")
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from rmr_gym.analysis import html
 from rmr_gym.analysis.agents_report import agents_page
 from rmr_gym.analysis.bottleneck_report import bottleneck_page
-from rmr_gym.analysis.compare_report import abstract_page, compare_page
 from rmr_gym.analysis.measures_report import measures_page
 from rmr_gym.analysis.objectives_report import objectives_page
 from rmr_gym.analysis.page import Page
@@ -18,8 +17,6 @@ from rmr_gym.core.errors import unknown_name
 from rmr_gym.core.files import write_atomically
 
 PAGES = {
-    "compare": compare_page,
-    "table2": abstract_page,
     "transfer": transfer_page,
     "bottleneck": bottleneck_page,
     "agents": agents_page,

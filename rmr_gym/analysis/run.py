@@ -89,6 +89,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Columns of each table."""
 
 
+_FILES = {"cells": "jobs"}
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run folder in memory; a table that is missing there is empty here.
@@ -200,7 +203,7 @@ def read_run(folder: Path) -> Run:
         RMRError: If a file is damaged.
     """
     tables = {
-        name: read_table(folder / f"{name}.csv", columns, KEYS[name])
+        name: read_table(folder / f"{_FILES.get(name, name)}.csv", columns, KEYS[name])
         for name, columns in COLUMNS.items()
     }
     return Run(folder=folder, info=read_info(folder), frames=read_frames(folder), **tables)

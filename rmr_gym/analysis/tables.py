@@ -24,7 +24,6 @@ from rmr_gym.analysis.run import (
     values,
     where,
 )
-from rmr_gym.analysis.terminal import natural_text
 from rmr_gym.core.files import write_atomically
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "load_run",
     "natural_table",
     "summarise",
-    "terminal_table",
 ]
 
 BASELINES = ("cswm", "untrained")
@@ -196,11 +194,6 @@ def save_tables(tables: dict[str, pd.DataFrame], folder: Path) -> list[Path]:
 def headline_probe(run: Run) -> str:
     """Return the probe of the headline table: ridge, or the first there is."""
     return next(iter(run.probes), "ridge")
-
-
-def terminal_table(run: Run) -> str:
-    """Return the headline natural table as plain text, 80 columns wide."""
-    return natural_text(natural_table(run, headline_probe(run)))
 
 
 def _arm_row(cell: Cell, arm: str, frame: pd.DataFrame) -> dict[str, Any]:

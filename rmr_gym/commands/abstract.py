@@ -32,11 +32,8 @@ def table(
         models: mlp, deep_sets, mpnn; default: all three.
         runs: How to compute.
     """
-    from rmr_gym.analysis.abstract_comparison import (  # noqa: PLC0415
-        abstract_comparison,
-        write_abstract_comparison,
-    )
-    from rmr_gym.analysis.run import load_run  # noqa: PLC0415
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
+    from rmr_gym.experiments.table2.report import report  # noqa: PLC0415
     from rmr_gym.protocol.abstract_table import MODELS, abstract_table  # noqa: PLC0415
 
     seeds, out, chosen = runs.seed_range(1), runs.folder("table2"), runs.chosen()
@@ -46,9 +43,7 @@ def table(
             *(tasks, seeds, out, runs.computing(progress_for)),
             models=models or MODELS,
         )
-    run = load_run(out)
-    rows = abstract_comparison(run).to_dict("records")
+    rows = report(out).tables["table2"].to_dict("records")
     print_rows([{name: row[column] for name, column in SHOWN.items()} for row in rows], (*SHOWN,))
-    for path in write_abstract_comparison(run, out):
-        out_console.print(f"written: {path}", markup=False, soft_wrap=True)
+    out_console.print(f"report: {write_report(out)[0]}", markup=False, soft_wrap=True)
     conclude(None, problems)

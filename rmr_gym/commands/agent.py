@@ -181,7 +181,7 @@ def compare(
     """
     from rmr_gym.agents.comparison import Budget, agent_configs, compare_agents  # noqa: PLC0415
     from rmr_gym.agents.sb3.config import find_world  # noqa: PLC0415
-    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
 
     configs = agent_configs(
         [find_world(game) for game in games],
@@ -199,7 +199,7 @@ def compare(
             out,
             computing(workers, progress_for),
         )
-    page, said = write_report_and_text(out)
+    page, said = write_report(out)
     out_console.print(said, markup=False, highlight=False, soft_wrap=True)
     out_console.print(f"report: {page}", markup=False, soft_wrap=True)
     for problem in problems:

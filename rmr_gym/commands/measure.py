@@ -31,7 +31,7 @@ def measure(
         runs: How to compute.
     """
     from rmr_gym.agents.players.player_features import PLAYER, player_cell  # noqa: PLC0415
-    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
     from rmr_gym.protocol.arms import ARMS, REFERENCES  # noqa: PLC0415
     from rmr_gym.protocol.measures import MEASURES  # noqa: PLC0415
     from rmr_gym.protocol.measures import measure as run_measures  # noqa: PLC0415
@@ -48,7 +48,7 @@ def measure(
             measures=wanted,
             extra={PLAYER: player_cell} if PLAYER in named and "labels" in wanted else {},
         )
-    report, said = write_report_and_text(out)
+    report, said = write_report(out)
     out_console.print(said, markup=False, soft_wrap=True)
     for path in (*(out / f"{name}.csv" for name in ("labels", "ranking", "references")), report):
         out_console.print(f"written: {path}", markup=False, soft_wrap=True)

@@ -178,11 +178,11 @@ def report_run(out: Path, table: str, shown: Mapping[str, str], problems: Sequen
     """Print a table of a run folder, write its report and print what it says."""
     import pandas as pd  # noqa: PLC0415
 
-    from rmr_gym.analysis.report import write_report_and_text  # noqa: PLC0415
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
 
     scores = pd.read_csv(out / table).convert_dtypes()
     print_table(scores.astype(object).where(scores.notna(), None).to_dict("records"), shown)
-    report, said = write_report_and_text(out)
+    report, said = write_report(out)
     out_console.print(said, markup=False, highlight=False, soft_wrap=True)
     for path in (*sorted(out.glob("*.csv")), report):
         out_console.print(f"written: {path}", markup=False, soft_wrap=True)

@@ -75,7 +75,7 @@ def finished_cells(
     Args:
         cells: Keys must differ.
         workers: 1 runs in this process; more start a Dask cluster on this machine.
-        folder: Run folder with ``cells/``, ``logs/`` and ``cells.csv``; None keeps nothing.
+        folder: Run folder with ``cells/``, ``logs/`` and ``jobs.csv``; None keeps nothing.
         scheduler: Address of another Dask cluster, for instance tcp://host:8786; it must see
             ``folder``, and all files that the cells name, under the same paths.
 

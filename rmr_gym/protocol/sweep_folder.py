@@ -26,7 +26,7 @@ FORMAT = 1
 ATTEMPTS = 8
 """A cell that was started so often without leaving a record is taken to kill its worker."""
 
-TABLE = "cells.csv"
+TABLE = "jobs.csv"
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 _STARTED, _ENDED = "started\n", "ended\n"
 
@@ -43,7 +43,7 @@ class CellState(NamedTuple):
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """Keeps what the cells of a sweep leave: ``cells/*.json``, ``logs/*.log``, ``cells.csv``.
+    """Keeps what the cells of a sweep leave: ``cells/*.json``, ``logs/*.log``, ``jobs.csv``.
 
     Everything is JSON or text; whatever machine runs a cell writes its files itself, so a cluster
     must see the folder under the same path.

@@ -67,7 +67,7 @@ def compare_world_models(
     """Train and score world models; what is finished, here or in the store, is found again.
 
     The folder gets ``world_models.csv``, ``simulations.csv``, ``world_model_curves.csv``,
-    ``run.json`` and ``cells.csv``.
+    ``run.json`` and ``jobs.csv``.
 
     Args:
         tasks: One a model, all on the same data.

@@ -44,7 +44,7 @@ def compare_views(
 ) -> list[str]:
     """Train models of crops and score them; what is finished, here or in the store, is found again.
 
-    The folder gets ``views.csv``, ``world_model_curves.csv``, ``run.json``, ``cells.csv`` and, for
+    The folder gets ``views.csv``, ``world_model_curves.csv``, ``run.json``, ``jobs.csv`` and, for
     each S2RM, ``enclaves_MODEL_SEED.npz`` with ``attended`` and ``heard``, see
     `rmr_gym.protocol.world_model_views.Enclaves`.
 

@@ -6,8 +6,8 @@ import pytest
 
 from rmr_gym.analysis import agents
 from rmr_gym.analysis.agents_figure import agents_figure
-from rmr_gym.analysis.report import write_report_and_text
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 
 STEPS = (100, 200)
 
@@ -85,7 +85,7 @@ def test_algorithms_are_paired_on_the_same_features(tmp_path):
     columns = [*agents.KEY, "return", "episodes"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results.csv", index=False)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "agents", "games": ["Pong"]}))
-    _, said = write_report_and_text(tmp_path)
+    _, said = write_report(tmp_path)
     pairs = pd.read_csv(tmp_path / agents.PAIRS).query("measure == 'final'")
     named = pairs[["algorithm", "first", "second_algorithm", "second"]].itertuples(index=False)
     lstm, rims = "recurrent_ppo", "rims_ppo"
@@ -153,7 +153,7 @@ def run(folder):
 
 
 def test_report(run):
-    path, said = write_report_and_text(run)
+    path, said = write_report(run)
     page = path.read_text(encoding="utf-8")
     for heading in (
         "What the numbers say",
@@ -177,13 +177,13 @@ def test_report(run):
     assert len(pd.read_csv(run / agents.PAIRS)) == 6
     assert (run / "figures" / "agents.svg").is_file()
     before = path.read_bytes()
-    write_report_and_text(run)
+    write_report(run)
     assert path.read_bytes() == before
 
 
 def test_a_run_that_has_only_begun_has_a_report(run):
     (run / "results.csv").unlink()
-    path, said = write_report_and_text(run)
+    path, said = write_report(run)
     assert "<h2>Unfinished</h2>" in path.read_text(encoding="utf-8")
     assert "agent Pong-rmr-ppo-9: <broken>" in said
     assert not (run / agents.SUMMARY).exists()
@@ -192,7 +192,7 @@ def test_a_run_that_has_only_begun_has_a_report(run):
 def test_a_damaged_table_is_told(run):
     (run / "results.csv").write_text("env,seed\nPong,0\n")
     with pytest.raises(RMRError, match="lacks the columns"):
-        write_report_and_text(run)
+        write_report(run)
 
 
 def test_arms_of_balls_stand_where_their_likes_of_games_do(tmp_path):
@@ -203,7 +203,7 @@ def test_arms_of_balls_stand_where_their_likes_of_games_do(tmp_path):
     columns = [*agents.KEY, "return", "episodes"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "results.csv", index=False)
     (tmp_path / "run.json").write_text(json.dumps({"kind": "agents"}))
-    page, said = write_report_and_text(tmp_path)
+    page, said = write_report(tmp_path)
     first = said.splitlines()[0]
     assert first.startswith("RMR features, aligned start against features of a trained P, aligned")
     assert "rmr_aligned" not in page.read_text(encoding="utf-8").split("What was run")[0]

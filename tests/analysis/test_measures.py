@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.measures import last_step, measure_table, read_measures
-from rmr_gym.analysis.report import write_report_and_text
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 
 RUN = ["game", "objective", "arm", "seed", "step"]
 LEVELS = {"rmr": 0.5, "cswm": 0.4, "untrained": 0.6}
@@ -82,7 +82,7 @@ def test_ranks_stand_by_number_of_steps(folder):
 
 
 def test_the_page(folder):
-    path, said = write_report_and_text(folder)
+    path, said = write_report(folder)
     page = path.read_text(encoding="utf-8")
     assert "against C-SWM (P trained), macro F1 over labels: better on Pong +0.100" in said
     assert "after 5 predicted steps" in said
@@ -93,14 +93,14 @@ def test_the_page(folder):
 
 def test_a_run_of_one_measure_or_none(folder):
     (folder / "ranking.csv").unlink()
-    page = write_report_and_text(folder)[0].read_text(encoding="utf-8")
+    page = write_report(folder)[0].read_text(encoding="utf-8")
     assert page.count("<figure") == 1
     (folder / "labels.csv").unlink()
-    assert write_report_and_text(folder)[1] == "This run has no results yet."
+    assert write_report(folder)[1] == "This run has no results yet."
 
 
 def test_two_rows_of_one_name_are_refused(folder):
     table = pd.read_csv(folder / "ranking.csv")
     pd.concat([table, table[:1]]).to_csv(folder / "ranking.csv", index=False)
     with pytest.raises(RMRError, match=r"ranking.csv has two rows for game Pong"):
-        write_report_and_text(folder)
+        write_report(folder)

@@ -68,7 +68,7 @@ def test_damaged_scores_are_named(make_transfer, edit, message):
 def test_cells_are_read_and_named_once(make_transfer):
     folder = make_transfer(games=2)
     line = "Pong<-balls,failed,3.5,2,NaN loss\n"
-    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{line}")
+    (folder / "jobs.csv").write_text(f"key,state,seconds,attempts,error\n{line}")
     cells = load_sweep_run(folder).base.cells
     assert cells.to_dict("records") == [
         {
@@ -79,6 +79,6 @@ def test_cells_are_read_and_named_once(make_transfer):
             "error": "NaN loss",
         }
     ]
-    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{line}{line}")
+    (folder / "jobs.csv").write_text(f"key,state,seconds,attempts,error\n{line}{line}")
     with pytest.raises(RMRError, match="two rows for key Pong<-balls"):
         load_sweep_run(folder)

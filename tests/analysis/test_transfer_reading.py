@@ -78,7 +78,7 @@ def test_the_coarseness_of_five_seeds_is_said(make_transfer):
 def test_missing_and_failed_cells_are_said(make_transfer):
     folder = make_transfer(games=3, missing={("balls", "Pong")})
     lines = "a,done,1,1,\nb,failed,1,2,NaN loss\nc,waiting,,0,\n"
-    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{lines}")
+    (folder / "jobs.csv").write_text(f"key,state,seconds,attempts,error\n{lines}")
     said = said_of(folder)
     assert said["Missing cells"] == "1 of 12 have no pair of seeds (balls to Pong)."
     assert said["Unfinished"] == "of 3 cells of the sweep 1 done, 1 failed, 1 waiting."

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.analysis.views import cost_pairs, costs, read_views, view_table
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 
 LEVELS = {"s2gru": 0.8, "crops_lstm": 0.5, "crops_oracle": 0.9}
 LOST = {"s2gru": 0.2, "crops_lstm": 0.15, "crops_oracle": 0.01}
@@ -85,7 +85,7 @@ def test_relative_drops_are_paired_by_seed(tmp_path):
     assert 100 * less == pytest.approx(4.0, abs=0.05)
     assert row["improvement"] == pytest.approx(less)
     assert (row["pairs"], row["p_better"], row["verdict"]) == (5, 1 / 32, "better")
-    _, said = write_report_and_text(tmp_path)
+    _, said = write_report(tmp_path)
     assert (
         "Relative drop of s2gru by balls, paired by seed: 4.0 points less than crops_lstm (better)."
     ) in said
@@ -93,7 +93,7 @@ def test_relative_drops_are_paired_by_seed(tmp_path):
 
 
 def test_the_page(folder):
-    path, said = write_report_and_text(folder)
+    path, said = write_report(folder)
     page = path.read_text(encoding="utf-8")
     sections = ("What less sight costs", "Paired differences", "Scores: F1")
     for section in (*sections, "Scores: balanced accuracy"):
@@ -114,7 +114,7 @@ def test_the_page(folder):
     assert set(pd.read_csv(folder / "views_pairs.csv")["verdict"]) == {"too few seeds"}
     assert (folder / "figures" / "enclaves_s2gru_0.png").is_file()
     first = path.read_bytes()
-    assert write_report(folder).read_bytes() == first
+    assert write_report(folder)[0].read_bytes() == first
 
 
 def test_what_is_missing_is_left_out(folder):
@@ -124,24 +124,24 @@ def test_what_is_missing_is_left_out(folder):
         folder / "views.csv", index=False
     )
     (folder / "run.json").write_text(json.dumps({"kind": "views"}))
-    page = write_report(folder).read_text(encoding="utf-8")
+    page = write_report(folder)[0].read_text(encoding="utf-8")
     assert page.count("<figure") == 1, "only modules vary"
     (folder / "views.csv").unlink()
-    assert write_report_and_text(folder)[1] == "This run has no results yet."
+    assert write_report(folder)[1] == "This run has no results yet."
 
 
 def test_results_without_a_full_condition_are_not_called_missing(folder):
     table = pd.read_csv(folder / "views.csv")
     fewer, gone = table["views"] == 6, table["dropped"] == 1
     table[fewer | gone].to_csv(folder / "views.csv", index=False)
-    page, said = write_report_and_text(folder)
+    page, said = write_report(folder)
     assert said == "No model was scored with all crops and all modules."
     shown = page.read_text(encoding="utf-8")
     assert "This run has no results yet." not in shown
     assert "<h2>Scores: F1</h2>" in shown
     full = table[fewer | gone | ((table["views"] == 10) & (table["test"] == "five"))]
     full.to_csv(folder / "views.csv", index=False)
-    assert write_report_and_text(folder)[1].startswith("F1 on five: s2gru 0.610, crops_lstm")
+    assert write_report(folder)[1].startswith("F1 on five: s2gru 0.610, crops_lstm")
 
 
 def test_damaged_files_are_named(folder):

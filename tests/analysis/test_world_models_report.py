@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.analysis.world_model_charts import score_dots, simulation_curves
 from rmr_gym.analysis.world_models import pair_table, read_world_models, score_table
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 
 LEVELS = {"rnem": 0.5, "rnnem": 0.7, "lstm": 1.2, "rims": 0.6, "rims_lstm": 0.5}
 GROUPED = ("rnem", "rnnem")
@@ -107,7 +107,7 @@ def test_models_are_paired_with_the_baselines_of_their_family(folder):
 
 
 def test_the_page(folder):
-    path, said = write_report_and_text(folder)
+    path, said = write_report(folder)
     page = path.read_text(encoding="utf-8")
     for section in SECTIONS:
         assert f"<h2>{section}</h2>" in page
@@ -136,14 +136,14 @@ def test_the_page(folder):
 
 
 def test_the_same_bytes_again(folder, tmp_path):
-    pages = [write_report(folder, tmp_path / name / "report.html") for name in ("a", "b")]
+    pages = [write_report(folder, tmp_path / name / "report.html")[0] for name in ("a", "b")]
     first, second = (sorted(page.parent.rglob("*.*")) for page in pages)
     assert [path.name for path in first] == [path.name for path in second]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_four_seeds_are_too_few(tmp_path):
-    _, said = write_report_and_text(write(tmp_path, 4))
+    _, said = write_report(write(tmp_path, 4))
     pairs = pd.read_csv(tmp_path / "pairs.csv")
     assert set(pairs["verdict"]) == set(pairs["verdict_bh"]) == {"too few seeds"}
     assert "(too few seeds)" in said
@@ -154,10 +154,10 @@ def test_four_seeds_are_too_few(tmp_path):
 def test_what_is_missing_is_left_out(folder):
     (folder / "simulations.csv").unlink()
     (folder / "world_model_curves.csv").unlink()
-    page = write_report(folder).read_text(encoding="utf-8")
+    page = write_report(folder)[0].read_text(encoding="utf-8")
     assert page.count("<figure") == 2
     (folder / "world_models.csv").unlink()
-    page, said = write_report_and_text(folder)
+    page, said = write_report(folder)
     assert "This run has no results yet." in page.read_text(encoding="utf-8")
     assert said.startswith("What failed on the way")
 

@@ -44,7 +44,7 @@ def test_table_of_two_games(tmp_path, capsys):
     assert set(table["game"]) == {"Pong", "Breakout"}
     assert set(table["model"]) == {"copy", "deep_sets"}
     assert table["paper_bit_f1"].notna().all()
-    assert (tmp_path / "out" / "figures" / "abstract_beside_paper.png").is_file()
+    assert (tmp_path / "out" / "figures" / "abstract_beside_paper.svg").is_file()
     assert "Deep Sets" in capsys.readouterr().out
 
 

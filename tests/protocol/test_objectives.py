@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from rmr_gym.analysis.objectives_report import above_untrained
-from rmr_gym.analysis.report import write_report_and_text
 from rmr_gym.analysis.run import load_run
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.compare import NATURAL_COLUMNS
 from rmr_gym.protocol.computing import Computing
@@ -34,7 +34,7 @@ def test_every_objective_has_its_arms_and_the_report_draws_them(task, tmp_path):
     described = json.loads((out / "run.json").read_text())
     assert (described["kind"], described["natural_episodes"]) == ("objectives", [None, 2])
     assert described["objective"] == "cswm, infonce_aligned"
-    path, text = write_report_and_text(out)
+    path, text = write_report(out)
     assert "infonce_aligned/2" in path.read_text()
     assert "infonce_aligned/2, rmr, less untrained: Pong" in text
     assert (out / "figures" / "objectives_rmr.svg").is_file()

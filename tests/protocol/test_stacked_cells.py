@@ -99,7 +99,7 @@ def test_a_stacked_transfer_gives_the_tables_of_the_plain_one(quick, tmp_path):
     assert tables["plain"][labels].equals(tables["stacked"][labels])
     for score in ("micro_f1", "macro_f1", "slot_accuracy"):
         assert (tables["plain"][score] - tables["stacked"][score]).abs().max() < 0.02
-    states = pd.read_csv(tmp_path / "stacked" / "cells.csv")
+    states = pd.read_csv(tmp_path / "stacked" / "jobs.csv")
     assert set(states.state) == {"done"}
     assert states.key.str.startswith("stack ").sum() == 3  # of 12 runs
     for arm, donor in (("cswm", None), ("no_p", None), ("rmr", donors[1].pretrained())):
@@ -116,7 +116,7 @@ def test_a_stacked_transfer_gives_the_tables_of_the_plain_one(quick, tmp_path):
 def test_a_stack_of_the_bottleneck_holds_runs_of_one_width(quick, tmp_path):
     out = tmp_path / "out"
     assert bottleneck([quick], [2, 3], [0, 1], out, Computing("test", stack=8)) == []
-    states = pd.read_csv(out / "cells.csv")
+    states = pd.read_csv(out / "jobs.csv")
     assert states.key.str.startswith("stack ").sum() == 2
     table = pd.read_csv(out / "bottleneck.csv")
     assert len(table) == 2 * 2 * 3
@@ -153,7 +153,7 @@ def test_a_stack_that_fails_leaves_the_training_to_the_cells(quick, tmp_path, mo
     donors, out = [random_dynamics_donor(quick)], tmp_path / "out"
     (problem,) = transfer([quick], donors, [0], out, Computing("test", stack=8))
     assert "the device is lost" in problem
-    assert set(pd.read_csv(out / "cells.csv").state) == {"done"}
+    assert set(pd.read_csv(out / "jobs.csv").state) == {"done"}
     assert "stacked" not in stages.trained_encoders(quick, "cswm", 0).record
 
 
@@ -205,7 +205,7 @@ def test_games_and_seeds_are_pretrained_in_stacks_of_one_model(quick, recorded, 
     other = GameTask("Breakout", recorded("Breakout"), quick.store, quick.preset)
     models, out = ("deep_sets", "mpnn"), tmp_path / "out"
     assert abstract_table([quick, other], [0, 1], out, Computing("t", stack=9), models=models) == []
-    states = pd.read_csv(out / "cells.csv")
+    states = pd.read_csv(out / "jobs.csv")
     assert states.key.str.startswith("stack pretraining ").sum() == 2
     for task in (quick, other):
         record = stages.pretrained(model_task(task, "mpnn"), seed=1).record

@@ -67,7 +67,7 @@ def kill_some(running, times, stopped):
 
 
 def states(folder):
-    with (folder / "cells.csv").open(newline="") as file:
+    with (folder / "jobs.csv").open(newline="") as file:
         return {row["key"]: row for row in csv.DictReader(file)}
 
 

@@ -63,7 +63,7 @@ def test_the_matrix_has_every_pair_and_the_controls_once(quick, recorded, tmp_pa
     assert len(table) == len(rows)
     described = json.loads((out / "run.json").read_text())
     assert (described["kind"], described["donors"]) == ("transfer", names)
-    cells = pd.read_csv(out / "cells.csv")
+    cells = pd.read_csv(out / "jobs.csv")
     assert set(cells.state) == {"done"}
     assert len(cells) == len(rows) + len(donors)
     before = (out / "transfer.csv").read_bytes()

@@ -3,15 +3,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from rmr_gym.analysis.abstract_comparison import (
-    abstract_comparison,
-    abstract_comparison_section,
-    abstract_dots,
-    model_summary,
-    write_abstract_comparison,
-)
-from rmr_gym.analysis.run import load_run
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments.table2.report import abstract_dots, beside_paper, model_summary
+from rmr_gym.report.arms import ABSTRACT, abstract_table
+from rmr_gym.report.runs import load_run
 
 ROWS = [
     ("Pong", "copy", 0, 0.70, 0.80),
@@ -27,11 +23,16 @@ ROWS = [
 def run(tmp_path):
     table = pd.DataFrame(ROWS, columns=["game", "model", "step", "slot_accuracy", "bit_f1"])
     table.assign(seed=0).to_csv(tmp_path / "abstract.csv", index=False)
-    return load_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"kind": "table2"}')
+    return load_run(tmp_path, ABSTRACT)
+
+
+def comparison(run):
+    return beside_paper(abstract_table(run))
 
 
 def test_ours_and_the_papers_and_both_over_copying(run):
-    table = abstract_comparison(run).set_index(["game", "model"])
+    table = comparison(run).set_index(["game", "model"])
     row = table.loc[("Pong", "mpnn")]
     assert row["step"] == 120
     assert row["bit_f1_over_copy"] == pytest.approx(0.90 - 0.80)
@@ -41,7 +42,7 @@ def test_ours_and_the_papers_and_both_over_copying(run):
 
 
 def test_summary_means_and_counts(run):
-    summary = model_summary(abstract_comparison(run)).set_index("model")
+    summary = model_summary(comparison(run)).set_index("model")
     assert list(summary.index) == ["copy", "mlp", "mpnn"]
     mpnn = summary.loc["mpnn"]
     assert mpnn["games"] == 2
@@ -53,23 +54,23 @@ def test_summary_means_and_counts(run):
     assert mpnn["paper_best"] == 2
 
 
-def test_files_and_section(run, tmp_path):
-    paths = write_abstract_comparison(run, tmp_path / "out")
-    assert [path.name for path in paths] == [
-        *("table2.csv", "table2_summary.csv", "abstract_beside_paper.png")
-    ]
-    read = pd.read_csv(paths[0])
-    assert len(read) == 5
-    section = abstract_comparison_section(run)
-    for said in ("Pong", "MPNN", "0.952", "+0.100", "copy baseline", "data:image/png"):
-        assert said in section
+def test_files_and_page(run, tmp_path):
+    path, text = write_report(tmp_path, tmp_path / "out" / "report.html")
+    assert len(pd.read_csv(path.parent / "table2.csv")) == 5
+    assert len(pd.read_csv(path.parent / "table2_summary.csv")) == 3
+    assert (path.parent / "figures" / "abstract_beside_paper.svg").is_file()
+    page = path.read_text(encoding="utf-8")
+    for words in ("Pong", "MPNN", "0.952", "+0.100", "copy baseline", "data:image/svg"):
+        assert words in page
+    assert "MPNN on 1 of 2 games" in text
 
 
 def test_the_figure_has_a_filled_and_a_hollow_dot_a_score(run):
     figure = abstract_dots(run)
     assert isinstance(figure, Figure)
     left, right = figure.axes
-    filled = [line for line in right.lines if line.get_fillstyle() == "full"]
+    full = [line for line in right.lines if line.get_marker() == "o"]
+    filled = [line for line in full if line.get_fillstyle() == "full" and len(line.get_xdata())]
     drawn = np.sort(np.concatenate([line.get_xdata() for line in filled]))
     np.testing.assert_allclose(drawn, [0.80, 0.88, 0.90, 0.90, 0.95])
     assert [label.get_text() for label in left.get_yticklabels()] == ["Breakout", "Pong"]
@@ -79,9 +80,8 @@ def test_the_figure_has_a_filled_and_a_hollow_dot_a_score(run):
 
 def test_a_run_without_abstract_scores(tmp_path):
     (tmp_path / "run.json").write_text("{}")
-    run = load_run(tmp_path)
-    assert abstract_comparison(run).empty
-    assert model_summary(abstract_comparison(run)).empty
-    assert abstract_comparison_section(run) == ""
-    with pytest.raises(RMRError, match="no abstract scores"):
+    run = load_run(tmp_path, ABSTRACT)
+    assert comparison(run).empty
+    assert model_summary(comparison(run)).empty
+    with pytest.raises(RMRError, match=r"nothing to draw in abstract\.csv"):
         abstract_dots(run)

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rmr_gym.analysis.report import write_report, write_report_and_text
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.reports import write_report
 
 VOID = {"meta", "img", "br"}
 
@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 def test_a_whole_report(make_run):
     folder = make_run(seeds=5, games=("Pong",), effect={"rmr": -0.02})
-    path = write_report(folder)
+    path, _ = write_report(folder)
     assert path == folder / "report.html"
     source = path.read_text(encoding="utf-8")
     page = Page(source)
@@ -50,8 +50,8 @@ def test_a_whole_report(make_run):
         "Training curves",
         "Probes over training",
         "Frames and their RAM",
-        "What was run",
         "How to read this",
+        "What was run",
     ]
     words = " ".join(page.words)
     assert "▼ worse" in words
@@ -69,12 +69,14 @@ def test_the_page_needs_no_network_and_repeats_byte_for_byte(make_run, tmp_path)
     folder = make_run(seeds=1, games=("Pong",))
     other = tmp_path / "elsewhere"
     shutil.copytree(folder, other)
-    first = write_report(folder).read_text(encoding="utf-8")
+    first = write_report(folder)[0].read_text(encoding="utf-8")
     page = Page(first)
     assert all(link.startswith(("data:image/", "#s")) for link in page.links)
     assert "script" not in page.seen
     assert not re.search(r"@import|url\(", first)
-    assert write_report(other, tmp_path / "out" / "page.html").read_text(encoding="utf-8") == first
+    assert (
+        write_report(other, tmp_path / "out" / "page.html")[0].read_text(encoding="utf-8") == first
+    )
     assert (tmp_path / "out" / "figures" / "abstract_loss.svg").is_file()
 
 
@@ -90,7 +92,7 @@ def test_what_comes_from_files_is_escaped(make_run):
     table[table["arm"].isin(["rmr", "cswm"])].assign(
         objective=evil, probe=table["probe"].replace("ridge", evil)
     ).replace({"arm": {"rmr": evil}}).to_csv(folder / "natural.csv", index=False)
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    page = Page(write_report(folder)[0].read_text(encoding="utf-8"))
     assert "script" not in page.seen
     assert any(evil in words for words in page.words)
     assert all(re.fullmatch(r"[\w.-]+", file.name) for file in (folder / "figures").iterdir())
@@ -104,7 +106,7 @@ def test_partial_runs_still_have_a_report(make_run, kept):
     for file in folder.iterdir():
         if file.name not in kept:
             file.unlink()
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
+    page = Page(write_report(folder)[0].read_text(encoding="utf-8"))
     assert ("Unfinished" in page.headings) == ("natural.csv" not in kept)
     assert ("Natural pipeline" in page.headings) == ("natural.csv" in kept)
     assert ("Abstract pipeline" in page.headings) == ("abstract.csv" in kept)
@@ -117,68 +119,10 @@ def test_no_run_no_page(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_transfer_report(make_transfer):
-    folder = make_transfer(games=3, missing={("balls", "Pong")})
-    line = "<b>,failed,2.0,2,NaN loss at step 40"
-    (folder / "cells.csv").write_text(f"key,state,seconds,attempts,error\n{line}\n")
-    path = write_report(folder)
-    page = Page(path.read_text(encoding="utf-8"))
-    assert page.headings == [
-        "What the numbers say",
-        "Transfer matrix",
-        "Counts and tests across recipients",
-        "Scores beside the controls",
-        "The same matrix against the controls",
-        "Donors and recipients",
-        "Probes and checkpoints",
-        "Probes over training",
-        "Every cell",
-        "What was run",
-        "How to read this",
-    ]
-    words = " ".join(page.words)
-    assert "missing" in words
-    assert "NaN loss at step 40" in words
-    assert "<b>" in words
-    tables = {f"transfer_{name}.csv" for name in ("summary", "overview", "ranking", "robustness")}
-    assert tables <= {file.name for file in folder.iterdir()}
-    saved = {file.name for file in (folder / "figures").iterdir()}
-    assert {"transfer_cswm_cswm.svg", "transfer_cswm_random_p.svg", "ranking_cswm.svg"} <= saved
-    assert all(link.startswith(("data:image/", "#s")) for link in page.links)
-
-
-def test_a_bottleneck_report(make_bottleneck):
-    folder = make_bottleneck(seeds=3)
-    page = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert page.headings == [
-        "What the numbers say",
-        "Bit F1 by latent size",
-        "Against the widest latent",
-        "RMR and controls at each size",
-        "P itself, on RAM",
-        "What was run",
-        "How to read this",
-    ]
-    assert "▼" not in " ".join(page.words)
-    saved = {file.name for file in (folder / "figures").iterdir()}
-    assert saved == {"bottleneck_ridge.svg", "bottleneck_abstract.svg"}
-    assert (folder / "bottleneck_narrowing.csv").is_file()
-
-
-def test_runs_that_have_only_begun_have_a_report(make_transfer, make_bottleneck):
-    for folder, file in (
-        (make_transfer(games=2), "transfer.csv"),
-        (make_bottleneck(), "bottleneck.csv"),
-    ):
-        (folder / file).unlink()
-        page = Page(write_report(folder).read_text(encoding="utf-8"))
-        assert page.headings[0] == "Unfinished"
-
-
 def test_a_report_of_abstract_models_alone(make_run):
     drop = ("natural.csv", "natural_curves.csv", "frames.npz")
     folder = make_run(seeds=2, drop=drop, info={"kind": "table2"})
-    path, short = write_report_and_text(folder)
+    path, short = write_report(folder)
     headings = Page(path.read_text(encoding="utf-8")).headings
     assert headings == [
         "What the numbers say",
@@ -192,5 +136,5 @@ def test_a_report_of_abstract_models_alone(make_run):
 
 def test_an_unknown_kind_lists_those_there_are(make_run):
     folder = make_run(seeds=1, info={"kind": "tranfser"})
-    with pytest.raises(RMRError, match="did you mean 'transfer'"):
+    with pytest.raises(RMRError, match=r"choose one of .*compare"):
         write_report(folder)

@@ -1,13 +1,12 @@
 import pandas as pd
+import pytest
 
-from rmr_gym.analysis.reading import reading
-from rmr_gym.analysis.run import load_run
-from rmr_gym.analysis.tables import summarise
+from rmr_gym.experiments.compare.report import report
+from rmr_gym.experiments.reports import write_report
 
 
 def said(folder):
-    run = load_run(folder)
-    return {finding.subject: finding.statement for finding in reading(run, summarise(run))}
+    return {finding.subject: finding.statement for finding in report(folder).findings}
 
 
 def edit(folder, change, file="natural.csv"):
@@ -21,10 +20,10 @@ AGAINST = "RMR (frozen P) against C-SWM (P trained)"
 def test_counts_follow_the_numbers_whatever_they_are(make_run):
     mixed = said(make_run("mixed", effect={"rmr": {"Pong": 0.02, "Freeway": -0.02}}))
     assert mixed[AGAINST].startswith(
-        "of 2 games better on 1 (Pong), worse on 1 (Freeway), neither on 0; "
+        "of 2 games better on 1 (Pong), worse on 1 (Freeway), not significant on 0; "
     )
     worse = said(make_run("worse", effect={"rmr": -0.02}))
-    assert "better on 0, worse on 2 (Pong and Freeway), neither on 0" in worse[AGAINST]
+    assert "better on 0, worse on 2 (Pong and Freeway), not significant on 0" in worse[AGAINST]
     assert "mean difference in bit F1 −0.020" in worse[AGAINST]
     assert "worse on 2" in worse["RMR (frozen P) against untrained encoder"]
     assert "worse on 2" in worse["RMR (frozen P) against weight-shuffled P"]
@@ -33,7 +32,7 @@ def test_counts_follow_the_numbers_whatever_they_are(make_run):
 def test_few_seeds_claim_nothing(make_run):
     found = said(make_run(seeds=3, effect={"rmr": {"Pong": 0.2, "Freeway": -0.2}}))
     assert found[AGAINST].startswith(
-        "no significance is claimed on 2 games with fewer than 5 paired seeds, where the mean "
+        "no significance is claimed on 2 games with fewer than 5 pairs, where the mean "
         "difference is above 0 on 1 and below 0 on 1; "
     )
     assert "too few seeds for a verdict" in " ".join(found.values())
@@ -56,7 +55,7 @@ def test_what_stands_highest_and_the_paper(make_run):
     found = said(make_run(effect={"untrained": 0.2}))
     assert "untrained encoder on 2" in found["Highest mean bit F1 of what never reads RAM"]
     paper = next(text for subject, text in found.items() if subject.startswith("The paper on RMR"))
-    assert paper.startswith("better on 2 (Pong and Freeway), worse on 0, neither on 0")
+    assert paper.startswith("better on 2 (Pong and Freeway), worse on 0, not significant on 0")
 
 
 def test_an_objective_that_is_hardly_learnt_is_named(make_run):
@@ -100,8 +99,8 @@ def test_missing_arms_are_named(make_run):
 
 
 def test_what_failed_is_repeated(make_run):
-    found = said(make_run(info={"problems": ["natural Pong no_p 0: broken"]}))
-    assert found["What failed on the way"] == "natural Pong no_p 0: broken."
+    folder = make_run(info={"problems": ["natural Pong no_p 0: broken"]}, games=("Pong",))
+    assert "What failed on the way: natural Pong no_p 0: broken." in write_report(folder)[1]
 
 
 def test_abstract_models_against_the_copy(make_run):
@@ -129,3 +128,63 @@ def test_objectives_are_told_apart(make_run):
 
 def test_an_empty_run_says_nothing(make_run):
     assert said(make_run(drop=("natural.csv", "abstract.csv"))) == {}
+
+
+@pytest.fixture
+def _undrawn(monkeypatch):
+    monkeypatch.setattr("rmr_gym.report.page._saved", lambda *_: {})
+
+
+def text_of(folder):
+    return write_report(folder)[1]
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if line.strip().startswith(start))
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_good_and_bad_news_stand_in_one_form(make_run):
+    folder = make_run(effect={"rmr": {"Pong": 0.02, "Freeway": -0.02}})
+    pong, freeway = text_of(folder).split("\n\n")[:2]
+    head = "Pong: C-SWM hinge, step 1000, ridge probe, 6 seeds"
+    assert pong.startswith(f"{head}\n  the paper: RMR 0.762, C-SWM 0.750")
+    assert "better" in line(pong, "RMR (frozen P)")
+    assert "−0.0" in line(freeway, "RMR (frozen P)")
+    assert "worse" in line(freeway, "RMR (frozen P)")
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_columns_are_aligned_and_lines_are_short(make_run):
+    blocks = text_of(make_run()).split("\n\n")
+    assert max(len(line) for block in blocks[:2] for line in block.splitlines()) <= 80
+    block = blocks[0].splitlines()[1:]
+    start = block[1].index("to C-SWM")
+    assert all(each[start - 1] == " " != each[start] for each in block[1:])
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_an_arm_with_fewer_seeds_says_how_many(make_run):
+    folder = make_run()
+    table = pd.read_csv(folder / "natural.csv")
+    table[~((table["arm"] == "no_p") & (table["seed"] > 3))].to_csv(
+        folder / "natural.csv", index=False
+    )
+    shown = line(text_of(folder), "no P")
+    assert "no P (n=4)" in shown
+    assert shown.count("(n=4)") == 3
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_few_seeds_show_their_number_and_no_verdict(make_run):
+    text = text_of(make_run(seeds=1))
+    assert "(n=1)" in line(text, "RMR (frozen P)")
+    assert "1 seed\n" in text
+    block = text.split("\n\n")[0]
+    assert "better" not in block
+    assert "worse" not in block
+
+
+@pytest.mark.usefixtures("_undrawn")
+def test_a_run_without_results_says_so(make_run):
+    assert "no natural results" in text_of(make_run(drop=("natural.csv",)))

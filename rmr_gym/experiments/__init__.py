@@ -1,0 +1,1 @@
+"""Experiments: a folder each, with what is run (grid) and what is shown (report)."""

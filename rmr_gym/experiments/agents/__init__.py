@@ -1,0 +1,1 @@
+"""Agents that see features of encoders, compared."""

@@ -1,0 +1,1 @@
+"""Measures beside the bit probe: labels, and ranking of predictions."""

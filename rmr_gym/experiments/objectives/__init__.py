@@ -1,0 +1,1 @@
+"""What each objective leaves in the encoder."""

@@ -1,0 +1,1 @@
+"""Abstract models of every game (the paper's Table 2)."""

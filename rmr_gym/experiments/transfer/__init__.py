@@ -1,0 +1,1 @@
+"""The transfer matrix: every donor's frozen P on every recipient (the paper's Figure 4)."""

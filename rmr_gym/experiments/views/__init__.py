@@ -1,0 +1,1 @@
+"""World models of crops that see less."""

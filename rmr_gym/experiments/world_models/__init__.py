@@ -1,0 +1,1 @@
+"""World models compared on sequences of frames."""

@@ -1,0 +1,1 @@
+"""Run folders read back and shown: tables, tests, charts, findings and pages; needs no torch."""

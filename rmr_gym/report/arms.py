@@ -1,0 +1,458 @@
+"""Scores of arms, by game and objective, and of abstract models, by game.
+
+What comparisons, studies of objectives, transfer matrices and bottlenecks share.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.seeding import generator
+from rmr_gym.report.charts import ACROSS, Line, Panel, curves, lines, look, over_seeds
+from rmr_gym.report.findings import Finding, counted
+from rmr_gym.report.paper import paper_abstract, paper_natural
+from rmr_gym.report.runs import Row, Run, Schema, in_order, parts, where
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, means, paired
+from rmr_gym.report.tables import (
+    CORRECTED_COLUMNS,
+    DIFFERENCE_COLUMNS,
+    Column,
+    Table,
+    by,
+    compared_columns,
+    grouped,
+    number,
+    score,
+    spreads,
+    whole,
+)
+
+ARM_LABELS = {
+    "rmr": "RMR (frozen P)",
+    "cswm": "C-SWM (P trained)",
+    "random_p": "frozen random P",
+    "shuffled_p": "weight-shuffled P",
+    "no_p": "no P",
+    "untrained": "untrained encoder",
+    "supervised": "supervised on RAM (ceiling)",
+    "pca": "pixels through PCA",
+    "player": "player that sees RAM",
+}
+"""Arms in the order in which every table and figure shows them."""
+
+OBJECTIVE_LABELS = {
+    "cswm": "C-SWM hinge",
+    "infonce": "InfoNCE",
+    "infonce_slow": "InfoNCE, lower rate",
+    "infonce_current": "InfoNCE, the state itself a negative",
+    "infonce_3step": "InfoNCE, 3 steps",
+    "cswm_aligned": "C-SWM hinge, aligned start",
+    "infonce_aligned": "InfoNCE, aligned start",
+}
+"""Objectives in the order of tables and figures, those of committed runs too."""
+
+PROBE_LABELS = {
+    "ridge": "ridge",
+    "adam_raw": "Adam on raw features",
+    "adam_std": "Adam on standardised features",
+}
+"""Probes, the headline first."""
+
+REFERENCES = ("untrained", "supervised", "pca")
+"""Arms that depend on no objective; without a row at the step asked for, their last one counts."""
+
+BASELINES = ("cswm", "untrained")
+CONTROLS = ("random_p", "shuffled_p", "no_p")
+"""What every arm is compared with, and what RMR is compared with besides."""
+
+SCORE_LABELS = {
+    "micro_f1": "bit F1 (micro)",
+    "macro_f1": "bit F1 (macro)",
+    "slot_accuracy": "slot accuracy",
+    "effective_rank": "effective rank",
+}
+SCORES = (*SCORE_LABELS, "dead_slots")
+PLACE = ("game", "objective", "probe", "checkpoint")
+"""Within what arms are compared."""
+
+_KEY = ("game", "objective", "arm", "seed", "step")
+MODEL_LABELS = {
+    "copy": "copy baseline",
+    "mlp": "MLP",
+    "deep_sets": "Deep Sets",
+    "mpnn": "MPNN",
+}
+"""Abstract models in the order of the paper's Table 2."""
+
+_LABELS = {**PROBE_LABELS, **MODEL_LABELS, **ARM_LABELS}
+_MODEL = ("game", "model", "seed", "step")
+BITS = ("slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy")
+NATURAL = {
+    "natural": Schema((*_KEY, "probe"), SCORES),
+    "natural_curves": Schema(_KEY, ("loss", "positive_energy", "negative_energy")),
+}
+"""Tables of a run that trains arms."""
+
+ABSTRACT = {
+    "abstract": Schema(_MODEL, (*BITS, "loss")),
+    "abstract_curves": Schema(_MODEL, ("loss",)),
+}
+"""Tables of a run that trains abstract models."""
+
+
+def probes(natural: pd.DataFrame) -> list[str]:
+    """Return the probes of a natural table, the headline first."""
+    return in_order(natural["probe"], PROBE_LABELS)
+
+
+def headline_probe(natural: pd.DataFrame) -> str:
+    """Return the probe of the headline table: ridge, or the first there is."""
+    return next(iter(probes(natural)), "ridge")
+
+
+def standing(
+    natural: pd.DataFrame, games: Sequence[str], probe: str, step: int | None = None
+) -> pd.DataFrame:
+    """Return the scores of every arm at one checkpoint, games and arms in order.
+
+    Args:
+        natural: Rows as in natural.csv.
+        games: In order.
+        probe: Which probe's scores.
+        step: Checkpoint of the trained arms; None for the last that any of them reached. A game
+            without the step is left out. An arm without a row there has one without a score and
+            with the seed -1; references, where they have none, stand with their own last step.
+
+    Returns:
+        The rows, with the step asked for as column "checkpoint".
+
+    Raises:
+        RMRError: Unknown probe, or a step that no game has.
+    """
+    scores = where(natural, probe=probe)
+    if len(natural) and scores.empty:
+        raise unknown_name("probe of this run", probe, probes(natural))
+    steps = trained_steps(scores)
+    if len(scores) and step is not None and step not in steps:
+        raise RMRError(
+            f"this run has no step {step} under the probe {probe}: choose one of "
+            f"{', '.join(map(str, steps)) or 'none'}"
+        )
+    found = [scores.iloc[:0].assign(checkpoint=0)]
+    for _, _, rows in by_objective(scores, games):
+        reached = trained_steps(rows)
+        if step is None or step in reached:
+            at = max(reached, default=0) if step is None else step
+            arms = in_order(rows["arm"], ARM_LABELS)
+            found += [_at(where(rows, arm=arm), arm, at).assign(checkpoint=at) for arm in arms]
+    return pd.concat(found[1:] or found, ignore_index=True)
+
+
+def _at(rows: pd.DataFrame, arm: str, step: int) -> pd.DataFrame:
+    alone = arm in REFERENCES and step not in set(rows["step"])
+    there = where(rows, step=rows["step"].max() if alone else step)
+    return rows.head(1).assign(**_NOTHING, step=step) if there.empty else there
+
+
+_NOTHING: Any = dict.fromkeys(SCORES, np.nan) | {"seed": -1}
+
+
+def trained_steps(rows: pd.DataFrame) -> list[int]:
+    """Return the steps at which trained arms have scores, rising."""
+    return sorted({int(step) for step in rows["step"][~rows["arm"].isin(REFERENCES)]})
+
+
+def by_objective(
+    rows: pd.DataFrame, games: Sequence[str]
+) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield game, objective and its rows, with references that were noted under another one."""
+    for game in games:
+        of_game = where(rows, game=game)
+        trained = of_game["objective"][~of_game["arm"].isin(REFERENCES)]
+        for objective in in_order(trained, OBJECTIVE_LABELS) or sorted({*of_game["objective"]})[:1]:
+            ours = where(of_game, objective=objective)
+            lacking = {*REFERENCES} - {*ours["arm"]}
+            lent = where(of_game, arm=lacking).drop_duplicates(["arm", "seed", "step"])
+            yield game, objective, pd.concat([ours, lent]).assign(objective=objective)
+
+
+def _draws(row: Row) -> np.random.Generator:
+    names = [row[name] for name in (*PLACE, "arm", "against")]
+    return generator(0, "interval", *names)
+
+
+def arm_pairs(rows: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
+    """Return every arm's micro F1 less that of each baseline; see `paired`.
+
+    Args:
+        rows: See `standing`.
+        baselines: Arms; the verdicts of each are corrected on their own.
+    """
+    return paired(rows, "micro_f1", "arm", baselines, PLACE, draws=_draws)
+
+
+def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return RMR against the controls whose P is frozen at random, weight-shuffled, or absent.
+
+    These rows, and not the difference to C-SWM, say whether what P learned from RAM matters.
+
+    Args:
+        rows: See `standing`.
+
+    Returns:
+        Columns: game, objective, probe, checkpoint, control, label; pairs, difference, low, high,
+        p_better, p_worse, verdict, p_better_bh, p_worse_bh, verdict_bh.
+    """
+
+    def controls(arm: str, arms: list[str]) -> list[str]:
+        return [control for control in CONTROLS if arm == "rmr" and control in arms]
+
+    found = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_draws)
+    found = found.assign(control=found["against"], label=found["against"].map(ARM_LABELS))
+    return pd.DataFrame(found[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
+
+
+def natural_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a game and arm: scores over seeds, and differences to C-SWM and untrained.
+
+    Source: RMR, section 5, Table 1. Differs: every arm of the decisions page, 13, not only RMR and
+    C-SWM; both one-sided tests; a correction for the number of tests.
+
+    Args:
+        rows: See `standing`.
+        pairs: `arm_pairs` of them.
+
+    Returns:
+        Columns: game, objective, probe, checkpoint, arm, label, step, seeds; ``<score>_mean`` and
+        ``<score>_std`` (sample deviation, NaN under two seeds) of `SCORES`; ``paper_mean``,
+        ``paper_std``; and for each of `BASELINES` ``<baseline>_pairs`` and so on, see `paired`.
+    """
+    table = means(rows, (*PLACE, "arm", "step"), SCORES, "micro_f1")
+    papers = [paper_natural(game) for game in table["game"]]
+    for kind in ("mean", "std"):
+        names = [f"{arm}_{kind}" for arm in table["arm"]]
+        scores = [paper.get(name, np.nan) for paper, name in zip(papers, names, strict=True)]
+        table[f"paper_{kind}"] = np.array(scores, float)
+    table.insert(len(PLACE) + 1, "label", named(table["arm"], ARM_LABELS))
+    return beside(table, pairs, (*PLACE, "arm"))
+
+
+def beside(
+    table: pd.DataFrame,
+    pairs: pd.DataFrame,
+    key: Sequence[str],
+    baselines: Sequence[str] = BASELINES,
+) -> pd.DataFrame:
+    """Return a table with its tests beside: a column of `paired` and a prefix for each baseline.
+
+    Args:
+        table: One row a key.
+        pairs: Rows of `paired`.
+        key: Columns that both have.
+        baselines: Of the pairs.
+    """
+    for columns in (DIFFERENCE, CORRECTED):
+        for baseline in baselines:
+            rows = where(pairs, against=baseline)
+            tests = pd.DataFrame(rows[[*columns]]).add_prefix(f"{baseline}_").assign(**rows[[*key]])
+            table = table.merge(tests, "left", [*key])
+    return table
+
+
+def checkpoint_table(natural: pd.DataFrame, games: Sequence[str]) -> pd.DataFrame:
+    """Return `natural_table` for every probe and every checkpoint, one under the other.
+
+    Each (probe, checkpoint) is corrected as its own table.
+    """
+    tables = []
+    for probe in probes(natural):
+        for step in trained_steps(where(natural, probe=probe)):
+            rows = standing(natural, games, probe, step)
+            tables.append(natural_table(rows, arm_pairs(rows)))
+    rows = standing(natural.iloc[:0], games, "ridge")
+    return pd.concat(tables, ignore_index=True) if tables else natural_table(rows, arm_pairs(rows))
+
+
+def abstract_table(run: Run) -> pd.DataFrame:
+    """Return one row a game and abstract model at its last step, the paper's figures beside.
+
+    Source: RMR, appendix B, Table 2.
+
+    Returns:
+        Columns: game, model, label, step, seeds; ``<metric>_mean`` and ``<metric>_std`` of `BITS`;
+        paper_slot_accuracy, paper_bit_f1.
+    """
+    rows = last_steps(run["abstract"], "game", "model")
+    table = means(rows, ("game", "model", "step"), BITS, "bit_f1")
+    table = ordered(table, game=run.games, model=MODEL_LABELS)
+    table.insert(2, "label", named(table["model"], MODEL_LABELS))
+    papers = [paper_abstract(game) for game in table["game"]]
+    names = [str(model).replace("_", "") for model in table["model"]]
+    for ours, theirs in (("slot_accuracy", "slot_acc"), ("bit_f1", "bit_f1")):
+        found = [row.get(f"{n}_{theirs}", np.nan) for row, n in zip(papers, names, strict=True)]
+        table[f"paper_{ours}"] = np.array(found, float)
+    return table
+
+
+def last_steps(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """Return the rows of the last step of each part."""
+    return pd.DataFrame(rows[rows["step"] == rows.groupby([*by])["step"].transform("max")])
+
+
+def ordered(table: pd.DataFrame, **columns: Iterable[str]) -> pd.DataFrame:
+    """Return the rows in the order of names, the first column before the others."""
+    order = {column: in_order(table[column], names) for column, names in columns.items()}
+    return table.sort_values(
+        [*order], kind="stable", key=lambda names: names.map(order[str(names.name)].index)
+    ).reset_index(drop=True)
+
+
+def named(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:
+    """Return what names are called, as a column."""
+    return np.array([labels.get(name, name) for name in names], object)
+
+
+def titled(row: Row) -> str:
+    """Return the heading of a game and objective."""
+    return f"{row['game']}: objective {objective_label(row['objective'])}"
+
+
+def at_step(row: Row) -> str:
+    """Return the heading of a game, objective and checkpoint."""
+    return f"{titled(row)}, step {row['checkpoint']:,}"
+
+
+def label(name: str) -> str:
+    """Return what an arm, probe or abstract model is called."""
+    return _LABELS.get(name, name)
+
+
+def objective_label(name: str) -> str:
+    """Return what an objective is called."""
+    return OBJECTIVE_LABELS.get(name, name)
+
+
+def scores_shown(natural: pd.DataFrame) -> Table:
+    """Show a `natural_table`."""
+    columns = [
+        Column("label", "arm"),
+        Column("seeds", "seeds"),
+        score("micro_f1", "bit F1 (micro)"),
+        Column("paper", "paper", spreads, "quiet"),
+        score("macro_f1", "macro F1"),
+        score("slot_accuracy", "slot accuracy"),
+        score("effective_rank", "effective rank", 1),
+        Column("dead_slots_mean", "dead slots", by(number, 0)),
+        *compared_columns("cswm_", "to C-SWM"),
+        *compared_columns("untrained_", "to untrained"),
+    ]
+    return Table(natural, columns, at_step)
+
+
+def tests_shown(pairs: pd.DataFrame, contrast: pd.DataFrame) -> Table:
+    """Show every paired test of a natural table, and RMR against its controls."""
+    ours = pairs[pairs["verdict"] != ""].sort_values("against", kind="stable")
+    controls = contrast.assign(arm="rmr", against=contrast["control"])
+    rows = grouped(pd.concat([ours, controls]) if len(controls) else ours, "game", "objective")
+    columns = [Column("arm", "arm", by(label)), Column("against", "against", by(label))]
+    return Table(rows, [*columns, *DIFFERENCE_COLUMNS, *CORRECTED_COLUMNS], at_step)
+
+
+def abstract_shown(table: pd.DataFrame) -> Table:
+    """Show an `abstract_table`."""
+    columns = [
+        Column("label", "model"),
+        Column("seeds", "seeds"),
+        Column("step", "step", whole),
+        score("slot_accuracy", "slot accuracy"),
+        Column("paper_slot_accuracy", "paper", by(number), "quiet"),
+        score("bit_f1", "bit F1 (micro)"),
+        Column("paper_bit_f1", "paper", by(number), "quiet"),
+        score("bit_accuracy", "bit accuracy"),
+        score("mask_accuracy", "mask accuracy"),
+    ]
+    return Table(table, columns, lambda row: row["game"])
+
+
+def above_copying(table: pd.DataFrame) -> Iterator[Finding]:
+    """Say on how many games each abstract model has a higher mean bit F1 than copying."""
+    f1 = table.pivot(index="game", columns="model", values="bit_f1_mean")
+    clauses = []
+    for model in in_order(f1, MODEL_LABELS) if "copy" in f1 else []:
+        rows = f1[[model, "copy"]].dropna()
+        if model != "copy" and len(rows):
+            above = (rows[model] > rows["copy"]).sum()
+            clauses.append(f"{label(model)} on {above} of {counted(rows)}")
+    subject = "Abstract models with a mean bit F1 above the copy baseline's"
+    if clauses:
+        yield Finding(subject, f"{'; '.join(clauses)}.")
+
+
+def abstract_curves(run: Run) -> Figure:
+    """Draw the training loss of the abstract models: a panel a game, a colour a model.
+
+    Raises:
+        RMRError: If the run has no abstract curves.
+    """
+    rows = ordered(run["abstract_curves"], game=run.games)
+    drawn = {
+        str(game): curves(own, "loss", "model", MODEL_LABELS)
+        for (game,), own in parts(rows, "game").items()
+    }
+    panels = [Panel(game, own, "gradient step", "loss", log=20.0) for game, own in drawn.items()]
+    return lines(panels, file="abstract_curves.csv")
+
+
+def checkpoint_curves(
+    natural: pd.DataFrame,
+    games: Sequence[str],
+    probe: str = "ridge",
+    scores: Sequence[str] = ("micro_f1",),
+) -> Figure:
+    """Draw probe scores against the checkpoint: lines are means, bands the range of seeds.
+
+    Arms without checkpoints (untrained, PCA) are level lines.
+
+    Args:
+        natural: Rows as in natural.csv.
+        games: In order.
+        probe: Which probe's scores.
+        scores: One, or several side by side: "micro_f1", "macro_f1", "slot_accuracy" or
+            "effective_rank".
+
+    Raises:
+        RMRError: If there are none.
+    """
+    rows = where(natural, probe=probe)
+    several = rows["objective"].nunique() > 1
+    panels = [
+        _course(of_game, score, panel_title(game, objective, several), len(scores) > 1)
+        for game, objective, of_game in by_objective(rows, games)
+        for score in scores
+    ]
+    return lines(panels, len(scores) if len(scores) > 1 else ACROSS, "natural.csv")
+
+
+def panel_title(game: str, objective: str, several: bool) -> str:
+    """Title a panel by game, and by objective where there is more than one."""
+    return f"{game}, {objective_label(objective)}" if several else game
+
+
+def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> Panel:
+    ticks, name = trained_steps(rows), SCORE_LABELS[score]
+    level = [arm for arm in REFERENCES if not {*where(rows, arm=arm)["step"]} & {*ticks}]
+    moving = pd.DataFrame(rows[~rows["arm"].isin(level)])
+    drawn = over_seeds(moving, "step", score, "arm", ARM_LABELS)
+    for arm in level:
+        last = where(rows, arm=arm, step=where(rows, arm=arm)["step"].max())
+        dash = "--" if arm == "untrained" else ":"
+        style = {"color": look(arm)["color"], "linestyle": dash}
+        if last[score].notna().any():
+            drawn.append(Line(label(arm), [], [last[score].mean()], style=style))
+    log = 5.0 if score == "effective_rank" else np.inf
+    across = "checkpoint (gradient steps)"
+    return Panel(f"{title}: {name}" if beside else title, drawn, across, name, ticks, log)
