@@ -1,6 +1,7 @@
 """Local views: small crops of a picture around random points, and where the next ones will be."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gymnasium as gym
@@ -11,11 +12,28 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Float, Int, Shaped
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.wrappers.occlusion import picture_space
 
 Frames = Shaped[np.ndarray, "batch height width channels"]
+
+
+@dataclass(frozen=True)
+class CropOptions:
+    """Which crops are shown.
+
+    Args:
+        crops: Number A of crops a step.
+        size: Height and width of a crop in pixels, odd.
+        key: The picture's entry in a Dict observation.
+        keep: Entries of a Dict observation to show as well, ``"pixels"`` for instance to evaluate.
+    """
+
+    crops: int = 10
+    size: int = 11
+    key: str = "pixels"
+    keep: Sequence[str] = ()
 
 
 class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -35,10 +53,7 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
     Args:
         env: An environment whose observation is a picture, or a Dict that holds one.
-        crops: Number A of crops a step.
-        size: Height and width of a crop in pixels, odd.
-        key: The picture's entry in a Dict observation.
-        keep: Entries of a Dict observation to show as well, ``"pixels"`` for instance to evaluate.
+        **options: Fields of `CropOptions`.
 
     Raises:
         RMRError: The observation holds no such picture or entry, or crops that cannot be.
@@ -54,17 +69,11 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         ((10, 11, 11, 1), True)
     """
 
-    def __init__(
-        self,
-        env: gym.Env,
-        crops: int = 10,
-        size: int = 11,
-        key: str = "pixels",
-        keep: Sequence[str] = (),
-    ):
-        RecordConstructorArgs.__init__(self, crops=crops, size=size, key=key, keep=keep)
+    def __init__(self, env: gym.Env, **options: Any):
+        chosen = CropOptions(**options)
+        RecordConstructorArgs.__init__(self, **asdict(chosen))
         super().__init__(env)
-        self._views = _Views(self.observation_space, crops, size, key, keep)
+        self._views = _Views(self.observation_space, chosen)
         self._rng = np.random.default_rng()
         self._next = self._views.draw([self._rng])
         self.observation_space = self._views.space
@@ -92,25 +101,15 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
 
     Args:
         env: A vector environment.
-        crops: As in `RandomCrops`, like all that follow.
-        size: Height and width of a crop in pixels, odd.
-        key: The picture's entry in a Dict observation.
-        keep: Entries of a Dict observation to show as well.
+        **options: Fields of `CropOptions`.
 
     Raises:
         RMRError: As `RandomCrops`.
     """
 
-    def __init__(
-        self,
-        env: VectorEnv[Any, Any, Any],
-        crops: int = 10,
-        size: int = 11,
-        key: str = "pixels",
-        keep: Sequence[str] = (),
-    ):
+    def __init__(self, env: VectorEnv[Any, Any, Any], **options: Any):
         super().__init__(env)
-        self._views = _Views(env.single_observation_space, crops, size, key, keep)
+        self._views = _Views(env.single_observation_space, CropOptions(**options))
         self._generators = [np.random.default_rng() for _ in range(env.num_envs)]
         self._next = self._views.draw(self._generators)
         self.single_observation_space = self._views.space
@@ -139,18 +138,14 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
 class _Views:
     """What single and vector wrapper have in common: spaces, centres, crops."""
 
-    def __init__(
-        self, space: spaces.Space[Any], crops: int, size: int, key: str, keep: Sequence[str]
-    ):
-        picture = picture_space(space, key)
+    def __init__(self, space: spaces.Space[Any], options: CropOptions):
+        picture = picture_space(space, options.key)
         self._height, self._width, *channels = picture.shape
+        crops, size = options.crops, options.size
         _check_crops(crops, size, min(self._height, self._width))
-        self._crops, self._size, self._key = crops, size, key
-        kept = space.spaces if isinstance(space, spaces.Dict) else {key: picture}
-        for name in keep:
-            if name not in kept:
-                raise unknown_name("entry of the observation", name, kept)
-        self._keep = tuple(keep)
+        self._crops, self._size, self._key = crops, size, options.key
+        kept = space.spaces if isinstance(space, spaces.Dict) else {self._key: picture}
+        self._keep = [known_name("entry of the observation", name, kept) for name in options.keep]
         shape = (crops, size, size, *(channels or [1]))
         self.space = spaces.Dict(
             {

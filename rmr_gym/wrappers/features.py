@@ -40,6 +40,9 @@ NO_OPERATION = 0
 _CLIP = "what the encoder sees"
 """Under this name the frames are remembered that an encoder sees at once."""
 
+Shown = np.ndarray | dict[str, np.ndarray]
+"""What the environments show: one entry alone, or several by name."""
+
 Remember = Callable[[str, np.ndarray], np.ndarray]
 """From the name of an entry and its rows now to its history, the rows included."""
 
@@ -113,15 +116,13 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
                 "vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
             )
         super().__init__(env)
-        names = getattr(env.unwrapped, "get_action_meanings", None)
-        discrete = isinstance(env.action_space, spaces.Discrete)
         self._stream = FeatureStream(
             encoder,
             shown,
             env.observation_space,
             game=name_of_game(env.unwrapped, env.spec),
             palette=shows_palette(env.unwrapped, env.spec),
-            action_names=names() if names is not None and discrete else None,
+            action_names=_action_names(env, env.action_space),
             emulator=ale_of(env),
         )
         self.observation_space = self._stream.space
@@ -173,6 +174,7 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             )
         super().__init__(env)
         self._mode = autoreset_mode(env)
+        named = output == "processed"
         self._stream = FeatureStream(
             encoder,
             Options(output, **options),
@@ -180,7 +182,7 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             count=env.num_envs,
             game=name_of_game(env.unwrapped, env.spec),
             palette=shows_palette(env.unwrapped, env.spec),
-            action_names=_action_names(env) if output == "processed" else None,
+            action_names=_action_names(env, env.single_action_space) if named else None,
         )
         self.single_observation_space = self._stream.space
         self.observation_space = batch_space(self._stream.space, env.num_envs)
@@ -338,9 +340,7 @@ class FeatureStream:
         self._stacks: dict[str, np.ndarray] = {}
         self._count, self._actions = count, np.full(count, NO_OPERATION)
 
-    def begin(
-        self, observations: Any, chosen: Bool[np.ndarray, " batch"] | None = None
-    ) -> np.ndarray | dict[str, np.ndarray]:
+    def begin(self, observations: Any, chosen: Bool[np.ndarray, " batch"] | None = None) -> Shown:
         """Return the features of first observations.
 
         Args:
@@ -362,7 +362,7 @@ class FeatureStream:
         observations: Any,
         actions: Shaped[np.ndarray, "batch *each"],
         begun: Bool[np.ndarray, " batch"],
-    ) -> np.ndarray | dict[str, np.ndarray]:
+    ) -> Shown:
         """Return the features after a step.
 
         Args:
@@ -386,7 +386,7 @@ class FeatureStream:
         observations: Any,
         actions: Shaped[np.ndarray, "few *each"],
         chosen: Int[np.ndarray, " few"],
-    ) -> np.ndarray | dict[str, np.ndarray]:
+    ) -> Shown:
         """Return the features that episodes ended with, before `step` shows what follows them.
 
         Args:
@@ -406,9 +406,7 @@ class FeatureStream:
             return np.full(len(actions), NO_OPERATION)
         return self._index_of[np.asarray(actions)]
 
-    def _look(
-        self, observations: Any, actions: np.ndarray, remember: Remember
-    ) -> np.ndarray | dict[str, np.ndarray]:
+    def _look(self, observations: Any, actions: np.ndarray, remember: Remember) -> Shown:
         """Return what is shown; what is stacked as a copy, since the stacks go on."""
         clip = remember(_CLIP, self._frames(observations))
         frames = clip.reshape(len(clip), *self._config.frame_shape)
@@ -503,11 +501,10 @@ def _batch_of_one(observation: Any) -> Any:
     return np.asarray(observation)[None]
 
 
-def _action_names(env: VectorEnv[Any, Any, Any]) -> list[str] | None:
-    """Return what each action presses, where one of the environments tells."""
+def _action_names(env: AnyEnv, actions: spaces.Space[Any]) -> list[str] | None:
+    """Return what each action presses, where the environment or one of its copies tells."""
     own = getattr(env.unwrapped, "get_action_meanings", None)
-    if own is not None:
-        return own()
     call = getattr(env.unwrapped, "call", None)
-    discrete = isinstance(env.single_action_space, spaces.Discrete)
-    return list(call("get_action_meanings")[0]) if call is not None and discrete else None
+    if not isinstance(actions, spaces.Discrete) or not (own or call):
+        return None
+    return own() if own else list(call("get_action_meanings")[0])

@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.envs.balls.config import parse_sides
 from rmr_gym.envs.balls.raster import draw_curtain, hide
@@ -95,9 +95,7 @@ def picture_space(space: spaces.Space[Any], key: str) -> Any:
     """
     picture: Any = space
     if isinstance(space, spaces.Dict):
-        if key not in space.spaces:
-            raise unknown_name("entry of the observation", key, space.spaces)
-        picture = space[key]
+        picture = space[known_name("entry of the observation", key, space.spaces)]
     shape = picture.shape or ()
     if not isinstance(picture, spaces.Box) or len(shape) not in (2, 3) or picture.dtype != np.uint8:
         raise RMRError(

@@ -1,6 +1,6 @@
 """From what an environment shows to the frames that a pixel encoder was trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import gcd
 from typing import Any
 
@@ -122,8 +122,7 @@ class FrameReader:
         emulator: Any = None,
     ):
         shrink = Shrinker(height, width)
-        self._in_dict = isinstance(space, spaces.Dict)
-        picture: Any = space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+        picture = _picture(space)
         self._emulator = None
         if _is_screen(picture):
             one_channel = _from_palette if palette else _from_gray
@@ -132,19 +131,13 @@ class FrameReader:
         elif emulator is not None and tuple(emulator.getScreenDims()) == SCREEN:
             self._emulator, self._frames = emulator, _Strips(_from_palette, shrink)
         else:
-            raise _no_screen(picture if picture is not None else space)
+            raise _no_screen(space)
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:
         """Return the frames of a batch of observations."""
         if self._emulator is not None:
             return self._frames(self._emulator.getScreen()[None])
-        shown = np.asarray(observations["pixels"] if self._in_dict else observations)
-        if shown.dtype != np.uint8 or shown.shape[1:3] != SCREEN:
-            raise RMRError(
-                f"expected screens of {SCREEN[0]} x {SCREEN[1]} bytes, found {shown.dtype} of "
-                f"shape {shown.shape[1:]}: the environment does not keep to its observation space"
-            )
-        return self._frames(shown)
+        return self._frames(_pixels(observations, SCREEN))
 
 
 class PictureReader:
@@ -162,36 +155,45 @@ class PictureReader:
     """
 
     def __init__(self, space: spaces.Space[Any], size: int):
-        self._in_dict = isinstance(space, spaces.Dict)
-        picture: Any = space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+        picture = _picture(space)
         shape = picture.shape if isinstance(picture, spaces.Box) else ()
-        if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3 or picture.dtype != np.uint8:
-            raise _no_picture(picture if picture is not None else space, size)
-        if shape[0] < size:
-            raise _no_picture(picture, size)
+        square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3
+        if not square or picture.dtype != np.uint8 or shape[0] < size:
+            raise _no_picture(space, size)
         self._shape = shape
         self._weights = area_weights(shape[0], size).astype(np.float64)
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
         """Return the pictures of a batch of observations, channels first."""
-        shown = np.asarray(observations["pixels"] if self._in_dict else observations)
-        if shown.dtype != np.uint8 or shown.shape[1:] != self._shape:
-            raise RMRError(
-                f"expected pictures of bytes of shape {self._shape}, found {shown.dtype} of shape "
-                f"{shown.shape[1:]}: the environment does not keep to its observation space"
-            )
-        planes = shown.transpose(0, 3, 1, 2)
+        planes = _pixels(observations, self._shape).transpose(0, 3, 1, 2)
         if len(self._weights) == len(planes[0, 0]):
             return planes
         small = self._weights @ planes @ self._weights.T
         return np.floor(small + _UPWARDS).astype(np.uint8)
 
 
-def _no_picture(picture: Any, size: int) -> RMRError:
+def _picture(space: spaces.Space[Any]) -> Any:
+    """Return the space of an observation's picture; None where a Dict holds none."""
+    return space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+
+
+def _pixels(observations: Any, shape: tuple[int, ...]) -> UInt8[np.ndarray, "batch *picture"]:
+    """Return the pictures of a batch of observations, whose shape begins as expected."""
+    shown = observations["pixels"] if isinstance(observations, Mapping) else observations
+    shown = np.asarray(shown)
+    if shown.dtype != np.uint8 or shown.shape[1 : 1 + len(shape)] != shape:
+        raise RMRError(
+            f"expected pictures of bytes of shape {shape}, found {shown.dtype} of shape "
+            f"{shown.shape[1:]}: the environment does not keep to its observation space"
+        )
+    return shown
+
+
+def _no_picture(space: spaces.Space[Any], size: int) -> RMRError:
     return RMRError(
         f"expected square RGB pictures of bytes, {size} x {size} x 3 or larger, as observation or "
         "as its entry 'pixels', since the encoder was trained on bouncing balls, found "
-        f"{_described(picture)}: make the environment with frames='rgb' and resolution={size} or "
+        f"{_described(space)}: make the environment with frames='rgb' and resolution={size} or "
         "more, or take an encoder of the game"
     )
 
@@ -203,18 +205,21 @@ def _is_screen(picture: Any) -> bool:
     return shape[:2] == SCREEN and shape[2:] in ((), (1,), (3,))
 
 
-def _no_screen(picture: Any) -> RMRError:
+def _no_screen(space: spaces.Space[Any]) -> RMRError:
     return RMRError(
         f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) as "
-        f"observation or as its entry 'pixels', found {_described(picture)}, and no emulator to "
+        f"observation or as its entry 'pixels', found {_described(space)}, and no emulator to "
         "read them from: leave out what crops, resizes, scales or stacks, put "
         "RMRObservationWrapper around each environment before it goes into a vector, or, around "
         "bouncing balls, take an encoder of them"
     )
 
 
-def _described(space: Any) -> Any:
-    return f"{space.dtype} of shape {space.shape}" if isinstance(space, spaces.Box) else space
+def _described(space: spaces.Space[Any]) -> Any:
+    picture = _picture(space)
+    if isinstance(picture, spaces.Box):
+        return f"{picture.dtype} of shape {picture.shape}"
+    return space if picture is None else picture
 
 
 def _from_rgb(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:

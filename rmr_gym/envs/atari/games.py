@@ -8,26 +8,9 @@ from dataclasses import dataclass
 
 from rmr_gym.core.errors import RMRError, unknown_name
 
-ACTION_NAMES: tuple[str, ...] = (
-    "NOOP",
-    "FIRE",
-    "UP",
-    "RIGHT",
-    "LEFT",
-    "DOWN",
-    "UPRIGHT",
-    "UPLEFT",
-    "DOWNRIGHT",
-    "DOWNLEFT",
-    "UPFIRE",
-    "RIGHTFIRE",
-    "LEFTFIRE",
-    "DOWNFIRE",
-    "UPRIGHTFIRE",
-    "UPLEFTFIRE",
-    "DOWNRIGHTFIRE",
-    "DOWNLEFTFIRE",
-)
+_MOVES = ("UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT")
+
+ACTION_NAMES: tuple[str, ...] = ("NOOP", "FIRE", *_MOVES, *(f"{move}FIRE" for move in _MOVES))
 """What each of the 18 actions presses; the position is the action's index."""
 
 _EVERY_ACTION = tuple(range(len(ACTION_NAMES)))

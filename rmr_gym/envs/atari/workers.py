@@ -2,7 +2,7 @@
 
 import signal
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -23,6 +23,7 @@ FINAL = "final_"
 """Beginning of the names of the arrays of an episode's last observation and info (SAME_STEP)."""
 
 _SECONDS_TO_END = 5.0
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 @dataclass(frozen=True)
@@ -258,19 +259,15 @@ def _serve(
 ) -> None:
     """Do what the pipe asks for until it is closed, also by its owner's death."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with suppress(*_GONE):
         try:
             copies = Copies(plan, _views(layout, buffers), indices)
-            commands: dict[str, Callable[..., Any]] = {
-                "reset": copies.reset,
-                "step": copies.step,
-                "render": copies.render,
-            }
+            commands = {name: getattr(copies, name) for name in ("reset", "step", "render")}
             pipe.send((True, None))
             while True:
                 command, arguments = pipe.recv()
                 pipe.send((True, commands[command](*arguments)))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+        except _GONE:
             raise
         except Exception as error:
             pipe.send((False, f"{type(error).__name__}: {error}"))

@@ -162,11 +162,8 @@ def parse_sides(sides: Any) -> tuple[float, float]:
     Raises:
         RMRError: They are not two fractions of the frame in ascending order.
     """
-    _expect(
-        _ascending(sides) and sides[1] <= 1,
-        "the curtain's (smallest, largest) side as fractions of the frame, above 0 and at most 1",
-        sides,
-    )
+    what = "the curtain's (smallest, largest) side as fractions of the frame, above 0 and at most 1"
+    _expect(_ascending(sides) and sides[1] <= 1, what, sides)
     return float(sides[0]), float(sides[1])
 
 
@@ -190,11 +187,8 @@ def _expect(fits: bool, what: str, value: Any) -> None:
 def _balls(value: Any) -> int | tuple[int, int]:
     both = value if isinstance(value, tuple) else (value, value)
     whole = len(both) == 2 and all(map(_whole, both))
-    _expect(
-        whole and 1 <= both[0] <= both[1] <= _MOST_BALLS,
-        f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)",
-        value,
-    )
+    what = f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)"
+    _expect(whole and 1 <= both[0] <= both[1] <= _MOST_BALLS, what, value)
     return value
 
 
@@ -220,23 +214,18 @@ def _kinds(rows: Any) -> tuple[Kind, ...]:
 
 def _speeds(value: Any) -> tuple[float, float]:
     speeds = value if isinstance(value, tuple) else (value, value)
-    _expect(
-        _ascending(speeds),
-        "one speed or (lowest, highest), both above 0 and in this order",
-        value,
-    )
+    what = "one speed or (lowest, highest), both above 0 and in this order"
+    _expect(_ascending(speeds), what, value)
     return float(speeds[0]), float(speeds[1])
 
 
 def _colors(value: Any) -> str | tuple[Color, ...]:
     if isinstance(value, str):
         return known_name("colors", value, COLORS)
+    what = "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255"
     triples = isinstance(value, tuple) and all(isinstance(c, tuple) and len(c) == 3 for c in value)
-    _expect(
-        triples and bool(value) and all(part in range(256) for color in value for part in color),
-        "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255",
-        value,
-    )
+    _expect(triples and bool(value), what, value)
+    _expect(all(part in range(256) for color in value for part in color), what, value)
     return tuple((int(red), int(green), int(blue)) for red, green, blue in value)
 
 
@@ -304,15 +293,10 @@ def _check_together(config: BallsConfig) -> None:
                 f"expected one value of {name} for all balls or one for each of {config.most}, "
                 f"found {len(values)}: {values!r}"
             )
-    if not isinstance(config.colors, str) and len(config.colors) > config.most:
-        raise RMRError(
-            f"expected colors for at most {config.most} balls, found {len(config.colors)}"
-        )
-    if config.push and config.fewest < 2:
-        raise RMRError(
-            "expected at least 2 balls in a pushed world (the agent's and its target), "
-            f"found {config.balls!r}"
-        )
+    colors = 0 if isinstance(config.colors, str) else len(config.colors)
+    _expect(colors <= config.most, f"colors for at most {config.most} balls", colors)
+    enough = "at least 2 balls in a pushed world (the agent's and its target)"
+    _expect(not config.push or config.fewest >= 2, enough, config.balls)
 
 
 @dataclass(frozen=True)
