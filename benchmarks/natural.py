@@ -137,8 +137,9 @@ def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
     for rows in (options.probe_rows, max(1, options.probe_rows // 2)):
         frames = rng.integers(0, 256, (rows, model.height, model.width), np.uint8)
         bits = rng.integers(0, 2, (rows, TARGETS, 8), np.uint8)
+        ram = np.zeros((rows, SLOTS), np.uint8)
         episode = np.arange(rows) * 24 // rows
-        sets.append(ProbeData(torch.from_numpy(frames), bits, episode))
+        sets.append(ProbeData(torch.from_numpy(frames), bits, episode, ram, ram))
     encoder = pixel_encoder(model, 0).to(place)
     encoder.standardise_by(torch.full((model.height, model.width), 127.5), 74.0)
     begin = time.perf_counter()

@@ -13,14 +13,14 @@ from torch import Tensor
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
-from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
 from rmr_gym.data.verify import duplicate_rows
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
 from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
 from rmr_gym.models.rmr.losses import predicted_bits
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, torch_generator
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
 from rmr_gym.models.rmr.processors import Processor, make_processor
 
 SLOTS, BITS, ACTIONS = 128, 8, 18
@@ -59,46 +59,30 @@ def make_core(model: AtariModel, core: str, seed: int) -> Processor:
     """Make a processor with initial weights from (seed, "processor")."""
     options = {"aggregation": model.aggregation, "precision": model.precision}
     factory = partial(make_processor, core, slots=SLOTS, actions=ACTIONS, dim=model.dim, **options)
-    return build(factory, torch_generator(integer_seed(seed, "processor")))
+    return build_seeded(factory, seed, "processor")
 
 
-def abstract_pipeline(model: AtariModel, seed: int) -> EncodeProcessDecode:
+def abstract_pipeline(
+    model: AtariModel, seed: int
+) -> EncodeProcessDecode[RamEncoder, Processor, RamDecoder]:
     """Make the RAM pipeline: linear encoder and decoders around the processor."""
-    encoder = build(
-        lambda: RamEncoder(SLOTS, BITS, model.dim),
-        torch_generator(integer_seed(seed, "abstract encoder")),
-    )
-    decoder = build(
-        lambda: RamDecoder(model.dim, BITS),
-        torch_generator(integer_seed(seed, "abstract decoder")),
-    )
+    encoder = build_seeded(lambda: RamEncoder(SLOTS, BITS, model.dim), seed, "abstract encoder")
+    decoder = build_seeded(lambda: RamDecoder(model.dim, BITS), seed, "abstract decoder")
     return EncodeProcessDecode(encoder, make_core(model, model.core, seed), decoder)
 
 
 def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> SlotCNN:
     """Make the pixel encoder with initial weights from (seed, "natural encoder")."""
-    return build(
-        lambda: SlotCNN(
-            model.height,
-            model.width,
-            slots=SLOTS,
-            maps=model.maps,
-            dim=model.dim,
-            trunk=model.trunk,
-            affine=affine,
-        ),
-        torch_generator(integer_seed(seed, "natural encoder")),
-    )
+    sizes = {"slots": SLOTS, "maps": model.maps, "dim": model.dim, "trunk": model.trunk}
+    factory = partial(SlotCNN, model.height, model.width, **sizes, affine=affine)
+    return build_seeded(factory, seed, "natural encoder")
 
 
 def natural_pipeline(
     model: AtariModel, processor: Processor, seed: int, *, affine: bool = False
-) -> EncodeProcessDecode:
+) -> EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]:
     """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
-    decoder = build(
-        lambda: LatentDecoder(model.dim),
-        torch_generator(integer_seed(seed, "natural decoder")),
-    )
+    decoder = build_seeded(lambda: LatentDecoder(model.dim), seed, "natural decoder")
     return EncodeProcessDecode(pixel_encoder(model, seed, affine=affine), processor, decoder)
 
 
@@ -123,11 +107,21 @@ class NaturalData(NamedTuple):
 
 
 class ProbeData(NamedTuple):
-    """Frames with the RAM of the same instant; read by the probe alone."""
+    """Frames with the RAM of the same instant; read by the probes alone.
+
+    Attributes:
+        frames: Gray frames.
+        bits: Those of the chosen RAM bytes.
+        episode: Number of the episode of each row.
+        ram: All of RAM.
+        before: RAM one observation earlier; the same at the start of an episode.
+    """
 
     frames: UInt8[Tensor, "rows height width"]
     bits: UInt8[np.ndarray, "rows chosen bits"]
     episode: Int[np.ndarray, " rows"]
+    ram: UInt8[np.ndarray, "rows slots"]
+    before: UInt8[np.ndarray, "rows slots"]
 
 
 def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> AbstractData:
@@ -155,7 +149,7 @@ def load_natural(
 def target_slots(
     dataset: TransitionDataset, episodes: Sequence[int], threshold: float
 ) -> Int[np.ndarray, " chosen"]:
-    """Return the RAM cells whose byte entropy over ``episodes`` exceeds ``threshold`` nats."""
+    """Return the RAM bytes whose entropy over ``episodes`` exceeds ``threshold`` nats."""
     ram = dataset.load(columns=("ram",), episodes=episodes)["ram"]
     return high_entropy_slots(ram, threshold)
 
@@ -168,7 +162,7 @@ def load_probe(
     rows: int,
     seed: int,
 ) -> ProbeData:
-    """Load ``rows`` frames, drawn without replacement, with the bits of the chosen RAM cells.
+    """Load ``rows`` frames, drawn without replacement, with the bits of the chosen RAM bytes.
 
     The draw depends on the data set's seed alone, so that every encoder is probed on the same rows.
     """
@@ -177,15 +171,15 @@ def load_probe(
         episodes=episodes,
         transform=frame_transform(model.height, model.width),
     )
-    total = len(loaded["ram"])
+    ram = loaded["ram"]
     rng = generator(seed, "probe rows")
-    picked = np.sort(rng.choice(total, size=min(rows, total), replace=False))
+    picked = np.sort(rng.choice(len(ram), size=min(rows, len(ram)), replace=False))
     lengths = [dataset.episodes[index].length + 1 for index in episodes]
     episode = np.repeat(np.arange(len(lengths)), lengths)
+    first = np.diff(episode, prepend=-1)[picked] != 0
+    frames, bits = torch.from_numpy(loaded["pixels"][picked]), ram_to_bits(ram[picked])[:, slots]
     return ProbeData(
-        torch.from_numpy(loaded["pixels"][picked]),
-        ram_to_bits(loaded["ram"][picked])[:, slots],
-        episode[picked],
+        frames, bits, episode[picked], ram[picked], ram[np.where(first, picked, picked - 1)]
     )
 
 
@@ -204,8 +198,7 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
             "longer episodes with more varied heads"
         )
     index = np.flatnonzero(keep)
-    kept = ProbeData(test.frames[index], test.bits[index], test.episode[index])
-    return kept, int((~keep).sum())
+    return ProbeData(*(part[index] for part in test)), int((~keep).sum())
 
 
 def frame_statistics(
@@ -291,7 +284,7 @@ def ram_scores(
     next_bits: UInt8[np.ndarray, "rows slots bits"],
     slots: Int[np.ndarray, " chosen"],
 ) -> RamScores:
-    """Score predicted next bits; the mask counts as the cells where prediction and input differ."""
+    """Score predicted next bits; the mask counts as the bytes where prediction and input differ."""
     scores = metrics.bit_f1(predicted[:, slots], next_bits[:, slots].astype(bool))
     changed = (bits != next_bits).any(-1)[:, slots]
     claimed = (bits.astype(bool) != predicted).any(-1)[:, slots]

@@ -1,9 +1,9 @@
-"""Named state variables of the games: which RAM cell holds them, and to what category they belong.
+"""Named state variables of the games: which RAM byte holds them, and to what category they belong.
 
 Source: AtariARI, Anand et al. 2019 (the annotations and the five categories of their code).
 Differs, where that table is at fault:
 
-- Asteroids, 60: lives and direction share the cell; they are two labels here, of 4 bits each.
+- Asteroids, 60: lives and direction share the byte; they are two labels here, of 4 bits each.
 - Battlezone, 59 and 60: the treads' positions run modulo 8, as noted there; the upper bits are
   masked away.
 - Berzerk, 64: held to be the height of a ninth robot, it never changes; 8 robots are left.
@@ -14,6 +14,7 @@ Differs, where that table is at fault:
 """
 
 import csv
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -38,9 +39,9 @@ class Label:
     """A state variable of a game.
 
     Attributes:
-        name: AtariARI's name, numbered where it stands for several cells.
-        ram: RAM cell, 0 to 127.
-        mask: Bits of the cell that hold the variable.
+        name: AtariARI's name, numbered where it stands for several bytes.
+        ram: Address of the RAM byte, 0 to 127.
+        mask: Bits of the byte that hold the variable.
         category: One of `CATEGORIES`.
     """
 
@@ -52,17 +53,12 @@ class Label:
 
 @cache
 def _table() -> dict[str, tuple[Label, ...]]:
+    games = defaultdict[str, list[Label]](list)
     with (files("rmr_gym.domains") / "atari_labels.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    games = dict.fromkeys(row["game"] for row in rows)
-    return {
-        game: tuple(
-            Label(row["label"], int(row["ram"]), int(row["mask"]), row["category"])
-            for row in rows
-            if row["game"] == game
-        )
-        for game in games
-    }
+        for row in csv.DictReader(file):
+            label = Label(row["label"], int(row["ram"]), int(row["mask"]), row["category"])
+            games[row["game"]].append(label)
+    return {game: tuple(labels) for game, labels in games.items()}
 
 
 def labels_of(game: str) -> tuple[Label, ...]:
@@ -79,11 +75,8 @@ def labels_of(game: str) -> tuple[Label, ...]:
 def label_values(
     ram: UInt8[np.ndarray, "rows slots"], labels: tuple[Label, ...]
 ) -> UInt8[np.ndarray, "rows labels"]:
-    """Return the value of each label in each row: its bits of its cell, shifted down."""
+    """Return the value of each label in each row: its bits of its byte, shifted down."""
     masks = np.array([label.mask for label in labels], np.uint8)
-    shifts = np.array([_lowest_bit(label.mask) for label in labels], np.uint8)
+    lowest = (masks.astype(int) & -masks.astype(int)).tolist()
+    shifts = np.array([bit.bit_length() - 1 for bit in lowest], np.uint8)
     return (ram[:, [label.ram for label in labels]] & masks) >> shifts
-
-
-def _lowest_bit(mask: int) -> int:
-    return (mask & -mask).bit_length() - 1

@@ -50,6 +50,12 @@ OUTSIDE = 0.01
 """A ball counts as outside where its centre is so far beyond where the wall stops it; the
 simulator's own go 0.006 beyond."""
 
+Index = Int[np.ndarray, " chosen"]
+"""Numbers of windows."""
+
+Clip = Float[Tensor, "batch time height width 3"]
+"""Successive frames; colours are in [0, 1]."""
+
 Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
 """From three past instants, positions or frames, to the next."""
 
@@ -222,7 +228,7 @@ def _aim(join: nn.Linear, decoder: ObjectDecoder) -> None:
     join.weight[:MOMENTS, -MOMENTS:].fill_diagonal_(1.0)
 
 
-def still(pipeline: FramePipeline, clip: Float[Tensor, "batch time height width 3"]) -> Decoded:
+def still(pipeline: FramePipeline, clip: Clip) -> Decoded:
     """Show every frame of a clip again, decoded from its own slots without P.
 
     Frames of all clips come one after another.
@@ -382,9 +388,7 @@ def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " win
     return current.astype(np.int64)
 
 
-def windows(
-    data: BallsData, index: Int[np.ndarray, " batch"], ahead: int = 1
-) -> Float[Tensor, "batch time *shape"]:
+def windows(data: BallsData, index: Index, ahead: int = 1) -> Float[Tensor, "batch time *shape"]:
     """Return three past instants and those that follow; colours are in [0, 1]."""
     rows = data.current[index][:, None] + np.arange(1 - HISTORY, ahead + 1)
     seen = data.seen[torch.from_numpy(rows)]
@@ -399,7 +403,7 @@ def drawn_windows(
     return [windows(data, few, ahead) for few in _batches(np.sort(order[:count]), BATCH)]
 
 
-def windows_ahead(data: BallsData, steps: int) -> Int[np.ndarray, " chosen"]:
+def windows_ahead(data: BallsData, steps: int) -> Index:
     """Return the windows that are followed by ``steps`` instants of their episode.
 
     Raises:
@@ -412,7 +416,7 @@ def windows_ahead(data: BallsData, steps: int) -> Int[np.ndarray, " chosen"]:
     return following
 
 
-def _batches(index: Int[np.ndarray, " chosen"], size: int) -> list[Int[np.ndarray, " few"]]:
+def _batches(index: Index, size: int) -> list[Index]:
     return np.split(index, range(size, len(index), size))
 
 
@@ -538,7 +542,7 @@ class FrameScores(NamedTuple):
 def score_frames(
     pipeline: FramePipeline,
     data: BallsData,
-    index: Int[np.ndarray, " chosen"],
+    index: Index,
     truth: UInt8[np.ndarray, "chosen height width"] | None = None,
     *,
     again: bool = False,
@@ -571,8 +575,8 @@ def _last_again(pipeline: FramePipeline, clip: Tensor) -> Decoded:
 
 
 def _clips(
-    pipeline: FramePipeline, data: BallsData, index: Int[np.ndarray, " chosen"], ahead: int = 1
-) -> Iterator[Float[Tensor, "batch time height width 3"]]:
+    pipeline: FramePipeline, data: BallsData, index: Index, ahead: int = 1
+) -> Iterator[Clip]:
     """Yield windows of frames in batches, on the device of the pipeline."""
     place = next(pipeline.parameters()).device
     for few in _batches(index, FRAME_BATCH):
@@ -585,7 +589,7 @@ def _squared_errors(predicted: Tensor, truth: Tensor) -> Float[Tensor, " batch"]
 
 @torch.no_grad()
 def score_imagined(
-    pipeline: FramePipeline, data: BallsData, index: Int[np.ndarray, " chosen"], steps: int
+    pipeline: FramePipeline, data: BallsData, index: Index, steps: int
 ) -> tuple[float, float]:
     """Return the mean squared error of rolled out frames, and that of the last frame seen."""
     if not len(index):
@@ -601,9 +605,7 @@ def score_imagined(
 @torch.no_grad()
 def imagine(
     pipeline: FramePipeline, past: Float[Tensor, "batch 3 height width 3"], steps: int
-) -> tuple[
-    Float[Tensor, "batch time height width 3"], Float[Tensor, "batch time slots height width"]
-]:
+) -> tuple[Clip, Float[Tensor, "batch time slots height width"]]:
     """Predict ``steps`` frames, each from those predicted before; return them and their masks."""
     masks = []
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import bits_to_ram, slot_entropy
+from rmr_gym.data.ram import slot_entropy
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari_labels import CATEGORIES, Label, label_values, labels_of
 from rmr_gym.models.rmr.encoders import SlotCNN
@@ -60,18 +60,8 @@ def label_sets(task: GameTask) -> LabelSets:
             f"most {entropy.max():.3f}: record longer or more varied episodes"
         )
     sets = stages.probe_sets(task)
-    values = (
-        label_values(_whole_ram(data, episodes.slots), labels)
-        for data in (sets.training, sets.test)
-    )
+    values = (label_values(data.ram, labels) for data in (sets.training, sets.test))
     return LabelSets(labels, *values)
-
-
-def _whole_ram(data: atari.ProbeData, slots: np.ndarray) -> UInt8[np.ndarray, "rows slots"]:
-    """Put the probed cells where they belong; the others, too constant for a label, are 0."""
-    ram = np.zeros((len(data.bits), atari.SLOTS), np.uint8)
-    ram[:, slots] = bits_to_ram(data.bits)
-    return ram
 
 
 def label_rows(

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from rmr_gym.core.seeding import generator
-from rmr_gym.data.verify import duplicate_rows
 from rmr_gym.domains import atari
 from rmr_gym.protocol import stages
 from rmr_gym.protocol.labels_probe import features_hash
@@ -33,30 +31,9 @@ class MemorySets(NamedTuple):
 
 @lru_cache(maxsize=1)
 def memory_sets(task: GameTask) -> MemorySets:
-    """Load the memory behind the probe's training and test frames."""
-    episodes, probing = stages.open_episodes(task), task.preset.probing
-    training = _memory(task, episodes.training, probing.train_rows)
-    test = _memory(task, episodes.validation, probing.test_rows)
-    model = task.preset.model
-    frames = atari.load_probe(
-        *(episodes.dataset, episodes.validation, model, episodes.slots, probing.test_rows),
-        stages.PROBE_SEED,
-    ).frames
-    seen = stages.probe_sets(task).training.frames
-    keep = ~duplicate_rows(seen.numpy(), frames.numpy())
-    return MemorySets(training, Memory(test.ram[keep], test.before[keep]))
-
-
-def _memory(task: GameTask, chosen: list[int], rows: int) -> Memory:
-    """Load RAM at the rows that `rmr_gym.domains.atari.load_probe` draws."""
-    dataset = stages.open_episodes(task).dataset
-    ram = dataset.load(columns=("ram",), episodes=chosen)["ram"]
-    rng = generator(stages.PROBE_SEED, "probe rows")
-    picked = np.sort(rng.choice(len(ram), size=min(rows, len(ram)), replace=False))
-    lengths = [dataset.episodes[index].length + 1 for index in chosen]
-    starts = np.cumsum([0, *lengths[:-1]])
-    before = np.where(np.isin(picked, starts), picked, picked - 1)
-    return Memory(ram[picked], ram[before])
+    """Return the memory behind the probe's training and test frames."""
+    training, test, _ = stages.probe_sets(task)
+    return MemorySets(Memory(training.ram, training.before), Memory(test.ram, test.before))
 
 
 def probed_features(

@@ -12,7 +12,6 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
 from rmr_gym.domains.atari_alignment import AbstractLatents, fit_decoder, match_moments
-from rmr_gym.models.rmr.encoders import SlotCNN
 from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.models.rmr.processors import parameter_hash
@@ -168,7 +167,6 @@ def train_natural(
     processor = arm_processor(arm, model, seed, pretrained)
     pipeline = natural_pipeline(model, processor, seed, affine=objective.aligned)
     encoder = pipeline.encoder
-    assert isinstance(encoder, SlotCNN)
     encoder.standardise_by(data.mean_frame, data.deviation)
     if objective.aligned:
         _align(pipeline, data, latents, arm)
@@ -233,8 +231,6 @@ def _align(
         raise RMRError(
             f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
         )
-    assert isinstance(pipeline.encoder, SlotCNN)
-    assert isinstance(pipeline.decoder, nn.Linear)
     match_moments(pipeline.encoder, data, latents)
     fit_decoder(pipeline.decoder, pipeline.processor, latents)
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.rmr import kernels
+from rmr_gym.models.rmr.kernels import Gradients, Inputs
 from rmr_gym.models.rmr.kernels.chunked import Chunked
 
 AGGREGATIONS = ("max", "sum", "mean")
@@ -35,10 +36,6 @@ SLOTS_WORTH_CHUNKING, PAIRS_WORTH_CHUNKING = 32, 2**22
 
 _log = logging.getLogger(__name__)
 _override: ContextVar[str] = ContextVar("backend", default="auto")
-
-
-Inputs = tuple[Tensor, ...]
-"""Receivers, senders, w2, b2 for the sum; w3 and b3 too for the largest message."""
 
 
 @runtime_checkable
@@ -60,7 +57,7 @@ class Engine(Protocol):
 
     def backward(
         self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
-    ) -> tuple[Tensor | None, ...]:
+    ) -> Gradients:
         """Return the gradients of the inputs; None for those of the weights, if not wanted."""
         ...
 
@@ -192,7 +189,7 @@ class _Messages(torch.autograd.Function):
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    ) -> Gradients:
         weights = any(ctx.needs_input_grad[3:])
         indices, *inputs = ctx.saved_tensors
         return None, *ctx.engine.backward(gradient, indices, tuple(inputs), weights)

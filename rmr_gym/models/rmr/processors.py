@@ -180,13 +180,7 @@ class FlatMLP(nn.Module):
         super().__init__()
         width = slots * dim
         self.slots = slots
-        self.layers = nn.Sequential(
-            nn.Linear(width, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, width),
-        )
+        self.layers = _mlp(width, hidden, hidden, width)
 
     def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
         """Return the update of every slot."""

@@ -30,6 +30,12 @@ UNITS = ("float32", "avx512_bf16", "amx")
 TRITON_WIDEST = 128
 """Hidden and output widths that the Triton kernels take, if the GPU's shared memory does."""
 
+Inputs = tuple[Tensor, ...]
+"""Receivers, senders, w2, b2 for the sum; w3 and b3 too for the largest message."""
+
+Gradients = tuple[Tensor | None, ...]
+"""Those of the inputs, in their order; None where they are not wanted."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -114,12 +120,8 @@ class CpuEngine:
         return out[..., :real], indices[..., :real]
 
     def backward(
-        self,
-        gradient: Tensor,
-        indices: Tensor | None,
-        inputs: tuple[Tensor, ...],
-        weights: bool,
-    ) -> tuple[Tensor | None, ...]:
+        self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
+    ) -> Gradients:
         """Return the gradients of the inputs (of the weights if ``weights``)."""
         if indices is None:
             return self._backward("hidden_sum_backward", inputs, weights, gradient=gradient)
@@ -127,9 +129,7 @@ class CpuEngine:
         grads = self._backward("max_message_backward", inputs[:5], weights, **above)
         return *grads, gradient.sum(dim=(0, 1)) if weights else None
 
-    def _backward(
-        self, function: str, inputs: tuple[Tensor, ...], weights: bool, **above: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def _backward(self, function: str, inputs: Inputs, weights: bool, **above: Tensor) -> Gradients:
         names = NAMES[: len(inputs)]
         tensors = _padded(dict(zip(names, inputs, strict=True)) | above)
         wanted = names if weights else names[:2]

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rmr_gym.models.rmr.kernels import Gradients, Inputs
+
 CPU_BLOCK, DEVICE_BLOCK = 2**18, 2**25
 """Numbers of a block of pairs: within a core's cache; enough to fill a GPU."""
 
@@ -38,20 +40,14 @@ class Chunked:
         return out, indices
 
     def backward(
-        self,
-        gradient: Tensor,
-        indices: Tensor | None,
-        inputs: tuple[Tensor, ...],
-        weights: bool,
-    ) -> tuple[Tensor | None, ...]:
+        self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
+    ) -> Gradients:
         """Return the gradients of the inputs (of the weights if ``weights``)."""
         if indices is None:
             return self._sum_backward(gradient, inputs, weights)
         return self._max_backward(gradient, indices, inputs, weights)
 
-    def _sum_backward(
-        self, gradient: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
+    def _sum_backward(self, gradient: Tensor, inputs: Inputs, weights: bool) -> Gradients:
         receivers, senders, w2, b2 = inputs
         grads = [torch.zeros_like(x) for x in inputs]
         for items, rows in _blocks(receivers, senders.shape[1]):
@@ -66,8 +62,8 @@ class Chunked:
         return tuple(grads) if weights else (*grads[:2], None, None)
 
     def _max_backward(
-        self, gradient: Tensor, indices: Tensor, inputs: tuple[Tensor, ...], weights: bool
-    ) -> tuple[Tensor | None, ...]:
+        self, gradient: Tensor, indices: Tensor, inputs: Inputs, weights: bool
+    ) -> Gradients:
         """Only the maximal sender of a receiver and channel has a gradient."""
         receivers, senders, w2, b2, w3, _ = inputs
         grads = [torch.zeros_like(x) for x in inputs]

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
+from rmr_gym.models.rmr.kernels import Gradients, Inputs
 from rmr_gym.models.rmr.kernels.build import KernelError
 
 PROGRAMS = 1024
@@ -255,12 +256,8 @@ class TritonEngine:
         return out, indices
 
     def backward(
-        self,
-        gradient: Tensor,
-        indices: Tensor | None,
-        inputs: tuple[Tensor, ...],
-        weights: bool,
-    ) -> tuple[Tensor | None, ...]:
+        self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
+    ) -> Gradients:
         """Return the gradients of the inputs (of the weights if ``weights``)."""
         receivers, senders, w2, b2, *last = (x.contiguous() for x in inputs)
         layers = (w2, b2, last[0] if last else None)
