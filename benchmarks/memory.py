@@ -18,11 +18,11 @@ import time
 
 import torch
 from natural import noise
+from rmr_gym.protocol.natural import train_natural
 
 from rmr_gym.core.memory import KEPT, keep_freed_memory
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.protocol.config import Natural
-from rmr_gym.protocol.natural import train_natural
+from rmr_gym.stages.presets import Natural
 
 KINDS = ("default", "dask", "kept", "environment")
 WARM_UP = 3

@@ -22,6 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rmr_gym.protocol.natural import train_natural
+from rmr_gym.protocol.probe import encode, score_features
+from rmr_gym.protocol.stacked import NaturalRun, train_natural_stack
 
 from rmr_gym.domains.atari import (
     SLOTS,
@@ -32,10 +35,7 @@ from rmr_gym.domains.atari import (
     pixel_encoder,
 )
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.protocol.config import Natural
-from rmr_gym.protocol.natural import train_natural
-from rmr_gym.protocol.probe import encode, score_features
-from rmr_gym.protocol.stacked import NaturalRun, train_natural_stack
+from rmr_gym.stages.presets import Natural
 
 SIZES = {
     "84x84": {"trunk": "nature", "height": 84, "width": 84},

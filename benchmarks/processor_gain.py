@@ -16,19 +16,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-
-from rmr_gym.commands.tasks import game_tasks
-from rmr_gym.models.rmr.processors import Processor
-from rmr_gym.protocol import stages
-from rmr_gym.protocol.arms import arm_processor
-from rmr_gym.protocol.config import find_preset
 from rmr_gym.protocol.stages import GameTask
 from rmr_gym.protocol.transfer_donors import (
     amplified_random_donor,
     random_dynamics_donor,
     read_donor,
 )
+from torch import Tensor
+
+from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.models.rmr.processors import Processor
+from rmr_gym.protocol import stages
+from rmr_gym.stages.arms import arm_processor
+from rmr_gym.stages.presets import find_preset
 
 DONORS = ("Pong", "Breakout", "Freeway", "Seaquest", "Boxing", "MsPacman")
 FRAMES = 200

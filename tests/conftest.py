@@ -40,11 +40,10 @@ def recorded(tmp_path_factory):
 def tiny_preset():
     """The smoke preset, shrunk until a whole chain takes seconds."""
     from rmr_gym.domains.atari import AtariModel
-    from rmr_gym.protocol.config import PRESETS, Natural, Pretraining, Probing, Recording
+    from rmr_gym.stages.presets import PRESETS, Natural, Pretraining, Probing, Recording
 
     return replace(
         PRESETS["smoke"],
-        name="tiny",
         model=AtariModel(dim=4, trunk="nature", height=84, width=84),
         recording=Recording(**TINY),
         pretraining=Pretraining(steps=6, batch=8, checkpoints=(3, 6), validation_rows=40),
@@ -54,11 +53,12 @@ def tiny_preset():
 
 
 @pytest.fixture
-def task(recorded, tiny_preset, tmp_path):
-    """The tiny chain on Pong with a store of its own."""
-    from rmr_gym.protocol.stages import GameTask
+def game(recorded, tiny_preset):
+    """The tiny chain on Pong."""
+    from rmr_gym.stages.chain import Game
+    from rmr_gym.stages.games import GameData
 
-    return GameTask("Pong", recorded("Pong"), tmp_path / "store", tiny_preset)
+    return Game(GameData.of("Pong", recorded("Pong"), tiny_preset.recording), tiny_preset)
 
 
 EFFECT = {

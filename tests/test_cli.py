@@ -85,7 +85,7 @@ def test_another_broken_pipe_is_not_silenced(monkeypatch):
 
 
 def test_the_chain_stage_by_stage(capsys, monkeypatch, tmp_path, tiny_preset, recorded):
-    from rmr_gym.protocol import config
+    from rmr_gym.stages import presets as config
 
     monkeypatch.setitem(config.PRESETS, "tiny", tiny_preset)
     monkeypatch.chdir(tmp_path)

@@ -19,9 +19,10 @@ from rmr_gym.agents.sb3.worlds import encoder_of
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.envs.atari.games import find_game
+from rmr_gym.experiments.base import VERSIONS, circumstances, write_table
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.run_folder import VERSIONS, circumstances, problems, write_table
+from rmr_gym.protocol.run_folder import problems
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 
 KIND = "agents"

@@ -1,11 +1,16 @@
-"""What every subcommand prints with: two consoles, tables, progress with the time left."""
+"""What every command shares: options, two consoles, tables, progress with the time left."""
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
 
+import tyro
 from rich.console import Console
+
+from rmr_gym.core.errors import RMRError
 
 
 class _Console(Console):
@@ -15,9 +20,48 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+Options = TypeVar("Options")
+
 out_console, err_console = _Console(), _Console(stderr=True)
 ProgressFor = Callable[[str], Callable[[int, int], None]]
 QUIET_SECONDS = 10.0
+
+
+def parsed(options: type[Options], arguments: Sequence[str], prog: str) -> Options:
+    """Return a command's options: what a preset proposes, overridden by what was typed.
+
+    Args:
+        options: Dataclass of the options; with a method ``of_preset`` where there are presets, of
+            which the field ``preset`` has the default.
+        arguments: What was typed.
+        prog: What the command is called in its help.
+
+    Raises:
+        RMRError: There is no such preset.
+        SystemExit: After help, or what does not parse.
+    """
+    default = None
+    if hasattr(options, "of_preset"):
+        known = {field.name: field for field in fields(options)}  # type: ignore[arg-type]
+        required = {
+            name: tyro.MISSING
+            for name, field in known.items()
+            if field.default is MISSING and field.default_factory is MISSING
+        }
+        preset = _value_of("--preset", arguments) or known["preset"].default
+        default = options.of_preset(preset, **required)  # type: ignore[attr-defined]
+    parse: Any = tyro.cli
+    return parse(options, args=list(arguments), prog=prog, default=default)
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """Return what was typed after an option, or None."""
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
 
 
 def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
@@ -83,3 +127,27 @@ def _progress_lines(title: str) -> Callable[[int, int], None]:
         )
 
     return progress
+
+
+def read_options(texts: Sequence[str], instance: str) -> dict[str, Any]:
+    """Return the values of options ``name=value`` by name, as JSON or, failing that, as text.
+
+    Args:
+        texts: The options; parts of a name may be separated by dots.
+        instance: One as it should be, for the error.
+
+    Raises:
+        RMRError: One is written otherwise, or comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name in found or not all(map(str.isidentifier, name.split("."))):
+            raise RMRError(
+                f"expected each option once, as name=value, for instance {instance}, found {text!r}"
+            )
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found

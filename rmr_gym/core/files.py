@@ -18,6 +18,11 @@ except ImportError:  # not on Windows
 
 _writing = threading.Lock()
 
+
+class WriteError(RMRError):
+    """A file cannot be written; nothing else could be either, so long work should end."""
+
+
 TEMPORARY = ".tmp"
 """How the names of files end that are not finished; a finished file never has such a name."""
 
@@ -144,7 +149,7 @@ def os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RMRError(
+        raise WriteError(
             f"cannot write {path}: {error.strerror or error}; what was finished is unharmed: make "
             "room or choose a folder that can be written, then run again"
         ) from error

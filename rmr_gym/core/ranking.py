@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, unknown_name
 
+SIMILARITIES = ("euclidean", "cosine")
 CHUNK = 256
 TIE = 1e-9
 
@@ -84,19 +85,42 @@ def _distances(
 
 
 def ranking_scores(
-    true: Float[np.ndarray, "rows width"], predicted: Float[np.ndarray, "rows width"]
+    true: Float[np.ndarray, "rows width"],
+    predicted: Float[np.ndarray, "rows width"],
+    similarity: str = "euclidean",
 ) -> RankingScores:
     """Score predictions by rank; see `ranks`.
+
+    Of states of length 1 the nearest is the one of the largest cosine, so that "cosine" is the
+    Euclidean rank of normalised states.
 
     Source: C-SWM (Kipf et al. 2020), appendix, and its evaluation code: for each true state, the
     rank of its own prediction among the predictions of the whole reference set; a tie counts for
     the own prediction.
     Differs: none in the scores; ``tied`` is added, because a collapsed encoder ties everywhere and
-    would score 1.
+    would score 1; and the similarity may be a cosine.
+
+    Args:
+        true: Encoded states that came.
+        predicted: Their predictions, in the same order.
+        similarity: By which states are near: "euclidean" or "cosine".
+
+    Raises:
+        RMRError: As `ranks`, or an unknown similarity.
     """
-    found = ranks(true, predicted)
+    if similarity not in SIMILARITIES:
+        raise unknown_name("similarity", similarity, SIMILARITIES)
+    if similarity == "cosine":
+        true, predicted = _normalised(true), _normalised(predicted)
+    order = ranks(true, predicted)
     return RankingScores(
-        hits_at_1=float((found.closer == 0).mean()),
-        mrr=float((1 / (1 + found.closer)).mean()),
-        tied=float((found.tied > 0).mean()),
+        hits_at_1=float((order.closer == 0).mean()),
+        mrr=float((1 / (1 + order.closer)).mean()),
+        tied=float((order.tied > 0).mean()),
     )
+
+
+def _normalised(states: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:
+    """Return the states at length 1; one of length 0 stays."""
+    length = np.linalg.norm(states.astype(np.float64), axis=1, keepdims=True)
+    return states / np.where(length > 0, length, 1)

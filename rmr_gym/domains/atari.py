@@ -132,13 +132,13 @@ def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> Abstra
 
 
 def load_natural(
-    dataset: TransitionDataset, episodes: Sequence[int], model: AtariModel
+    dataset: TransitionDataset, episodes: Sequence[int], height: int, width: int
 ) -> NaturalData:
     """Load frames and actions of some episodes, frames at the encoder's size."""
     loaded = dataset.load(
         columns=("pixels", "action"),
         episodes=episodes,
-        transform=frame_transform(model.height, model.width),
+        transform=frame_transform(height, width),
     )
     frames = torch.from_numpy(loaded["pixels"])
     mean_frame, deviation = frame_statistics(frames)
@@ -157,7 +157,8 @@ def target_slots(
 def load_probe(
     dataset: TransitionDataset,
     episodes: Sequence[int],
-    model: AtariModel,
+    height: int,
+    width: int,
     slots: Int[np.ndarray, " chosen"],
     rows: int,
     seed: int,
@@ -169,7 +170,7 @@ def load_probe(
     loaded = dataset.load(
         columns=("pixels", "ram"),
         episodes=episodes,
-        transform=frame_transform(model.height, model.width),
+        transform=frame_transform(height, width),
     )
     ram = loaded["ram"]
     rng = generator(seed, "probe rows")

@@ -17,9 +17,9 @@ from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsData, BallsModel, PositionPipeline, Predictor
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.stages.presets import as_json
 
 SPLIT_SEED = EVALUATION_SEED = 0
 """One split and one set of validation windows for all models and seeds."""

@@ -24,7 +24,6 @@ from rmr_gym.domains.balls import (
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.protocol import balls as abstract_stage
-from rmr_gym.protocol.arms import ARMS, Arm, prepare
 from rmr_gym.protocol.balls import (
     BALLS_PRESETS,
     SPLIT_SEED,
@@ -34,9 +33,10 @@ from rmr_gym.protocol.balls import (
     open_balls,
 )
 from rmr_gym.protocol.balls_natural_presets import PixelPreset
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.stages.arms import ARMS, Arm, prepare
+from rmr_gym.stages.presets import as_json
 
 _PROCESSORS: dict[str, Arm] = {
     "rmr": ARMS["rmr"],

@@ -19,10 +19,10 @@ from rmr_gym.protocol.balls import (
     restored,
     wall_positions,
 )
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.training import Progress
+from rmr_gym.stages.presets import as_json
 
 BOTTLENECK_DIMS = (2, 4, 8, 16, 32, 64)
 """Widths of the latents in RMR, Appendix C."""

@@ -24,10 +24,10 @@ from rmr_gym.domains.copying import (
 )
 from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
 from rmr_gym.models.world.rims import TokenLSTM, TokenRIMs
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.copying_presets import CopyingPreset
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.training import Kept, Progress, Step, train
+from rmr_gym.stages.presets import as_json
 
 TEST_SEED = 0
 """One set of test sequences a span for all models and seeds."""

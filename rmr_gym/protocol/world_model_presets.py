@@ -13,7 +13,7 @@ from rmr_gym.models.world.base import CUT
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
-from rmr_gym.protocol.arms import ARMS, Arm
+from rmr_gym.stages.arms import ARMS, Arm
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.run_folder import circumstances, problems, write_table
 from rmr_gym.protocol.sweep import Cell, Outcome, run_cells
 from rmr_gym.protocol.world_model_checks import check_test
 from rmr_gym.protocol.world_model_presets import find_world_model
 from rmr_gym.protocol.world_model_rollouts import count_balls, data_name
 from rmr_gym.protocol.world_models import WorldTask, trained, training_key
+from rmr_gym.stages.presets import as_json
 
 CURVES = {"world_model_curves": ("model", "seed", "step", "validation_loss")}
 """The table that cells of `training_cell` fill."""

@@ -24,13 +24,13 @@ from rmr_gym.models.rmr.processors import (
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.frames import FrameSizes
 from rmr_gym.models.world.nem import NEMSizes
-from rmr_gym.protocol.arms import prepare
 from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.settings import altered
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
+from rmr_gym.stages.arms import prepare
+from rmr_gym.stages.presets import as_json
 
 SIZES = "sizes."
 """Names of settings begin so that are of a model's sizes, not of its training."""

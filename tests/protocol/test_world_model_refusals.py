@@ -11,7 +11,6 @@ from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol.computing import Computing
-from rmr_gym.protocol.config import as_json
 from rmr_gym.protocol.world_model_checks import check_lengths, check_test
 from rmr_gym.protocol.world_model_comparison import Trial, compare_world_models
 from rmr_gym.protocol.world_model_presets import (
@@ -23,6 +22,7 @@ from rmr_gym.protocol.world_model_presets import (
 from rmr_gym.protocol.world_model_views import Condition
 from rmr_gym.protocol.world_models import WorldTask
 from rmr_gym.protocol.world_views_comparison import compare_views, conditions_of
+from rmr_gym.stages.presets import as_json
 
 TINY = replace(WORLD_PRESETS["smoke"], steps=2, batch=2, check_every=2)
 CROPS = replace(CROPS_PRESETS["smoke"], steps=2, batch=2, check_every=2)

@@ -1,0 +1,129 @@
+"""`rmr-gym run`, `status`, `report`, `demo`: experiments, how far they are, what they show."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from rmr_gym.commands.console import err_console, out_console, parsed, progress_bars
+from rmr_gym.core.errors import unknown_name
+
+if TYPE_CHECKING:
+    from rmr_gym.runs.status import Estimate, Kind
+
+EXPERIMENTS = {
+    "compare": "every arm with paired seeds, probed (Table 1)",
+    "table2": "abstract models of RAM beside the copy baseline (Table 2)",
+    "transfer": "every donor's frozen P for every recipient (Figure 4)",
+    "bottleneck": "latents of several widths (Figure 5)",
+    "objectives": "several natural objectives, with all or few episodes",
+    "measures": "named labels, ranking of predictions",
+}
+"""Experiments by name, and what they compute."""
+
+Positional = tyro.conf.Positional
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run an experiment: ``NAME`` and its options."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_lines(["usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options"])
+        _print_lines(f"  {name:14}{said}" for name, said in EXPERIMENTS.items())
+        return
+    name, *rest = arguments
+    if name not in EXPERIMENTS:
+        raise unknown_name("experiment", name, EXPERIMENTS)
+    grid = import_module(f"rmr_gym.experiments.{name.replace('-', '_')}.grid")
+    run_and_report(parsed(grid.EXPERIMENT, rest, f"rmr-gym run {name}"))
+
+
+def run_and_report(experiment: Any) -> None:
+    """Compute an experiment, write its report and say what went wrong."""
+    from rmr_gym.experiments.base import run as compute  # noqa: PLC0415
+
+    with progress_bars() as progress_for:
+        out, problems = compute(experiment, progress_for)
+    report(out)
+    for problem in problems:
+        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+
+
+def demo(root: Path = Path("runs"), workers: int | None = None) -> None:
+    """Run the whole chain on two games in a few minutes and write a report.
+
+    Args:
+        root: Folder of everything that is written.
+        workers: Processes that work side by side; default: one a core.
+    """
+    from rmr_gym.experiments.compare.grid import Compare  # noqa: PLC0415
+
+    options = {"root": root, "workers": workers, "out": root / "demo"}
+    run_and_report(Compare.of_preset("smoke", **options))
+
+
+def report(folder: Positional[Path]) -> None:
+    """Write tables, figures and a self-contained HTML page from a run folder.
+
+    Args:
+        folder: Run folder of `rmr-gym run` or `rmr-gym demo`.
+    """
+    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
+
+    page, text = write_report(folder)
+    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
+    out_console.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def status(folder: Positional[Path]) -> None:
+    """Tell how many jobs of a run are done, what they cost, what failed and how long it takes.
+
+    May be asked while the run goes on, and from another machine that sees the folders.
+
+    Args:
+        folder: Run folder.
+    """
+    from rmr_gym.runs.status import FAILED, estimate, kinds, read_plan  # noqa: PLC0415
+
+    plan = read_plan(folder)
+    states = [job.state() for job in plan]
+    _print_kinds(kinds(states))
+    times = [time for job in plan if (time := job.finished)]
+    _print_lines(_estimate_lines(estimate(states, times)))
+    for job, state in zip(plan, states, strict=True):
+        if state.state == FAILED:
+            error = f"failed, attempt {state.attempts}: {state.key}: {state.error}"
+            _print_lines([error, f"  log: {job.log}"])
+
+
+def _print_kinds(rows: "Sequence[Kind]") -> None:
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("jobs", "done", "failed", "waiting", "seconds a job")
+    for row in rows:
+        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+        table.add_row(row.name, str(row.done), str(row.failed), str(row.waiting), seconds)
+    out_console.print(table)
+
+
+def _estimate_lines(known: "Estimate") -> list[str]:
+    cost = f"spent {_duration(known.spent)} of one core; the rest needs {_duration(known.rest)}"
+    if known.unknown:
+        cost += f" and {known.unknown} jobs of kinds of which none is done yet"
+    if not known.rate or not known.left:
+        return [cost]
+    return [cost, f"of late {3600 * known.rate:.0f} jobs an hour: {_duration(known.left)} left"]
+
+
+def _duration(seconds: float) -> str:
+    """Return seconds, minutes or hours, whichever reads best."""
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _print_lines(lines: Any) -> None:
+    for line in lines:
+        out_console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,478 @@
+"""What every experiment shares: options, the rows of its tables, and how a run is computed."""
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.files import alone, write_atomically
+from rmr_gym.envs.atari.games import GAMES, find_game
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.runs.jobs import Outcome
+from rmr_gym.runs.status import PLAN, write_plan, write_states
+from rmr_gym.runs.store import Progress, Store, Task
+from rmr_gym.runs.sweep import Group, run_tasks
+from rmr_gym.stages.chain import Game
+from rmr_gym.stages.games import GameData
+from rmr_gym.stages.presets import AtariPreset, Recording, as_json
+from rmr_gym.stages.stacked import stacking
+
+ProgressFor = Callable[[str], Progress | None]
+"""Gives the progress callback of a piece of work by its title."""
+
+VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
+GROWN_SECONDS = 20.0
+"""Tables of what is finished are written at most so often."""
+
+
+def no_progress(title: str) -> Progress | None:
+    """Show nothing."""
+    del title
+
+
+class Rows(NamedTuple):
+    """Rows of a table that the record of a task holds.
+
+    Attributes:
+        table: Name of the CSV file without its ending.
+        task: Whose record.
+        names: What every row says beside.
+        part: Entry of the record that holds the rows.
+    """
+
+    table: str
+    task: Task
+    names: dict[str, Any]
+    part: str = "rows"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run computes and what its folder says of it.
+
+    Attributes:
+        kind: Name of the experiment.
+        rows: Where the rows of its tables come from.
+        columns: Of each table by its name.
+        config: JSON of what its results hang on; a folder with another one is refused.
+        facts: Further entries of run.json.
+        finish: Writes further files into the folder, where all has gone well.
+        group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
+    """
+
+    kind: str
+    rows: Sequence[Rows]
+    columns: Mapping[str, Sequence[str]]
+    config: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    finish: Callable[[Path, Store], object] = lambda out, store: None
+    group: Group = list
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Options of every experiment.
+
+    Attributes:
+        out: Run folder; default: one under ROOT, named after preset and experiment.
+        root: Folder of data sets and finished stages; what is found there is not computed again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        workers: Processes that work side by side; default: one a core, 1 with a GPU.
+        scheduler: Address of a Dask cluster that runs the jobs instead, for instance
+            tcp://host:8786; it must see all folders under the same paths.
+        seeds: Number of paired seeds; default: the preset's.
+    """
+
+    out: Path | None = None
+    root: Path = Path("runs")
+    device: str = "cpu"
+    workers: int | None = None
+    scheduler: str | None = None
+    seeds: int | None = None
+
+    def folder(self, default: str) -> Path:
+        """Return the run folder.
+
+        Raises:
+            RMRError: It is named like a file, or is one.
+        """
+        out = self.out or self.root / default
+        if out.suffix in (".csv", ".gif", ".html", ".json", ".png") or out.is_file():
+            raise RMRError(f"expected a folder for --out, which holds several files, got {out}")
+        return out
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes compute.
+
+        Raises:
+            RMRError: Fewer than one.
+        """
+        default = (os.cpu_count() or 1) if self.device == "cpu" else 1
+        workers = default if self.workers is None else self.workers
+        if workers < 1:
+            raise RMRError(f"workers must be 1 or more, got {workers}")
+        return workers
+
+    def seed_range(self, default: int) -> range:
+        """Return the seeds.
+
+        Raises:
+            RMRError: None was asked for.
+        """
+        seeds = default if self.seeds is None else self.seeds
+        if seeds < 1:
+            raise RMRError(f"seeds must be 1 or more, got {seeds}")
+        return range(seeds)
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        raise AssertionError("every experiment says it")
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed; data that are missing are recorded first."""
+        raise AssertionError("every experiment says it")
+
+
+@dataclass(frozen=True)
+class AtariExperiment(AtariPreset, Experiment):
+    """Options of experiments over Atari games; those of the stages come from the preset.
+
+    Attributes:
+        games: Names of games, or "all" for the paper's 24; default: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        stack: Trainings that run as one model; default: 40 on a GPU, 1 elsewhere.
+    """
+
+    games: tuple[str, ...] = ()
+    data: Path | None = None
+    stack: int | None = None
+
+    @property
+    def seed_list(self) -> range:
+        """The paired seeds."""
+        return self.seed_range(self.chosen.seeds)
+
+    def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
+        """Return the games under the preset; data sets that are not there are recorded.
+
+        Args:
+            progress_for: Gives progress callbacks by title.
+            names: Which games; None: those of the options.
+
+        Raises:
+            RMRError: An unknown game or device, or data of another game.
+        """
+        find_device(self.device)
+        preset, workers = self.chosen, self.worker_count
+        chosen = game_names(names or self.games or preset.games)
+        folder = self.data or self.root / "data"
+        paths = [recorded(name, preset.recording, folder, workers, progress_for) for name in chosen]
+        datas = [
+            GameData.of(name, path, preset.recording)
+            for name, path in zip(chosen, paths, strict=True)
+        ]
+        return [Game(data, preset, self.device) for data in datas]
+
+    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **parts: Any) -> Plan:
+        """Return the plan of a run over games, with what run.json says of all of them.
+
+        Args:
+            rows: Where the rows of the tables come from.
+            games: Under one preset.
+            **parts: Fields of `Plan`; ``facts`` are added to what is said anyway.
+        """
+        preset, summaries = self.chosen, {game.name: game.data.summary() for game in games}
+        config = {name: value for name, value in as_json(preset).items() if name not in _PROPOSALS}
+        facts = {
+            "preset": self.preset,
+            "games": [game.name for game in games],
+            "seeds": list(self.seed_list),
+            "objective": preset.natural.objective,
+            "checkpoints": list(preset.natural.checkpoints),
+            "probes": list(preset.probing.probes),
+            "datasets": summaries,
+            "slots": {name: summary["slots"] for name, summary in summaries.items()},
+        } | parts.pop("facts", {})
+        group = stacking(Store(self.root / "store"), self.stack)
+        return Plan(rows=rows, config=config, facts=facts, group=group, **parts)
+
+
+_PROPOSALS = ("games", "seeds")
+"""Fields of a preset that decide no result."""
+
+
+def game_names(games: Sequence[str]) -> list[str]:
+    """Return the names that were meant, "all" being the paper's 24.
+
+    Raises:
+        RMRError: An unknown game, or one named twice.
+    """
+    if tuple(games) == ("all",):
+        return list(GAMES)
+    names = [find_game(game).name for game in games]
+    require_distinct("game", names)
+    return names
+
+
+def require_distinct(kind: str, names: Sequence[Any]) -> None:
+    """Refuse a list that is empty or names something twice.
+
+    Raises:
+        RMRError: It does.
+    """
+    if not names:
+        raise RMRError(f"expected one {kind} or more, got none")
+    twice = sorted({str(name) for name in names if list(names).count(name) > 1})
+    if twice:
+        raise RMRError(f"each {kind} may be named once, got {', '.join(twice)} more than once")
+
+
+def require_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse names that are not in a table.
+
+    Raises:
+        RMRError: One is not; the nearest and all choices are told.
+    """
+    choices = list(known)
+    for name in names:
+        if name not in choices:
+            raise unknown_name(kind, name, choices)
+
+
+def recorded(
+    game: str, recording: Recording, folder: Path, workers: int, progress_for: ProgressFor
+) -> Path:
+    """Return a game's data set in a folder; it is recorded where it is not there."""
+    from rmr_gym.agents.record import record  # noqa: PLC0415  (ALE)
+
+    if (folder / game / "manifest.json").is_file():
+        return folder / game
+    path = folder / f"{game}-{recording.episodes}x{recording.max_steps}"
+    record(
+        game,
+        path,
+        episodes=recording.episodes,
+        max_steps=recording.max_steps,
+        players=recording.players,
+        frameskip=recording.frameskip,
+        repeat_action_probability=recording.repeat_action_probability,
+        workers=workers,
+        progress=progress_for(f"recording {game}"),
+    )
+    return path
+
+
+def run(
+    experiment: Experiment,
+    progress_for: ProgressFor = no_progress,
+    command: str | None = None,
+) -> tuple[Path, list[str]]:
+    """Compute an experiment and fill its run folder; tables grow meanwhile.
+
+    What is in the store is not computed again, so a run that was stopped goes on where it was;
+    what failed is tried again.
+
+    Args:
+        experiment: What to run.
+        progress_for: Gives progress callbacks by title.
+        command: What was typed, for run.json; None: this process's arguments.
+
+    Returns:
+        The run folder, and one sentence for every job that failed or collapsed.
+
+    Raises:
+        RMRError: Bad options or data, results of other settings in the folder, another command at
+            work in it, or every job failed.
+    """
+    out = experiment.folder(experiment.default_folder())
+    busy = (
+        f"expected a folder that no other command computes in, found one at work in {out}: wait "
+        "until it ends, or choose another folder"
+    )
+    with alone(out / ".lock", busy):
+        workers = experiment.worker_count
+        plan = experiment.plan(progress_for)
+        command = command or shlex.join(["rmr-gym", *sys.argv[1:]])
+        facts = {"command": command, "workers": workers, "device": experiment.device}
+        books = _Books(out, plan, Store(experiment.root / "store"), facts)
+        outcomes = run_tasks(
+            [rows.task for rows in plan.rows],
+            books.store,
+            workers=workers,
+            scheduler=experiment.scheduler,
+            group=plan.group,
+            progress=progress_for(plan.kind),
+            ended=books.ended,
+        )
+        return out, books.close(outcomes)
+
+
+class _Books:
+    """The run folder: its plan, its tables and run.json."""
+
+    def __init__(self, out: Path, plan: Plan, store: Store, facts: Mapping[str, Any]):
+        self.out, self.plan, self.store, self._facts = out, plan, store, facts
+        self._started, self._written = datetime.now(UTC), time.monotonic()
+        self._records: dict[str, dict[str, Any]] = {}
+        _refuse_others(out, plan)
+        self._describe([])
+        self._jobs = write_plan(out, [rows.task for rows in plan.rows], store)
+        self._write()
+
+    def ended(self, outcome: Outcome) -> None:
+        """Write the tables now and then."""
+        del outcome
+        if time.monotonic() - self._written > GROWN_SECONDS:
+            self._write()
+
+    def close(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        """Write everything, and return one sentence for every job that failed or collapsed."""
+        self._write()
+        problems = self._problems(outcomes)
+        if not any(self._record(rows.task) for rows in self.plan.rows):
+            failed = next(outcome for key, outcome in outcomes.items() if outcome.error)
+            raise RMRError(f"every job failed; the first said: {failed.error}")
+        self.plan.finish(self.out, self.store)
+        self._describe(problems)
+        return problems
+
+    def _problems(self, outcomes: Mapping[str, Outcome]) -> list[str]:
+        titles = {task.key: task.title for task in _closure(rows.task for rows in self.plan.rows)}
+        said = [
+            f"{titles.get(key, 'stack')}: {(outcome.error or outcome.note or '').strip()}"
+            for key, outcome in outcomes.items()
+            if outcome.error or outcome.note
+        ]
+        notes = [
+            f"{task.title}: {record['note']}"
+            for task in _closure(rows.task for rows in self.plan.rows)
+            if (record := self._record(task)) and record.get("note")
+        ]
+        return said + notes
+
+    def _record(self, task: Task) -> dict[str, Any] | None:
+        if task.key not in self._records:
+            record = self.store.record(task)
+            if record is None:
+                return None
+            self._records[task.key] = record
+        return self._records[task.key]
+
+    def _write(self) -> None:
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
+        timings: dict[str, dict[str, Any]] = {}
+        for rows in self.plan.rows:
+            record = self._record(rows.task)
+            if record is None:
+                continue
+            tables[rows.table] += [rows.names | row for row in record.get(rows.part, [])]
+            stage = rows.task.stage.name
+            seconds = {"stage": stage, "seconds": round(record["seconds"], 2)}
+            timings.setdefault(rows.task.key, rows.names | seconds)
+        for name, columns in self.plan.columns.items():
+            write_table(self.out / f"{name}.csv", tables[name], columns)
+        names = dict.fromkeys(name for row in timings.values() for name in row)
+        columns = [name for name in names if name != "seconds"]
+        write_table(self.out / "timings.csv", timings.values(), [*columns, "seconds"])
+        write_states(self.out, self._jobs)
+        self._written = time.monotonic()
+
+    def _describe(self, problems: list[str]) -> None:
+        described = {
+            "kind": self.plan.kind,
+            **self.plan.facts,
+            **circumstances(self._started, self._facts["workers"]),
+            **self._facts,
+            "config": self.plan.config,
+            "problems": problems,
+        }
+        write_atomically(self.out / "run.json", json.dumps(described, indent=1))
+
+
+def _closure(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks and all that they need, each once."""
+    found: dict[str, Task] = {}
+    waiting = list(tasks)
+    while waiting:
+        task = waiting.pop()
+        if task.key not in found:
+            found[task.key] = task
+            waiting += task.needs
+    return list(found.values())
+
+
+def _refuse_others(out: Path, plan: Plan) -> None:
+    """Refuse a folder that holds another experiment, or one of other settings."""
+    try:
+        before = json.loads((out / "run.json").read_text())
+    except (OSError, ValueError):
+        return
+    wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config}))
+    difference = _difference({name: before.get(name) for name in wanted}, wanted)
+    if difference:
+        raise RMRError(
+            f"{out} holds results of something else: {difference}; choose another folder"
+        )
+    if not (out / PLAN).is_file():
+        raise RMRError(f"{out} holds tables of an earlier version: choose another folder")
+
+
+def _difference(old: Any, new: Any, where: str = "") -> str | None:
+    """Return a description of the first difference between two JSON values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted({*old, *new}):
+            inner = f"{where}.{name}" if where else name
+            different = _difference(old.get(name), new.get(name), inner)
+            if different:
+                return different
+        return None
+    return None if old == new else f"{where} was {old!r}, is {new!r}"
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Path:
+    """Write the named columns of rows as CSV, whole or not at all."""
+    table = pd.DataFrame(list(rows), columns=list(columns))
+    return write_atomically(path, table.to_csv(index=False))
+
+
+def circumstances(
+    started: datetime, workers: int, versions: Sequence[str] = VERSIONS
+) -> dict[str, Any]:
+    """Return what run.json says of versions, machine and time."""
+    finished = datetime.now(UTC)
+    return {
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in versions},
+        "machine": {
+            "processor": _processor_name(),
+            "cores": os.cpu_count(),
+            "workers": workers,
+            "load_average": [round(load, 2) for load in os.getloadavg()],
+            "platform": platform.platform(),
+        },
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "seconds": (finished - started).total_seconds(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,125 @@
+"""The comparison: pretrain, train every arm with paired seeds, probe."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rmr_gym.core.files import write_atomically
+from rmr_gym.core.palette import palette_to_rgb
+from rmr_gym.experiments.base import AtariExperiment, Plan, ProgressFor, Rows
+from rmr_gym.models.rmr.message_passing import describe_backend
+from rmr_gym.runs.store import Store
+from rmr_gym.stages.arms import ARMS
+from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, Game
+from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
+from rmr_gym.stages.probe import METRICS
+
+EXAMPLE_FRAMES = 4
+
+_ABSTRACT, _NATURAL = (
+    ("game", "model", "seed", "step"),
+    ("game", "objective", "arm", "seed", "step"),
+)
+ABSTRACT_COLUMNS = {
+    "abstract": (*_ABSTRACT, "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy"),
+    "abstract_curves": (*_ABSTRACT, "loss"),
+}
+NATURAL_COLUMNS = {
+    "natural": (*_NATURAL, *METRICS),
+    "natural_curves": (*_NATURAL, "loss", "positive_energy", "negative_energy"),
+}
+
+
+def abstract_rows(game: Game, model: str, seed: int) -> list[Rows]:
+    """Return where the rows of a pretraining come from."""
+    names, task = {"game": game.name, "model": model, "seed": seed}, game.pretrained(seed)
+    return [
+        Rows("abstract", task, names, "copy"),
+        Rows("abstract", task, names),
+        Rows("abstract_curves", task, names, "curve"),
+    ]
+
+
+def natural_rows(game: Game, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
+    """Return where the rows of an arm or a reference come from.
+
+    Args:
+        game: Under a preset.
+        arm: An arm or a reference.
+        seed: Of the arm.
+        objective: What the objective is called in the tables; None: by its name.
+    """
+    objective = objective or game.preset.natural.objective
+    names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
+    rows = [Rows("natural", game.scored(arm, seed), names)]
+    if arm not in (PIXELS, UNTRAINED):
+        rows.append(Rows("natural_curves", game.trained(arm, seed), names, "curve"))
+    return rows
+
+
+def comparison(games: Sequence[Game], seeds: Sequence[int]) -> list[Rows]:
+    """Return where the rows of a comparison come from; pixels have no seed."""
+    rows = []
+    for game in games:
+        rows += abstract_rows(game, game.preset.model.core, PRETRAIN_SEED)
+        for seed, arm in product(seeds, (*ARMS, *REFERENCES)):
+            if arm != PIXELS or seed == seeds[0]:
+                rows += natural_rows(game, arm, seed)
+    return rows
+
+
+@dataclass(frozen=True)
+class Compare(AtariExperiment):
+    """Record, pretrain, train every arm with paired seeds, probe, test and report.
+
+    Source: RMR, section 5, Table 1. Differs: controls and references beside the two arms.
+    """
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        return f"{self.preset}-{self.natural.objective}"
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed."""
+        games = self.recorded(progress_for)
+        backend = describe_backend(self.device, self.model.precision)
+        datasets = {game.name: game.data.summary() | _probe_summary(game) for game in games}
+        return self.atari_plan(
+            comparison(games, self.seed_list),
+            games,
+            kind="compare",
+            columns=ABSTRACT_COLUMNS | NATURAL_COLUMNS,
+            facts={"message_passing": backend, "datasets": datasets},
+            finish=lambda out, store: _write_frames(out, games, store),
+        )
+
+
+def _probe_summary(game: Game) -> dict[str, Any]:
+    sets = probe_sets(game.data, game.preset.model, game.preset.probing)
+    return {
+        "probe_train_rows": len(sets.training.frames),
+        "probe_test_rows": len(sets.test.frames),
+        "probe_test_rows_dropped": sets.dropped,
+    }
+
+
+def _write_frames(out: Path, games: Sequence[Game], store: Store) -> None:
+    del store
+    arrays = {}
+    for game in games:
+        episodes = game.data.open()
+        loaded = episodes.dataset.load(columns=("pixels", "ram"), episodes=episodes.validation[:1])
+        rows = np.linspace(0, len(loaded["ram"]) - 1, EXAMPLE_FRAMES).astype(int)
+        arrays[f"{game.name}_rgb"] = palette_to_rgb(loaded["pixels"][rows])
+        arrays[f"{game.name}_ram"] = loaded["ram"][rows]
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(out / "frames.npz", buffer.getvalue())
+
+
+EXPERIMENT = Compare

@@ -1,0 +1,92 @@
+"""Natural objectives side by side, with all natural episodes or with few of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from rmr_gym.experiments.base import (
+    AtariExperiment,
+    Plan,
+    ProgressFor,
+    Rows,
+    require_distinct,
+    require_known,
+)
+from rmr_gym.stages.arms import ARMS
+from rmr_gym.stages.chain import UNTRAINED, Game
+from rmr_gym.stages.presets import OBJECTIVES
+from rmr_gym.stages.probe import METRICS
+
+_KEY = ("game", "objective", "arm", "seed", "step")
+COLUMNS = {
+    "natural": (*_KEY, *METRICS),
+    "natural_curves": (*_KEY, "loss", "positive_energy", "negative_energy"),
+}
+
+
+def variants(
+    game: Game, objectives: Sequence[str], episodes: Sequence[int | None]
+) -> Iterator[tuple[str, Game]]:
+    """Yield the game under each objective and number of natural episodes, after its label.
+
+    The label is the objective, followed by ``/episodes`` where natural data are scarce.
+    """
+    for objective, count in product(objectives, episodes):
+        label = objective if count is None else f"{objective}/{count}"
+        yield label, game.with_preset(natural={"objective": objective, "episodes": count})
+
+
+def rows_of(game: Game, label: str, arm: str, seed: int) -> list[Rows]:
+    """Return where the rows of an arm under a labelled objective come from."""
+    names = {"game": game.name, "objective": label, "arm": arm, "seed": seed}
+    rows = [Rows("natural", game.scored(arm, seed), names)]
+    if arm != UNTRAINED:
+        rows.append(Rows("natural_curves", game.trained(arm, seed), names, "curve"))
+    return rows
+
+
+@dataclass(frozen=True)
+class Objectives(AtariExperiment):
+    """Train and probe arms under several objectives, with all or with little natural data.
+
+    Source: none in the paper, which has one objective; RMR, section 1, argues from scarce data.
+
+    Attributes:
+        objectives: Names of objectives, for instance cswm infonce infonce_aligned.
+        arms: rmr, cswm, random_p, shuffled_p, no_p, untrained; default: all.
+        episodes: Numbers of natural episodes to train on; default: all that there are.
+    """
+
+    objectives: tuple[str, ...] = ("cswm", "infonce")
+    arms: tuple[str, ...] = (*ARMS, UNTRAINED)
+    episodes: tuple[int, ...] = ()
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        return f"{self.preset}-objectives"
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed."""
+        require_known("objective", self.objectives, OBJECTIVES)
+        require_known("arm", self.arms, (*ARMS, UNTRAINED))
+        counts: tuple[int | None, ...] = self.episodes or (None,)
+        for kind, names in (
+            ("objective", self.objectives),
+            ("arm", self.arms),
+            ("number of episodes", counts),
+        ):
+            require_distinct(kind, names)
+        games = self.recorded(progress_for)
+        rows = [
+            row
+            for game in games
+            for label, variant in variants(game, self.objectives, counts)
+            for seed, arm in product(self.seed_list, self.arms)
+            for row in rows_of(variant, label, arm, seed)
+        ]
+        facts = {"objective": ", ".join(self.objectives), "arms": list(self.arms)}
+        facts["natural_episodes"] = list(counts)
+        return self.atari_plan(rows, games, kind="objectives", columns=COLUMNS, facts=facts)
+
+
+EXPERIMENT = Objectives

@@ -1,0 +1,101 @@
+"""Transfer: every donor's frozen P for every recipient, beside what needs no donor."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from rmr_gym.experiments.base import (
+    AtariExperiment,
+    Plan,
+    ProgressFor,
+    Rows,
+    require_distinct,
+)
+from rmr_gym.runs.store import Task
+from rmr_gym.stages.chain import Game
+from rmr_gym.stages.donors import (
+    AMPLIFIED_RANDOM,
+    RANDOM_DYNAMICS,
+    amplified_random,
+    folder_donor,
+    random_dynamics_donor,
+)
+from rmr_gym.stages.probe import METRICS
+
+CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
+"""The baseline and the controls, once a recipient and seed; what is shuffled is its own P."""
+
+COLUMNS = {
+    "transfer": ("recipient", "donor", "objective", "arm", "seed", "step", *METRICS),
+}
+
+
+def matrix(
+    games: Sequence[Game], donors: Mapping[str, Task], seeds: Sequence[int]
+) -> dict[tuple[str, str, str, int], Task]:
+    """Return the probe of every (recipient, donor, arm, seed); controls have no donor."""
+    return {
+        (game.name, donor, "rmr", seed): game.probed(game.trained("rmr", seed, task))
+        for game, (donor, task), seed in product(games, donors.items(), seeds)
+    } | {
+        (game.name, "", arm, seed): game.scored(arm, seed)
+        for game, arm, seed in product(games, CONTROLS, seeds)
+    }
+
+
+@dataclass(frozen=True)
+class Transfer(AtariExperiment):
+    """Train every recipient's encoder through every donor's frozen P, beside the controls.
+
+    Source: RMR, section 5, transfer; Figure 4 (24 x 24 games, 20 seeds).
+    Differs: controls beside the baseline, and donors that are not games.
+
+    Attributes:
+        donors: Names of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained
+            P, for instance balls=runs/balls; default: the recipients.
+    """
+
+    donors: tuple[str, ...] = ()
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        return f"{self.preset}-{self.natural.objective}-transfer"
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed."""
+        games = self.recorded(progress_for)
+        names = self.donors or tuple(game.name for game in games)
+        require_distinct("donor", [name.partition("=")[0] for name in names])
+        donors = self._donors(names, progress_for)
+        objective = self.natural.objective
+        rows = [
+            Rows(
+                "transfer",
+                task,
+                {"recipient": recipient, "donor": donor, "objective": objective, "arm": arm}
+                | {"seed": seed},
+            )
+            for (recipient, donor, arm, seed), task in matrix(games, donors, self.seed_list).items()
+        ]
+        facts = {"recipients": [game.name for game in games], "donors": list(donors)}
+        return self.atari_plan(rows, games, kind="transfer", columns=COLUMNS, facts=facts)
+
+    def _donors(self, names: Sequence[str], progress_for: ProgressFor) -> dict[str, Task]:
+        """Return the tasks that give the donors, in their order; games may be told by "all"."""
+        donors = {}
+        for name in names:
+            label, equals, folder = name.partition("=")
+            if equals:
+                donors[label] = folder_donor(label, Path(folder), self.model)
+            elif name == RANDOM_DYNAMICS:
+                donors[name] = random_dynamics_donor(self.chosen, self.device)
+            elif name == AMPLIFIED_RANDOM:
+                donors[name] = amplified_random(self.model)
+            else:
+                recorded = self.recorded(progress_for, [name])
+                donors |= {game.name: game.pretrained() for game in recorded}
+        return donors
+
+
+EXPERIMENT = Transfer

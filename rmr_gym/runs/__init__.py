@@ -1,0 +1,1 @@
+"""What computes and remembers, knowing no world: stages, store, training loop, sweeps."""

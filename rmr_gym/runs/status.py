@@ -1,0 +1,191 @@
+"""How far a run is: its plan, held against the store; what it cost and what the rest will cost."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
+from rmr_gym.runs.jobs import Traces
+from rmr_gym.runs.store import Store, Task
+
+DONE, FAILED, WAITING = "done", "failed", "waiting"
+RECENT = 50
+"""The rate is that of so many jobs that ended last."""
+
+PLAN, TABLE = "plan.json", "jobs.csv"
+
+
+class JobState(NamedTuple):
+    """One row of jobs.csv: where a job is."""
+
+    key: str
+    state: str
+    seconds: float | None = None
+    attempts: int = 0
+    error: str = ""
+
+
+class Planned(NamedTuple):
+    """A job of a plan: its title, and where its result is or will be."""
+
+    title: str
+    result: Path
+
+    @property
+    def log(self) -> Path:
+        """Where its log is."""
+        return Traces(self.result).log
+
+    @property
+    def finished(self) -> datetime | None:
+        """When its result came, or None."""
+        try:
+            return datetime.fromtimestamp((self.result / "record.json").stat().st_mtime, UTC)
+        except OSError:
+            return None
+
+    def state(self) -> JobState:
+        """Return where it is now."""
+        traces = Traces(self.result)
+        try:
+            record = json.loads((self.result / "record.json").read_bytes())
+            return JobState(self.title, DONE, round(record["seconds"], 3), max(1, traces.attempts))
+        except (OSError, ValueError, KeyError, TypeError):
+            failure = traces.failure
+        if failure is None:
+            return JobState(self.title, WAITING, None, traces.attempts)
+        return JobState(self.title, FAILED, None, traces.attempts, last_line(failure))
+
+
+def write_plan(out: Path, tasks: Iterable[Task], store: Store) -> list[Planned]:
+    """Write which jobs a run consists of, what its tasks need included; return them.
+
+    Raises:
+        RMRError: It cannot be written.
+    """
+    found: dict[str, Planned] = {}
+
+    def add(task: Task) -> None:
+        if task.key not in found:
+            for need in task.needs:
+                add(need)
+            found[task.key] = Planned(task.title, store.folder(task))
+
+    for task in tasks:
+        add(task)
+    jobs = [{"title": job.title, "result": str(job.result.resolve())} for job in found.values()]
+    write_atomically(out / PLAN, json.dumps(jobs, indent=1))
+    return list(found.values())
+
+
+def read_plan(folder: Path) -> list[Planned]:
+    """Return the jobs of the run that wrote a folder last.
+
+    Raises:
+        RMRError: None did.
+    """
+    try:
+        jobs = json.loads((folder / PLAN).read_text())
+        return [Planned(job["title"], Path(job["result"])) for job in jobs]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RMRError(
+            f"{folder} holds no run: expected a folder of `rmr-gym run` with {PLAN} ({error})"
+        ) from error
+
+
+def write_states(out: Path, plan: Sequence[Planned]) -> list[JobState]:
+    """Write where the jobs of a plan are as a table, jobs.csv, and return its rows.
+
+    Raises:
+        RMRError: It cannot be written.
+    """
+    states = [job.state() for job in plan]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(JobState._fields)
+    writer.writerows(states)
+    write_atomically(out / TABLE, text.getvalue())
+    return states
+
+
+def last_line(error: str) -> str:
+    """Return the last line of an error, which says what happened."""
+    return error.strip().rpartition("\n")[2]
+
+
+class Kind(NamedTuple):
+    """The jobs whose titles start with the same word."""
+
+    name: str
+    done: int
+    failed: int
+    waiting: int
+    seconds: float | None
+
+
+class Estimate(NamedTuple):
+    """What a run costs on one core, and when it will be there.
+
+    Attributes:
+        spent: Seconds of the jobs that are done.
+        rest: Seconds that the others will take, each as long as the mean of its kind.
+        unknown: Jobs that are not in ``rest``, as none of their kind is done.
+        rate: Jobs a second, of late; None before two have ended.
+        left: Seconds until no job waits, at that rate.
+    """
+
+    spent: float
+    rest: float
+    unknown: int
+    rate: float | None
+    left: float | None
+
+
+def kinds(states: Sequence[JobState]) -> list[Kind]:
+    """Count the states of every kind of job; the time is the mean of those that are done."""
+    names = dict.fromkeys(_kind(state) for state in states)
+    return [_count(name, [state for state in states if _kind(state) == name]) for name in names]
+
+
+def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estimate:
+    """Estimate cost and time left.
+
+    Args:
+        states: Of all jobs.
+        finished: When jobs ended, in any order.
+    """
+    counted = kinds(states)
+    open_jobs = [(kind, kind.failed + kind.waiting) for kind in counted]
+    waiting = sum(kind.waiting for kind in counted)
+    rate = _rate(finished)
+    return Estimate(
+        spent=sum((state.seconds or 0 for state in states), 0.0),
+        rest=sum((n * kind.seconds for kind, n in open_jobs if kind.seconds is not None), 0.0),
+        unknown=sum(count for kind, count in open_jobs if kind.seconds is None),
+        rate=rate,
+        left=waiting / rate if rate else None,
+    )
+
+
+def _kind(state: JobState) -> str:
+    return state.key.split(" ", 1)[0]
+
+
+def _count(name: str, states: Sequence[JobState]) -> Kind:
+    done, failed, waiting = (
+        [state for state in states if state.state == wanted] for wanted in (DONE, FAILED, WAITING)
+    )
+    seconds = [state.seconds or 0.0 for state in done]
+    mean = sum(seconds) / len(seconds) if seconds else None
+    return Kind(name, len(done), len(failed), len(waiting), mean)
+
+
+def _rate(finished: Sequence[datetime]) -> float | None:
+    last = sorted(finished)[-RECENT:]
+    seconds = (last[-1] - last[0]).total_seconds() if last else 0.0
+    return (len(last) - 1) / seconds if seconds > 0 else None

@@ -1,0 +1,424 @@
+"""Stages, tasks (calls of stages that have not happened yet) and the store that remembers results.
+
+A stage is a function that returns an `Artifact`. Calling it computes nothing: it gives a `Task`,
+whose key is the hash of the stage's name and version, its arguments, torch and numpy. Arguments may
+be tasks themselves; the function receives their artifacts.
+
+Example:
+    >>> from rmr_gym.runs.store import Artifact, Store, stage
+    >>> @stage(version=1)
+    ... def double(value: int) -> Artifact:
+    ...     return Artifact({"value": 2 * value})
+    >>> @stage(version=1)
+    ... def total(first: Artifact, second: Artifact) -> Artifact:
+    ...     return Artifact({"value": first.record["value"] + second.record["value"]})
+    >>> task = total(double(1), double(2))
+    >>> import tempfile, pathlib
+    >>> Store(pathlib.Path(tempfile.mkdtemp())).compute(task).record["value"]
+    6
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import alone, os_errors, sync_folder
+
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total)."""
+
+_TENSORS, _RECORD = "tensors.safetensors", "record.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage leaves: tensors by name and a JSON record."""
+
+    record: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose name starts with ``prefix.``, without the prefix."""
+        start = prefix + "."
+        return {
+            name.removeprefix(start): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(start)
+        }
+
+
+def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False) -> Path:
+    """Write an artifact folder so that it is there whole or not at all.
+
+    Raises:
+        RMRError: If the folder exists and ``overwrite`` is off, or cannot be written.
+    """
+    if folder.exists() and not overwrite:
+        raise RMRError(f"{folder} exists already: choose another folder or overwrite it (--force)")
+    with os_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            _fill(temporary, artifact)
+            if overwrite:
+                shutil.rmtree(folder, ignore_errors=True)
+            temporary.chmod(0o755)
+            temporary.replace(folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _fill(folder: Path, artifact: Artifact) -> None:
+    contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
+    save_file(contiguous, folder / _TENSORS)
+    (folder / _RECORD).write_text(json.dumps(artifact.record, indent=1, sort_keys=True))
+    for name in (_TENSORS, _RECORD):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def read_artifact(folder: Path) -> Artifact:
+    """Read an artifact folder; nothing in it is executed.
+
+    Raises:
+        RMRError: If it is missing, truncated or of another kind.
+    """
+    record = _read_record(folder)
+    try:
+        return Artifact(record, load_file(folder / _TENSORS))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RMRError(f"{folder} is damaged ({error}): write it again") from error
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    if not (folder / _RECORD).is_file():
+        raise RMRError(
+            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain` or "
+            "`rmr-gym train`"
+        )
+    try:
+        record = json.loads((folder / _RECORD).read_text())
+    except (OSError, ValueError) as error:
+        raise RMRError(f"{folder} is damaged ({error}): write it again") from error
+    if not isinstance(record, dict):
+        raise RMRError(f"{folder / _RECORD} is not an rmr_gym record: expected a JSON object")
+    return record
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a stage gets that decides no result: room for its unfinished state, and an audience.
+
+    Attributes:
+        folder: Where the unfinished state is kept; None: nowhere.
+        progress: Called after every step.
+    """
+
+    folder: Path | None = None
+    progress: Progress | None = None
+
+    def load(self) -> Artifact | None:
+        """Return the last saved state, or None; a damaged one counts as none."""
+        try:
+            return None if self.folder is None else read_artifact(self.folder)
+        except RMRError:
+            return None
+
+    def save(self, state: Artifact) -> None:
+        """Replace the saved state."""
+        if self.folder is not None:
+            write_artifact(self.folder, state, overwrite=True)
+
+    def clear(self) -> None:
+        """Forget the saved state."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+NOWHERE = Room()
+"""No room and no audience: for a stage that is called by hand."""
+
+
+class Place(NamedTuple):
+    """A path that decides no result, for instance the folder of agents that a run leaves."""
+
+    path: Path
+
+
+class Stage:
+    """A function that returns an `Artifact`, see `stage`.
+
+    Attributes:
+        function: The function itself; call it to compute at once, without a store.
+        name: What it is called in keys and folders.
+        version: Raised whenever the function computes something else.
+    """
+
+    def __init__(self, function: Callable[..., Artifact], version: int):
+        self.function, self.version = function, version
+        self.name = function.__name__
+        self.__doc__, self.__module__ = function.__doc__, function.__module__
+        self.__qualname__ = function.__qualname__
+        parameters = inspect.signature(function).parameters
+        self.has_room = "room" in parameters
+        self._signature = inspect.Signature(
+            [parameter for name, parameter in parameters.items() if name != "room"]
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "Task":
+        """Return the task of a call with these arguments; nothing is computed."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return Task(self, dict(bound.arguments))
+
+    def __reduce__(self) -> str:
+        """Let a stage be pickled by its name, as a function is."""
+        return self.__qualname__
+
+    def default(self, name: str) -> Any:
+        """Return the default of a parameter."""
+        return self._signature.parameters[name].default
+
+
+def stage(version: int) -> Callable[[Callable[..., Artifact]], Stage]:
+    """Make a stage of a function at the top of a module.
+
+    The function may have a parameter ``room``, see `Room`; it is not part of the key. Arguments are
+    numbers, text, None, dataclasses, tuples, lists and dicts of them, tasks, and objects with a
+    method ``key()`` that returns JSON (a data set: its fingerprint).
+
+    Args:
+        version: Raised by one whenever the function computes something else.
+    """
+    return lambda function: Stage(function, version)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A call of a stage that has not happened yet; equal keys are equal tasks.
+
+    Attributes:
+        stage: The stage.
+        arguments: By name, defaults included.
+    """
+
+    stage: Stage
+    arguments: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of everything that decides the result."""
+        return _hash({**self._fixed, "arguments": key_of(self.arguments)})
+
+    @property
+    def _fixed(self) -> dict[str, Any]:
+        return {"stage": self.stage.name, "version": self.stage.version, **_versions()}
+
+    def key_without(self, *names: str) -> str:
+        """Return what the key would be if the named arguments did not count."""
+        rest = {name: value for name, value in self.arguments.items() if name not in names}
+        return _hash({**self._fixed, "arguments": key_of(rest)})
+
+    @cached_property
+    def needs(self) -> tuple["Task", ...]:
+        """The tasks among the arguments."""
+        return tuple(_tasks_in(tuple(self.arguments.values())))
+
+    @cached_property
+    def title(self) -> str:
+        """What it is called in logs and messages; arguments at their defaults are left out."""
+        words = [self.stage.name]
+        for name, value in self.arguments.items():
+            if isinstance(value, Task):
+                words.append(f"({value.title})")
+            elif value != self.stage.default(name):
+                words += _words(value)
+        return " ".join(words)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _tasks_in(value: Any) -> Iterator[Task]:
+    if isinstance(value, Task):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _tasks_in(part)
+    elif isinstance(value, Mapping):
+        yield from _tasks_in(tuple(value.values()))
+
+
+def _words(value: Any) -> list[str]:
+    """Return how a title speaks of an argument; nothing for a configuration without a label."""
+    label = getattr(value, "label", None)
+    if label is not None:
+        return [str(label)]
+    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return [str(value)] if plain else []
+
+
+def key_of(value: Any) -> Any:
+    """Return the JSON of a value that stands for it in keys.
+
+    Raises:
+        TypeError: Nothing is known to stand for such a value.
+    """
+    if isinstance(value, Place):
+        return None
+    if isinstance(value, Task):
+        return {"task": value.key}
+    if hasattr(value, "key"):
+        return value.key()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {part.name: getattr(value, part.name) for part in fields(value)}
+    return _key_of_plain(value)
+
+
+def _key_of_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): key_of(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [key_of(part) for part in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise TypeError(f"no key of a {type(value).__name__} is known: {value!r}")
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "numpy")}
+
+
+class Store:
+    """Results of tasks under one root folder, found by their keys.
+
+    Raises:
+        RMRError: If the root cannot be written.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        with os_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+
+    def folder(self, task: Task) -> Path:
+        """Return where the result of a task is or would be."""
+        return self.root / task.stage.name / task.key
+
+    def beside(self, task: Task, ending: str) -> Path:
+        """Return a path beside the result, for instance that of its log."""
+        return self.folder(task).with_name(f"{task.key}.{ending}")
+
+    def has(self, task: Task) -> bool:
+        """Tell whether a result is there."""
+        return (self.folder(task) / _RECORD).is_file()
+
+    def find(self, task: Task) -> Artifact | None:
+        """Return a result that is there, or None.
+
+        Raises:
+            RMRError: It is damaged.
+        """
+        return read_artifact(self.folder(task)) if self.has(task) else None
+
+    def record(self, task: Task) -> dict[str, Any] | None:
+        """Return the record of a result that is there, or None; no tensor is read."""
+        return _read_record(self.folder(task)) if self.has(task) else None
+
+    def keep(self, task: Task, artifact: Artifact) -> None:
+        """Write a result; one that is there already stays."""
+        try:
+            write_artifact(self.folder(task), artifact)
+        except RMRError:
+            if not self.has(task):
+                raise
+
+    def compute(self, task: Task, progress: Progress | None = None) -> Artifact:
+        """Return the result, found or computed and kept; what it needs is computed before.
+
+        Everything is computed on one thread, so that the bytes depend neither on the machine nor on
+        the number of workers. The wall-clock time is added to the record as ``seconds``. Who asks
+        for what another process is computing waits for it.
+
+        Args:
+            task: What to compute.
+            progress: Called after every step of this task and of what it needs.
+        """
+        found = self.find(task)
+        if found is not None:
+            return found
+        arguments = {
+            name: self._resolved(value, progress) for name, value in task.arguments.items()
+        }
+        lock = self.beside(task, "lock")
+        with alone(lock):
+            found = self.find(task)
+            if found is not None:
+                return found
+            artifact = self._run(task, arguments, progress)
+            lock.unlink(missing_ok=True)
+            return artifact
+
+    def _run(self, task: Task, arguments: dict[str, Any], progress: Progress | None) -> Artifact:
+        room = Room(self.beside(task, "part"), progress)
+        given = {"room": room} if task.stage.has_room else {}
+        started = time.perf_counter()
+        with one_thread():
+            artifact = task.stage.function(**arguments, **given)
+        timed = {"seconds": time.perf_counter() - started} | artifact.record
+        artifact = replace(artifact, record=timed)
+        self.keep(task, artifact)
+        room.clear()
+        return artifact
+
+    def _resolved(self, value: Any, progress: Progress | None) -> Any:
+        if isinstance(value, Task):
+            return self.compute(value, progress)
+        if isinstance(value, tuple | list) and any(_tasks_in(value)):
+            return type(value)(self._resolved(part, progress) for part in value)
+        if isinstance(value, Mapping) and any(_tasks_in(value)):
+            return {name: self._resolved(part, progress) for name, part in value.items()}
+        return value
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch, where it is loaded, to one thread."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

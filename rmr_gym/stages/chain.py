@@ -1,0 +1,112 @@
+"""A game under a preset: makes the tasks of the chain pretrain -> natural -> probe."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rmr_gym.domains.atari import SLOTS
+from rmr_gym.runs.store import Task
+from rmr_gym.stages.arms import ARMS, find_arm
+from rmr_gym.stages.games import PRETRAIN_SEED, GameData
+from rmr_gym.stages.labels import label_probe, label_reference
+from rmr_gym.stages.natural import OBJECTIVES, natural, untrained
+from rmr_gym.stages.presets import Preset
+from rmr_gym.stages.pretrain import pretrain
+from rmr_gym.stages.probe import PixelReference, Reference, probe, probe_reference
+from rmr_gym.stages.ranking import ranking
+from rmr_gym.stages.supervised import supervised
+
+SUPERVISED, UNTRAINED, PIXELS = "supervised", "untrained", "pca"
+REFERENCES = (UNTRAINED, SUPERVISED, PIXELS)
+"""Columns that stand beside the arms and share their probe: no training; RAM; pixels."""
+
+ENCODERS = (*ARMS, SUPERVISED, UNTRAINED)
+"""What leaves an encoder: the arms, and the references that have one."""
+
+
+@dataclass(frozen=True)
+class Game:
+    """A game under a preset.
+
+    Attributes:
+        data: Its data set and split.
+        preset: Configurations of the stages.
+        device: Where to compute, for instance "cpu" or "cuda".
+    """
+
+    data: GameData
+    preset: Preset
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Name of the game."""
+        return self.data.label
+
+    def with_preset(self, **changes: Any) -> "Game":
+        """Return the game with other configurations of some stages.
+
+        Args:
+            **changes: Fields of a configuration by its name, for instance ``model={"dim": 8}``.
+        """
+        parts = {
+            name: replace(getattr(self.preset, name), **fields) for name, fields in changes.items()
+        }
+        return replace(self, preset=replace(self.preset, **parts))
+
+    def pretrained(self, seed: int = PRETRAIN_SEED) -> Task:
+        """Return the task of P pretrained on the game's RAM."""
+        preset = self.preset
+        return pretrain(self.data, preset.model, preset.pretraining, seed, self.device)
+
+    def trained(self, arm: str, seed: int, donor: Task | None = None) -> Task:
+        """Return the task of an arm's pixel pipelines, or of a reference's encoder.
+
+        Args:
+            arm: A name in `ENCODERS`.
+            seed: Shared by paired arms.
+            donor: Whose P is used; None: the game's own.
+
+        Raises:
+            RMRError: Unknown arm.
+        """
+        preset = self.preset
+        if arm == SUPERVISED:
+            configs = (preset.model, preset.natural, preset.probing)
+            return supervised(self.data, *configs, seed, self.device)
+        if arm == UNTRAINED:
+            return untrained(self.data, preset.model, preset.natural, seed)
+        needed = find_arm(arm).pretrained or OBJECTIVES[preset.natural.objective].aligned
+        given = (donor or self.pretrained()) if needed else None
+        return natural(self.data, preset.model, preset.natural, arm, seed, given, self.device)
+
+    def probed(self, encoder: Task) -> Task:
+        """Return the task of the bit probe of an encoder."""
+        return probe(self.data, self.preset.model, self.preset.probing, encoder, self.device)
+
+    def labelled(self, encoder: Task) -> Task:
+        """Return the task of the label probe of an encoder."""
+        return label_probe(self.data, self.preset.model, self.preset.probing, encoder, self.device)
+
+    def ranked(self, pipelines: Task) -> Task:
+        """Return the task of the ranking of an arm's predictions."""
+        preset = self.preset
+        return ranking(self.data, preset.model, preset.natural, pipelines, self.device)
+
+    @property
+    def pixels(self) -> Reference:
+        """The principal components of the pixels, as many as the encoder's latents are wide."""
+        return PixelReference(SLOTS * self.preset.model.dim)
+
+    def probed_reference(self, reference: Reference) -> Task:
+        """Return the task of the bit probe of features from elsewhere."""
+        return probe_reference(self.data, self.preset.model, self.preset.probing, reference)
+
+    def labelled_reference(self, reference: Reference) -> Task:
+        """Return the task of the label probe of features from elsewhere."""
+        return label_reference(self.data, self.preset.model, self.preset.probing, reference)
+
+    def scored(self, arm: str, seed: int) -> Task:
+        """Return the task of the bit probe of an arm or of any reference."""
+        if arm == PIXELS:
+            return self.probed_reference(self.pixels)
+        return self.probed(self.trained(arm, seed))

@@ -1,0 +1,147 @@
+"""A recorded game as the stages see it: opened, split and loaded once a process."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.sampling import split_episodes
+from rmr_gym.domains import atari
+from rmr_gym.domains.atari import AtariModel
+from rmr_gym.stages.presets import Natural, Probing, Recording
+
+SPLIT_SEED = PROBE_SEED = PRETRAIN_SEED = 0
+"""One split, one set of probe rows and one P a game; the seeds of a comparison vary the rest."""
+
+
+class Episodes(NamedTuple):
+    """A data set split by episode, and the RAM bytes that are scored."""
+
+    dataset: TransitionDataset
+    training: list[int]
+    validation: list[int]
+    slots: np.ndarray
+
+
+@dataclass(frozen=True)
+class GameData:
+    """The data set of a game and how it is split; it counts by its content, not by its folder.
+
+    Attributes:
+        label: Name of the game.
+        path: Folder of the data set.
+        train_episodes: Episodes to train on.
+        validation_episodes: Episodes that only scores are computed on.
+        entropy_threshold: RAM bytes above so many nats are scored.
+    """
+
+    label: str
+    path: Path
+    train_episodes: int
+    validation_episodes: int
+    entropy_threshold: float = 0.6
+
+    @classmethod
+    def of(cls, game: str, path: Path, recording: Recording) -> "GameData":
+        """Return a game's data split as a preset says."""
+        counts = recording.train_episodes, recording.validation_episodes
+        return cls(game, path, *counts, recording.entropy_threshold)
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results: the content, the split and the scored bytes."""
+        return {
+            "data": self.open().dataset.fingerprint,
+            "split": [self.train_episodes, self.validation_episodes, SPLIT_SEED],
+            "threshold": self.entropy_threshold,
+        }
+
+    def open(self) -> Episodes:
+        """Open and split the data set.
+
+        Raises:
+            RMRError: Another game, too few episodes, no RAM byte above the entropy threshold.
+        """
+        return _opened(self)
+
+    @property
+    def slots(self) -> np.ndarray:
+        """The RAM bytes that are scored."""
+        return self.open().slots
+
+    def abstract(self, part: str) -> atari.AbstractData:
+        """Load RAM and actions of the "training" or the "validation" episodes."""
+        episodes = self.open()
+        return atari.load_abstract(episodes.dataset, getattr(episodes, part))
+
+    def summary(self) -> dict[str, Any]:
+        """Return what run.json says of the data; no frame is read for it."""
+        episodes = self.open()
+        return {
+            "fingerprint": episodes.dataset.fingerprint,
+            "episodes": len(episodes.dataset.episodes),
+            "transitions": len(episodes.dataset),
+            "slots": len(episodes.slots),
+        }
+
+
+@lru_cache(maxsize=8)
+def _opened(data: GameData) -> Episodes:
+    dataset = TransitionDataset(data.path)
+    dataset.require_game(data.label)
+    training, validation = split_episodes(
+        dataset, data.train_episodes, data.validation_episodes, SPLIT_SEED
+    )
+    scored = atari.target_slots(dataset, training, data.entropy_threshold)
+    return Episodes(dataset, training, validation, scored)
+
+
+def natural_data(data: GameData, model: AtariModel, config: Natural) -> atari.NaturalData:
+    """Load the frames and actions of the training episodes that natural training may use."""
+    return _natural(data, model.height, model.width, config.episodes)
+
+
+@lru_cache(maxsize=1)
+def _natural(data: GameData, height: int, width: int, allowed: int | None) -> atari.NaturalData:
+    episodes = data.open()
+    if allowed is not None and allowed > len(episodes.training):
+        raise RMRError(
+            f"natural training on {allowed} episodes of {data.label}: there are "
+            f"{len(episodes.training)} for training"
+        )
+    return atari.load_natural(episodes.dataset, episodes.training[:allowed], height, width)
+
+
+class ProbeSets(NamedTuple):
+    """Frames and bits to fit probes on and to score them on; test frames seen in training fell."""
+
+    training: atari.ProbeData
+    test: atari.ProbeData
+    dropped: int
+
+
+def probe_sets(data: GameData, model: AtariModel, config: Probing) -> ProbeSets:
+    """Load what probes are fitted and scored on; test frames seen in training are dropped."""
+    return _probe_sets(data, model.height, model.width, config.train_rows, config.test_rows)
+
+
+@lru_cache(maxsize=1)
+def _probe_sets(
+    data: GameData, height: int, width: int, train_rows: int, test_rows: int
+) -> ProbeSets:
+    episodes = data.open()
+    training, test = (
+        atari.load_probe(episodes.dataset, chosen, height, width, episodes.slots, rows, PROBE_SEED)
+        for chosen, rows in ((episodes.training, train_rows), (episodes.validation, test_rows))
+    )
+    kept, dropped = atari.without_duplicates(training, test)
+    return ProbeSets(training, kept, dropped)
+
+
+def forget_loaded() -> None:
+    """Let go of all data that this process holds."""
+    for loaded in (_opened, _natural, _probe_sets):
+        loaded.cache_clear()

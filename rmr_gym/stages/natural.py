@@ -1,0 +1,358 @@
+"""Stage 2, natural: train a pixel encoder through P, without ever reading RAM."""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
+from rmr_gym.data.sampling import batch_indices, derangement
+from rmr_gym.domains import atari
+from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
+from rmr_gym.domains.atari_alignment import (
+    AbstractLatents,
+    abstract_latents,
+    fit_decoder,
+    match_moments,
+)
+from rmr_gym.models.rmr.encoders import SlotCNN
+from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import load_weights, parameter_hash
+from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
+from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.stages.arms import arm_processor, find_arm, fresh_processor
+from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data
+from rmr_gym.stages.presets import Natural
+
+DEAD_SLOT_SHARE = 1e-4
+HEALTH_ROWS = 256
+
+
+class Latents(NamedTuple):
+    """What an objective sees: g(P(f(x), a)), f(x), f(y) and the negative partners."""
+
+    predicted: Tensor
+    current: Tensor
+    following: Tensor
+    permutation: Tensor
+
+
+def _cswm(config: Natural, latents: Latents) -> ContrastiveTerms:
+    return hinge_loss(*latents, sigma=config.sigma, hinge=config.hinge, negatives=config.negatives)
+
+
+def _infonce(config: Natural, latents: Latents) -> ContrastiveTerms:
+    return info_nce_loss(
+        latents.predicted,
+        latents.following,
+        temperature=config.temperature,
+        sigma=config.sigma,
+    )
+
+
+class Objective(NamedTuple):
+    """A loss on latents, the batches that it is defined on, and how training goes.
+
+    Attributes:
+        terms: The loss on the latents of one predicted step.
+        sampling: Kind of batch, see `rmr_gym.data.sampling.batch_indices`.
+        similarity: What it draws a prediction to the next state by: "euclidean" or "cosine".
+        horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
+        aligned: Encoder and decoder start from the abstract latents' moments, see
+            `rmr_gym.domains.atari_alignment`.
+    """
+
+    terms: Callable[[Natural, Latents], ContrastiveTerms]
+    sampling: Literal["uniform", "window"]
+    similarity: Literal["euclidean", "cosine"]
+    horizon: int = 1
+    aligned: bool = False
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "cswm": Objective(_cswm, "uniform", "euclidean"),
+    "infonce": Objective(_infonce, "window", "cosine"),
+    "infonce_3step": Objective(_infonce, "window", "cosine", horizon=3),
+    "cswm_aligned": Objective(_cswm, "uniform", "euclidean", aligned=True),
+    "infonce_aligned": Objective(_infonce, "window", "cosine", aligned=True),
+}
+"""Objectives by name. ``_3step``: three steps are predicted; ``_aligned``: the start is aligned."""
+
+
+class Batch(NamedTuple):
+    """One batch of pixel transitions."""
+
+    frames: Tensor
+    following: Tensor
+    action: Tensor
+    permutation: Tensor
+
+
+def natural_batch(
+    config: Natural, data: NaturalData, seed: int, step: int, ahead: int = 0
+) -> Batch:
+    """Return the batch of a step: a function of the seed and the step, the same for every arm.
+
+    Args:
+        config: Objective and batch size.
+        data: Frames and actions.
+        seed: Of the run.
+        step: Training step.
+        ahead: Agent steps by which the transitions come later, below the objective's horizon.
+    """
+    objective = OBJECTIVES[config.objective]
+    index = batch_indices(
+        data,
+        config.batch,
+        seed,
+        "natural",
+        step,
+        kind=objective.sampling,
+        frames=data.frames.numpy(),
+    )
+    index = _with_room(data, index, objective.horizon) + ahead
+    rows = torch.from_numpy(data.current[index])
+    partners = derangement(config.batch, generator(seed, "negatives", step))
+    return Batch(
+        data.frames[rows], data.frames[rows + 1], data.action[index], torch.from_numpy(partners)
+    )
+
+
+def _with_room(data: NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
+    """Move transitions near an episode's end forward, so that ``horizon`` of them follow on."""
+    if horizon == 1:
+        return index
+    first = np.searchsorted(data.episode, data.episode[index])
+    end = np.searchsorted(data.episode, data.episode[index], side="right")
+    if (end - first < horizon).any():
+        raise RMRError(
+            f"predicting {horizon} steps needs episodes of so many, found one of "
+            f"{int((end - first).min())}: record longer episodes"
+        )
+    return np.minimum(index, end - horizon)
+
+
+@stage(version=3)
+def natural(
+    data: GameData,
+    model: AtariModel,
+    config: Natural,
+    arm: str,
+    seed: int,
+    donor: Artifact | None = None,
+    device: str = "cpu",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train the pixel pipeline of one arm and keep it at the checkpoints.
+
+    Source: RMR, section 5, natural pipeline: g(P(f(x), a)) is drawn to f(y).
+    Differs: encoder initialisation and input scaling (decisions page, 11a). Training ends early at
+    a checkpoint where most slots are dead (11b); the record's ``note`` says so.
+
+    Args:
+        data: Frames and actions.
+        model: Sizes.
+        config: Objective, checkpoints, batch, rate.
+        arm: A name in `rmr_gym.stages.arms.ARMS`.
+        seed: Shared by paired arms: equal initial encoders and decoders, equal batches.
+        donor: Pretrained pipeline, for the arms and objectives that need one.
+        device: Where to train, for instance "cpu" or "cuda".
+        room: Room for unfinished state.
+
+    Returns:
+        Tensors ``<step>.encoder.*``, ``<step>.processor.*`` and ``<step>.decoder.*`` of every
+        checkpoint; the record holds ``curve``, ``health``, ``note`` and the hashes of P before and
+        after.
+
+    Raises:
+        RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
+    """
+    if config.cnn != "fp32":
+        from rmr_gym.stages.stacked import train_alone  # noqa: PLC0415  (it builds on this stage)
+
+        return train_alone(data, model, config, arm, seed, donor, device, room)
+    loaded, objective = natural_data(data, model, config), OBJECTIVES[config.objective]
+    pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
+    centre: Tensor | float = 0.0
+    place = find_device(device)
+    if objective.aligned:
+        latents = start_latents(data, model, donor, arm)
+        _align(pipeline, loaded, latents)
+        centre = latents.current.mean(0).to(place)
+    pipeline.to(place)
+    before = parameter_hash(pipeline.processor)
+
+    def step_at(step: int, phase: Phase) -> Step:
+        del phase
+        batches = [
+            Batch(*(part.to(place) for part in natural_batch(config, loaded, seed, step, ahead)))
+            for ahead in range(objective.horizon)
+        ]
+        logs = _mean_terms(config, pipeline, batches, centre)._asdict()
+        return Step(logs.pop("loss"), logs)
+
+    trained = train(
+        pipeline,
+        step_at,
+        lambda step: natural_checkpoint(pipeline, loaded, step),
+        phases=[Phase(config.steps, config.learning_rate, config.batch)],
+        checkpoints=config.checkpoints,
+        room=room,
+    )
+    return natural_artifact(arm, pipeline, before, trained)
+
+
+def initial_pipeline(
+    loaded: NaturalData,
+    model: AtariModel,
+    config: Natural,
+    arm: str,
+    seed: int,
+    donor: Artifact | None,
+) -> EncodeProcessDecode:
+    """Make an arm's pipeline as it is before training, input statistics included."""
+    pretrained = donor.part("processor") if donor else None
+    processor = arm_processor(arm, model, seed, pretrained)
+    affine = OBJECTIVES[config.objective].aligned
+    pipeline = natural_pipeline(model, processor, seed, affine=affine)
+    assert isinstance(pipeline.encoder, SlotCNN)
+    pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
+    return pipeline
+
+
+def natural_checkpoint(pipeline: EncodeProcessDecode, data: NaturalData, step: int) -> Checkpoint:
+    """Keep the whole pipeline; say stop where most slots are dead."""
+    dead = count_dead_slots(pipeline.encoder, data)
+    tensors = {f"{step}.{name}": tensor for name, tensor in pipeline.state_dict().items()}
+    return Checkpoint(tensors, {"step": step, "dead_slots": dead}, stop=dead > SLOTS // 2)
+
+
+def natural_artifact(
+    arm: str, pipeline: EncodeProcessDecode, before: str, trained: Trained
+) -> Artifact:
+    """Return what training leaves, after a look at whether a frozen P is what it was."""
+    after = parameter_hash(pipeline.processor)
+    if find_arm(arm).frozen and after != before:
+        raise RuntimeError(f"the frozen P of arm {arm!r} changed in training; this is a bug")
+    record = {
+        "arm": arm,
+        "curve": trained.curve,
+        "health": trained.records,
+        "note": _collapse(arm, trained.records[-1]["step"]) if trained.stopped else None,
+        "processor_hash": {"before": before, "after": after},
+    }
+    return Artifact(record, trained.tensors)
+
+
+def _collapse(arm: str, step: int) -> str:
+    return (
+        f"the encoder of arm {arm!r} collapsed: more than half of its {SLOTS} slots were dead at "
+        f"step {step}; lower the learning rate or use the objective infonce"
+    )
+
+
+def _mean_terms(
+    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch], centre: Tensor | float
+) -> ContrastiveTerms:
+    """Predict step after step from the first frames; return the terms' mean over the steps."""
+    frames = [batches[0].frames, *(batch.following for batch in batches)]
+    states = list(pipeline.encoder(torch.cat(frames)).chunk(len(frames)))
+    predicted, terms = states[0], []
+    for batch, current, following in zip(batches, states, states[1:], strict=False):
+        predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
+        latents = Latents(
+            predicted - centre, current - centre, following - centre, batch.permutation
+        )
+        terms.append(OBJECTIVES[config.objective].terms(config, latents))
+    return ContrastiveTerms(*(torch.stack(parts).mean() for parts in zip(*terms, strict=True)))
+
+
+def start_latents(
+    data: GameData, model: AtariModel, donor: Artifact | None, arm: str
+) -> AbstractLatents:
+    """Encode the game's training RAM, in random order, with the donor's abstract encoder.
+
+    Raises:
+        RMRError: There is no donor.
+    """
+    if donor is None:
+        raise RMRError(
+            f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
+        )
+    encoder = atari.abstract_pipeline(model, PRETRAIN_SEED).encoder
+    load_weights(encoder, donor.part("encoder"), "the donor's abstract encoder")
+    return abstract_latents(encoder, data.abstract("training"))
+
+
+def _align(pipeline: EncodeProcessDecode, data: NaturalData, latents: AbstractLatents) -> None:
+    assert isinstance(pipeline.encoder, SlotCNN)
+    assert isinstance(pipeline.decoder, nn.Linear)
+    match_moments(pipeline.encoder, data, latents)
+    fit_decoder(pipeline.decoder, pipeline.processor, latents)
+
+
+@torch.no_grad()
+def count_dead_slots(encoder: nn.Module, data: NaturalData) -> int:
+    """Count the slots that hardly move over frames spread evenly over the data.
+
+    A slot is dead when its variance is below 1e-4 of the mean slot's, or vanishes altogether.
+    """
+    rows = np.linspace(0, len(data.frames) - 1, HEALTH_ROWS).astype(int)
+    place = next(encoder.parameters()).device
+    return dead_slots(encoder(data.frames[torch.from_numpy(rows)].to(place)))
+
+
+def dead_slots(latents: Tensor) -> int:
+    """Count dead slots of latents [rows slots dim]; see `count_dead_slots`."""
+    variance = latents.double().var(dim=0, correction=0).sum(-1)
+    return int((variance <= max(DEAD_SLOT_SHARE * float(variance.mean()), 1e-12)).sum())
+
+
+@stage(version=1)
+def untrained(data: GameData, model: AtariModel, config: Natural, seed: int) -> Artifact:
+    """Keep the encoder that the arms of a seed start from, input statistics included, as step 0."""
+    encoder = atari.pixel_encoder(model, seed)
+    loaded = natural_data(data, model, config)
+    encoder.standardise_by(loaded.mean_frame, loaded.deviation)
+    tensors = {f"0.encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return Artifact({"arm": "untrained", "curve": [], "note": None}, tensors)
+
+
+def kept_steps(artifact: Artifact) -> list[int]:
+    """Return the checkpoints that an artifact holds."""
+    return sorted({int(name.split(".", 1)[0]) for name in artifact.tensors})
+
+
+def kept_step(artifact: Artifact, step: int | None) -> int:
+    """Return a checkpoint that an artifact holds; None stands for the last.
+
+    Raises:
+        RMRError: It does not hold that one.
+    """
+    kept = kept_steps(artifact)
+    step = kept[-1] if step is None else step
+    if step not in kept:
+        raise RMRError(f"expected one of the checkpoints {kept} as step, got {step}")
+    return step
+
+
+def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
+    """Rebuild the encoder that was kept at a checkpoint."""
+    weights = artifact.part(f"{step}.encoder")
+    encoder = atari.pixel_encoder(model, 0, affine="affine.weight" in weights)
+    load_weights(encoder, weights, f"the encoder at step {step}")
+    return encoder
+
+
+def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodeProcessDecode:
+    """Rebuild the pipeline that was kept at a checkpoint."""
+    weights = artifact.part(str(step))
+    processor = fresh_processor(artifact.record["arm"], model, 0)
+    affine = "encoder.affine.weight" in weights
+    pipeline = natural_pipeline(model, processor, 0, affine=affine)
+    load_weights(pipeline, weights, f"the pipeline at step {step}")
+    return pipeline

@@ -1,0 +1,659 @@
+"""Many runs as one: trainings that differ in seed, donor, arm or game, as one stacked model.
+
+A stack leaves in the store what its runs leave one by one, so that the jobs after it find their
+result there. Batches, initial weights, Adam and the ends of collapsed runs are those of the runs
+alone. Only the order of additions inside convolutions and products differs: in float64 gradients
+agree to 1e-9 of their size, in float32 losses to about 1e-4 of theirs over the first steps; after
+that rounding grows with training, as it does between two machines.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.palette import PALETTE_GRAY
+from rmr_gym.core.seeding import generator
+from rmr_gym.data.sampling import batch_indices, derangement
+from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
+from rmr_gym.models.rmr.decoders import RamLogits
+from rmr_gym.models.rmr.losses import ContrastiveTerms, ram_loss
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.models.rmr.stacked import StackedPipeline, kind
+from rmr_gym.runs.jobs import Job, traces_of
+from rmr_gym.runs.store import Artifact, Progress, Room, Store, Task
+from rmr_gym.runs.training import (
+    CURVE_POINTS,
+    Checkpoint,
+    DivergedError,
+    Trained,
+    check_loss,
+)
+from rmr_gym.stages.arms import arm_processor
+from rmr_gym.stages.games import GameData, natural_data
+from rmr_gym.stages.natural import (
+    OBJECTIVES,
+    Latents,
+    initial_pipeline,
+    natural,
+    natural_artifact,
+    natural_checkpoint,
+)
+from rmr_gym.stages.presets import Natural, Pretraining
+from rmr_gym.stages.pretrain import (
+    copy_scores,
+    finished,
+    pretrain,
+    scored_checkpoint,
+    scored_part,
+)
+
+Run = TypeVar("Run")
+Result = Artifact | DivergedError
+
+STACK = 40
+"""Runs of a stack on a GPU, unless another number is asked for."""
+
+DEATHS = 2
+"""A stack that killed its process so often is tried no more: its runs train one by one."""
+
+_VARYING = {"natural": ("arm", "seed", "donor"), "pretrain": ("data", "seed")}
+"""In which arguments the runs of a stack may differ, by stage."""
+
+_log = logging.getLogger(__name__)
+
+
+def stacking(store: Store, size: int | None) -> Callable[[Sequence[Job]], list[Job]]:
+    """Return the function that puts trainings together which can run as one model.
+
+    Args:
+        store: Where the jobs' results go.
+        size: At most so many runs train as one; None: `STACK` on a GPU, 1 elsewhere.
+
+    Raises:
+        RMRError: A size below 1.
+    """
+    if size is not None and size < 1:
+        raise RMRError(f"a stack must be of 1 run or more, got {size}")
+    return partial(_with_stacks, store=store, size=size)
+
+
+def _with_stacks(jobs: Sequence[Job], store: Store, size: int | None) -> list[Job]:
+    """Return the jobs, a stack before those that share what it trains."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        if _may_stack(job.tasks[0]):
+            (task,) = job.tasks
+            groups.setdefault(task.key_without(*_VARYING[task.stage.name]), []).append(job)
+    leaders: dict[str, Job] = {}
+    for group in groups.values():
+        for part in _parts(group, _size(group[0].tasks[0], size)):
+            leader = _leader(part)
+            if traces_of(store, leader).crashes < DEATHS:
+                leaders |= dict.fromkeys((job.key for job in part), leader)
+    ordered: dict[str, Job] = {}
+    for job in jobs:
+        leader = leaders.get(job.key)
+        if leader:
+            ordered.setdefault(leader.key, leader)
+            job = job._replace(after=(*job.after, leader.key))  # noqa: PLW2901
+        ordered[job.key] = job
+    return list(ordered.values())
+
+
+def _may_stack(task: Task) -> bool:
+    arguments = task.arguments
+    if task.stage is natural:
+        return can_stack(arguments["config"], arguments["model"])
+    return task.stage is pretrain and isinstance(arguments["data"], GameData)
+
+
+def can_stack(config: Natural, model: AtariModel) -> bool:
+    """Tell whether natural runs of these settings can train as one stack."""
+    objective = OBJECTIVES[config.objective]
+    return objective.horizon == 1 and not objective.aligned and model.core != "interaction"
+
+
+def _size(task: Task, size: int | None) -> int:
+    if size is None:
+        return STACK if torch.device(task.arguments["device"]).type == "cuda" else 1
+    return size
+
+
+def _parts(group: Sequence[Job], size: int) -> list[Sequence[Job]]:
+    """Cut a group into stacks of 2 to ``size`` runs that are as equal as can be.
+
+    Runs of one arm and donor are neighbours, since seeds of one P pass their messages together.
+    """
+    if size < 2 or len(group) < 2:
+        return []
+    group = sorted(group, key=lambda job: job.title)
+    count = -(-len(group) // size)
+    bounds = [index * len(group) // count for index in range(count + 1)]
+    parts = (group[first:last] for first, last in pairwise(bounds))
+    return [part for part in parts if len(part) > 1]
+
+
+def _leader(part: Sequence[Job]) -> Job:
+    """Return the job that trains a stack; the same runs give it the same name."""
+    tasks = tuple(task for job in part for task in job.tasks)
+    digest = hashlib.sha256(" ".join(task.key for task in tasks).encode()).hexdigest()[:20]
+    after = tuple(dict.fromkeys(need for job in part for need in job.after))
+    title = f"stack of {len(tasks)} {tasks[0].stage.name}"
+    return Job(digest, title, tasks, after, train_together)
+
+
+def train_together(store: Store, tasks: Sequence[Task]) -> str | None:
+    """Train as one what the store lacks of some tasks, and keep what comes of each.
+
+    Returns:
+        A sentence where it did not go as it was meant to.
+    """
+    missing = [task for task in tasks if not store.has(task)]
+    try:
+        arguments = [
+            {name: store.compute(value) if isinstance(value, Task) else value
+             for name, value in task.arguments.items()}
+            for task in missing
+        ]  # fmt: skip
+        train = _natural_stack if tasks[0].stage is natural else _pretrain_stack
+        results = train(arguments) if missing else []
+    except (RMRError, RuntimeError) as error:
+        return f"not trained as a stack, but one by one: {error}"
+    for task, result in zip(missing, results, strict=True):
+        if isinstance(result, Artifact):
+            store.keep(task, result)
+    return _note(results)
+
+
+def _note(results: Sequence[Result]) -> str | None:
+    """Return a sentence where not all runs left something, or not from one stack."""
+    artifacts = [result for result in results if isinstance(result, Artifact)]
+    meant, sizes = len(results), sorted({a.record["stacked"]["runs"] for a in artifacts})
+    notes = []
+    if len(artifacts) < meant:
+        notes.append(f"the loss of {meant - len(artifacts)} of {meant} runs was no number")
+    if sizes and sizes != [meant]:
+        halves = ", ".join(map(str, sizes))
+        notes.append(f"{meant} runs did not fit the device's memory: trained in stacks of {halves}")
+    return "; ".join(notes) or None
+
+
+class NaturalRun(NamedTuple):
+    """One run of a stack of pixel pipelines.
+
+    Attributes:
+        arm: A name in `rmr_gym.stages.arms.ARMS`.
+        seed: Shared by paired arms.
+        donor: Pretrained pipeline, for the arms that need one.
+    """
+
+    arm: str
+    seed: int
+    donor: Artifact | None = None
+
+
+def _natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
+    data, model, config, device = (
+        arguments[0][name] for name in ("data", "model", "config", "device")
+    )
+    runs = [NaturalRun(each["arm"], each["seed"], each["donor"]) for each in arguments]
+    frames = resident_frames(data, model, config, device)
+    loaded = natural_data(data, model, config)
+    return train_natural_stack(config, model, loaded, runs, frames=frames, device=device)
+
+
+def train_alone(
+    data: GameData,
+    model: AtariModel,
+    config: Natural,
+    arm: str,
+    seed: int,
+    donor: Artifact | None,
+    device: str,
+    room: Room,
+) -> Artifact:
+    """Train one natural run as a stack of one: what computes convolutions in bfloat16."""
+    loaded, runs = natural_data(data, model, config), [NaturalRun(arm, seed, donor)]
+    (result,) = train_natural_stack(
+        config, model, loaded, runs, device=device, progress=room.progress
+    )
+    if isinstance(result, DivergedError):
+        raise result
+    return result
+
+
+def train_natural_stack(
+    config: Natural,
+    model: AtariModel,
+    data: NaturalData,
+    runs: Sequence[NaturalRun],
+    *,
+    frames: "Frames | None" = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Train many natural runs as one and return of each what the stage ``natural`` returns.
+
+    A stack that the device's memory does not hold trains in halves; ``stacked`` in the record says
+    how many runs trained together, and their seconds.
+
+    Args:
+        config: Objective, checkpoints, batch, rate, precision of the convolutions.
+        model: Sizes.
+        data: Frames and actions of the recipient.
+        runs: Arms, seeds and donors.
+        frames: The same frames on the device already; by default those of ``data`` go there.
+        device: Where to train.
+        progress: Called after every step of a stack.
+
+    Returns:
+        One artifact a run, in the order of ``runs``; the error of a run whose loss was no number.
+
+    Raises:
+        RMRError: No run, unknown arm, missing or misfitting donor, settings that cannot be
+            stacked, not even one run fits the device.
+    """
+    if not runs or not can_stack(config, model):
+        raise RMRError(
+            f"a stack needs one run or more of an objective that can be stacked, got {len(runs)} "
+            f"of {config.objective!r} with core {model.core!r}: train such runs one by one"
+        )
+    place = find_device(device)
+    frames = frames or Frames(data.frames.to(place))
+    by_kind = sorted(range(len(runs)), key=lambda index: _neighbours(model, runs[index]))
+    train = partial(_train_natural, config, model, data, frames, place, progress)
+    results = in_halves(train, [runs[index] for index in by_kind])
+    placed = dict(zip(by_kind, results, strict=True))
+    return [placed[index] for index in range(len(runs))]
+
+
+def _neighbours(model: AtariModel, run: NaturalRun) -> tuple[str, ...]:
+    """Order runs so that those of one kind, and among them those of one P, are neighbours."""
+    pretrained = run.donor.part("processor") if run.donor else None
+    processor = arm_processor(run.arm, model, run.seed, pretrained)
+    return (*map(str, kind(processor)), parameter_hash(processor))
+
+
+def _train_natural(
+    config: Natural,
+    model: AtariModel,
+    data: NaturalData,
+    frames: "Frames",
+    place: torch.device,
+    progress: Progress | None,
+    runs: Sequence[NaturalRun],
+) -> list[Result]:
+    started, objective = time.perf_counter(), OBJECTIVES[config.objective]
+    pipelines = [
+        initial_pipeline(data, model, config, run.arm, run.seed, run.donor).to(place)
+        for run in runs
+    ]
+    before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
+    stack = StackedPipeline(pipelines, config.cnn)
+    feed, actions = NaturalFeed(config, data, [run.seed for run in runs]), data.action.to(place)
+
+    def terms_of(*latents: Tensor) -> ContrastiveTerms:
+        return objective.terms(config, Latents(*latents))
+
+    def terms_at(step: int) -> dict[str, Tensor]:
+        rows, action, permutation = (part[stack.runs].to(place) for part in feed.rows(step))
+        both = torch.cat([rows, rows + 1], dim=1)
+        latents = stack.encoder(frames.at(both.T).transpose(0, 1))
+        current, following = latents.chunk(2, dim=1)
+        predicted = stack.decoder(stack.process(current, actions[action]))
+        return torch.vmap(terms_of)(predicted, current, following, permutation)._asdict()
+
+    results = train_stack(
+        stack,
+        terms_at,
+        lambda step, run: natural_checkpoint(pipelines[run], data, step),
+        checkpoints=config.checkpoints,
+        learning_rate=config.learning_rate,
+        prepare=feed.rows,
+        progress=progress,
+    )
+    made = [partial(natural_artifact, run.arm, pipeline, first)
+            for run, pipeline, first in zip(runs, pipelines, before, strict=True)]  # fmt: skip
+    return _timed(made, results, started)
+
+
+def _timed(
+    made: Sequence[Callable[[Trained], Artifact]],
+    results: Sequence[Trained | DivergedError],
+    started: float,
+) -> list[Result]:
+    """Make the artifacts of a stack; each is said to have taken its share of the time."""
+    seconds, timed = time.perf_counter() - started, []
+    for make, result in zip(made, results, strict=True):
+        if isinstance(result, Trained):
+            artifact = make(result)
+            shared = {"seconds": seconds, "runs": len(made)}
+            artifact.record.update(seconds=seconds / len(made), stacked=shared)
+            timed.append(artifact)
+        else:
+            timed.append(result)
+    return timed
+
+
+class AbstractRun(NamedTuple):
+    """One run of a stack of RAM pipelines; see `rmr_gym.stages.pretrain.pretrain`."""
+
+    training: AbstractData
+    validation: AbstractData
+    slots: np.ndarray
+    seed: int
+
+
+def _pretrain_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
+    loaded: dict[Any, AbstractRun] = {}
+    for data in (each["data"] for each in arguments):
+        if data not in loaded:
+            parts = (data.abstract(part) for part in ("training", "validation"))
+            loaded[data] = AbstractRun(*parts, data.slots, 0)
+    runs = [loaded[each["data"]]._replace(seed=each["seed"]) for each in arguments]
+    config, model, device = (arguments[0][name] for name in ("config", "model", "device"))
+    return pretrain_stack(config, model, runs, device=device)
+
+
+def pretrain_stack(
+    config: Pretraining, model: AtariModel, runs: Sequence[AbstractRun], *, device: str = "cpu"
+) -> list[Result]:
+    """Pretrain many RAM pipelines as one; see `train_natural_stack`."""
+    if not runs:
+        raise RMRError("a stack needs one run or more, got none")
+    return in_halves(partial(_train_abstract, config, model, find_device(device)), runs)
+
+
+def _train_abstract(
+    config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
+) -> list[Result]:
+    started = time.perf_counter()
+    pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
+    held_out = [scored_part(run.validation, config.validation_rows, run.seed) for run in runs]
+    stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
+
+    def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
+        return ram_loss(RamLogits(mask, written), bits, following)
+
+    def terms_at(step: int) -> dict[str, Tensor]:
+        rows, action = (part[stack.runs].to(place) for part in feed.rows(step))
+        bits, following = (feed.bits[at].float() for at in (rows, rows + 1))
+        mask, written = stack.decoder(stack.process(stack.encoder(bits), action))
+        return {"loss": torch.vmap(loss)(mask, written, bits, following)}
+
+    results = train_stack(
+        stack,
+        terms_at,
+        lambda step, run: scored_checkpoint(
+            pipelines[run], held_out[run], runs[run].slots, model.core, step
+        ),
+        checkpoints=config.checkpoints,
+        learning_rate=config.learning_rate,
+        prepare=feed.rows,
+    )
+    copies = (copy_scores(part, run.slots) for part, run in zip(held_out, runs, strict=True))
+    made = [partial(_finished, pipeline, copied)
+            for pipeline, copied in zip(pipelines, copies, strict=True)]  # fmt: skip
+    return _timed(made, results, started)
+
+
+def _finished(pipeline: Any, copied: Any, trained: Trained) -> Artifact:
+    return finished(pipeline, trained, copied)
+
+
+class Frames(NamedTuple):
+    """All frames of a data set on one device, one byte a pixel.
+
+    Attributes:
+        pixels: Gray levels, or palette indices where ``gray`` is given.
+        gray: Gray level of each palette index.
+    """
+
+    pixels: UInt8[Tensor, "rows height width"]
+    gray: UInt8[Tensor, "256"] | None = None
+
+    def to(self, device: str | torch.device) -> "Frames":
+        """Return the frames on a device."""
+        gray = None if self.gray is None else self.gray.to(device)
+        return Frames(self.pixels.to(device), gray)
+
+    def at(self, rows: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape height width"]:
+        """Return the gray frames of some rows, gathered and decoded where the data lie."""
+        pixels = self.pixels[rows]
+        return pixels if self.gray is None else self.gray[pixels.int()]
+
+
+def resident_frames(data: GameData, model: AtariModel, config: Natural, device: str) -> Frames:
+    """Put the frames of a game's natural training onto its device, one byte a pixel.
+
+    Frames of the console's own size go there as palette indices, as they were recorded, and are
+    decoded batch by batch; smaller ones are means of gray levels, which no palette holds.
+    """
+    full_size = (model.height, model.width) == (210, 160)
+    if torch.device(device).type == "cpu" or not full_size:
+        return Frames(natural_data(data, model, config).frames).to(device)
+    return palette_frames(data, config).to(device)
+
+
+def palette_frames(data: GameData, config: Natural) -> Frames:
+    """Load the frames of a game's natural training as palette indices, with their gray levels."""
+    episodes = data.open()
+    chosen = episodes.training[: config.episodes]
+    pixels = episodes.dataset.load(columns=("pixels",), episodes=chosen)["pixels"]
+    return Frames(torch.from_numpy(pixels), torch.tensor(PALETTE_GRAY))
+
+
+class NaturalRows(NamedTuple):
+    """Where the batches of a step are found, for runs that may differ in their seeds."""
+
+    frames: Int[Tensor, "runs batch"]
+    transitions: Int[Tensor, "runs batch"]
+    permutation: Int[Tensor, "runs batch"]
+
+
+class NaturalFeed:
+    """Gives the rows of `rmr_gym.stages.natural.natural_batch` for many seeds.
+
+    Args:
+        config: Objective and batch size.
+        data: Frames (in the processor's memory) and actions.
+        seeds: One a run; equal ones are drawn once.
+    """
+
+    def __init__(self, config: Natural, data: NaturalData, seeds: Sequence[int]):
+        self._config, self._data = config, data
+        self._distinct, places = np.unique(seeds, return_inverse=True)
+        self._places = torch.from_numpy(places)
+        self._kind = OBJECTIVES[config.objective].sampling
+        self._names = frame_names(data.frames) if self._kind == "window" else None
+        self.rows = lru_cache(maxsize=2)(self._rows)
+
+    def _rows(self, step: int) -> NaturalRows:
+        drawn = [self._drawn(int(seed), step) for seed in self._distinct]
+        columns = (np.stack(column) for column in zip(*drawn, strict=True))
+        return NaturalRows(*(torch.from_numpy(column)[self._places] for column in columns))
+
+    def _drawn(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        size = self._config.batch
+        index = batch_indices(
+            self._data, size, seed, "natural", step, kind=self._kind, frames=self._names
+        )
+        partners = derangement(size, generator(seed, "negatives", step))
+        return self._data.current[index], index, partners
+
+
+def frame_names(frames: UInt8[Tensor, "rows height width"]) -> UInt8[np.ndarray, "rows 16"]:
+    """Return a short name of each frame: equal frames, and no others, have equal names."""
+    digests = (blake2b(frame.numpy().tobytes(), digest_size=16).digest() for frame in frames)
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+
+
+class _AbstractFeed:
+    """Bits of all games on the device, and the rows of each run's batches."""
+
+    def __init__(self, config: Pretraining, runs: Sequence[AbstractRun], place: torch.device):
+        self._config, self._runs = config, runs
+        games = list({id(run.training): run.training for run in runs}.values())
+        bits = [torch.from_numpy(game.bits) for game in games]
+        self.bits = torch.cat(bits).to(place)
+        self._starts = dict(
+            zip(map(id, games), np.cumsum([0, *map(len, bits)][:-1]).tolist(), strict=True)
+        )
+        self.rows = lru_cache(maxsize=2)(self._rows)
+
+    def _rows(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return rows [runs batch] of the states before, and the actions."""
+        rows, actions = [], []
+        for run in self._runs:
+            data = run.training
+            index = batch_indices(data, self._config.batch, run.seed, "pretrain", step)
+            rows.append(data.current[index] + self._starts[id(data)])
+            actions.append(data.action[index])
+        return torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(actions))
+
+
+def train_stack(
+    stack: StackedPipeline,
+    terms_at: Callable[[int], Mapping[str, Tensor]],
+    checkpoint_at: Callable[[int, int], Checkpoint],
+    *,
+    checkpoints: tuple[int, ...],
+    learning_rate: float,
+    prepare: Callable[[int], object] = lambda step: None,
+    progress: Progress | None = None,
+) -> list[Trained | DivergedError]:
+    """Train every run of a stack with its own batches, its own Adam state and its own end.
+
+    A run whose checkpoint says stop, or whose loss is no number, leaves the stack; the others do
+    not notice. What a run leaves equals what it leaves alone, within rounding.
+
+    Args:
+        stack: Its frozen weights stay out of the optimizer.
+        terms_at: Gives the "loss" of each run that is still there and the figures to log, [runs].
+        checkpoint_at: Called with step and run after the run's weights were written back.
+        checkpoints: Rising steps; training ends at the last.
+        learning_rate: Of Adam.
+        prepare: Called with the next step while the device is busy with this one.
+        progress: Called after every step.
+
+    Returns:
+        What each run leaves, or the error that ended it.
+    """
+    optimizer = torch.optim.Adam(stack.trainable(), lr=learning_rate, fused=True)
+    results: list[Trained | DivergedError] = [Trained() for _ in stack.runs]
+    steps = checkpoints[-1]
+    log_every = max(1, steps // CURVE_POINTS)
+    for step in range(1, steps + 1):
+        terms, broken = _gradients(stack, optimizer, terms_at, step, prepare)
+        results = [broken.get(run, result) for run, result in enumerate(results)]
+        if not stack.runs:
+            break
+        optimizer.step()
+        if step % log_every == 0 or step == 1:
+            _log_curves(stack.runs, results, terms, step)
+        if step in checkpoints:
+            _checkpoint(stack, optimizer, results, checkpoint_at, step)
+        if progress:
+            progress(step, steps)
+        if not stack.runs:
+            break
+    return results
+
+
+def _gradients(
+    stack: StackedPipeline,
+    optimizer: torch.optim.Optimizer,
+    terms_at: Callable[[int], Mapping[str, Tensor]],
+    step: int,
+    prepare: Callable[[int], object],
+) -> tuple[Mapping[str, Tensor], dict[int, DivergedError]]:
+    """Leave the gradients of a step; runs whose loss is no number fall out, and it is repeated."""
+    broken: dict[int, DivergedError] = {}
+    terms: Mapping[str, Tensor] = {}
+    while stack.runs:
+        terms = terms_at(step)
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].sum().backward()
+        prepare(step + 1)
+        rows = []
+        for row, (run, loss) in enumerate(zip(stack.runs, terms["loss"].tolist(), strict=True)):
+            try:
+                check_loss(loss, step, "the other runs of its stack went on without it")
+                rows.append(row)
+            except DivergedError as error:
+                broken[run] = error
+        if len(rows) == len(stack.runs):
+            break
+        stack.keep(rows, optimizer)
+    return terms, broken
+
+
+def _log_curves(
+    runs: Sequence[int],
+    results: Sequence[Trained | DivergedError],
+    terms: Mapping[str, Tensor],
+    step: int,
+) -> None:
+    values = {name: term.tolist() for name, term in terms.items()}
+    for row, run in enumerate(runs):
+        trained = results[run]
+        assert isinstance(trained, Trained)
+        point = {name: column[row] for name, column in values.items()}
+        trained.curve.append({"step": step, **point})
+
+
+def _checkpoint(
+    stack: StackedPipeline,
+    optimizer: torch.optim.Optimizer,
+    results: Sequence[Trained | DivergedError],
+    checkpoint_at: Callable[[int, int], Checkpoint],
+    step: int,
+) -> None:
+    stack.write_back()
+    going = []
+    for row, run in enumerate(stack.runs):
+        trained = results[run]
+        assert isinstance(trained, Trained)
+        trained.add(checkpoint_at(step, run), "all")
+        going += [] if trained.stopped else [row]
+    if len(going) < len(stack.runs):
+        stack.keep(going, optimizer)
+
+
+def in_halves(train: Callable[[Sequence[Run]], list[Result]], runs: Sequence[Run]) -> list[Result]:
+    """Train runs as one stack, or as two halves where the device's memory does not hold it.
+
+    Args:
+        train: Trains a stack from its beginning; may run out of GPU memory.
+        runs: What the stack consists of.
+
+    Raises:
+        RMRError: Not even one run fits.
+    """
+    try:
+        return train(runs)
+    except torch.OutOfMemoryError as error:
+        if len(runs) == 1:
+            raise RMRError(
+                f"the device's memory does not hold a single run ({error}): choose a smaller "
+                "batch, smaller frames or another device"
+            ) from error
+    torch.cuda.empty_cache()
+    half = (len(runs) + 1) // 2
+    _log.warning(
+        "a stack of %d runs does not fit the device's memory: they train in stacks of %d and %d",
+        *(len(runs), half, len(runs) - half),
+    )
+    return in_halves(train, runs[:half]) + in_halves(train, runs[half:])

@@ -1,0 +1,46 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import find_game
+from rmr_gym.stages.presets import PRESETS, Natural, Pretraining, Probing, as_json, find_preset
+
+
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
+def test_presets_are_json_and_name_real_games(preset):
+    assert json.loads(json.dumps(as_json(preset))) == as_json(preset)
+    assert preset.games == ("all",) or [find_game(game).name for game in preset.games]
+    assert "ridge" in preset.probing.probes
+
+
+def test_the_paper_preset_is_the_papers():
+    paper = PRESETS["paper"]
+    assert (paper.model.height, paper.model.width, paper.model.trunk) == (210, 160, "anand2019")
+    assert (paper.model.dim, paper.natural.batch, paper.natural.learning_rate) == (64, 50, 1e-3)
+    assert (paper.recording.train_episodes, paper.recording.validation_episodes) == (48, 48)
+    assert (paper.seeds, paper.games) == (20, ("all",))
+
+
+def test_objective_is_replaced_and_nothing_else():
+    changed = PRESETS["smoke"].with_objective("infonce")
+    assert changed.natural == replace(PRESETS["smoke"].natural, objective="infonce")
+    assert PRESETS["smoke"].with_objective(None) is PRESETS["smoke"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: find_preset("smok"), "did you mean 'smoke'"),
+        (lambda: Natural(objective="cswn"), "did you mean 'cswm'"),
+        (lambda: Natural(negatives="papr"), "did you mean 'paper'"),
+        (lambda: Natural(checkpoints=()), "checkpoints must be rising"),
+        (lambda: Natural(checkpoints=(5, 3)), "checkpoints must be rising"),
+        (lambda: Pretraining(steps=10, checkpoints=(5,)), "end at 10"),
+        (lambda: Probing(probes=("ridg",)), "did you mean 'ridge'"),
+    ],
+)
+def test_bad_configurations_are_refused(make, message):
+    with pytest.raises(RMRError, match=message):
+        make()
