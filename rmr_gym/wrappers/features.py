@@ -505,6 +505,6 @@ def _action_names(env: AnyEnv, actions: spaces.Space[Any]) -> list[str] | None:
     """Return what each action presses, where the environment or one of its copies tells."""
     own = getattr(env.unwrapped, "get_action_meanings", None)
     call = getattr(env.unwrapped, "call", None)
-    if not isinstance(actions, spaces.Discrete) or not (own or call):
+    if not isinstance(actions, spaces.Discrete):
         return None
-    return own() if own else list(call("get_action_meanings")[0])
+    return own() if own else call and list(call("get_action_meanings")[0])

@@ -8,6 +8,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.emulator import Pixels, ScreenAndRAM
+from rmr_gym.wrappers.describe import ale_of
 
 
 class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -65,8 +66,8 @@ def _ale_of(env: object) -> Any:
             f"expected a single Gymnasium environment over ALE, found {type(env).__name__}: "
             "wrap each environment before they are put into a vector"
         )
-    ale = getattr(env.unwrapped, "ale", None)
-    if not (hasattr(ale, "getRAM") and hasattr(ale, "getScreen")):
+    ale = ale_of(env)
+    if ale is None:
         raise RMRError(
             "expected an environment over ALE, for instance gym.make('ALE/Pong-v5'), found "
             f"{env.unwrapped}: it has no emulator whose RAM could be read"

@@ -157,11 +157,11 @@ class PictureReader:
     def __init__(self, space: spaces.Space[Any], size: int):
         picture = _picture(space)
         shape = picture.shape if isinstance(picture, spaces.Box) else ()
-        square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3
-        if not square or picture.dtype != np.uint8 or shape[0] < size:
+        square = len(shape) == 3 and shape[0] == shape[1] >= size and shape[2] == 3
+        if not square or picture.dtype != np.uint8:
             raise _no_picture(space, size)
         self._shape = shape
-        self._weights = area_weights(shape[0], size).astype(np.float64)
+        self._weights = area_weights(picture.shape[0], size).astype(np.float64)
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
         """Return the pictures of a batch of observations, channels first."""

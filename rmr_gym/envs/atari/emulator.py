@@ -46,11 +46,10 @@ class ScreenAndRAM:
         channels, reader = _SCREENS[pixels]
         self._read_ram = ale.getRAM
         self._read_screen = getattr(ale, reader)
-        self._ram_size = ale.getRAMSize()
         self._shape = (*ale.getScreenDims(), channels)
         self.allocate: Allocate = self.new_arrays
         self.space = spaces.Dict(
-            ram=spaces.Box(0, 255, (self._ram_size,), np.uint8),
+            ram=spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
             pixels=spaces.Box(0, 255, self._shape, np.uint8),
         )
 
@@ -69,10 +68,7 @@ class ScreenAndRAM:
 
     def new_arrays(self) -> dict[str, np.ndarray]:
         """Return arrays to read into; what ``allocate`` is unless it is set."""
-        return {
-            "ram": np.empty(self._ram_size, np.uint8),
-            "pixels": np.empty(self._shape, np.uint8),
-        }
+        return {name: np.empty(box.shape or (), np.uint8) for name, box in self.space.items()}
 
     def _fill(self, pixels: np.ndarray) -> np.ndarray:
         self._read_screen(pixels if self._shape[2] == 3 else pixels[:, :, 0])

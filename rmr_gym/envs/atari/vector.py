@@ -63,8 +63,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
-        "render_modes": ["rgb_array"],
-        "render_fps": 15,
+        **PairedAtariEnv.metadata,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
 

@@ -1,6 +1,7 @@
 """Pictures of the balls drawn by MuJoCo itself through OpenGL, without a screen."""
 
 import os
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ class MujocoCamera:
         RMRError: There is no OpenGL back end that works without a screen.
     """
 
+    _context: Any
+    _target: Any
+
     def __init__(self, config: BallsConfig, resolution: int):
         self._mujoco: Any = load_mujoco()
         self._resolution = resolution
@@ -45,8 +49,6 @@ class MujocoCamera:
         first = int(self._model.body_geomadr[1])
         fixed = [self._model.geom("fixed").id] if config.fixed_ball else []
         self._geoms = [*range(first, first + config.most), *fixed]
-        self._context: Any = None
-        self._target: Any = None
         self._context, self._target = _open_context(self._mujoco, self._model, size)
         self._scene = self._mujoco.MjvScene(self._model, maxgeom=self._model.ngeom)
         self._scene.flags[:] = 0
@@ -129,11 +131,7 @@ def _open_context(mujoco: Any, model: Any, size: int) -> tuple[Any, Any]:
     """Open an offscreen OpenGL context and MuJoCo's drawing target in it."""
     back_end = choose_back_end()
     try:
-        if back_end == "egl":
-            from mujoco.egl import GLContext  # noqa: PLC0415
-        else:
-            from mujoco.osmesa import GLContext  # noqa: PLC0415
-        context: Any = GLContext(size, size)
+        context: Any = import_module(f"mujoco.{back_end}").GLContext(size, size)
         context.make_current()
         target = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, target)

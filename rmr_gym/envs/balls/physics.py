@@ -51,8 +51,15 @@ class BallsPhysics:
         config: The world.
         simulations: How many there are.
         threads: Number of MuJoCo's threads.
+
+    Attributes:
+        positions: Now; writing to them moves the balls.
+        velocities: Now; writing to them pushes the balls.
+        radii: Of this episode, like masses and presence.
     """
 
+    positions: Vectors
+    velocities: Vectors
     radii: Scalars
     masses: Scalars
     presence: Presence
@@ -69,18 +76,8 @@ class BallsPhysics:
         shape = (simulations, config.most)
         self.radii, self.masses = np.zeros(shape), np.zeros(shape)
         self.presence = np.zeros(shape, bool)
-        self._qpos = self._batch.bind("qpos").reshape(*shape, 2)
-        self._qvel = self._batch.bind("qvel").reshape(*shape, 2)
-
-    @property
-    def positions(self) -> Vectors:
-        """Positions now; writing to them moves the balls."""
-        return self._qpos
-
-    @property
-    def velocities(self) -> Vectors:
-        """Velocities now; writing to them pushes the balls."""
-        return self._qvel
+        self.positions = self._batch.bind("qpos").reshape(*shape, 2)
+        self.velocities = self._batch.bind("qvel").reshape(*shape, 2)
 
     def start(self, starts: Sequence[Start]) -> None:
         """Begin a new episode in every simulation."""
@@ -90,7 +87,7 @@ class BallsPhysics:
         self._resize()
         self._batch.reset(stage=self._no_stage)
         for row, start in enumerate(starts):
-            self._qpos[row], self._qvel[row] = start.positions, start.velocities
+            self.positions[row], self.velocities[row] = start.positions, start.velocities
 
     def move(self) -> Motion:
         """Move every simulation by one frame."""
@@ -102,7 +99,7 @@ class BallsPhysics:
         The call spends all but a few microseconds outside of Python's lock, so another thread can
         make it while this one works on.
         """
-        place, velocity = self._qpos.copy(), self._qvel.copy()
+        place, velocity = self.positions.copy(), self.velocities.copy()
 
         def move() -> Motion:
             after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"))
