@@ -199,7 +199,9 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
             "longer episodes with more varied heads"
         )
     index = np.flatnonzero(keep)
-    return ProbeData(*(part[index] for part in test)), int((~keep).sum())
+    frames, *others = test
+    kept = ProbeData(frames[index], *(part[index] for part in others))
+    return kept, int((~keep).sum())
 
 
 def frame_statistics(
