@@ -1,14 +1,12 @@
 """`rmr-gym agent`: train, measure and watch agents on RMR features and what they compete with."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
-from rmr_gym.commands.tasks import computing
+from rmr_gym.commands.console import out_console, print_rows, progress_bars
 from rmr_gym.envs.atari.games import find_game
 
 app = SubcommandApp()
@@ -142,65 +140,3 @@ def record(
             progress=progress_for(f"recording {agent.name}"),
         )
     out_console.print(repr(dataset), markup=False, highlight=False, soft_wrap=True)
-
-
-@app.command
-def compare(
-    games: tuple[str, ...] = ("Pong", "Breakout", "PushedBalls"),
-    features: tuple[str, ...] = ("rmr", "cnn", "ram", "state"),
-    algorithms: tuple[str, ...] = ("ppo",),
-    seeds: int = 5,
-    steps: int = 100_000,
-    checkpoints: int = 5,
-    episodes: int = 10,
-    copies: int = 8,
-    max_steps: int = 4500,
-    encoders: Path = Path("runs/encoders"),
-    out: Path = Path("runs/agents-comparison"),
-    workers: int = os.cpu_count() or 1,
-) -> None:
-    """Train agents on several features or with several algorithms, over seeds, and compare them.
-
-    Run again after whatever stopped it: finished agents are kept, others go on. Features that a
-    world does not have are left out there: ram is of games, state is of balls, and arms of balls
-    come in where their encoders were exported.
-
-    Args:
-        games: Names of games, and PushedBalls.
-        features: What agents see, as in `rmr-gym agent train`.
-        algorithms: How agents learn, as in `rmr-gym agent train`.
-        seeds: Number of paired seeds.
-        steps: Steps of each agent over all its copies.
-        checkpoints: How often each agent is kept and measured.
-        episodes: Episodes of a measurement.
-        copies: Games that an agent plays side by side.
-        max_steps: Steps after which an episode is cut.
-        encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
-        out: Run folder: results.csv, the report with its tables and figure, and the agents.
-        workers: Agents trained side by side, each in a process.
-    """
-    from rmr_gym.agents.comparison import Budget, agent_configs, compare_agents  # noqa: PLC0415
-    from rmr_gym.agents.sb3.config import find_world  # noqa: PLC0415
-    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
-
-    configs = agent_configs(
-        [find_world(game) for game in games],
-        features,
-        range(seeds),
-        encoders,
-        algorithms=algorithms,
-        copies=copies,
-        max_steps=max_steps,
-    )
-    with progress_bars() as progress_for:
-        problems = compare_agents(
-            configs,
-            Budget(steps, checkpoints, episodes),
-            out,
-            computing(workers, progress_for),
-        )
-    page, said = write_report(out)
-    out_console.print(said, markup=False, highlight=False, soft_wrap=True)
-    out_console.print(f"report: {page}", markup=False, soft_wrap=True)
-    for problem in problems:
-        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)

@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "bottleneck": "latents of several widths (Figure 5)",
     "objectives": "several natural objectives, with all or few episodes",
     "measures": "named labels, ranking of predictions",
+    "agents": "agents on different features or with different algorithms",
 }
 """Experiments by name, and what they compute."""
 

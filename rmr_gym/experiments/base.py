@@ -32,6 +32,7 @@ ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""
 
 VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
+TIMING_COLUMNS = ("game", "stage", "arm", "seed", "seconds")
 GROWN_SECONDS = 20.0
 """Tables of what is finished are written at most so often."""
 
@@ -68,6 +69,7 @@ class Plan:
         config: JSON of what its results hang on; a folder with another one is refused.
         facts: Further entries of run.json.
         finish: Writes further files into the folder, where all has gone well.
+        versions: Packages whose versions run.json says.
         group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
     """
 
@@ -77,6 +79,7 @@ class Plan:
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
     finish: Callable[[Path, Store], object] = lambda out, store: None
+    versions: Sequence[str] = VERSIONS
     group: Group = list
 
 
@@ -379,14 +382,10 @@ class _Books:
             if record is None:
                 continue
             tables[rows.table] += [rows.names | row for row in record.get(rows.part, [])]
-            stage = rows.task.stage.name
-            seconds = {"stage": stage, "seconds": round(record["seconds"], 2)}
-            timings.setdefault(rows.task.key, rows.names | seconds)
+            timings.setdefault(rows.task.key, _timing(rows, record["seconds"]))
         for name, columns in self.plan.columns.items():
             write_table(self.out / f"{name}.csv", tables[name], columns)
-        names = dict.fromkeys(name for row in timings.values() for name in row)
-        columns = [name for name in names if name != "seconds"]
-        write_table(self.out / "timings.csv", timings.values(), [*columns, "seconds"])
+        write_table(self.out / "timings.csv", timings.values(), TIMING_COLUMNS)
         write_states(self.out, self._jobs)
         self._written = time.monotonic()
 
@@ -394,12 +393,18 @@ class _Books:
         described = {
             "kind": self.plan.kind,
             **self.plan.facts,
-            **circumstances(self._started, self._facts["workers"]),
+            **circumstances(self._started, self._facts["workers"], self.plan.versions),
             **self._facts,
             "config": self.plan.config,
             "problems": problems,
         }
         write_atomically(self.out / "run.json", json.dumps(described, indent=1))
+
+
+def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
+    names = rows.names
+    game = next((names[name] for name in ("game", "recipient", "env") if name in names), "")
+    return names | {"game": game, "stage": rows.task.stage.name, "seconds": round(seconds, 2)}
 
 
 def _closure(tasks: Iterable[Task]) -> list[Task]:

@@ -2,8 +2,9 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.envs.atari.games import GAMES, find_game
@@ -69,6 +70,15 @@ class AgentConfig:
                 "expected an encoder with features that an arm's encoder makes, and none with cnn, "
                 f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
             )
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results; an encoder counts by its weights and not by its path."""
+        return {name: value for name, value in asdict(self).items() if name != "encoder"}
+
+    @property
+    def label(self) -> str:
+        """What it is called in titles."""
+        return f"{self.game} {self.features} {self.algorithm} {self.seed}"
 
     @property
     def encodes_inside(self) -> bool:

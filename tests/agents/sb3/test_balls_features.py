@@ -7,7 +7,6 @@ from PIL import Image
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents import comparison
 from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
@@ -16,6 +15,7 @@ from rmr_gym.agents.sb3.play import returns
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
 from rmr_gym.agents.sb3.worlds import make_games
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.agents import grid
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper
@@ -104,18 +104,19 @@ def test_frames_that_are_no_whole_clips():
 
 
 def test_arms_of_balls_come_in_where_their_encoders_were_exported(tmp_path):
-    games = ("Pong", "PushedBalls")
+    games = ["Pong", "PushedBalls"]
 
     def found(*features):
-        configs = comparison.agent_configs(games, features, [0], tmp_path)
+        experiment = grid.Agents(features=features, encoders=tmp_path, seeds=1)
+        configs = experiment.configs(games)
         return [(config.game, config.features, config.encoder) for config in configs]
 
     balls = [("PushedBalls", "state", None)]
     assert found("rmr_aligned", "state", "ram") == [*balls, ("Pong", "ram", None)][::-1]
     folder = make_encoder().save_pretrained(tmp_path / "PushedBalls-rmr_aligned-0-5")
     assert ("PushedBalls", "rmr_aligned", str(folder)) in found("rmr_aligned", "state")
-    with pytest.raises(RMRError, match=r"found none: .*`rmr-gym balls natural export --arm rmr "):
-        comparison.encoder_for(tmp_path, "PushedBalls", "rmr", 0)
+    with pytest.raises(RMRError, match=r"found none: .*`rmr-gym train --arm rmr "):
+        grid.encoder_for(tmp_path, "PushedBalls", "rmr", 0)
 
 
 def test_encoders_of_other_arms_and_worlds(tmp_path):

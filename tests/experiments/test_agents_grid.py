@@ -5,15 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents import comparison
 from rmr_gym.agents.sb3 import play as playing
 from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.config import AgentConfig, find_world
-from rmr_gym.commands import agent as commands
+from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.agents import grid
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.protocol.computing import Computing
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +33,15 @@ def write_encoder(folder, arm, seed):
 
 
 def compare(tmp_path, *changed):
-    commands.app.cli(
-        args=[
-            "compare",
+    commands.run(
+        [
+            "agents",
             *("--games", "pong", "pushed_balls", "--features", "cswm", "state"),
             *("--seeds", "2", "--steps", "16", "--checkpoints", "2", "--episodes", "1"),
             *("--copies", "2", "--max-steps", "5", "--workers", "1"),
+            *("--root", str(tmp_path / "root")),
             *("--encoders", str(tmp_path / "encoders"), "--out", str(tmp_path / "out"), *changed),
-        ],
-        prog="agent",
+        ]
     )
 
 
@@ -52,34 +51,33 @@ def test_compare_and_again(tmp_path, monkeypatch):
     compare(tmp_path)
     out = tmp_path / "out"
     table = pd.read_csv(out / "results.csv")
-    assert tuple(table) == comparison.COLUMNS
-    found = table.groupby(["env", "features"])["step"].apply(list).to_dict()
-    assert found == {
+    assert tuple(table) == grid.COLUMNS["results"]
+    steps = table.groupby(["env", "features"])["step"].apply(list).to_dict()
+    assert steps == {
         ("Pong", "random"): [0],
         ("PushedBalls", "random"): [0],
         ("Pong", "cswm"): [8, 16, 8, 16],
         ("PushedBalls", "state"): [8, 16, 8, 16],
     }
     assert json.loads((out / "run.json").read_text())["kind"] == "agents"
-    assert (out / "figures" / "agents.svg").is_file()
     assert (out / "report.html").is_file()
     assert len(pd.read_csv(out / "agents_summary.csv")) == 2
-    monkeypatch.setattr(comparison, "train_agent", None)
+    monkeypatch.setattr(grid, "train_agent", None)
     before = (out / "results.csv").read_bytes()
     compare(tmp_path)
     assert (out / "results.csv").read_bytes() == before
-    with pytest.raises(RMRError, match=r"computed from something else: .*steps was 16, is 24"):
+    with pytest.raises(RMRError, match=r"holds results of something else: .*steps was 16, is 24"):
         compare(tmp_path, "--steps", "24")
 
 
 def test_each_seed_has_its_encoder(tmp_path):
     only = write_encoder(tmp_path, "cswm", 0)
-    assert comparison.encoder_for(tmp_path, "Pong", "cswm", 3) == str(only)
+    assert grid.encoder_for(tmp_path, "Pong", "cswm", 3) == str(only)
     other = write_encoder(tmp_path, "cswm", 3)
-    assert comparison.encoder_for(tmp_path, "Pong", "cswm", 3) == str(other)
+    assert grid.encoder_for(tmp_path, "Pong", "cswm", 3) == str(other)
     for seed, arm in ((1, "cswm"), (0, "no_p")):
         with pytest.raises(RMRError, match=f"expected one encoder Pong-{arm}-{seed}-STEP"):
-            comparison.encoder_for(tmp_path, "Pong", arm, seed)
+            grid.encoder_for(tmp_path, "Pong", arm, seed)
 
 
 def test_episodes_of_a_measurement_are_the_same_however_many_are_played():
@@ -130,11 +128,10 @@ def test_points_after_the_end_of_an_episode_do_not_count(monkeypatch):
 
 def test_bad_input(tmp_path):
     with pytest.raises(RMRError, match="did you mean 'cnn'"):
-        comparison.agent_configs(["Pong"], ["cnnn"], [0], tmp_path)
+        compare(tmp_path, "--features", "cnnn")
     with pytest.raises(RMRError, match="did you mean 'PushedBalls'"):
         find_world("PushdBall")
     with pytest.raises(RMRError, match="at least one game"):
         compare(tmp_path, "--games", "Pong", "--features", "state")
-    same = [AgentConfig("Pong", "ram")] * 2
-    with pytest.raises(RMRError, match="come twice"):
-        comparison.compare_agents(same, comparison.Budget(), tmp_path / "a", Computing(""))
+    with pytest.raises(RMRError, match="each game may be named once"):
+        compare(tmp_path, "--games", "Pong", "pong")

@@ -1,0 +1,226 @@
+"""Agents on different features or with different algorithms, over worlds and seeds."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rmr_gym.agents.sb3.config import BALLS, ENCODED, FEATURES, AgentConfig, features_of, find_world
+from rmr_gym.agents.sb3.play import random_returns, returns
+from rmr_gym.agents.sb3.train import ALGORITHMS, kept_agents, train_agent
+from rmr_gym.agents.sb3.worlds import encoder_of
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import find_game
+from rmr_gym.experiments.base import (
+    VERSIONS,
+    Experiment,
+    Plan,
+    ProgressFor,
+    Rows,
+    require_distinct,
+    require_known,
+)
+from rmr_gym.models.pretrained import WEIGHTS, find_artifact
+from rmr_gym.runs.store import Artifact, Place, Task, stage
+
+RANDOM = "random"
+COLUMNS = {"results": ("env", "algorithm", "features", "seed", "step", "return", "episodes")}
+EVALUATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long agents learn and how they are measured.
+
+    Attributes:
+        steps: Steps over all copies.
+        checkpoints: How often an agent is kept and measured, evenly spread.
+        episodes: Episodes of a measurement, the same for every agent of a world.
+    """
+
+    steps: int = 100_000
+    checkpoints: int = 5
+    episodes: int = 10
+
+
+class Weights(NamedTuple):
+    """Hash of the weights of an encoder; None without one."""
+
+    sha256: str | None
+
+
+@stage(version=1)
+def agent(config: AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
+    """Train an agent, or go on where it stopped, and measure all that were kept of it.
+
+    Args:
+        config: What to train; the path of its encoder decides nothing.
+        encoder: What its encoder holds.
+        budget: How long and how often.
+        place: Folder of the agent.
+    """
+    del encoder
+    train_agent(config, place.path, steps=budget.steps, checkpoints=budget.checkpoints)
+    rows = []
+    for path in kept_agents(place.path):
+        made: BaseAlgorithm = ALGORITHMS[config.algorithm][0].load(path, device="cpu")
+        points = returns(place.path, episodes=budget.episodes, seed=EVALUATION_SEED, agent=made)
+        rows.append({"step": int(path.stem), "return": fmean(points), "episodes": len(points)})
+    return Artifact({"rows": rows})
+
+
+@stage(version=1)
+def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
+    """Measure actions chosen at random in the same episodes."""
+    features = "state" if world == BALLS else "ram"
+    config = AgentConfig(world, features, max_steps=max_steps)
+    points = random_returns(config, episodes=episodes, seed=EVALUATION_SEED)
+    return Artifact({"rows": [{"step": 0, "return": fmean(points), "episodes": len(points)}]})
+
+
+@dataclass(frozen=True)
+class Agents(Experiment):
+    """Train agents on several features or with several algorithms, over seeds, and compare them.
+
+    Features that a world does not have are left out there: ram is of games, state is of balls, and
+    arms of balls come in where their encoders were written.
+
+    Attributes:
+        games: Names of games, and PushedBalls.
+        features: What agents see, as in `rmr-gym agent train`.
+        algorithms: How agents learn, as in `rmr-gym agent train`.
+        steps: Steps of each agent over all its copies.
+        checkpoints: How often each agent is kept and measured.
+        episodes: Episodes of a measurement.
+        copies: Games that an agent plays side by side.
+        max_steps: Steps after which an episode is cut.
+        encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
+    """
+
+    games: tuple[str, ...] = ("Pong", "Breakout", BALLS)
+    features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
+    algorithms: tuple[str, ...] = ("ppo",)
+    steps: int = 100_000
+    checkpoints: int = 5
+    episodes: int = 10
+    copies: int = 8
+    max_steps: int = 4500
+    encoders: Path = Path("runs/encoders")
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        return "agents-comparison"
+
+    @property
+    def budget(self) -> Budget:
+        """How long agents learn and how they are measured."""
+        return Budget(self.steps, self.checkpoints, self.episodes)
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed."""
+        del progress_for
+        worlds = [find_world(name) for name in self.games]
+        for kind, names in (
+            ("game", worlds),
+            ("kind of features", self.features),
+            ("algorithm", self.algorithms),
+        ):
+            require_distinct(kind, names)
+        require_known("features", self.features, FEATURES)
+        configs = list(self.configs(worlds))
+        if not configs:
+            raise RMRError("a comparison of agents needs at least one game that has the features")
+        facts = asdict(self.budget) | {"copies": self.copies, "max_steps": self.max_steps}
+        named = {"games": worlds, "features": self.features, "algorithms": self.algorithms}
+        return Plan(
+            kind="agents",
+            rows=[*map(self._random_rows, worlds), *map(self._rows, configs)],
+            columns=COLUMNS,
+            config=facts,
+            facts=facts
+            | {name: sorted(values) for name, values in named.items()}
+            | {"seeds": list(self.seed_range(5))},
+            versions=(*VERSIONS, "stable-baselines3"),
+        )
+
+    def configs(self, worlds: list[str]) -> Iterator[AgentConfig]:
+        """Yield the agents of the grid; features that a world does not have are left out there.
+
+        Raises:
+            RMRError: No agent is left, or an encoder is not there.
+        """
+        for world, algorithm, seen, seed in product(
+            worlds, self.algorithms, self.features, self.seed_range(5)
+        ):
+            if has_features(world, seen, self.encoders):
+                encoder = encoder_for(self.encoders, world, seen, seed) if seen in ENCODED else None
+                sizes = (self.copies, self.max_steps)
+                yield AgentConfig(world, seen, algorithm, encoder, seed, *sizes)
+
+    def _rows(self, config: AgentConfig) -> Rows:
+        names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
+        return Rows("results", self._task(config), names | {"seed": config.seed})
+
+    def _task(self, config: AgentConfig) -> Task:
+        name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
+        place = Place((self.folder(self.default_folder()) / "agents" / name).resolve())
+        return agent(config, weights_of(config), self.budget, place)
+
+    def _random_rows(self, world: str) -> Rows:
+        names = {"env": world, "algorithm": "", "features": RANDOM, "seed": 0}
+        return Rows("results", random_play(world, self.max_steps, self.episodes), names)
+
+
+def has_features(world: str, features: str, encoders: Path) -> bool:
+    """Tell whether a world has these features.
+
+    Of balls no encoder is shipped: where none was written, its features are left out.
+    """
+    if features in ENCODED and world == BALLS:
+        return any(encoders.glob(f"{world}-{features}-*"))
+    return features in features_of(world)
+
+
+def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
+    """Return the encoder of an agent: the one of its seed, else the only one of the arm.
+
+    Args:
+        folder: Where ``GAME-ARM-SEED-STEP`` lie, as `rmr-gym encoder export` and, of balls,
+            `rmr-gym train` write them.
+        game: The game.
+        arm: What made the encoder; "rmr" may also be shipped with the package.
+        seed: Of the agent.
+
+    Raises:
+        RMRError: There is none, or several that fit alike.
+    """
+    every = sorted(folder.glob(f"{game}-{arm}-*"))
+    own = [path for path in every if path.name.startswith(f"{game}-{arm}-{seed}-")]
+    fitting = own or every
+    if len(fitting) == 1:
+        return str(fitting[0])
+    if not fitting and arm == "rmr" and game != BALLS:
+        return str(find_artifact(find_game(game).rom))
+    names = ", ".join(path.name for path in fitting) or "none"
+    command = "train" if game == BALLS else f"encoder export --game {game}"
+    raise RMRError(
+        f"expected one encoder {game}-{arm}-{seed}-STEP in {folder}, found {names}: write it with "
+        f"`rmr-gym {command} --arm {arm} --seed {seed}`"
+    )
+
+
+def weights_of(config: AgentConfig) -> Weights:
+    """Return what an agent's encoder holds, once it is known to fit."""
+    if config.encoder is None:
+        return Weights(None)
+    encoder_of(config)
+    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
+    return Weights(hashlib.sha256(content).hexdigest())
+
+
+EXPERIMENT = Agents
