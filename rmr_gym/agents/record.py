@@ -4,7 +4,7 @@ import copy
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -39,6 +39,9 @@ from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe, row_of
 
 NUM_ENVS = 32
 
+_OF_ALE = {"obs_type": "ram", "full_action_space": True}
+"""What games of ALE are made with that are not ours; their screens are read beside."""
+
 Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], *, emulator: bool = True):
         super().__init__(env)
+        self.inside = env
         self._ale = ale_of(env) if emulator else None
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -77,15 +81,9 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment."""
-        observation, *outcome, info = self.env.step(action)
-        self.last = Step(self._row(observation), action, *outcome)
-        return observation, *outcome, info
-
-    def manifest(
-        self, heads: tuple[str, ...], settings: Mapping[str, Any] | None = None
-    ) -> Manifest:
-        """Return the manifest of a data set of the environment; see `describe`."""
-        return describe(self.env, heads=heads, settings=settings)
+        outcome = self.env.step(action)
+        self.last = Step(self._row(outcome[0]), copy.copy(action), *outcome[1:4])
+        return outcome
 
     def _row(self, observation: Any) -> Mapping[str, Any]:
         shown = flatten(observation)
@@ -119,12 +117,17 @@ class Plan:
 
     def manifest(self) -> Manifest:
         """Return the manifest of the data set that the plan leads to."""
-        env = environment_of(self)
+        return describe(environment_of(self).inside, heads=self.names(), settings=self.settings())
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of those who play, one an episode in turn, as data sets store them."""
         if self.policy is None:
-            name = _random_name(env.action_space)
-        else:
-            name = getattr(self.policy, "__name__", type(self.policy).__name__)
-        return env.manifest((name,), self._settings())
+            return (_random_name(environment_of(self).action_space),)
+        return (getattr(self.policy, "__name__", type(self.policy).__name__),)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the manifest says of the recording."""
+        return {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
 
     def episode_seed(self, index: int) -> int:
         """Return what the environment is reset with for an episode."""
@@ -137,11 +140,8 @@ class Plan:
             raise RMRError(f"expected a single Gymnasium environment, found {type(env).__name__}")
         return Watched(env)
 
-    def play(
-        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
-    ) -> Iterator[list[Step]]:
+    def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
         """Play episodes side by side, on and on; yield what resets show, then step after step."""
-        del episodes
         (index,) = indices
         env, policy = environment_of(self), self.policy_of(index)
         observation, _ = env.reset(seed=self.episode_seed(index))
@@ -160,9 +160,6 @@ class Plan:
             self.policy.set_random_seed(integer_seed(self.seed, "policy", index))
         return chooser(self.policy)
 
-    def _settings(self) -> dict[str, Any]:
-        return {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
-
 
 @dataclass(frozen=True)
 class GamePlan(Plan):
@@ -178,40 +175,25 @@ class GamePlan(Plan):
 
     recorder = "collect"
 
-    def manifest(self) -> Manifest:
-        """Return the manifest of the data set that the plan leads to."""
-        settings = self._settings()
-        if any(player.skill != UNSKILLED for player in self.players):
-            settings["policies"] = weights_sha256(self.env, self.weights)
-        names = tuple(player.name for player in self.players)
-        return environment_of(self).manifest(names, settings)
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the players."""
+        return tuple(player.name for player in self.players)
 
-    def player(self, index: int) -> Player:
-        """Return the player whose turn episode ``index`` is."""
-        return self.players[index % len(self.players)]
+    def settings(self) -> dict[str, Any]:
+        """Return what the manifest says of the recording, the weights of the players included."""
+        if all(player.skill == UNSKILLED for player in self.players):
+            return super().settings()
+        return {**super().settings(), "policies": weights_sha256(self.env, self.weights)}
 
     def environment(self) -> Watched:
         """Make the game; the screen of one of ours is read once, as palette indices."""
         env = gym.make(self.env, disable_env_checker=True, **self.options)
         return Watched(env.unwrapped, emulator=not isinstance(env.unwrapped, PairedAtariEnv))
 
-    def play(
-        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
-    ) -> Iterator[list[Step]]:
-        """Play an episode; a game of ours fills the rows of the file itself."""
-        game = environment_of(self).env
-        if not isinstance(game, PairedAtariEnv):
-            yield from super().play(indices, episodes)
-            return
-        game.read_into(episodes[0].rows)
-        try:
-            yield from super().play(indices, episodes)
-        finally:
-            game.read_into(None)
-
     def policy_of(self, index: int) -> Policy:
         """Return the player of episode ``index``, from its beginning."""
-        player, rng = self.player(index), generator(self.seed, "policy", index)
+        player = self.players[index % len(self.players)]
+        rng = generator(self.seed, "policy", index)
         if player.skill == UNSKILLED:
             return player.policy(rng)
         return player.policy(rng, networks(self.env, self.weights)[player.skill])
@@ -238,17 +220,16 @@ class VectorPlan(Plan):
         """Return the manifest of the data set that the plan leads to."""
         with closing(self.environments(1)) as envs:
             name = _random_name(envs.single_action_space)
-            return describe(envs, heads=(name,), settings=self._settings())
+            return describe(envs, heads=(name,), settings=self.settings())
 
-    def play(
-        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
-    ) -> Iterator[list[Step]]:
+    def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
         """Play all episodes at once; what follows the end of each is no part of it."""
         with closing(self.environments(len(indices))) as envs:
             policies = [
                 _random_policy(envs.single_action_space, self.seed, index) for index in indices
             ]
-            observations, _ = envs.reset(seed=[self.episode_seed(index) for index in indices])
+            seeds: Any = [self.episode_seed(index) for index in indices]
+            observations, _ = envs.reset(seed=seeds)
             outcomes: list[Any] = []
             while True:
                 columns = flatten(observations)
@@ -341,7 +322,12 @@ def record(
         )
     game = game_id(env) if isinstance(env, str) else None
     if game is not None and policy is None:
-        plan = _game_plan(game, players, weights, seed, max_steps, options)
+        shown = _OF_ALE if game.startswith("ALE/") else {"pixels": "palette"}
+        made_with = {**shown, "frameskip": 4, "repeat_action_probability": 0.0, **options}
+        chosen = _choose_players(game, players)
+        plan = GamePlan(
+            game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED
+        )
     elif players is not None:
         raise RMRError(
             f"expected players for a game alone, found {players!r} for {env}: games have graded "
@@ -406,7 +392,7 @@ def record_round(plan: Plan, indices: Sequence[int], writer: DatasetWriter) -> i
         for index in indices
     ]
     try:
-        with closing(plan.play(indices, episodes)) as steps:
+        with closing(plan.play(indices)) as steps:
             for episode, first in zip(episodes, next(steps), strict=True):
                 episode.begin(first.row)
             _write_steps(steps, dict(enumerate(episodes)), plan.max_steps)
@@ -469,10 +455,10 @@ def game_id(text: str) -> str | None:
     try:
         return find_game(text).env_id
     except RMRError:
-        others = {_letters(env_id): env_id for env_id in gym.registry if env_id.startswith("ALE/")}
-        for spelling in (text, f"ALE/{text}-v5"):
-            if _letters(spelling) in others:
-                return others[_letters(spelling)]
+        spellings = {_letters(text), _letters(f"ALE/{text}-v5")}
+        for env_id in gym.registry:
+            if env_id.startswith("ALE/") and _letters(env_id) in spellings:
+                return env_id
         if "/" in text or ":" in text or text in gym.registry:
             return None
         raise
@@ -482,29 +468,16 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
-def _game_plan(
-    game: str,
-    players: str | Sequence[str] | None,
-    weights: Path | None,
-    seed: int,
-    max_steps: int | None,
-    options: Mapping[str, Any],
-) -> GamePlan:
-    frames = {"frameskip": 4, "repeat_action_probability": 0.0}
-    shown: dict[str, Any] = {"pixels": "palette"}
-    if game.startswith("ALE/"):
-        shown = {"obs_type": "ram", "full_action_space": True}
-        players = _unskilled(game) if players is None else players
-    chosen = select_players("all" if players is None else players)
-    if game.startswith("ALE/") and any(player.skill != UNSKILLED for player in chosen):
+def _choose_players(game: str, choice: str | Sequence[str] | None) -> tuple[Player, ...]:
+    """Return who plays a game; of one that is not ours, those without skill."""
+    if not game.startswith("ALE/"):
+        return select_players("all" if choice is None else choice)
+    if choice is None:
+        _log.warning("no networks of %s are trained: players without skill play it", game)
+    players = select_players("unskilled" if choice is None else choice)
+    if any(player.skill != UNSKILLED for player in players):
         raise RMRError(f"expected players without skill: no networks of {game} are trained")
-    made_with = {**shown, **frames, **options}
-    return GamePlan(game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED)
-
-
-def _unskilled(game: str) -> str:
-    _log.warning("no networks of %s are trained: it is played by the players without skill", game)
-    return "unskilled"
+    return players
 
 
 def _check_id(env_id: str) -> None:

@@ -50,8 +50,8 @@ def train(
         tensorboard: Log for TensorBoard, which must be installed, in the folder's tensorboard/.
         out: Folder of the agent; default: runs/agents/GAME-FEATURES-ALGORITHM-SEED.
     """
-    from rmr_gym.agents.sb3.config import BALLS, AgentConfig, find_world  # noqa: PLC0415
     from rmr_gym.agents.sb3.train import train_agent  # noqa: PLC0415
+    from rmr_gym.agents.sb3.worlds import BALLS, AgentConfig, find_world  # noqa: PLC0415
 
     name = find_world(game)
     if features == "rmr" and encoder is None and name != BALLS:

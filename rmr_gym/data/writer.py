@@ -195,15 +195,6 @@ class EpisodeWriter:
             for column in manifest.observations
         }
 
-    def rows(self) -> dict[str, np.ndarray]:
-        """Return, by column, the row that the next observation will be.
-
-        Who fills these arrays and passes them to `begin` or `append` saves a copy. They hold until
-        the observation after the next one.
-        """
-        at = self.length + 1 if self._begun else 0
-        return {name: column.row(at) for name, column in self._columns.items()}
-
     def begin(self, observation: Mapping[str, Any]) -> None:
         """Take the observation that the reset returned, by column."""
         for name, column in self._columns.items():
@@ -306,21 +297,13 @@ class _GrowingColumn:
         self._block = np.zeros((_rows_a_chunk(spec), *spec.shape), spec.stored)
         self._chunks: list[bytes] = []
         self._packed = (xxhash.xxh3_128(), 0)
-        self._given = -1
 
     def put(self, row: int, value: Any) -> None:
         """Take ``value`` as row ``row``: the newest one again, or the one after it."""
-        if self._given == row and getattr(value, "base", None) is self._block:
-            return
         array, target = np.asarray(value), self._place(row)
         if array.shape != target.shape or array.dtype != target.dtype:
             array = _typed(array, self._spec)
         target[...] = array
-
-    def row(self, row: int) -> np.ndarray:
-        """Return the place of row ``row``, to be filled and then put."""
-        self._given = row
-        return self._place(row)
 
     def _place(self, row: int) -> np.ndarray:
         at = row - self._packed[1]

@@ -194,11 +194,11 @@ def leftovers(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_instant(nursery, tmp_path, caplog, workers):
-    """Kill a recording 26 times, resuming it each time; then let it end, as if unbroken."""
+    """Kill a recording 18 times, resuming it each time; then let it end, as if unbroken."""
     path, draw = tmp_path / "killed", random.Random(workers)
     seen: dict[int, bytes] = {}
     torn: set[str] = set()
-    for _ in range(26):
+    for _ in range(18):
         reports = draw.choice((0, 1, 1, 2, 2, 3))
         delay = draw.uniform(0, 0.015 if reports else 0.15)
         nursery.broken_off(path, signal.SIGKILL, reports=reports, delay=delay, workers=workers)

@@ -1,6 +1,5 @@
 import multiprocessing
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -434,24 +433,6 @@ def started(path: Path, episodes: int, workers: int) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def test_killed_at_random_instants(tmp_path):
-    """Kill a recording again and again; what is finished stays whole, the end is as if unbroken."""
-    episodes, draw, seen = 24, random.Random(0), []
-    path = tmp_path / "killed"
-    for _ in range(3):
-        with started(path, episodes, workers=1) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(draw.uniform(0, 0.1))
-            process.kill()
-        seen.append(len(TransitionDataset(path, verify=True).episodes))
-    assert seen == sorted(seen)
-    assert seen[0] < episodes, "no kill came before the end"
-    record("Pong", path, episodes=episodes, max_steps=STEPS)
-    record("Pong", tmp_path / "unbroken", episodes=episodes, max_steps=STEPS)
-    assert files(path) == files(tmp_path / "unbroken")
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes in /proc")

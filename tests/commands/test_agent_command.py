@@ -6,9 +6,8 @@ from stable_baselines3 import PPO
 
 from rmr_gym.agents.record import chooser, record
 from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.film import beside, movements
-from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
 from rmr_gym.core import files as atomic
 from rmr_gym.core.errors import RMRError

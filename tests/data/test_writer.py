@@ -380,26 +380,3 @@ def test_a_data_set_from_before_the_first_release(tmp_path):
     with DatasetWriter(tmp_path, MANIFEST, overwrite=True) as writer:
         writer.write(made())
     TransitionDataset(tmp_path, verify=True)
-
-
-def test_rows_that_are_filled_in_place_are_those_that_are_stored(tmp_path):
-    """Half of the observations go into the writer's own arrays, half are copied as usual."""
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (40, 210, 160), np.uint8)
-    manifest = replace(MANIFEST, observations=(ColumnSpec("pixels", "uint8", (210, 160)),))
-    stored = []
-    for name, in_place in (("copied", ()), ("filled", range(0, 40, 2)), ("all", range(40))):
-        with DatasetWriter(tmp_path / name, manifest) as writer:
-            episode = writer.episode(0, 1, "head")
-            for i, frame in enumerate(frames):
-                given = frame
-                if i in in_place:
-                    given = episode.rows()["pixels"]
-                    given[...] = frame
-                if i == 0:
-                    episode.begin({"pixels": given})
-                else:
-                    episode.append(0, 0.0, i == 39, False, {"pixels": given})
-            episode.finish()
-        stored.append((tmp_path / name / "episodes" / "000000.h5").read_bytes())
-    assert stored[0] == stored[1] == stored[2]

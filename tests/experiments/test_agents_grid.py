@@ -7,7 +7,7 @@ import torch
 
 from rmr_gym.agents.sb3 import play as playing
 from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.config import AgentConfig, find_world
+from rmr_gym.agents.sb3.worlds import AgentConfig, find_world
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.agents import grid

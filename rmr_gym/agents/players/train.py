@@ -73,11 +73,11 @@ class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and show the RAM with its change."""
-        observation, points, *ended, info = self.env.step(action)
+        observation, points, terminated, truncated, info = self.env.step(action)
         features = ram_features(observation["ram"], self._before)
         self._before = observation["ram"]
         reward = math.copysign(math.log2(1 + abs(float(points))), float(points))
-        return features, reward, *ended, info
+        return features, reward, terminated, truncated, info
 
 
 def train_player(
@@ -169,8 +169,8 @@ def returns_of(
     env: PairedAtariEnv,
     player: Player,
     network: RamNetwork | None,
-    *,
     episodes: int,
+    *,
     max_steps: int = MAX_STEPS,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -207,25 +207,26 @@ def evaluate_players(
         raise RMRError(f"expected 1 or more episodes and steps, found {episodes} and {max_steps}")
     row, trained = find_game(game), networks(game, folder)
     env = PairedAtariEnv(row.name, pixels="palette")
-    limits = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
     rows = []
     for player in players:
-        scores, lengths = returns_of(env, player, trained.get(player.skill), **limits)
-        deviation = float(scores.std(ddof=1)) if episodes > 1 else float("nan")
-        rows.append(
-            {
-                "game": row.name,
-                "head": player.name,
-                "episodes": episodes,
-                "mean_return": round(float(scores.mean()), 3),
-                "sem": round(deviation / episodes**0.5, 3),
-                "minimum": float(scores.min()),
-                "maximum": float(scores.max()),
-                "mean_length": round(float(lengths.mean()), 1),
-            }
+        scores, lengths = returns_of(
+            env, player, trained.get(player.skill), episodes, max_steps=max_steps, seed=seed
         )
+        rows.append({"game": row.name, "head": player.name, **_summary(scores, lengths)})
     env.close()
     return rows
+
+
+def _summary(scores: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
+    deviation = float(scores.std(ddof=1)) if len(scores) > 1 else float("nan")
+    return {
+        "episodes": len(scores),
+        "mean_return": round(float(scores.mean()), 3),
+        "sem": round(deviation / len(scores) ** 0.5, 3),
+        "minimum": float(scores.min()),
+        "maximum": float(scores.max()),
+        "mean_length": round(float(lengths.mean()), 1),
+    }
 
 
 def grade(
@@ -261,13 +262,16 @@ def grade(
         raise RMRError(f"expected at least {len(SKILLS)} checkpoints, found {len(checkpoints)}")
     row = find_game(game)
     env = PairedAtariEnv(row.name, pixels="palette")
-    options = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
-    random_return = float(returns_of(env, UNIFORM, None, **options)[0].mean())
+
+    def mean_return(player: Player, network: RamNetwork | None) -> float:
+        scores, _ = returns_of(env, player, network, episodes, max_steps=max_steps, seed=seed)
+        return float(scores.mean())
+
+    random_return = mean_return(UNIFORM, None)
     trained = [load_networks(path) for path in checkpoints]
     means = []
     for done, (policies, _) in enumerate(trained, 1):
-        scores, _ = returns_of(env, _PLAIN, policies["policy"], **options)
-        means.append(float(scores.mean()))
+        means.append(mean_return(_PLAIN, policies["policy"]))
         if progress is not None:
             progress(done, len(trained))
     env.close()
@@ -307,7 +311,7 @@ def choose_levels(random_return: float, means: Sequence[float]) -> dict[str, int
 def write_returns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of `evaluate_players` as CSV, whole or not at all."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue())

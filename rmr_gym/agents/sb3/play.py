@@ -1,6 +1,6 @@
 """What a trained agent does: the points that it makes, and its episodes as a data set."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ from rmr_gym.agents.record import (
     environment_of,
     record_plan,
 )
-from rmr_gym.agents.sb3.config import AgentConfig, read_config
 from rmr_gym.agents.sb3.train import load_agent
-from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games, read_config
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
-from rmr_gym.data.writer import EpisodeWriter
+from rmr_gym.wrappers.describe import describe
 
 
 def returns(
@@ -88,8 +87,8 @@ class AgentPlan(Plan):
 
     def manifest(self) -> Manifest:
         """Return the manifest of the data set that the plan leads to."""
-        player = f"{self.env.algorithm} on {self.env.features}"
-        return environment_of(self).env_method("manifest", (player,))[0]
+        (inside,) = environment_of(self).get_attr("inside")
+        return describe(inside, heads=(f"{self.env.algorithm} on {self.env.features}",))
 
     def episode_seed(self, index: int) -> int:
         """Return what the game is reset with for an episode."""
@@ -99,11 +98,8 @@ class AgentPlan(Plan):
         """Make the game, watched inside of what makes the agent's features."""
         return make_games(self.env, copies=1, learning=False, around=Watched)
 
-    def play(
-        self, indices: Sequence[int], episodes: Sequence[EpisodeWriter]
-    ) -> Iterator[list[Step]]:
+    def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
         """Play an episode; the game begins the next by itself, which is no part of it."""
-        del episodes
         venv, index = environment_of(self), indices[0]
         self.policy.set_random_seed(
             integer_seed(self.seed, "recording agent", self.env.game, index)

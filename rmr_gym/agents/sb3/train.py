@@ -15,10 +15,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rmr_gym.agents.sb3.config import AgentConfig, read_config
 from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
 from rmr_gym.agents.sb3.rims_policy import RIMsPolicy
-from rmr_gym.agents.sb3.worlds import encoder_of, make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, encoder_of, make_games, read_config
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import integer_seed

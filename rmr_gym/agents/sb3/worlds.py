@@ -1,19 +1,26 @@
-"""The games as an agent sees them: its features, and rewards that it can learn from."""
+"""What an agent is trained on: a world, what it sees of it, and rewards that it can learn from."""
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
+from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit
+from gymnasium.wrappers import TimeLimit, TransformObservation, TransformReward
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
-from rmr_gym.agents.sb3.config import BALLS, AgentConfig
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.envs.atari.games import GAMES, find_game
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.protocol.balls_encoder import UNTRAINED
+from rmr_gym.protocol.balls_natural import BALLS_ARMS
 
 FRAMES = 4
 STATE = ("state", "velocities")
@@ -21,57 +28,120 @@ NOOP_MAX = 30
 
 Around = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
+BALLS, BALLS_ID = "PushedBalls", "rmr/PushedBalls-v0"
 
-class RamBits(gym.ObservationWrapper[Any, Any, Any]):
-    """Shows the bits of the RAM in one row."""
+REPLAYING = ("dqn", "qrdqn")
+"""Algorithms that learn from a replay buffer."""
 
-    def __init__(self, env: gym.Env[Any, Any]):
-        super().__init__(env)
-        self.observation_space = spaces.Box(0, 1, (1024,), np.uint8)
+ALGORITHMS = ("ppo", "recurrent_ppo", "rims_ppo", *REPLAYING)
 
-    def observation(self, observation: Any) -> np.ndarray:
-        """Return the bits, most significant first."""
-        return np.unpackbits(observation["ram"])
+_OF_GAMES = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
+_OF_BALLS = (*BALLS_ARMS, UNTRAINED)
+ENCODED = tuple(dict.fromkeys((*_OF_GAMES, *_OF_BALLS)))
+"""Features of a frozen encoder, by the arm that made it."""
 
-
-class BallsState(gym.ObservationWrapper[Any, Any, Any]):
-    """Shows positions and velocities of the balls in one row."""
-
-    def __init__(self, env: gym.Env[Any, Any]):
-        super().__init__(env)
-        space = env.observation_space
-        assert isinstance(space, spaces.Dict)
-        boxes: list[Any] = [space[name] for name in STATE]
-        low, high = (
-            np.concatenate([getattr(box, end).reshape(-1) for box in boxes])
-            for end in ("low", "high")
-        )
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-
-    def observation(self, observation: Any) -> np.ndarray:
-        """Return x and y of each ball, then the velocities."""
-        return np.concatenate([observation[name].reshape(-1) for name in STATE])
+FEATURES = (*ENCODED, "cnn", "ram", "state")
 
 
-class Picture(gym.ObservationWrapper[Any, Any, Any]):
-    """Shows the entry ``pixels`` alone."""
+@dataclass(frozen=True)
+class AgentConfig:
+    """What fixes the training of an agent, but for its length.
 
-    def __init__(self, env: gym.Env[Any, Any]):
-        super().__init__(env)
-        assert isinstance(env.observation_space, spaces.Dict)
-        self.observation_space = env.observation_space["pixels"]
+    Attributes:
+        game: Name of the game, or "PushedBalls".
+        features: Arm of the encoder whose frozen slots the agent sees; "cnn" for SB3's NatureCNN on
+            the last 4 frames; "ram" for RAM bits (games); "state" for positions and velocities of
+            all balls.
+        algorithm: In `ALGORITHMS`.
+        encoder: Folder or shipped name of the encoder; None with "cnn", "ram" and "state".
+        seed: Of training.
+        copies: Environments that are played side by side.
+        max_steps: Steps after which an episode is cut.
 
-    def observation(self, observation: Any) -> np.ndarray:
-        """Return the picture."""
-        return observation["pixels"]
+    Raises:
+        RMRError: Unknown names, or features that do not fit the game or the encoder.
+    """
+
+    game: str
+    features: str = "rmr"
+    algorithm: str = "ppo"
+    encoder: str | None = None
+    seed: int = 0
+    copies: int = 8
+    max_steps: int = 4500
+
+    def __post_init__(self) -> None:
+        if self.features not in FEATURES:
+            raise unknown_name("features", self.features, FEATURES)
+        if self.algorithm not in ALGORITHMS:
+            raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
+        if min(self.copies, self.max_steps) < 1:
+            raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
+        if self.features not in (possible := features_of(self.game)):
+            raise RMRError(
+                f"expected features of {self.game} among {', '.join(possible)}, found "
+                f"{self.features!r}"
+            )
+        if (self.encoder is None) == (self.features in ENCODED):
+            raise RMRError(
+                "expected an encoder with features that an arm's encoder makes, and none with cnn, "
+                f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
+            )
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results; an encoder counts by its weights and not by its path."""
+        return {name: value for name, value in asdict(self).items() if name != "encoder"}
+
+    @property
+    def label(self) -> str:
+        """What it is called in titles."""
+        return f"{self.game} {self.features} {self.algorithm} {self.seed}"
+
+    @property
+    def encodes_inside(self) -> bool:
+        """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
+        return self.features in ENCODED and self.algorithm in REPLAYING
+
+    @property
+    def env_id(self) -> str:
+        """Id of the environment."""
+        return BALLS_ID if self.game == BALLS else find_game(self.game).env_id
 
 
-class SignOfReward(gym.RewardWrapper[Any, Any]):
-    """Rewards the sign of the points, as is usual in Atari games."""
+def features_of(game: str) -> tuple[str, ...]:
+    """Return the features that there are of a game, or of the pushed balls."""
+    return (*_OF_BALLS, "cnn", "state") if game == BALLS else (*_OF_GAMES, "cnn", "ram")
 
-    def reward(self, reward: Any) -> float:
-        """Return -1, 0 or 1."""
-        return float(np.sign(reward))
+
+def find_world(name: str) -> str:
+    """Return the name of a game, or of the pushed balls, in any spelling.
+
+    Raises:
+        RMRError: There is none of the name.
+    """
+    letters = re.sub(r"[^a-z]", "", name.casefold())
+    if letters in ("pushedballs", "rmrpushedballsv", "balls"):
+        return BALLS
+    try:
+        return find_game(name).name
+    except RMRError as error:
+        raise unknown_name("game", name, (*GAMES, BALLS)) from error
+
+
+def read_config(folder: Path) -> AgentConfig:
+    """Return the configuration of the agents in a folder.
+
+    Raises:
+        RMRError: It holds none.
+    """
+    path = folder / "config.json"
+    try:
+        return AgentConfig(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RMRError(
+            f"expected the folder of an agent, found none in {folder} ({error}): train one with "
+            "`rmr-gym agent train`"
+        ) from error
 
 
 def make_games(
@@ -128,8 +198,32 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
     if around is not None:
         env = around(env)
     if learning and not balls:
-        env = SignOfReward(env)
-    shows = {"ram": RamBits, "state": BallsState}
+        env = TransformReward(env, lambda points: float(np.sign(float(points))))
+    shown = {"ram": _ram_bits, "state": _balls_state}
     if balls:
-        shows["cnn"] = Picture
-    return shows[config.features](env) if config.features in shows else env
+        shown["cnn"] = _picture
+    return shown[config.features](env) if config.features in shown else env
+
+
+def _ram_bits(env: Any) -> gym.Env[Any, Any]:
+    """Show the bits of the RAM in one row, most significant first."""
+    bits = spaces.Box(0, 1, (1024,), np.uint8)
+    return TransformObservation(env, lambda seen: np.unpackbits(seen["ram"]), bits)
+
+
+def _balls_state(env: Any) -> gym.Env[Any, Any]:
+    """Show x and y of each ball, then the velocities, in one row."""
+    low, high = (
+        _in_a_row({n: getattr(env.observation_space[n], end) for n in STATE})
+        for end in ("low", "high")
+    )
+    return TransformObservation(env, _in_a_row, spaces.Box(low, high, dtype=np.float32))
+
+
+def _in_a_row(seen: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([seen[name].reshape(-1) for name in STATE])
+
+
+def _picture(env: Any) -> gym.Env[Any, Any]:
+    """Show the entry ``pixels`` alone."""
+    return TransformObservation(env, itemgetter("pixels"), env.observation_space["pixels"])

@@ -1,6 +1,5 @@
 """The emulator underneath: loading a game, and reading its RAM and its screen."""
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -20,10 +19,6 @@ _SCREENS: dict[str, tuple[int, str]] = {
 }
 
 
-Allocate = Callable[[], dict[str, np.ndarray]]
-"""Gives writable arrays for RAM and screen, by name, in C order."""
-
-
 class ScreenAndRAM:
     """Reads the RAM and the screen of an ALE, both after the last frame that it emulated.
 
@@ -34,7 +29,6 @@ class ScreenAndRAM:
 
     Attributes:
         space: The space of what `read` returns.
-        allocate: Gives the arrays that `read` fills, by name; new ones unless it is set.
 
     Raises:
         RMRError: ``pixels`` is none of the three.
@@ -47,7 +41,6 @@ class ScreenAndRAM:
         self._read_ram = ale.getRAM
         self._read_screen = getattr(ale, reader)
         self._shape = (*ale.getScreenDims(), channels)
-        self.allocate: Allocate = self.new_arrays
         self.space = spaces.Dict(
             ram=spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
             pixels=spaces.Box(0, 255, self._shape, np.uint8),
@@ -55,24 +48,15 @@ class ScreenAndRAM:
 
     def pixels(self) -> UInt8[np.ndarray, "height width channels"]:
         """Return the screen as a new array."""
-        return self._fill(np.empty(self._shape, np.uint8))
-
-    def read(self) -> dict[str, np.ndarray]:
-        """Return RAM and screen, in new arrays or in those that ``allocate`` gives."""
-        arrays = self.allocate()
-        ram, pixels = arrays["ram"], arrays["pixels"]
-        if pixels.shape != self._shape:
-            pixels = pixels.reshape(self._shape)
-        self._read_ram(ram)
-        return {"ram": ram, "pixels": self._fill(pixels)}
-
-    def new_arrays(self) -> dict[str, np.ndarray]:
-        """Return arrays to read into; what ``allocate`` is unless it is set."""
-        return {name: np.empty(box.shape or (), np.uint8) for name, box in self.space.items()}
-
-    def _fill(self, pixels: np.ndarray) -> np.ndarray:
+        pixels = np.empty(self._shape, np.uint8)
         self._read_screen(pixels if self._shape[2] == 3 else pixels[:, :, 0])
         return pixels
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Return RAM and screen, in new arrays."""
+        ram = np.empty(self.space["ram"].shape or (), np.uint8)
+        self._read_ram(ram)
+        return {"ram": ram, "pixels": self.pixels()}
 
 
 def load(game: Game, max_num_frames: int) -> ALEInterface:

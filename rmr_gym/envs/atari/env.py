@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.arguments import one_action, whole_number
-from rmr_gym.envs.atari.emulator import Allocate, Pixels, ScreenAndRAM, choose_mode, load
+from rmr_gym.envs.atari.emulator import Pixels, ScreenAndRAM, choose_mode, load
 from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
 
 _NOOP = 0
@@ -182,16 +182,6 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
             )
             return None
         return self.ale.getScreenRGB()
-
-    def read_into(self, allocate: Allocate | None) -> None:
-        """Read what is observed into arrays of the caller's, which saves a recorder a copy.
-
-        Args:
-            allocate: Called at every reset and step; gives arrays ``ram`` uint8[128] and ``pixels``
-                of the observation's size. They are filled and returned as the observation, so it
-                is for the caller to keep it from changing. None: new arrays, as ever.
-        """
-        self._reader.allocate = allocate or self._reader.new_arrays
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the 18 actions."""

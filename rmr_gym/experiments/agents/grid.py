@@ -10,10 +10,17 @@ from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rmr_gym.agents.sb3.config import BALLS, ENCODED, FEATURES, AgentConfig, features_of, find_world
 from rmr_gym.agents.sb3.play import random_returns, returns
 from rmr_gym.agents.sb3.train import ALGORITHMS, kept_agents, train_agent
-from rmr_gym.agents.sb3.worlds import encoder_of
+from rmr_gym.agents.sb3.worlds import (
+    BALLS,
+    ENCODED,
+    FEATURES,
+    AgentConfig,
+    encoder_of,
+    features_of,
+    find_world,
+)
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.experiments.base import (

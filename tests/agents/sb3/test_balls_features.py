@@ -8,12 +8,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
 from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
 from rmr_gym.agents.sb3.film import film
 from rmr_gym.agents.sb3.play import returns
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
-from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.agents import grid
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder

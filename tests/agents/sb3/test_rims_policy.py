@@ -11,9 +11,8 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.torch_layers import NatureCNN
 
 from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.config import AgentConfig
 from rmr_gym.agents.sb3.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
-from rmr_gym.agents.sb3.worlds import make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
