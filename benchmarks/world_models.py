@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.nem import RelationalUpdate
+from rmr_gym.models.world.nem import NEMSizes, RelationalUpdate
 from rmr_gym.models.world.rims import RIMCell, RIMSizes
 from rmr_gym.models.world.s2rm import (
     AttentionSizes,
     GRUModules,
-    Kernel,
     KernelAttention,
+    S2RMSizes,
     SpatialModules,
 )
 
@@ -34,7 +34,7 @@ def batched(cell: RIMCell, elements: Tensor) -> Tensor:
     """The library's layer of RIMs over a sequence."""
     state = cell.init_state(len(elements), torch_generator(0))
     for now in elements.unbind(1):
-        state, _ = cell(cell.read(now), state)
+        state = cell(cell.read(now), state)
     return state.hidden
 
 
@@ -142,9 +142,8 @@ def attended(layer: KernelAttention, y: Tensor, z: Tensor, local: Tensor) -> Ten
 def groups_batched(update: RelationalUpdate, seen: Tensor) -> Tensor:
     """The library's groups of R-NEM over a sequence of encoded inputs."""
     memory = seen.new_zeros(*seen.shape[:1], seen.shape[2], update.memory)
-    nothing = seen.new_zeros(len(seen), 0)
     for now in seen.unbind(1):
-        memory, _, _ = update(memory, now, nothing)
+        memory, _, _ = update(memory, now, memory[..., :0])
     return memory
 
 
@@ -206,12 +205,15 @@ def rims(options: argparse.Namespace, batch: int, count: int) -> dict[str, objec
 
 def s2gru(options: argparse.Namespace, batch: int, count: int) -> dict[str, object]:
     """Compare modules of S2GRU that see 10 crops."""
-    units, attentions = options.units, (AttentionSizes(1, 16, 16), AttentionSizes(4, 16, 16))
+    units = options.units
+    sizes = S2RMSizes(
+        modules=count,
+        units=units,
+        input_attention=AttentionSizes(1, 16, 16),
+        cell_attention=AttentionSizes(4, 16, 16),
+    )
     layer = build(
-        lambda: SpatialModules(
-            GRUModules(count, units), units, (SIDE, SIDE), count, 16, Kernel(), attentions
-        ),
-        torch_generator(0),
+        lambda: SpatialModules((SIDE, SIDE), sizes, GRUModules(sizes)), torch_generator(0)
     )
     drawn = torch_generator(1)
     views = [
@@ -226,9 +228,8 @@ def s2gru(options: argparse.Namespace, batch: int, count: int) -> dict[str, obje
 
 def rnem(options: argparse.Namespace, batch: int, count: int) -> dict[str, object]:
     """Compare groups of R-NEM."""
-    update = build(
-        lambda: RelationalUpdate(options.width, options.units, 0, options.units), torch_generator(0)
-    )
+    sizes = NEMSizes(hidden=options.width, dim=options.units, width=options.units)
+    update = build(lambda: RelationalUpdate(sizes), torch_generator(0))
     shape = (batch, options.time, count, options.width)
     seen = torch.randn(shape, generator=torch_generator(1))
     return compare(groups_batched, groups_looped, update, seen, options.trials)

@@ -8,10 +8,9 @@ from typing import Any
 from torch import nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import CUT
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
-from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
+from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.stages.arms import ARMS, Arm
 
@@ -105,7 +104,7 @@ class WorldEntry:
     """One world model.
 
     Attributes:
-        make: Makes it from (sizes, height, width and channels of a frame, number of actions or 0).
+        make: Makes it from (height, width and channels of a frame, sizes, number of actions or 0).
         sizes: A frozen dataclass a preset, by the preset's name.
         grouped: Whether it has a number of groups that can be chosen, ``sizes.groups`` in training
             and ``model.groups`` at any time.
@@ -113,48 +112,31 @@ class WorldEntry:
         arm: Where the P inside comes from and whether it learns; None for models without.
     """
 
-    make: Callable[[Any, tuple[int, int, int], int], nn.Module]
+    make: Callable[[tuple[int, int, int], Any, int], nn.Module]
     sizes: Mapping[str, Any]
     grouped: bool = False
     presets: Mapping[str, WorldPreset] = field(default_factory=lambda: WORLD_PRESETS)
     arm: Arm | None = None
 
 
-_NEM_SIZES = {
-    "smoke": NEMSizes(
-        3,
-        channels=(2, 4),
-        hidden=16,
-        dim=8,
-        width=8,
-        attention=4,
-        processor=ProcessorSizes(dim=8, passes=1),
-    ),
-    "laptop": NEMSizes(channels=(8, 16), hidden=128, dim=64, width=64, attention=32),
-    "paper": NEMSizes(),
-}
+_INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
 
-_ALONE = {
+WORLD_MODELS: dict[str, WorldEntry] = {
     **{
-        name: WorldEntry(make, _NEM_SIZES, grouped=name not in ("rnn", "lstm"))
+        name: WorldEntry(make, NEM_SIZES, grouped=name not in ("rnn", "lstm"))
         for name, make in NEM_MODELS.items()
     },
     **{name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()},
     "memoryless": WorldEntry(
-        lambda sizes, shape, actions: Memoryless(shape, sizes),
+        Memoryless,
         dict.fromkeys(WORLD_PRESETS, MemorylessSizes()),
         presets={
             name: replace(preset, learning_rate=1e-2) for name, preset in WORLD_PRESETS.items()
         },
     ),
 }
-_INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
-
-WORLD_MODELS: dict[str, WorldEntry] = {
-    name: entry for name, entry in _ALONE.items() if not name.endswith("_p")
-}
 WORLD_MODELS |= {
-    f"{family}_{name}": replace(_ALONE[f"{family}_p"], arm=ARMS[arm])
+    f"{family}_{name}": replace(WORLD_MODELS[family], arm=ARMS[arm])
     for family in ("rnem", "rims")
     for name, arm in _INSIDE.items()
 }

@@ -135,7 +135,7 @@ def _score(task: WorldTask, seed: int, condition: Condition) -> dict[str, Any]:
 def parts_of(task: WorldTask) -> int:
     """Return how many modules the model of a task has; 0 for one without."""
     make, side = find_world_model(task.model).make, task.sizes.size
-    model: Any = build(lambda: make(task.sizes, (side, side, 1), 0), torch_generator(0))
+    model: Any = build(lambda: make((side, side, 1), task.sizes, 0), torch_generator(0))
     return model.parts
 
 

@@ -146,7 +146,7 @@ def initial(task: WorldTask, clips: Clips, seed: int) -> nn.Module:
     """Make the model of a task for the frames of some clips; weights from (seed, "world model")."""
     entry, sizes = find_world_model(task.model), task.sizes
     generator = torch_generator(integer_seed(seed, "world model"))
-    model = build(lambda: entry.make(sizes, clips.shape, clips.choices), generator)
+    model = build(lambda: entry.make(clips.shape, sizes, clips.choices), generator)
     if entry.arm is not None:
         given = task.donor.part("processor") if entry.arm.pretrained else None
         prepare(task.model, entry.arm, inner_processor(model), given, seed)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes, RIMState
+from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes
 
 POLICY_SIZES = RIMSizes(rims=6, active=4, units=60, dropout=0.0)
 """On 512 features a core has 3% fewer parameters than sb3-contrib's LSTM of 256 units."""
@@ -72,13 +72,14 @@ class RIMsCore(nn.Module):
             )
         kept = 1 - (sequence.new_zeros(sequence.shape[:2]) if begins is None else begins)
         read = map(Reading, *self.cell.read(sequence[:, :, None]))
-        hidden, memory = (each[0].unflatten(-1, (self.cell.sizes.rims, -1)) for each in state)
-        unused, shown = torch.Generator(), []
+        hidden, memory = (part[0].unflatten(-1, (self.cell.sizes.rims, -1)) for part in state)
+        layer = self.cell.init_state(len(hidden), torch.Generator())
+        layer, shown = layer._replace(hidden=hidden, memory=memory), []
         for reading, keep in zip(read, kept[:, :, None, None], strict=True):
-            layer = RIMState(keep * hidden, keep * memory, unused)
-            (hidden, memory, _), _ = self.cell(reading, layer)
-            shown.append(hidden.flatten(1))
-        return torch.stack(shown), (shown[-1][None], memory.flatten(1)[None])
+            begun = layer._replace(hidden=keep * layer.hidden, memory=keep * layer.memory)
+            layer = self.cell(reading, begun)
+            shown.append(layer.hidden.flatten(1))
+        return torch.stack(shown), (shown[-1][None], layer.memory.flatten(1)[None])
 
 
 class RIMsPolicy(RecurrentActorCriticPolicy):

@@ -1,11 +1,11 @@
 """What every world model does: keep a state, take in a frame or none, predict the next frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
@@ -94,6 +94,17 @@ def taken_in(
     return (predicted > cut).to(predicted) if cut else predicted
 
 
+def need_actions(action: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
+    """Return the actions that a model of a world with actions is told.
+
+    Raises:
+        RMRError: There are none.
+    """
+    if action is None:
+        raise RMRError("expected an action a sequence, as in training, got none")
+    return action
+
+
 def frame_bce(
     frame: Float[Tensor, "*rest height width channels"],
     following: Float[Tensor, "*rest height width channels"],
@@ -143,3 +154,27 @@ def unroll(
         action = None if actions is None else actions[:, instant]
         state = model.step(state, observation, action)
         yield state
+
+
+def draw_uniformly(parameters: Iterable[Tensor], inputs: int, generator: torch.Generator) -> None:
+    """Draw parameters uniformly in +-1/sqrt(inputs), in place."""
+    bound = inputs**-0.5
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound, generator)
+
+
+def mark_dropped(present: Bool[Tensor, " slots"], dropped: Sequence[int], parts: str) -> int:
+    """Mark in place which parts of a model are present, and return how many are left.
+
+    Raises:
+        RMRError: There is no such part, or none would be left.
+    """
+    numbers, count = set(dropped), len(present)
+    if not numbers <= set(range(count)) or len(numbers) == count:
+        raise RMRError(
+            f"expected {parts} from 0 to {count - 1}, and not all of them, to drop, got "
+            f"{sorted(numbers)}"
+        )
+    present.fill_(True)
+    present[sorted(numbers)] = False
+    return count - len(numbers)

@@ -1,7 +1,9 @@
-"""Frames that are seen as a few crops: where they are, what is made of them."""
+"""Frames that are seen as a few crops: where they are, what is made of them, what a model does."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
@@ -10,8 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.models.world.base import CUT, Prediction, taken_in
 
+Core = TypeVar("Core")
 Centres = Int[Tensor, "batch views 2"]
+Crops = Float[Tensor, "batch views size size channels"]
+Frame = Float[Tensor, "batch height width channels"]
+FeatureMap = Float[Tensor, "batch channels height width"]
 
 
 class Views(NamedTuple):
@@ -22,7 +29,7 @@ class Views(NamedTuple):
         centres: (row, column) of the middle pixel of each.
     """
 
-    crops: Float[Tensor, "batch views size size channels"]
+    crops: Crops
     centres: Centres
 
 
@@ -69,17 +76,10 @@ class ViewGeometry:
         )
         return torch.stack([chosen // self.width, chosen % self.width], dim=-1)
 
-    def look(
-        self, frames: Float[Tensor, "batch height width channels"], centres: Centres
-    ) -> Float[Tensor, "batch views size size channels"]:
+    def look(self, frames: Frame, centres: Centres) -> Crops:
         """Return the crops around centres, 0 beyond the edge."""
         reach = self.size // 2
-        padded = F.pad(frames, (0, 0, reach, reach, reach, reach))
-        steps = torch.arange(self.size, device=frames.device)
-        world = torch.arange(len(frames), device=frames.device)[:, None, None, None]
-        rows = centres[:, :, 0, None, None] + steps[:, None]
-        columns = centres[:, :, 1, None, None] + steps
-        return padded[world, rows, columns]
+        return F.pad(frames, (0, 0, reach, reach, reach, reach))[self._pixels(centres)]
 
     def grid(self) -> Int[Tensor, "views 2"]:
         """Return centres of the fewest crops whose union is the whole frame."""
@@ -91,22 +91,24 @@ class ViewGeometry:
         ]
         return torch.cartesian_prod(*axes)
 
-    def stitch(
-        self, crops: Float[Tensor, "batch views size size channels"], centres: Centres
-    ) -> Float[Tensor, "batch height width channels"]:
+    def stitch(self, crops: Crops, centres: Centres) -> Frame:
         """Return frames made of crops: their mean where they overlap, 0 where there is none."""
-        reach = self.size // 2
-        height, width = self.height + 2 * reach, self.width + 2 * reach
-        steps = torch.arange(self.size, device=crops.device)
-        rows = centres[:, :, 0, None, None] + steps[:, None]
-        columns = centres[:, :, 1, None, None] + steps
-        place = (rows * width + columns).flatten(1)[..., None].expand(-1, -1, self.channels)
-        pixels = crops.flatten(1, 3)
-        empty = pixels.new_zeros(len(crops), height * width, self.channels)
-        total = empty.scatter_add(1, place, pixels)
-        count = empty.scatter_add(1, place, torch.ones_like(pixels))
-        whole = (total / count.clamp(min=1)).unflatten(1, (height, width))
+        reach, pixels = self.size // 2, self._pixels(centres)
+        sides = self.height + 2 * reach, self.width + 2 * reach
+        empty = crops.new_zeros(len(crops), *sides, self.channels)
+        total, count = (
+            empty.index_put(pixels, part, accumulate=True)
+            for part in (crops, torch.ones_like(crops))
+        )
+        whole = total / count.clamp(min=1)
         return whole[:, reach : reach + self.height, reach : reach + self.width]
+
+    def _pixels(self, centres: Centres) -> tuple[Tensor, Tensor, Tensor]:
+        """Return world, row and column of the pixels of crops, in frames with a margin."""
+        steps = torch.arange(self.size, device=centres.device)
+        worlds = torch.arange(len(centres), device=centres.device)[:, None, None, None]
+        rows, columns = centres[..., None, None].unbind(2)
+        return worlds, rows + steps[:, None], columns + steps
 
     def centres(self, positions: Float[Tensor, "batch views 2"]) -> Centres:
         """Return the pixels at positions (x, y) in [-1, 1], as `RandomCrops` gives them.
@@ -139,9 +141,6 @@ class ViewGeometry:
             )
 
 
-Crops = Float[Tensor, "*batch size size channels"]
-
-
 class ResidualBlock(nn.Module):
     """x + conv(ReLU(conv(ReLU(x)))), both convolutions 3 x 3.
 
@@ -154,9 +153,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         """Return the sum."""
         return x + self.second(F.relu(self.first(F.relu(x))))
 
@@ -221,14 +218,13 @@ class CropEncoder(nn.Module):
         )
 
     def forward(
-        self, crops: Crops, places: Float[Tensor, "*batch place"] | None = None
-    ) -> Float[Tensor, "*batch dim"]:
+        self, crops: Crops, places: Float[Tensor, "batch views place"] | None = None
+    ) -> Float[Tensor, "batch views dim"]:
         """Return an encoding a crop."""
-        shape = crops.shape[:-3]
-        x = self.before(rearrange(crops.flatten(0, -4), "b h w c -> b c h w"))
+        x = self.before(rearrange(crops.flatten(0, 1), "b h w c -> b c h w"))
         if self.place is not None and places is not None:
-            x = self.place(with_place(x, places.flatten(0, -2)))
-        return self.after(x).unflatten(0, shape)
+            x = self.place(with_place(x, places.flatten(0, 1)))
+        return self.after(x).unflatten(0, crops.shape[:2])
 
 
 class CropDecoder(nn.Module):
@@ -270,14 +266,16 @@ class CropDecoder(nn.Module):
         )
 
     def forward(
-        self, vectors: Float[Tensor, "*batch dim"], places: Float[Tensor, "*batch place"] | None
+        self,
+        vectors: Float[Tensor, "batch views dim"],
+        places: Float[Tensor, "batch views place"] | None = None,
     ) -> Crops:
         """Return the logits of a crop a vector."""
-        x = self.before(vectors.flatten(0, -2))
+        x = self.before(vectors.flatten(0, 1))
         if self.place is not None and places is not None:
-            x = self.place(with_place(x, places.flatten(0, -2)))
+            x = self.place(with_place(x, places.flatten(0, 1)))
         crops = rearrange(self.after(x), "b c h w -> b h w c")
-        return crops.unflatten(0, vectors.shape[:-1])
+        return crops.unflatten(0, vectors.shape[:2])
 
 
 def halves(size: int) -> tuple[int, int]:
@@ -287,7 +285,186 @@ def halves(size: int) -> tuple[int, int]:
 
 
 def with_place(
-    x: Float[Tensor, "batch channels height width"], places: Float[Tensor, "batch place"]
+    x: FeatureMap, places: Float[Tensor, "batch place"]
 ) -> Float[Tensor, "batch both height width"]:
     """Return a feature map with the place beside each pixel's channels."""
     return torch.cat([x, places[..., None, None].expand(-1, -1, *x.shape[2:])], dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalState(Generic[Core]):
+    """The state of a model that sees crops.
+
+    Attributes:
+        core: Of its recurrent part.
+        queries: (row, column) of the centres at which it sees, or is asked about, the next frame.
+        generator: Source of centres, on the device of the model.
+    """
+
+    core: Core
+    queries: Centres
+    generator: torch.Generator
+
+
+class Asked(NamedTuple):
+    """What a model says at the queries of a state, and what came.
+
+    Attributes:
+        logits: Of the pixels of each queried crop.
+        truth: The crops, in [0, 1].
+    """
+
+    logits: Crops
+    truth: Crops
+
+
+class LocalWorld(nn.Module, ABC, Generic[Core]):
+    """A world model whose eye sees ``views`` crops of each frame, at pixels drawn anew each time.
+
+    It is a `rmr_gym.models.world.base.WorldModel` of whole frames: where it looks is the model's
+    own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
+    the answers, ``loss`` asks about the places where it will look next. A model that sees no frame
+    takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and
+    `answer`. ``model.views`` can be lowered after training: so many of the crops are seen then,
+    while all are asked for.
+
+    Source: S2RM, sections 2 and 6 (binary cross-entropy of queried crops), Appendix F.1.
+    Differs: queries are the next inputs' centres, as in the paper's rollouts; crops are drawn anew
+    whenever a sequence is used. Frames are stitched from as many crops as cover them (5 x 5 of
+    11 x 11 in 48 x 48) where the paper takes 4 x 4 that do not.
+
+    Args:
+        geometry: How frames are seen.
+        actions: Number of actions, which must be 0.
+
+    Raises:
+        RMRError: A world with actions.
+    """
+
+    def __init__(self, geometry: ViewGeometry, actions: int):
+        super().__init__()
+        if actions:
+            raise RMRError(
+                f"models of crops are for worlds without actions, got one with {actions}: record "
+                "another world or choose another model"
+            )
+        self.geometry, self._views = geometry, geometry.views
+        self.cut = CUT
+
+    @property
+    def views(self) -> int:
+        """Number of crops that are seen of each frame."""
+        return self._views
+
+    @views.setter
+    def views(self, views: int) -> None:
+        if not 0 <= views <= self.geometry.views:
+            raise RMRError(
+                f"expected 0 to {self.geometry.views} views, as many as are asked for, got {views}"
+            )
+        self._views = views
+
+    @property
+    def parts(self) -> int:
+        """Number of parts that `drop` can take out."""
+        return 0
+
+    def drop(self, parts: Sequence[int] = ()) -> None:
+        """Take parts out; ``drop()`` brings all back.
+
+        Raises:
+            RMRError: There is no such part, or none would be left.
+        """
+        if parts:
+            raise RMRError(
+                f"expected a model of several modules to drop some of, got {list(parts)}"
+            )
+
+    def init_state(self, batch: int, generator: torch.Generator) -> LocalState[Core]:
+        """Return the state before the first frame; see `WorldModel.init_state`."""
+        return LocalState(
+            self.start(batch, generator), self.geometry.draw(batch, generator), generator
+        )
+
+    def step(
+        self, state: LocalState[Core], observation: Frame | None, action: Tensor | None
+    ) -> LocalState[Core]:
+        """Look at a frame, or at what was predicted; see `WorldModel.step`."""
+        del action
+        if observation is None:
+            crops = taken_in(self.answer(state, state.queries), self.cut)
+        else:
+            crops = self.geometry.look(observation, state.queries)
+        return self._after(state, self.advance(state.core, self.seen(crops, state)), None)
+
+    def see(
+        self, state: LocalState[Core], views: Views, queries: Centres | None = None
+    ) -> LocalState[Core]:
+        """Return the state after some views, any number of them, also none.
+
+        Args:
+            state: Before.
+            views: What is seen.
+            queries: Centres to ask about next; None to draw them.
+
+        Raises:
+            RMRError: A view or a query outside the frame.
+        """
+        for centres in (views.centres, queries):
+            if centres is not None:
+                self.geometry.check(centres)
+        return self._after(state, self.advance(state.core, views), queries)
+
+    def answer(self, state: LocalState[Core], centres: Centres) -> Crops:
+        """Return what the state predicts around some pixels of the next frame, in [0, 1].
+
+        Raises:
+            RMRError: A query outside the frame.
+        """
+        self.geometry.check(centres)
+        return self.logits(state.core, centres).sigmoid()
+
+    def decode(self, state: LocalState[Core]) -> Prediction:
+        """Return the predicted frame, stitched from a grid of crops; pixels are not grouped."""
+        grid = self.geometry.grid().to(state.queries.device).expand(len(state.queries), -1, -1)
+        crops = self.logits(state.core, grid).sigmoid()
+        return Prediction(self.geometry.stitch(crops, grid))
+
+    def asked(self, state: LocalState[Core], following: Frame) -> Asked:
+        """Return what the state predicts where it will look next, and what comes there."""
+        truth = self.geometry.look(following, state.queries)
+        return Asked(self.logits(self.foresight(state, truth), state.queries), truth)
+
+    def loss(self, state: LocalState[Core], following: Frame) -> Float[Tensor, " batch"]:
+        """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
+        logits, truth = self.asked(state, following)
+        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        return losses.sum(dim=(2, 3, 4)).mean(dim=1)
+
+    def foresight(self, state: LocalState[Core], truth: Crops) -> Core:
+        """Return the core that answers for the next frame; only an oracle looks at ``truth``."""
+        del truth
+        return state.core
+
+    @abstractmethod
+    def start(self, batch: int, generator: torch.Generator) -> Core:
+        """Return the core's state before the first frame."""
+
+    @abstractmethod
+    def advance(self, core: Core, views: Views) -> Core:
+        """Return the core's state after some views."""
+
+    @abstractmethod
+    def logits(self, core: Core, centres: Centres) -> Crops:
+        """Return the logits of the crops around some pixels of the next frame."""
+
+    def seen(self, crops: Crops, state: LocalState[Core]) -> Views:
+        """Return those of the crops at a state's queries that the model is shown."""
+        return Views(crops[:, : self.views], state.queries[:, : self.views])
+
+    def _after(
+        self, state: LocalState[Core], core: Core, queries: Tensor | None
+    ) -> LocalState[Core]:
+        if queries is None:
+            queries = self.geometry.draw(len(state.queries), state.generator)
+        return LocalState(core, queries, state.generator)

@@ -9,14 +9,25 @@ from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import CUT, Prediction, frame_bce, taken_in
+from rmr_gym.models.world.base import (
+    CUT,
+    Prediction,
+    draw_uniformly,
+    frame_bce,
+    need_actions,
+    taken_in,
+)
 from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState
+
+State = TypeVar("State")
+Frame = Float[Tensor, "batch height width channels"]
+Vector = Float[Tensor, "batch dim"]
 
 KERNEL = 4
 _TAPS = (
@@ -161,8 +172,78 @@ def grid_of(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
     return height // part, width // part
 
 
-Frame = Float[Tensor, "batch height width channels"]
-State = TypeVar("State")
+class Recurrence(nn.Module, ABC, Generic[State]):
+    """A recurrent core: it takes in a vector an instant, and shows one."""
+
+    @abstractmethod
+    def start(self, batch: int, generator: torch.Generator) -> State:
+        """Return the state before the first vector."""
+
+    @abstractmethod
+    def take(self, core: State, vector: Vector) -> State:
+        """Return the state after a vector."""
+
+    @abstractmethod
+    def shown(self, core: State) -> Vector:
+        """Return what of the state is decoded."""
+
+
+class LSTMState(NamedTuple):
+    """The state of an LSTM: what it shows, and what it remembers."""
+
+    hidden: Vector
+    memory: Vector
+
+
+class LSTMRecurrence(Recurrence[LSTMState]):
+    """One LSTM; nothing but its initial weights is drawn."""
+
+    lstm: nn.LSTMCell
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the LSTM's weights uniformly in +-1/sqrt(units)."""
+        draw_uniformly(self.lstm.parameters(), self.lstm.hidden_size, generator)
+
+    def start(self, batch: int, generator: torch.Generator) -> LSTMState:
+        """Return a state of 0."""
+        del generator
+        zeros = self.lstm.weight_hh.new_zeros(batch, self.lstm.hidden_size)
+        return LSTMState(zeros, zeros)
+
+    def take(self, core: LSTMState, vector: Vector) -> LSTMState:
+        """Return the state after a vector."""
+        return LSTMState(*self.lstm(vector, core))
+
+    def shown(self, core: LSTMState) -> Vector:
+        """Return what the LSTM shows."""
+        return core.hidden
+
+
+class RIMsRecurrence(Recurrence[RIMState]):
+    """A layer of RIMs; a vector is the one element of its input, and it shows all its states."""
+
+    cell: RIMCell
+
+    @property
+    def parts(self) -> int:
+        """Number of RIMs."""
+        return self.cell.sizes.rims
+
+    def drop(self, parts: Sequence[int] = ()) -> None:
+        """Take RIMs out; see `RIMCell.drop`."""
+        self.cell.drop(parts)
+
+    def start(self, batch: int, generator: torch.Generator) -> RIMState:
+        """Return a state of 0 that keeps the generator for dropout."""
+        return self.cell.init_state(batch, generator)
+
+    def take(self, core: RIMState, vector: Vector) -> RIMState:
+        """Return the state after a vector."""
+        return self.cell(self.cell.read(vector[:, None]), core)
+
+    def shown(self, core: RIMState) -> Vector:
+        """Return the states of all RIMs."""
+        return core.hidden.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +278,7 @@ class FrameSizes:
         return replace(self, channels=halving(self.channels, shape))
 
 
-class RecurrentFrames(nn.Module, ABC, Generic[State]):
+class RecurrentFrames(Recurrence[State]):
     """What both share: frames are encoded, a core takes them in, its state is decoded.
 
     A model that sees no frame takes in the one that it predicted, cut at ``cut``. It is a
@@ -211,16 +292,20 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
     Args:
         shape: Height, width and channels of a frame.
         sizes: Of encoder and decoder.
-        dim: Width of what is decoded.
         actions: Number of actions; 0 for a world without.
+        dim: Width of what is decoded.
     """
 
-    def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, dim: int, actions: int):
+    def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int, dim: int):
         super().__init__()
         self.cut = CUT
         self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
         self.decoder = FrameDecoder(dim, shape, sizes.channels, sizes.hidden)
         self.action = nn.Linear(actions, sizes.hidden, bias=False) if actions else None
+
+    def init_state(self, batch: int, generator: torch.Generator) -> State:
+        """Return the state before the first frame; see `WorldModel.init_state`."""
+        return self.start(batch, generator)
 
     def step(
         self, state: State, observation: Frame | None, action: Int[Tensor, " batch"] | None
@@ -230,15 +315,12 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
         Raises:
             RMRError: Actions are missing.
         """
-        frame = observation
-        if frame is None:
-            frame = taken_in(self.decode(state).frame, self.cut)
-        vector = self.encoder(frame)
+        if observation is None:
+            observation = taken_in(self.decode(state).frame, self.cut)
+        vector = self.encoder(observation)
         if self.action is not None:
-            if action is None:
-                raise RMRError("expected an action a sequence, as in training, got none")
-            vector = vector + self.action.weight.T[action]
-        return self.advance(state, vector)
+            vector = vector + self.action.weight.T[need_actions(action)]
+        return self.take(state, vector)
 
     def decode(self, state: State) -> Prediction:
         """Return the predicted frame; pixels are not grouped."""
@@ -248,31 +330,11 @@ class RecurrentFrames(nn.Module, ABC, Generic[State]):
         """Return the binary cross-entropy of the predicted frame, summed over pixels."""
         return frame_bce(self.decode(state).frame, following)
 
-    @abstractmethod
-    def advance(self, state: State, vector: Float[Tensor, "batch dim"]) -> State:
-        """Return the state after an encoded frame."""
 
-    @abstractmethod
-    def shown(self, state: State) -> Float[Tensor, "batch dim"]:
-        """Return what of the state is decoded."""
-
-
-class FrameRIMsState(NamedTuple):
-    """The state of RIMs on frames.
-
-    Attributes:
-        layer: Of the layer of RIMs.
-        active: Which of them were active at the last frame; none before the first.
-    """
-
-    layer: RIMState
-    active: Bool[Tensor, "batch slots"]
-
-
-class FrameRIMs(RecurrentFrames[FrameRIMsState]):
+class FrameRIMs(RIMsRecurrence, RecurrentFrames[RIMState]):
     """RIMs on frames: one encoded frame is the input, the states of all RIMs are decoded.
 
-    ``model.cell.drop([0, 3])`` takes RIMs out.
+    ``model.drop([0, 3])`` takes RIMs out.
 
     Source: RIMs, section 4.2.1, Appendix C.3 and C.10. Differs: see `RIMCell`.
 
@@ -283,32 +345,11 @@ class FrameRIMs(RecurrentFrames[FrameRIMsState]):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int = 0):
-        super().__init__(shape, sizes, sizes.rims.rims * sizes.rims.units, actions)
+        super().__init__(shape, sizes, actions, sizes.rims.rims * sizes.rims.units)
         self.cell = RIMCell(sizes.hidden, sizes.rims)
 
-    def init_state(self, batch: int, generator: torch.Generator) -> FrameRIMsState:
-        """Return the state before the first frame; see `WorldModel.init_state`."""
-        layer = self.cell.init_state(batch, generator)
-        return FrameRIMsState(layer, torch.zeros_like(layer.hidden[..., 0], dtype=torch.bool))
 
-    def advance(self, state: FrameRIMsState, vector: Float[Tensor, "batch dim"]) -> FrameRIMsState:
-        """Return the state after an encoded frame."""
-        layer, activity = self.cell(self.cell.read(vector[:, None]), state.layer)
-        return FrameRIMsState(layer, activity.active)
-
-    def shown(self, state: FrameRIMsState) -> Float[Tensor, "batch dim"]:
-        """Return the states of all RIMs."""
-        return state.layer.hidden.flatten(1)
-
-
-class LSTMState(NamedTuple):
-    """The state of the baseline: what it shows, and what it remembers."""
-
-    hidden: Float[Tensor, "batch dim"]
-    memory: Float[Tensor, "batch dim"]
-
-
-class FrameLSTM(RecurrentFrames[LSTMState]):
+class FrameLSTM(LSTMRecurrence, RecurrentFrames[LSTMState]):
     """The baseline: one LSTM in the place of the RIMs.
 
     Source: RIMs, section 4.2.1 and Appendix C.10.2 (250 units). Differs: none.
@@ -320,29 +361,8 @@ class FrameLSTM(RecurrentFrames[LSTMState]):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int = 0):
-        super().__init__(shape, sizes, sizes.lstm_units, actions)
+        super().__init__(shape, sizes, actions, sizes.lstm_units)
         self.lstm = nn.LSTMCell(sizes.hidden, sizes.lstm_units)
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the LSTM's weights uniformly in +-1/sqrt(units)."""
-        bound = self.lstm.hidden_size**-0.5
-        for parameter in self.lstm.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
-
-    def init_state(self, batch: int, generator: torch.Generator) -> LSTMState:
-        """Return the state before the first frame, which is 0; nothing is drawn."""
-        del generator
-        zeros = self.lstm.weight_hh.new_zeros(batch, self.lstm.hidden_size)
-        return LSTMState(zeros, zeros)
-
-    def advance(self, state: LSTMState, vector: Float[Tensor, "batch dim"]) -> LSTMState:
-        """Return the state after an encoded frame."""
-        return LSTMState(*self.lstm(vector, (state.hidden, state.memory)))
-
-    def shown(self, state: LSTMState) -> Float[Tensor, "batch dim"]:
-        """Return what the LSTM shows."""
-        return state.hidden
 
 
 RIMS_SIZES = {
@@ -354,19 +374,8 @@ RIMS_SIZES = {
 }
 """Sizes by the name of the preset."""
 
-RIMS_MODELS = {
-    "rims": lambda sizes, shape, actions: FrameRIMs(shape, sizes, actions),
-    "rims_p": lambda sizes, shape, actions: FrameRIMs(
-        shape,
-        sizes if sizes.rims.processor else sizes.with_processor(ProcessorSizes()),
-        actions,
-    ),
-    "rims_lstm": lambda sizes, shape, actions: FrameLSTM(shape, sizes, actions),
-}
-"""Makers by name, of (sizes, shape of a frame, number of actions)."""
-
-
-Frame = Float[Tensor, "batch height width channels"]
+RIMS_MODELS = {"rims": FrameRIMs, "rims_lstm": FrameLSTM}
+"""Models by name, made from (shape of a frame, sizes, number of actions)."""
 
 
 @dataclass(frozen=True)
@@ -389,52 +398,47 @@ class MemorylessSizes:
             raise RMRError(f"expected a channel or more and an odd kernel, got {self}")
 
 
-class MemorylessState(NamedTuple):
-    """The last frame and nothing else."""
-
-    frame: Frame
-
-
 class Memoryless(nn.Module):
     """Predicts each pixel from what surrounds it in the last frame: a learned blur.
 
     It cannot tell where anything moves: a world model that predicts no better has learnt nothing of
     motion, though it may well beat copying, of which a wrong pixel costs 13.8 nats. It sees frames
-    without noise, and no actions. It is a `rmr_gym.models.world.base.WorldModel`.
+    without noise, and no actions. Its state is the last frame. It is a
+    `rmr_gym.models.world.base.WorldModel`.
 
     Source: ours; a control.
 
     Args:
         shape: Height, width and channels of a frame.
         sizes: Of its two layers.
+        actions: Number of actions, which it does not see.
     """
 
-    def __init__(self, shape: tuple[int, int, int], sizes: MemorylessSizes):
+    def __init__(self, shape: tuple[int, int, int], sizes: MemorylessSizes, actions: int = 0):
         super().__init__()
+        del actions
         self.shape, self.cut = shape, CUT
         self.around = nn.Conv2d(shape[2], sizes.channels, sizes.kernel, padding=sizes.kernel // 2)
         self.pixel = nn.Conv2d(sizes.channels, shape[2], 1)
 
-    def init_state(self, batch: int, generator: torch.Generator) -> MemorylessState:
+    def init_state(self, batch: int, generator: torch.Generator) -> Frame:
         """Return a dark frame; nothing is drawn."""
         del generator
-        return MemorylessState(self.pixel.weight.new_zeros(batch, *self.shape))
+        return self.pixel.weight.new_zeros(batch, *self.shape)
 
     def step(
-        self, state: MemorylessState, observation: Frame | None, action: Int[Tensor, " b"] | None
-    ) -> MemorylessState:
-        """Keep the frame, or what was predicted; see `WorldModel.step`."""
+        self, state: Frame, observation: Frame | None, action: Int[Tensor, " batch"] | None
+    ) -> Frame:
+        """Return the frame, or what was predicted; see `WorldModel.step`."""
         del action
-        if observation is None:
-            observation = taken_in(self.decode(state).frame, self.cut)
-        return MemorylessState(observation)
+        return taken_in(self.decode(state).frame, self.cut) if observation is None else observation
 
-    def decode(self, state: MemorylessState) -> Prediction:
+    def decode(self, state: Frame) -> Prediction:
         """Return the predicted frame; pixels are not grouped."""
-        pixels = rearrange(state.frame, "b h w c -> b c h w")
+        pixels = rearrange(state, "b h w c -> b c h w")
         logits = self.pixel(torch.relu(self.around(pixels)))
         return Prediction(rearrange(logits.sigmoid(), "b c h w -> b h w c"))
 
-    def loss(self, state: MemorylessState, following: Frame) -> Float[Tensor, " batch"]:
+    def loss(self, state: Frame, following: Frame) -> Float[Tensor, " batch"]:
         """Return the binary cross-entropy of the predicted frame, summed over pixels."""
         return frame_bce(self.decode(state).frame, following)

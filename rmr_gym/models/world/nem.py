@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,45 +14,97 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import CUT, SURE, Prediction, taken_in
+from rmr_gym.models.world.base import CUT, SURE, Prediction, need_actions, taken_in
 from rmr_gym.models.world.frames import FrameDecoder, FrameEncoder, halving
 
 ACTION = 10
 """Width of the embedding of an action."""
+WITH_ACTIONS = 0.02
+"""Probability that an input pixel is flipped in a world with actions (R-NEM, Appendix A.2)."""
+UNCERTAIN = 1e-6
+"""Added to each pixel's probability in the E-step, so that no group is ruled out."""
+LEAST = 1e-12
+"""No group's first share of a pixel is less before shares are normalised: draws can be 0."""
+VISIBLE = 0.1
+"""Above this a predicted pixel counts as lit where no frame is seen."""
 
-Updated = tuple[
-    Float[Tensor, "batch slots memory"],
-    Float[Tensor, "batch slots dim"],
-    Float[Tensor, "batch slots slots"],
-]
+Frame = Float[Tensor, "batch height width channels"]
+Frames = Float[Tensor, "batch slots height width channels"]
+Shares = Float[Tensor, "batch slots height width"]
+Memory = Float[Tensor, "batch slots memory"]
+Seen = Float[Tensor, "batch slots seen"]
+Encoded = Float[Tensor, "batch slots width"]
+Attention = Float[Tensor, "batch slots slots"]
+Action = Float[Tensor, "batch slots action"]
+Updated = tuple[Memory, Float[Tensor, "batch slots dim"], Attention]
 """The new memory, what the decoder is shown, and who attends to whom."""
+
+
+@dataclass(frozen=True)
+class NEMSizes:
+    """Sizes of a model of this family; the defaults are those of R-NEM, Appendix A.1.
+
+    Attributes:
+        groups: K in training; 1 for the models rnn and lstm, whatever stands here.
+        channels: Of the encoder's convolutions; the decoder has them the other way round.
+        hidden: Width of the layers before and after the recurrence.
+        dim: Width of theta.
+        width: Of the interaction's MLPs.
+        attention: Hidden width of the attention's MLP.
+        noise: Probability that an input pixel is flipped, in [0, 1/2], in a world without actions.
+        processor: Groups of R-NEM act on each other through a P of these sizes; None: in pairs.
+
+    Raises:
+        RMRError: Counts below 1, no such probability.
+    """
+
+    groups: int = 5
+    channels: tuple[int, ...] = (16, 32, 64)
+    hidden: int = 512
+    dim: int = 250
+    width: int = 250
+    attention: int = 100
+    noise: float = 0.2
+    processor: ProcessorSizes | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+        if not 0 <= self.noise <= 0.5:
+            raise RMRError(f"expected noise from 0 to 0.5, got {self.noise}")
+
+    def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
+        """Return the same sizes, with groups that act on each other through a P."""
+        return replace(self, processor=processor)
+
+    def fitted(self, shape: tuple[int, int, int], actions: int) -> "NEMSizes":
+        """Return the sizes for frames of a shape, in a world of so many actions (0: none).
+
+        There are as many convolutions as can halve a frame, see
+        `rmr_gym.models.world.frames.halving`; with actions the noise is `WITH_ACTIONS`.
+        """
+        noise = WITH_ACTIONS if actions else self.noise
+        return replace(self, channels=halving(self.channels, shape), noise=noise)
 
 
 class Update(nn.Module, ABC):
     """One step of the recurrence; the memory of a group is what is handed to the next step.
 
     Attributes:
-        dim: Width of what the decoder is shown.
         memory: Width of the memory.
     """
 
-    def __init__(self, dim: int, memory: int):
+    def __init__(self, memory: int):
         super().__init__()
-        self.dim, self.memory = dim, memory
+        self.memory = memory
 
     @abstractmethod
-    def forward(
-        self,
-        memory: Float[Tensor, "batch slots memory"],
-        seen: Float[Tensor, "batch slots seen"],
-        action: Float[Tensor, "batch action"],
-    ) -> Updated:
+    def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
         """Return the new memory, what the decoder is shown, and who attends to whom.
 
         Args:
             memory: Of each group.
             seen: Encoded input of each group.
-            action: Embedding of the action, of width 0 in a world without actions.
+            action: Embedding of the action, the same for all groups; of width 0 in a world without.
         """
 
 
@@ -65,24 +118,18 @@ class RecurrentUpdate(Update):
     Differs: none.
 
     Args:
-        seen: Width of the encoded input.
-        dim: Width of theta.
-        action: Width of the embedding of an action, joined to the input.
+        sizes: Of the model.
+        action: Width of the embedding of an action; 0 in a world without.
     """
 
-    def __init__(self, seen: int, dim: int, action: int = 0):
-        super().__init__(dim, dim)
-        self.recurrence = nn.Linear(dim + seen + action, dim)
-        self.norm = nn.LayerNorm(dim)
+    def __init__(self, sizes: NEMSizes, action: int = 0):
+        super().__init__(sizes.dim)
+        self.recurrence = nn.Linear(sizes.dim + sizes.hidden + action, sizes.dim)
+        self.norm = nn.LayerNorm(sizes.dim)
 
-    def forward(
-        self,
-        memory: Float[Tensor, "batch slots memory"],
-        seen: Float[Tensor, "batch slots seen"],
-        action: Float[Tensor, "batch action"],
-    ) -> Updated:
+    def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
         """See `Update`."""
-        raw = self.recurrence(torch.cat([memory, seen, to_groups(action, memory)], dim=-1))
+        raw = self.recurrence(torch.cat([memory, seen, action], dim=-1))
         return raw.sigmoid(), self.norm(raw).sigmoid(), nobody(memory)
 
 
@@ -95,25 +142,19 @@ class LSTMUpdate(Update):
     Differs: none.
 
     Args:
-        seen: Width of the encoded input.
-        dim: Width of the cell and of the output.
-        action: Width of the embedding of an action, joined to the input.
+        sizes: Of the model.
+        action: Width of the embedding of an action; 0 in a world without.
     """
 
-    def __init__(self, seen: int, dim: int, action: int = 0):
-        super().__init__(dim, 2 * dim)
-        self.gates = nn.Linear(dim + seen + action, 4 * dim, bias=False)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(5))
+    def __init__(self, sizes: NEMSizes, action: int = 0):
+        super().__init__(2 * sizes.dim)
+        self.gates = nn.Linear(sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False)
+        self.norms = nn.ModuleList(nn.LayerNorm(sizes.dim) for _ in range(5))
 
-    def forward(
-        self,
-        memory: Float[Tensor, "batch slots memory"],
-        seen: Float[Tensor, "batch slots seen"],
-        action: Float[Tensor, "batch action"],
-    ) -> Updated:
+    def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
         """See `Update`."""
         cell, output = memory.chunk(2, dim=-1)
-        gates = self.gates(torch.cat([output, seen, to_groups(action, memory)], dim=-1))
+        gates = self.gates(torch.cat([output, seen, action], dim=-1))
         enter, value, keep, show = (
             norm(gate) for norm, gate in zip(self.norms, gates.chunk(4, dim=-1), strict=False)
         )
@@ -137,24 +178,17 @@ class InteractingUpdate(Update):
     the code, and here, to the input of the recurrent layer too.
 
     Args:
-        seen: Width of the encoded input.
-        dim: Width of theta.
-        action: Width of the embedding of an action.
-        width: Of the encoded theta and of the effect.
+        sizes: Of the model.
+        action: Width of the embedding of an action; 0 in a world without.
     """
 
-    def __init__(self, seen: int, dim: int, action: int, width: int):
-        super().__init__(dim, dim)
-        self.encode = _layer(dim + action, width, nn.ReLU())
-        self.recurrence = nn.Linear(2 * width + seen + action, dim)
-        self.norm = nn.LayerNorm(dim)
+    def __init__(self, sizes: NEMSizes, action: int = 0):
+        super().__init__(sizes.dim)
+        self.encode = _layer(sizes.dim + action, sizes.width, nn.ReLU())
+        self.recurrence = nn.Linear(2 * sizes.width + sizes.hidden + action, sizes.dim)
+        self.norm = nn.LayerNorm(sizes.dim)
 
-    def forward(
-        self,
-        memory: Float[Tensor, "batch slots memory"],
-        seen: Float[Tensor, "batch slots seen"],
-        action: Float[Tensor, "batch action"],
-    ) -> Updated:
+    def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
         """See `Update`; ``attention[b, k, i]`` is what k takes of i, 0 for k = i.
 
         Raises:
@@ -165,16 +199,13 @@ class InteractingUpdate(Update):
                 f"expected 2 groups or more that act on each other, got {memory.shape[1]}: for one "
                 "group choose the model rnn"
             )
-        told = to_groups(action, memory)
-        encoded = self.encode(torch.cat([memory, told], dim=-1))
+        encoded = self.encode(torch.cat([memory, action], dim=-1))
         heard, attention = self.interact(encoded)
-        raw = self.recurrence(torch.cat([encoded, heard, seen, told], dim=-1))
+        raw = self.recurrence(torch.cat([encoded, heard, seen, action], dim=-1))
         return raw.sigmoid(), self.norm(raw).sigmoid(), attention
 
     @abstractmethod
-    def interact(
-        self, encoded: Float[Tensor, "batch slots width"]
-    ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
+    def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
         """Return the total effect on each group, and the attention."""
 
 
@@ -193,31 +224,23 @@ class RelationalUpdate(InteractingUpdate):
     Differs: see `InteractingUpdate`.
 
     Args:
-        seen: Width of the encoded input.
-        dim: Width of theta.
-        action: Width of the embedding of an action.
-        width: Of the three MLPs (250 in the paper).
-        attention: Hidden width of MLP^att (100 in the paper); 0 for alpha = 1.
+        sizes: Of the model.
+        action: Width of the embedding of an action; 0 in a world without.
+        attentive: Whether pairs are weighed; else alpha = 1.
     """
 
-    def __init__(
-        self, seen: int, dim: int, action: int = 0, width: int = 250, attention: int = 100
-    ):
-        super().__init__(seen, dim, action, width)
+    def __init__(self, sizes: NEMSizes, action: int = 0, *, attentive: bool = True):
+        super().__init__(sizes, action)
+        width, hidden = sizes.width, sizes.attention
         self.focus, self.context = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
         self.effect = _layer(width, width, nn.ReLU())
-        self.attend = (
-            nn.Sequential(
-                _layer(width, attention, nn.Tanh()), nn.Linear(attention, 1), nn.Sigmoid()
-            )
-            if attention
-            else None
-        )
+        self.attend: nn.Sequential | None = None
+        if attentive:
+            layer = _layer(width, hidden, nn.Tanh())
+            self.attend = nn.Sequential(layer, nn.Linear(hidden, 1), nn.Sigmoid())
 
-    def interact(
-        self, encoded: Float[Tensor, "batch slots width"]
-    ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
+    def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
         """Return the total effect on each group, and the attention."""
         pairs = self.embedding(self.focus(encoded)[:, :, None] + self.context(encoded)[:, None])
         others = 1 - torch.eye(encoded.shape[1], dtype=encoded.dtype, device=encoded.device)
@@ -239,35 +262,24 @@ class ProcessorUpdate(InteractingUpdate):
     Differs: P's skip is taken off, so that without interaction the effect is that of P alone.
 
     Args:
-        seen: Width of the encoded input.
-        dim: Width of theta.
-        action: Width of the embedding of an action.
-        width: Of the encoded theta and of the effect.
-        sizes: Of P.
+        sizes: Of the model.
+        action: Width of the embedding of an action; 0 in a world without.
     """
 
-    def __init__(self, seen: int, dim: int, action: int, width: int, sizes: ProcessorSizes):
-        super().__init__(seen, dim, action, width)
-        self.enter = nn.Linear(width, sizes.dim)
-        self.leave = nn.Linear(sizes.dim, width, bias=False)
-        self.processor = sizes.make()
+    def __init__(self, sizes: NEMSizes, action: int = 0):
+        super().__init__(sizes, action)
+        processor = sizes.processor or ProcessorSizes()
+        self.enter = nn.Linear(sizes.width, processor.dim)
+        self.leave = nn.Linear(processor.dim, sizes.width, bias=False)
+        self.processor = processor.make()
 
-    def interact(
-        self, encoded: Float[Tensor, "batch slots width"]
-    ) -> tuple[Float[Tensor, "batch slots width"], Float[Tensor, "batch slots slots"]]:
+    def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
         """Return what P changes in each group; it attends to nobody in particular."""
         latents = self.enter(encoded)
         return self.leave(self.processor(latents) - latents), nobody(encoded)
 
 
-def to_groups(
-    action: Float[Tensor, "batch action"], memory: Float[Tensor, "batch slots memory"]
-) -> Float[Tensor, "batch slots action"]:
-    """Tell every group the action."""
-    return action[:, None].expand(-1, memory.shape[1], -1)
-
-
-def nobody(memory: Float[Tensor, "batch slots memory"]) -> Float[Tensor, "batch slots slots"]:
+def nobody(memory: Memory) -> Attention:
     """Return the attention of groups that do not attend to each other."""
     batch, slots, _ = memory.shape
     return memory.new_zeros(batch, slots, slots)
@@ -275,18 +287,6 @@ def nobody(memory: Float[Tensor, "batch slots memory"]) -> Float[Tensor, "batch 
 
 def _layer(before: int, after: int, activation: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), activation)
-
-
-UNCERTAIN = 1e-6
-"""Added to each pixel's probability in the E-step, so that no group is ruled out."""
-LEAST = 1e-12
-"""No group's first share of a pixel is less before shares are normalised: draws can be 0."""
-VISIBLE = 0.1
-"""Above this a predicted pixel counts as lit where no frame is seen."""
-
-Frame = Float[Tensor, "batch height width channels"]
-Frames = Float[Tensor, "batch slots height width channels"]
-Shares = Float[Tensor, "batch slots height width"]
 
 
 class NEMState(NamedTuple):
@@ -302,10 +302,10 @@ class NEMState(NamedTuple):
         started: Whether there was a frame yet.
     """
 
-    memory: Float[Tensor, "batch slots memory"]
+    memory: Memory
     pictures: Frames
     groups: Shares
-    attention: Float[Tensor, "batch slots slots"]
+    attention: Attention
     noisy: Frame
     generator: torch.Generator
     started: bool = False
@@ -333,22 +333,14 @@ class SpatialMixture(nn.Module, ABC):
     ``cut = 0`` is the code.
 
     Args:
-        groups: K, 1 or more.
         shape: Height, width and channels of a frame.
+        sizes: Of the model.
         memory: Width of a group's memory.
-        noise: Probability that a pixel is flipped, in [0, 1/2].
-
-    Raises:
-        RMRError: No group, or no such probability.
     """
 
-    def __init__(self, groups: int, shape: tuple[int, int, int], memory: int, noise: float):
+    def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, memory: int):
         super().__init__()
-        if groups < 1 or not 0 <= noise <= 0.5:
-            raise RMRError(
-                f"expected one group or more and noise from 0 to 0.5, got {groups} and {noise}"
-            )
-        self.groups, self.shape, self.memory, self.noise = groups, shape, memory, noise
+        self.groups, self.shape, self.memory, self.noise = sizes.groups, shape, memory, sizes.noise
         self.cut = CUT
 
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
@@ -410,47 +402,46 @@ class RecurrentMixture(SpatialMixture):
     Differs: the input is x - psi as in the code, psi - x in Appendix A.1.
 
     Args:
-        groups: K.
         shape: Height, width and channels of a frame.
-        encoder: From frames to vectors.
-        update: The recurrence.
-        decoder: From vectors to frames.
-        noise: Probability that a pixel is flipped.
+        sizes: Of all parts.
         actions: Number of actions; 0 for a world without.
+        make_update: Makes the recurrence from sizes and the width of an action's embedding.
+        groups: K; None for that of the sizes.
     """
 
     def __init__(
         self,
-        groups: int,
         shape: tuple[int, int, int],
-        encoder: FrameEncoder,
-        update: Update,
-        decoder: FrameDecoder,
-        noise: float,
+        sizes: NEMSizes,
         actions: int = 0,
+        *,
+        make_update: Callable[[NEMSizes, int], Update],
+        groups: int | None = None,
     ):
-        super().__init__(groups, shape, update.memory, noise)
-        self.encoder, self.update, self.decoder = encoder, update, decoder
+        update = make_update(sizes, ACTION if actions else 0)
+        super().__init__(shape, replace(sizes, groups=groups or sizes.groups), update.memory)
+        self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
+        self.update = update
+        self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.action = nn.Linear(actions, ACTION) if actions else None
 
     def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
         """Show every group its part of the error, and update and decode it."""
         error = state.groups[..., None] * (state.noisy[:, None] - state.pictures)
-        told = self.embed(action, state.memory)
-        memory, shown, attention = self.update(state.memory, self.encoder(error), told)
+        embedded = self.embed(action, state.memory)
+        memory, shown, attention = self.update(state.memory, self.encoder(error), embedded)
         return state._replace(memory=memory, pictures=self.decoder(shown), attention=attention)
 
-    def embed(self, action: Int[Tensor, " batch"] | None, memory: Tensor) -> Tensor:
-        """Return the embedding of the actions, of width 0 in a world without actions.
+    def embed(self, action: Int[Tensor, " batch"] | None, memory: Memory) -> Action:
+        """Return the embedding of the actions for every group, of width 0 in a world without.
 
         Raises:
             RMRError: Actions are missing.
         """
         if self.action is None:
-            return memory.new_zeros(len(memory), 0)
-        if action is None:
-            raise RMRError("expected an action a sequence, as in training, got none")
-        return torch.relu(self.action.weight.T[action] + self.action.bias)
+            return memory[..., :0]
+        embedded = torch.relu(self.action.weight.T[need_actions(action)] + self.action.bias)
+        return embedded[:, None].expand(-1, memory.shape[1], -1)
 
 
 class GradientMixture(SpatialMixture):
@@ -467,23 +458,15 @@ class GradientMixture(SpatialMixture):
     pixels, so that eta has about the same size at every resolution.
 
     Args:
-        groups: K.
         shape: Height, width and channels of a frame.
-        dim: Width of theta.
-        decoder: From theta to frames.
-        noise: Probability that a pixel is flipped.
+        sizes: Of all parts.
+        actions: Number of actions, which are not used.
     """
 
-    def __init__(
-        self,
-        groups: int,
-        shape: tuple[int, int, int],
-        dim: int,
-        decoder: FrameDecoder,
-        noise: float,
-    ):
-        super().__init__(groups, shape, dim, noise)
-        self.decoder = decoder
+    def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, actions: int = 0):
+        del actions
+        super().__init__(shape, sizes, sizes.dim)
+        self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.rate = nn.Parameter(torch.tensor(0.1))
 
     def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
@@ -530,101 +513,29 @@ def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Fra
     return torch.where(drawn < probability, 1 - frame, frame)
 
 
-WITH_ACTIONS = 0.02
-"""Probability that an input pixel is flipped in a world with actions (R-NEM, Appendix A.2)."""
+def no_attention(sizes: NEMSizes, action: int) -> RelationalUpdate:
+    """Make the update of groups that act on each other in pairs, all pairs alike."""
+    return RelationalUpdate(sizes, action, attentive=False)
 
 
-@dataclass(frozen=True)
-class NEMSizes:
-    """Sizes of a model of this family; the defaults are those of R-NEM, Appendix A.1.
-
-    Attributes:
-        groups: K in training; 1 for the models rnn and lstm, whatever stands here.
-        channels: Of the encoder's convolutions; the decoder has them the other way round.
-        hidden: Width of the layers before and after the recurrence.
-        dim: Width of theta.
-        width: Of the interaction's MLPs.
-        attention: Hidden width of the attention's MLP.
-        noise: Probability that an input pixel is flipped, in a world without actions.
-        processor: Of P, in the model rnem_p.
-
-    Raises:
-        RMRError: Counts below 1.
-    """
-
-    groups: int = 5
-    channels: tuple[int, ...] = (16, 32, 64)
-    hidden: int = 512
-    dim: int = 250
-    width: int = 250
-    attention: int = 100
-    noise: float = 0.2
-    processor: ProcessorSizes = field(default_factory=ProcessorSizes)
-
-    def __post_init__(self) -> None:
-        check_counts(self)
-
-    def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
-        """Return the same sizes with those of another P."""
-        return replace(self, processor=processor)
-
-    def fitted(self, shape: tuple[int, int, int], actions: int) -> "NEMSizes":
-        """Return the sizes for frames of a shape, in a world of so many actions (0: none).
-
-        There are as many convolutions as can halve a frame, see
-        `rmr_gym.models.world.frames.halving`; with actions the noise is `WITH_ACTIONS`.
-        """
-        noise = WITH_ACTIONS if actions else self.noise
-        return replace(self, channels=halving(self.channels, shape), noise=noise)
+def relational(sizes: NEMSizes, action: int) -> InteractingUpdate:
+    """Make the update of R-NEM: groups act on each other through a P where there is one."""
+    return (ProcessorUpdate if sizes.processor else RelationalUpdate)(sizes, action)
 
 
-Maker = Callable[[NEMSizes, tuple[int, int, int], int], SpatialMixture]
-UpdateMaker = Callable[[NEMSizes, int], Update]
-
-
-def _recurrent(make_update: UpdateMaker, *, single: bool = False) -> Maker:
-    def make(sizes: NEMSizes, shape: tuple[int, int, int], actions: int) -> RecurrentMixture:
-        action = ACTION if actions else 0
-        return RecurrentMixture(
-            1 if single else sizes.groups,
-            shape,
-            FrameEncoder(shape, sizes.channels, sizes.hidden),
-            make_update(sizes, action),
-            FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden),
-            sizes.noise,
-            actions,
-        )
-
-    return make
-
-
-def _relational(sizes: NEMSizes, action: int, attention: int) -> RelationalUpdate:
-    return RelationalUpdate(sizes.hidden, sizes.dim, action, sizes.width, attention)
-
-
-def _plain(sizes: NEMSizes, action: int) -> RecurrentUpdate:
-    return RecurrentUpdate(sizes.hidden, sizes.dim, action)
-
-
-def _gradient(sizes: NEMSizes, shape: tuple[int, int, int], actions: int) -> GradientMixture:
-    del actions
-    decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
-    return GradientMixture(sizes.groups, shape, sizes.dim, decoder, sizes.noise)
-
-
-NEM_MODELS: dict[str, Maker] = {
-    "rnem": _recurrent(lambda sizes, action: _relational(sizes, action, sizes.attention)),
-    "rnem_no_attention": _recurrent(lambda sizes, action: _relational(sizes, action, 0)),
-    "rnem_p": _recurrent(
-        lambda sizes, action: ProcessorUpdate(
-            sizes.hidden, sizes.dim, action, sizes.width, sizes.processor
-        )
-    ),
-    "rnnem": _recurrent(_plain),
-    "nem": _gradient,
-    "rnn": _recurrent(_plain, single=True),
-    "lstm": _recurrent(
-        lambda sizes, action: LSTMUpdate(sizes.hidden, sizes.dim, action), single=True
-    ),
+NEM_MODELS: dict[str, Callable[[tuple[int, int, int], NEMSizes, int], SpatialMixture]] = {
+    "rnem": partial(RecurrentMixture, make_update=relational),
+    "rnem_no_attention": partial(RecurrentMixture, make_update=no_attention),
+    "rnnem": partial(RecurrentMixture, make_update=RecurrentUpdate),
+    "nem": GradientMixture,
+    "rnn": partial(RecurrentMixture, make_update=RecurrentUpdate, groups=1),
+    "lstm": partial(RecurrentMixture, make_update=LSTMUpdate, groups=1),
 }
-"""Makers by name, of (sizes, shape of a frame, number of actions)."""
+"""Models by name, made from (shape of a frame, sizes, number of actions)."""
+
+NEM_SIZES = {
+    "smoke": NEMSizes(3, channels=(2, 4), hidden=16, dim=8, width=8, attention=4),
+    "laptop": NEMSizes(channels=(8, 16), hidden=128, dim=64, width=64, attention=32),
+    "paper": NEMSizes(),
+}
+"""Sizes by the name of the preset."""

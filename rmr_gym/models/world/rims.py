@@ -11,8 +11,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, check_counts, unknown_name
 from rmr_gym.models.rmr.processors import ProcessorSizes
+from rmr_gym.models.world.base import draw_uniformly, mark_dropped
+
+INITIAL_DEVIATION = 0.01
+VALUES_PER_UNIT = 4
+
+Hidden = Float[Tensor, "batch slots dim"]
+Active = Bool[Tensor, "batch slots"]
+Present = Bool[Tensor, " slots"]
 
 
 def blockwise(
@@ -30,7 +38,8 @@ def blockwise(
 class BlockDynamics(nn.Module, ABC):
     """What LSTM and GRU in blocks have in common: weights, and the part that the input plays.
 
-    The initial weights are uniform in +-1/sqrt(units), as torch's own.
+    The initial weights are uniform in +-1/sqrt(units), as torch's own. All cells go through one
+    batched product.
 
     Args:
         rims: Number of cells (slots), each with weights of its own.
@@ -50,12 +59,9 @@ class BlockDynamics(nn.Module, ABC):
         self.input_bias = nn.Parameter(torch.empty(rims, width))
         self.hidden_bias = nn.Parameter(torch.empty(rims, width))
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw weights and biases."""
-        bound = self.hidden_weight.shape[1] ** -0.5
-        for parameter in self.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        draw_uniformly(self.parameters(), self.hidden_weight.shape[1], generator)
 
     def drives(self, values: Float[Tensor, "*rest values"]) -> Float[Tensor, "*rest slots drive"]:
         """Return what each cell's gates get from a value, without biases."""
@@ -63,11 +69,8 @@ class BlockDynamics(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self,
-        drive: Float[Tensor, "batch slots drive"],
-        hidden: Float[Tensor, "batch slots dim"],
-        memory: Float[Tensor, "batch slots memory"],
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        self, drive: Float[Tensor, "batch slots drive"], hidden: Hidden, memory: Hidden
+    ) -> tuple[Hidden, Hidden]:
         """Return every cell's next state and memory, as if all were active."""
 
 
@@ -83,11 +86,8 @@ class BlockLSTM(BlockDynamics):
     gates, remembers = 4, True
 
     def forward(
-        self,
-        drive: Float[Tensor, "batch slots drive"],
-        hidden: Float[Tensor, "batch slots dim"],
-        memory: Float[Tensor, "batch slots memory"],
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        self, drive: Float[Tensor, "batch slots drive"], hidden: Hidden, memory: Hidden
+    ) -> tuple[Hidden, Hidden]:
         """Return every cell's next state and memory, as if all were active."""
         bias = self.input_bias + self.hidden_bias
         i, f, g, o = (blockwise(hidden, self.hidden_weight, bias) + drive).chunk(4, dim=-1)
@@ -110,9 +110,9 @@ class BlockGRU(BlockDynamics):
     def forward(
         self,
         drive: Float[Tensor, "batch slots drive"],
-        hidden: Float[Tensor, "batch slots dim"],
-        memory: Float[Tensor, "batch slots memory"],
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots memory"]]:
+        hidden: Hidden,
+        memory: Float[Tensor, "batch slots nothing"],
+    ) -> tuple[Hidden, Float[Tensor, "batch slots nothing"]]:
         """Return every cell's next state, as if all were active, and the empty memory."""
         taken = (drive + self.input_bias).chunk(3, dim=-1)
         kept = blockwise(hidden, self.hidden_weight, self.hidden_bias).chunk(3, dim=-1)
@@ -123,183 +123,6 @@ class BlockGRU(BlockDynamics):
 
 DYNAMICS: dict[str, type[BlockDynamics]] = {"lstm": BlockLSTM, "gru": BlockGRU}
 """Dynamics of RIMs by name."""
-
-
-INITIAL_DEVIATION = 0.01
-
-
-class InputAttention(nn.Module):
-    r"""Every RIM divides its attention between the elements of the input and a null element.
-
-    .. math:: A_k = \mathrm{softmax}\left(h_k W^q_k\, [0; X W^e]^T / \sqrt{d}\right), \quad
-              \text{in}_k = A_k\, [0; X W^v]
-
-    Source: RIMs, section 2.3, eq. 4, Table 3.
-    Differs: one head, as the paper has in its copying task; the keys and values of all elements
-    are made by the same two maps, as in the paper (the authors' code has a pair of maps for each
-    position); no dropout here. There are no biases, so key and value of the null element are 0.
-
-    Args:
-        rims: Number of RIMs (slots).
-        elements: Width of an element of the input.
-        units: Width of a RIM's state.
-        keys: Width of queries and keys.
-        values: Width of values.
-    """
-
-    def __init__(self, rims: int, elements: int, units: int, keys: int, values: int):
-        super().__init__()
-        self.query = nn.Parameter(torch.empty(rims, units, keys))
-        self.key = nn.Parameter(torch.empty(elements, keys))
-        self.value = nn.Parameter(torch.empty(elements, values))
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw all maps from a normal of deviation 0.01, as the authors' code does."""
-        for parameter in self.parameters():
-            parameter.normal_(0, INITIAL_DEVIATION, generator=generator)
-
-    def forward(
-        self,
-        keys: Float[Tensor, "batch elements keys"],
-        hidden: Float[Tensor, "batch slots dim"],
-    ) -> tuple[Float[Tensor, "batch slots"], Float[Tensor, "batch slots elements"]]:
-        """Return each RIM's attention on null, and on each element; together they are 1."""
-        queries = blockwise(hidden, self.query)
-        scores = queries @ keys.transpose(1, 2) * self.query.shape[-1] ** -0.5
-        shares = torch.cat([torch.zeros_like(scores[..., :1]), scores], dim=-1).softmax(dim=-1)
-        return shares[..., 0], shares[..., 1:]
-
-
-class Heard(NamedTuple):
-    """Who takes part in the communication.
-
-    Attributes:
-        active: RIMs that listen and learn from it.
-        present: RIMs that can be heard.
-    """
-
-    active: Bool[Tensor, "batch slots"]
-    present: Bool[Tensor, " slots"]
-
-
-class Communication(nn.Module):
-    r"""RIMs read from each other, themselves included, through attention with several heads.
-
-    .. math:: m_k = \mathrm{concat}_{heads}\, \mathrm{softmax}(q_k K^T / \sqrt{d})\, V, \quad
-              h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
-              \tanh(\mathrm{dropout}(W^o m_k + b^o))
-
-    Queries, keys and values come from maps of each RIM's own, without biases; :math:`W^o` and
-    :math:`W^g` are shared.
-
-    Source: RIMs, section 2.4 and Appendix C.1, C.2; the gate is in the authors' code alone.
-    Differs: keys and values come from the states as if all RIMs had been active, as in the code,
-    not from the kept states of the inactive ones, as the paper's text has it. What is heard
-    from an inactive RIM is not differentiated, as in the code.
-
-    Args:
-        rims: Number of RIMs (slots).
-        units: Width of a RIM's state.
-        heads: Number of heads.
-        width: Of queries, keys and values of a head.
-        dropout: Share of the message that is dropped in training.
-    """
-
-    def __init__(self, rims: int, units: int, heads: int, width: int, dropout: float):
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.maps = nn.Parameter(torch.empty(rims, units, 3 * heads * width))
-        self.message = nn.Linear(heads * width, units)
-        self.gate = nn.Linear(heads * width, units)
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the maps of the RIMs from a normal of deviation 0.01, as the authors' code does."""
-        self.maps.normal_(0, INITIAL_DEVIATION, generator=generator)
-
-    def forward(
-        self, hidden: Float[Tensor, "batch slots dim"], heard: Heard, generator: torch.Generator
-    ) -> Float[Tensor, "batch slots dim"]:
-        """Return what every RIM's state would be after it has listened.
-
-        Args:
-            hidden: States after the RIMs' own dynamics, as if all were active.
-            heard: Which of them listen and which can be heard.
-            generator: Source of the dropout.
-        """
-        told = torch.where(heard.active[..., None], hidden, hidden.detach())
-        queries, keys, values = rearrange(
-            blockwise(told, self.maps), "b s (part h d) -> part b h s d", part=3, h=self.heads
-        )
-        there = heard.present.expand(hidden.shape[1], -1)
-        mixed = F.scaled_dot_product_attention(queries, keys, values, there)
-        mixed = rearrange(mixed, "b h s d -> b s (h d)")
-        message = self.message(mixed)
-        if self.training and self.dropout:
-            message = dropout(message, self.dropout, generator)
-        return hidden + self.gate(mixed).sigmoid() * message.tanh()
-
-
-class ProcessorCommunication(nn.Module):
-    r"""RIMs hear from each other what a processor P says.
-
-    .. math:: m_k = P(A h)_k - A_k h_k, \quad
-              h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
-              \tanh(\mathrm{dropout}(W^o m_k + b^o))
-
-    with maps :math:`A_k` of each RIM's own. P may have been pretrained on the states of a world
-    and stay frozen: RMR inside RIMs.
-
-    Source: none; after RMR, section 5, and `Communication`, whose attention P replaces.
-    Differs: P's skip is taken off. As there, what is heard from an inactive RIM is not
-    differentiated, and RIMs that are not present are not heard.
-
-    Args:
-        rims: Number of RIMs (slots).
-        units: Width of a RIM's state.
-        sizes: Of P.
-        dropout: Share of the message that is dropped in training.
-    """
-
-    def __init__(self, rims: int, units: int, sizes: ProcessorSizes, dropout: float):
-        super().__init__()
-        self.dropout = dropout
-        self.enter = nn.Parameter(torch.empty(rims, units, sizes.dim))
-        self.processor = sizes.make()
-        self.message = nn.Linear(sizes.dim, units)
-        self.gate = nn.Linear(sizes.dim, units)
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the maps into P as linear layers are drawn."""
-        bound = self.enter.shape[1] ** -0.5
-        self.enter.uniform_(-bound, bound, generator=generator)
-
-    def forward(
-        self, hidden: Float[Tensor, "batch slots dim"], heard: Heard, generator: torch.Generator
-    ) -> Float[Tensor, "batch slots dim"]:
-        """Return what every RIM's state would be after it has listened; see `Communication`."""
-        told = torch.where(heard.active[..., None], hidden, hidden.detach())
-        there = heard.present.nonzero()[:, 0]
-        latents = blockwise(told, self.enter)[:, there]
-        silence = latents.new_zeros(*hidden.shape[:2], latents.shape[-1])
-        mixed = silence.index_copy(1, there, self.processor(latents) - latents)
-        message = self.message(mixed)
-        if self.training and self.dropout:
-            message = dropout(message, self.dropout, generator)
-        return hidden + self.gate(mixed).sigmoid() * message.tanh()
-
-
-def dropout(
-    x: Float[Tensor, "*shape"], share: float, generator: torch.Generator
-) -> Float[Tensor, "*shape"]:
-    """Set a share of the numbers to 0, drawn from the generator, and scale up the rest."""
-    kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-    return x * kept / (1 - share)
-
-
-VALUES_PER_UNIT = 4
 
 
 @dataclass(frozen=True)
@@ -337,13 +160,181 @@ class RIMSizes:
             raise RMRError(
                 f"expected 1 to {self.rims} active RIMs out of {self.rims}, got {self.active}"
             )
-        if min(self.units, self.keys, self.heads, self.message) < 1 or not 0 <= self.dropout < 1:
-            raise RMRError(
-                "RIMs need units, keys, heads and message of 1 or more and a dropout in [0, 1), "
-                f"got {self}"
-            )
+        if not 0 <= self.dropout < 1:
+            raise RMRError(f"expected a dropout of RIMs in [0, 1), got {self.dropout}")
         if self.dynamics not in DYNAMICS:
             raise unknown_name("dynamics", self.dynamics, DYNAMICS)
+        check_counts(self)
+
+
+class InputAttention(nn.Module):
+    r"""Every RIM divides its attention between the elements of the input and a null element.
+
+    .. math:: A_k = \mathrm{softmax}\left(h_k W^q_k\, [0; X W^e]^T / \sqrt{d}\right), \quad
+              \text{in}_k = A_k\, [0; X W^v]
+
+    Source: RIMs, section 2.3, eq. 4, Table 3.
+    Differs: one head, as the paper has in its copying task; the keys and values of all elements
+    are made by the same two maps, as in the paper (the authors' code has a pair of maps for each
+    position); no dropout here. There are no biases, so key and value of the null element are 0.
+
+    Args:
+        elements: Width of an element of the input.
+        values: Width of values.
+        sizes: Of the layer of RIMs.
+    """
+
+    def __init__(self, elements: int, values: int, sizes: RIMSizes):
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(sizes.rims, sizes.units, sizes.keys))
+        self.key = nn.Parameter(torch.empty(elements, sizes.keys))
+        self.value = nn.Parameter(torch.empty(elements, values))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all maps from a normal of deviation 0.01, as the authors' code does."""
+        for parameter in self.parameters():
+            parameter.normal_(0, INITIAL_DEVIATION, generator=generator)
+
+    def forward(
+        self, keys: Float[Tensor, "batch elements keys"], hidden: Hidden
+    ) -> tuple[Float[Tensor, "batch slots"], Float[Tensor, "batch slots elements"]]:
+        """Return each RIM's attention on null, and on each element; together they are 1."""
+        queries = blockwise(hidden, self.query)
+        scores = queries @ keys.transpose(1, 2) * self.query.shape[-1] ** -0.5
+        shares = torch.cat([torch.zeros_like(scores[..., :1]), scores], dim=-1).softmax(dim=-1)
+        return shares[..., 0], shares[..., 1:]
+
+
+class Communication(nn.Module, ABC):
+    r"""What RIMs hear from each other is let in through a gate.
+
+    .. math:: h_k \leftarrow h_k + \sigma(W^g m_k + b^g)
+              \tanh(\mathrm{dropout}(W^o m_k + b^o))
+
+    with maps of each RIM's own into what m is made of; :math:`W^o` and :math:`W^g` are shared.
+
+    Source: RIMs, section 2.4 and Appendix C.1, C.2; the gate is in the authors' code alone.
+    Differs: RIMs hear of each other's states as if all RIMs had been active, as in the code,
+    not the kept states of the inactive ones, as the paper's text has it. What is heard
+    from an inactive RIM is not differentiated, as in the code.
+
+    Args:
+        sizes: Of the layer of RIMs.
+        maps: Width of what each RIM's state is mapped to.
+        heard: Width of m.
+        processor: Makes m; None where attention does.
+    """
+
+    def __init__(self, sizes: RIMSizes, maps: int, heard: int, processor: nn.Module | None = None):
+        super().__init__()
+        self.dropout = sizes.dropout
+        self.maps = nn.Parameter(torch.empty(sizes.rims, sizes.units, maps))
+        self.processor = processor
+        self.message = nn.Linear(heard, sizes.units)
+        self.gate = nn.Linear(heard, sizes.units)
+
+    def forward(
+        self, hidden: Hidden, active: Active, present: Present, generator: torch.Generator
+    ) -> Hidden:
+        """Return what every RIM's state would be after it has listened.
+
+        Args:
+            hidden: States after the RIMs' own dynamics, as if all were active.
+            active: RIMs that listen and learn from it.
+            present: RIMs that can be heard.
+            generator: Source of the dropout.
+        """
+        speaking = torch.where(active[..., None], hidden, hidden.detach())
+        mixed = self.mix(blockwise(speaking, self.maps), present)
+        message = self.message(mixed)
+        if self.training and self.dropout:
+            message = dropout(message, self.dropout, generator)
+        return hidden + self.gate(mixed).sigmoid() * message.tanh()
+
+    @abstractmethod
+    def mix(
+        self, mapped: Float[Tensor, "batch slots maps"], present: Present
+    ) -> Float[Tensor, "batch slots heard"]:
+        """Return m, what each RIM hears."""
+
+
+class AttentiveCommunication(Communication):
+    r"""RIMs read from each other, themselves included, through attention with several heads.
+
+    .. math:: m_k = \mathrm{concat}_{heads}\, \mathrm{softmax}(q_k K^T / \sqrt{d})\, V
+
+    Queries, keys and values come from maps of each RIM's own, without biases.
+
+    Source: RIMs, section 2.4 and Appendix C.1. Differs: see `Communication`.
+
+    Args:
+        sizes: Of the layer of RIMs.
+    """
+
+    def __init__(self, sizes: RIMSizes):
+        width = sizes.heads * sizes.message
+        super().__init__(sizes, 3 * width, width)
+        self.heads = sizes.heads
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps of the RIMs from a normal of deviation 0.01, as the authors' code does."""
+        self.maps.normal_(0, INITIAL_DEVIATION, generator=generator)
+
+    def mix(
+        self, mapped: Float[Tensor, "batch slots maps"], present: Present
+    ) -> Float[Tensor, "batch slots heard"]:
+        """Return what each RIM reads from those that are present."""
+        queries, keys, values = rearrange(
+            mapped, "b s (part h d) -> part b h s d", part=3, h=self.heads
+        )
+        there = present.expand(len(present), -1)
+        mixed = F.scaled_dot_product_attention(queries, keys, values, there)
+        return rearrange(mixed, "b h s d -> b s (h d)")
+
+
+class ProcessorCommunication(Communication):
+    r"""RIMs hear from each other what a processor P says.
+
+    .. math:: m_k = P(A h)_k - A_k h_k
+
+    with maps :math:`A_k` of each RIM's own. P may have been pretrained on the states of a world
+    and stay frozen: RMR inside RIMs.
+
+    Source: none; after RMR, section 5, and `AttentiveCommunication`, whose attention P replaces.
+    Differs: P's skip is taken off. As there, what is heard from an inactive RIM is not
+    differentiated, and RIMs that are not present are not heard.
+
+    Args:
+        sizes: Of the layer of RIMs.
+        processor: Sizes of P.
+    """
+
+    def __init__(self, sizes: RIMSizes, processor: ProcessorSizes):
+        super().__init__(sizes, processor.dim, processor.dim, processor.make())
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps into P as linear layers are drawn."""
+        draw_uniformly([self.maps], self.maps.shape[1], generator)
+
+    def mix(
+        self, mapped: Float[Tensor, "batch slots maps"], present: Present
+    ) -> Float[Tensor, "batch slots heard"]:
+        """Return what P changes in those that are present."""
+        assert self.processor is not None
+        there = present.nonzero()[:, 0]
+        latents = mapped[:, there]
+        silence = torch.zeros_like(mapped)
+        return silence.index_copy(1, there, self.processor(latents) - latents)
+
+
+def dropout(
+    x: Float[Tensor, "*shape"], share: float, generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """Set a share of the numbers to 0, drawn from the generator, and scale up the rest."""
+    kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
+    return x * kept / (1 - share)
 
 
 class Reading(NamedTuple):
@@ -359,9 +350,8 @@ class Reading(NamedTuple):
 
     def at(self, index: Int[Tensor, " batch"]) -> "Reading":
         """Return the chosen rows of a reading of many inputs."""
-        flat = nn.functional.embedding(index, self.drives.flatten(1))
-        drives = flat.unflatten(1, self.drives.shape[1:])
-        return Reading(self.keys[index], drives)
+        flat = F.embedding(index, self.drives.flatten(1))
+        return Reading(self.keys[index], flat.unflatten(1, self.drives.shape[1:]))
 
 
 class RIMState(NamedTuple):
@@ -370,24 +360,14 @@ class RIMState(NamedTuple):
     Attributes:
         hidden: What each RIM shows.
         memory: What it remembers besides; of width 0 for GRUs.
+        active: Which RIMs were active in the last step; none before the first.
         generator: Source of the dropout, on the device of the model.
     """
 
-    hidden: Float[Tensor, "batch slots dim"]
+    hidden: Hidden
     memory: Float[Tensor, "batch slots memory"]
+    active: Active
     generator: torch.Generator
-
-
-class Activity(NamedTuple):
-    """What a step did.
-
-    Attributes:
-        active: Which RIMs were active.
-        null: Each RIM's attention on the null input; the active ones have the least.
-    """
-
-    active: Bool[Tensor, "batch slots"]
-    null: Float[Tensor, "batch slots"]
 
 
 class RIMCell(nn.Module):
@@ -420,12 +400,12 @@ class RIMCell(nn.Module):
         super().__init__()
         self.sizes = sizes
         values = VALUES_PER_UNIT * sizes.units
-        self.attention = InputAttention(sizes.rims, elements, sizes.units, sizes.keys, values)
+        self.attention = InputAttention(elements, values, sizes)
         self.dynamics = DYNAMICS[sizes.dynamics](sizes.rims, values, sizes.units)
         self.communication = (
-            Communication(sizes.rims, sizes.units, sizes.heads, sizes.message, sizes.dropout)
+            AttentiveCommunication(sizes)
             if sizes.processor is None
-            else ProcessorCommunication(sizes.rims, sizes.units, sizes.processor, sizes.dropout)
+            else ProcessorCommunication(sizes, sizes.processor)
         )
         self.register_buffer("present", torch.ones(sizes.rims, dtype=torch.bool), persistent=False)
         self._active = sizes.active
@@ -439,15 +419,8 @@ class RIMCell(nn.Module):
         Raises:
             RMRError: There is no such RIM, or none would be left.
         """
-        gone, count = set(rims), self.sizes.rims
-        if not gone <= set(range(count)) or len(gone) == count:
-            raise RMRError(
-                f"expected RIMs from 0 to {count - 1}, and not all of them, to drop, got "
-                f"{sorted(gone)}"
-            )
-        self.present.fill_(True)
-        self.present[sorted(gone)] = False
-        self._active = min(self.sizes.active, count - len(gone))
+        left = mark_dropped(self.present, rims, "RIMs")
+        self._active = min(self.sizes.active, left)
 
     def init_state(self, batch: int, generator: torch.Generator) -> RIMState:
         """Return the state before the first step, which is 0.
@@ -456,33 +429,29 @@ class RIMCell(nn.Module):
             batch: Number of sequences.
             generator: Source of the dropout, on the device of the model.
         """
-        weight, sizes = self.dynamics.hidden_weight, self.sizes
-        hidden = weight.new_zeros(batch, sizes.rims, sizes.units)
-        memory = weight.new_zeros(batch, sizes.rims, sizes.units * self.dynamics.remembers)
-        return RIMState(hidden, memory, generator)
+        rims, units = self.sizes.rims, self.sizes.units
+        hidden = self.dynamics.hidden_weight.new_zeros(batch, rims, units)
+        memory = hidden if self.dynamics.remembers else hidden[..., :0]
+        return RIMState(hidden, memory, self.present.new_zeros(batch, rims), generator)
 
     def read(self, elements: Float[Tensor, "*rest elements width"]) -> Reading:
         """Return what RIMs see of inputs that consist of one element or more each."""
         drives = self.dynamics.drives(elements @ self.attention.value)
         return Reading(elements @ self.attention.key, drives)
 
-    def forward(self, reading: Reading, state: RIMState) -> tuple[RIMState, Activity]:
-        """Return the next state, and which RIMs were active."""
+    def forward(self, reading: Reading, state: RIMState) -> RIMState:
+        """Return the next state."""
         null, shares = self.attention(reading.keys, state.hidden)
         active = least(null.detach().masked_fill(~self.present, torch.inf), self._active)
         drive = torch.einsum("bse,besg->bsg", shares, reading.drives)
         hidden, memory = self.dynamics(drive, state.hidden, state.memory)
-        hidden = self.communication(hidden, Heard(active, self.present), state.generator)
+        hidden = self.communication(hidden, active, self.present, state.generator)
         chosen = active[..., None]
-        kept = RIMState(
-            torch.where(chosen, hidden, state.hidden),
-            torch.where(chosen, memory, state.memory),
-            state.generator,
-        )
-        return kept, Activity(active, null)
+        hidden = torch.where(chosen, hidden, state.hidden)
+        return RIMState(hidden, torch.where(chosen, memory, state.memory), active, state.generator)
 
 
-def least(values: Float[Tensor, "batch slots"], count: int) -> Bool[Tensor, "batch slots"]:
+def least(values: Float[Tensor, "batch slots"], count: int) -> Active:
     """Mark the ``count`` least values of each row, the first among equals."""
     order = values.argsort(dim=1, stable=True)
     marked = torch.zeros_like(values, dtype=torch.bool)
@@ -535,9 +504,9 @@ class TokenRIMs(nn.Module):
         state = self.cell.init_state(len(tokens), generator)
         hidden, active = [], []
         for now in tokens.unbind(1):
-            state, activity = self.cell(vocabulary.at(now), state)
+            state = self.cell(vocabulary.at(now), state)
             hidden.append(state.hidden.flatten(1))
-            active.append(activity.active)
+            active.append(state.active)
         return TokenOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1))
 
 
@@ -562,9 +531,7 @@ class TokenLSTM(nn.Module):
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the embeddings, and the LSTM's weights uniformly in +-1/sqrt(units)."""
         self.embedding.normal_(generator=generator)
-        bound = self.lstm.hidden_size**-0.5
-        for parameter in self.lstm.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        draw_uniformly(self.lstm.parameters(), self.lstm.hidden_size, generator)
 
     def forward(self, tokens: Int[Tensor, "batch time"], generator: torch.Generator) -> TokenOutput:
         """Read sequences of tokens; nothing is drawn."""

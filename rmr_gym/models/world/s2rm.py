@@ -1,9 +1,7 @@
 """Spatially structured recurrent modules: world models of frames that are seen as a few crops."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -12,12 +10,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts, unknown_name
-from rmr_gym.models.world.base import CUT, Prediction, taken_in
-from rmr_gym.models.world.crops import CropDecoder, CropEncoder, ViewGeometry, Views
+from rmr_gym.models.world.base import draw_uniformly, mark_dropped
+from rmr_gym.models.world.crops import (
+    Centres,
+    CropDecoder,
+    CropEncoder,
+    Crops,
+    LocalWorld,
+    ViewGeometry,
+    Views,
+)
 from rmr_gym.models.world.rims import BlockGRU, RIMSizes, blockwise
 
 TERMS = ("both", "local", "nonlocal")
 _BASE = 10000.0
+
+Hidden = Float[Tensor, "batch slots dim"]
+Rows = Float[Tensor, "batch slots rows row"]
+Memory = Float[Tensor, "batch slots *memory"]
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,7 @@ class AttentionSizes:
     def __post_init__(self) -> None:
         if self.terms not in TERMS:
             raise unknown_name("terms of attention", self.terms, TERMS)
-        if min(self.heads, self.keys, self.values) < 1:
-            raise RMRError(f"attention needs heads, keys and values of 1 or more, got {self}")
+        check_counts(self)
 
 
 class KernelAttention(nn.Module):
@@ -258,7 +267,7 @@ class S2RMSizes:
         oracle: Hidden width of the time-travelling oracle.
 
     Raises:
-        RMRError: Counts below 1, or a unit that is not above 0.
+        RMRError: Counts below 1, places that cannot be, see `SpherePositions`.
     """
 
     views: int = 10
@@ -280,11 +289,14 @@ class S2RMSizes:
 
     def __post_init__(self) -> None:
         check_counts(self)
-        if not self.unit > 0:
-            raise RMRError(f"expected a unit of places above 0 pixels, got {self.unit}")
+        SpherePositions(self.place, self.unit)
 
 
-Rows = Float[Tensor, "batch slots rows row"]
+def rowwise(
+    rows: Rows, weight: Float[Tensor, "slots row out"]
+) -> Float[Tensor, "batch slots rows out"]:
+    """Map the rows of every module with a matrix of its own."""
+    return torch.einsum("bmni,mio->bmno", rows, weight)
 
 
 class MemoryCores(nn.Module):
@@ -321,13 +333,11 @@ class MemoryCores(nn.Module):
         self.memory_gates = nn.Parameter(torch.empty(modules, row, 2 * row))
         self.biases = nn.Parameter(torch.empty(modules, 1, 4 * row))
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights uniformly in +-1/sqrt(inputs of the map); biases are 0."""
         for parameter in self.parameters():
-            bound = parameter.shape[-2] ** -0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        self.biases.zero_()
+            draw_uniformly([parameter], parameter.shape[-2], generator)
+        nn.init.zeros_(self.biases)
 
     def start(self, batch: int) -> Rows:
         """Return memories whose rows are those of an identity matrix."""
@@ -348,94 +358,20 @@ class MemoryCores(nn.Module):
         row = self.sizes.row
         first, second, gates = self.biases.split([row, row, 2 * row], dim=-1)
         mixed = F.layer_norm(memory + attended, (row,))
-        inner = (_each(mixed, self.first) + first).relu()
-        mixed = F.layer_norm(mixed + (_each(inner, self.second) + second).relu(), (row,))
-        told = _each(x.sum(dim=2, keepdim=True), self.input_gates)
-        gate = told + _each(memory.tanh(), self.memory_gates) + gates
+        inner = (rowwise(mixed, self.first) + first).relu()
+        mixed = F.layer_norm(mixed + (rowwise(inner, self.second) + second).relu(), (row,))
+        from_input = rowwise(x.sum(dim=2, keepdim=True), self.input_gates)
+        gate = from_input + rowwise(memory.tanh(), self.memory_gates) + gates
         take, keep = gate.chunk(2, dim=-1)
         return take.sigmoid() * mixed.tanh() + (keep + 1).sigmoid() * memory
 
     def _attend(self, memory: Rows, rows: Float[Tensor, "batch slots all row"]) -> Rows:
         queries, keys, values = (
-            rearrange(_each(part, weight), "b m n (h d) -> b m h n d", h=self.sizes.heads)
+            rearrange(rowwise(part, weight), "b m n (h d) -> b m h n d", h=self.sizes.heads)
             for part, weight in ((memory, self.query), (rows, self.key), (rows, self.value))
         )
         mixed = F.scaled_dot_product_attention(queries, keys, values)
         return rearrange(mixed, "b m h n d -> b m n (h d)")
-
-
-class MemoryModules(nn.Module):
-    """A relational memory core for each module; what it shows is a linear map of its memory.
-
-    Source: S2RM, Appendix E.3: [M; x] becomes [M; x, h-bar]. Differs: see `MemoryCores`.
-
-    Args:
-        modules: Number M (slots).
-        units: Width of what they show and take in.
-        sizes: Of a core.
-    """
-
-    def __init__(self, modules: int, units: int, sizes: MemorySizes):
-        super().__init__()
-        self.cores = MemoryCores(modules, units, 2, sizes)
-        self.message = nn.Parameter(torch.empty(modules, sizes.slots * sizes.row, units))
-
-    @torch.no_grad()
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the maps from memories to messages."""
-        bound = self.message.shape[1] ** -0.5
-        self.message.uniform_(-bound, bound, generator=generator)
-
-    def start(self, batch: int) -> Rows:
-        """Return the memories before the first step."""
-        return self.cores.start(batch)
-
-    def shown(self, memory: Rows) -> Float[Tensor, "batch slots dim"]:
-        """Return the messages."""
-        return torch.einsum("bmi,mio->bmo", memory.flatten(2), self.message)
-
-    def forward(
-        self,
-        taken: Float[Tensor, "batch slots dim"],
-        aggregated: Float[Tensor, "batch slots dim"],
-        memory: Rows,
-    ) -> Rows:
-        """Return the next memories; see `ModuleDynamics`."""
-        return self.cores(torch.stack([taken, aggregated], dim=2), memory)
-
-
-def _each(
-    rows: Rows, weight: Float[Tensor, "slots row out"]
-) -> Float[Tensor, "batch slots rows out"]:
-    """Map the rows of every module with a matrix of its own."""
-    return torch.einsum("bmni,mio->bmno", rows, weight)
-
-
-Memory = Float[Tensor, "batch slots *memory"]
-Hidden = Float[Tensor, "batch slots dim"]
-
-
-@runtime_checkable
-class ModuleDynamics(Protocol):
-    """What a module does by itself; all modules in one product, each with weights of its own."""
-
-    def start(self, batch: int) -> Memory:
-        """Return what the modules remember before the first step."""
-        ...
-
-    def shown(self, memory: Memory) -> Hidden:
-        """Return what the modules show of what they remember."""
-        ...
-
-    def __call__(self, taken: Hidden, aggregated: Hidden, memory: Memory) -> Memory:
-        """Return what they remember after a step.
-
-        Args:
-            taken: u, what each took from the input.
-            aggregated: h-bar, what it has of itself and of those near it.
-            memory: What it remembers.
-        """
-        ...
 
 
 class GRUModules(nn.Module):
@@ -444,28 +380,69 @@ class GRUModules(nn.Module):
     Source: S2RM, eq. 4, S2GRU. Differs: none.
 
     Args:
-        modules: Number M (slots).
-        units: Width of their states and of what they take in.
+        sizes: Of the model; M modules (slots) show and take in vectors of ``units``.
     """
 
-    def __init__(self, modules: int, units: int):
+    def __init__(self, sizes: S2RMSizes):
         super().__init__()
-        self.gru = BlockGRU(modules, units, units)
+        self.gru = BlockGRU(sizes.modules, sizes.units, sizes.units)
 
-    def start(self, batch: int) -> Memory:
+    def start(self, batch: int) -> Hidden:
         """Return states of 0."""
         modules, units, _ = self.gru.hidden_weight.shape
         return self.gru.hidden_weight.new_zeros(batch, modules, units)
 
-    def shown(self, memory: Memory) -> Hidden:
+    def shown(self, memory: Hidden) -> Hidden:
         """Return the states."""
         return memory
 
-    def forward(self, taken: Hidden, aggregated: Hidden, memory: Memory) -> Memory:
-        """Return the next states; see `ModuleDynamics`."""
+    def forward(self, taken: Hidden, aggregated: Hidden, memory: Hidden) -> Hidden:
+        """Return the next states.
+
+        Args:
+            taken: u, what each took from the input.
+            aggregated: h-bar, what it has of itself and of those near it.
+            memory: The states, which the aggregated ones replace.
+        """
         drive = blockwise(taken, self.gru.input_weight)
         hidden, _ = self.gru(drive, aggregated, memory[..., :0])
         return hidden
+
+
+class MemoryModules(nn.Module):
+    """A relational memory core for each module; what it shows is a linear map of its memory.
+
+    Source: S2RM, Appendix E.3: [M; x] becomes [M; x, h-bar]. Differs: see `MemoryCores`.
+
+    Args:
+        sizes: Of the model; M modules (slots) show and take in vectors of ``units``.
+    """
+
+    def __init__(self, sizes: S2RMSizes):
+        super().__init__()
+        core = sizes.module_memory
+        self.cores = MemoryCores(sizes.modules, sizes.units, 2, core)
+        self.message = nn.Parameter(torch.empty(sizes.modules, core.slots * core.row, sizes.units))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the maps from memories to messages."""
+        draw_uniformly([self.message], self.message.shape[1], generator)
+
+    def start(self, batch: int) -> Rows:
+        """Return the memories before the first step."""
+        return self.cores.start(batch)
+
+    def shown(self, memory: Rows) -> Hidden:
+        """Return the messages."""
+        return torch.einsum("bmi,mio->bmo", memory.flatten(2), self.message)
+
+    def forward(self, taken: Hidden, aggregated: Hidden, memory: Rows) -> Rows:
+        """Return the next memories; see `GRUModules`."""
+        return self.cores(torch.stack([taken, aggregated], dim=2), memory)
+
+
+ModuleDynamics = GRUModules | MemoryModules
+"""What a module does by itself; all modules in one product, each with weights of its own."""
 
 
 class SpatialModules(nn.Module):
@@ -486,42 +463,24 @@ class SpatialModules(nn.Module):
     bound over a long sequence.
 
     Args:
-        dynamics: What a module does by itself.
-        units: Width of what it shows, and of an encoded view.
         shape: Height and width of a frame.
-        modules: Number M of modules.
-        place: Width of their embeddings.
-        kernel: Of places.
-        attentions: Sizes of the input attention and of that among modules.
-        unit: Pixels that count as 1 in a place.
-
-    Raises:
-        RMRError: No module.
+        sizes: Of the model.
+        dynamics: What a module does by itself.
     """
 
     present: Tensor
 
-    def __init__(
-        self,
-        dynamics: ModuleDynamics,
-        units: int,
-        shape: tuple[int, int],
-        modules: int,
-        place: int,
-        kernel: Kernel,
-        attentions: tuple[AttentionSizes, AttentionSizes],
-        unit: float = 1.0,
-    ):
+    def __init__(self, shape: tuple[int, int], sizes: S2RMSizes, dynamics: ModuleDynamics):
         super().__init__()
-        if modules < 1:
-            raise RMRError(f"expected 1 module or more, got {modules}")
-        self.shape, self.kernel = shape, kernel
+        self.shape, self.kernel, units = shape, sizes.kernel, sizes.units
         self.dynamics = dynamics
-        self.places = SpherePositions(place, unit)
-        self.embedding = nn.Parameter(torch.empty(modules, place))
-        self.input_attention = KernelAttention(units, units, attentions[0])
-        self.cell_attention = KernelAttention(units, units, attentions[1])
-        self.register_buffer("present", torch.ones(modules, dtype=torch.bool), persistent=False)
+        self.places = SpherePositions(sizes.place, sizes.unit)
+        self.embedding = nn.Parameter(torch.empty(sizes.modules, sizes.place))
+        self.input_attention = KernelAttention(units, units, sizes.input_attention)
+        self.cell_attention = KernelAttention(units, units, sizes.cell_attention)
+        self.register_buffer(
+            "present", torch.ones(sizes.modules, dtype=torch.bool), persistent=False
+        )
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -541,20 +500,13 @@ class SpatialModules(nn.Module):
         Raises:
             RMRError: There is no such module, or none would be left.
         """
-        gone, count = set(modules), len(self.present)
-        if not gone <= set(range(count)) or len(gone) == count:
-            raise RMRError(
-                f"expected modules from 0 to {count - 1}, and not all of them, to drop, got "
-                f"{sorted(gone)}"
-            )
-        self.present.fill_(True)
-        self.present[sorted(gone)] = False
+        mark_dropped(self.present, modules, "modules")
 
     def forward(
         self,
         memory: Memory,
         features: Float[Tensor, "batch views dim"],
-        centres: Int[Tensor, "batch views 2"],
+        centres: Centres,
     ) -> Memory:
         """Return what the modules remember after some views, or none."""
         hidden, at = self.dynamics.shown(memory), self.at
@@ -567,9 +519,7 @@ class SpatialModules(nn.Module):
         aggregated = self.cell_attention(hidden, hidden, heard, self.present)
         return self.dynamics(taken, aggregated, memory)
 
-    def poll(
-        self, memory: Memory, centres: Int[Tensor, "batch views 2"]
-    ) -> Float[Tensor, "batch views dim"]:
+    def poll(self, memory: Memory, centres: Centres) -> Float[Tensor, "batch views dim"]:
         """Return the output attention, eq. 10: what modules near each query show, in sum."""
         near = self.kernel(self.places(centres), self.at) * self.present
         return near @ self.dynamics.shown(memory)
@@ -590,199 +540,6 @@ class SpatialModules(nn.Module):
         return self.kernel(self.at, self.at)
 
 
-Frame = Float[Tensor, "batch height width channels"]
-Crops = Float[Tensor, "batch views size size channels"]
-Core = TypeVar("Core")
-
-
-@dataclass(frozen=True, eq=False)
-class LocalState(Generic[Core]):
-    """The state of a model that sees crops.
-
-    Attributes:
-        core: Of its recurrent part.
-        queries: (row, column) of the centres at which it sees, or is asked about, the next frame.
-        generator: Source of centres, on the device of the model.
-    """
-
-    core: Core
-    queries: Int[Tensor, "batch views 2"]
-    generator: torch.Generator
-
-
-class Asked(NamedTuple):
-    """What a model says at the queries of a state, and what came.
-
-    Attributes:
-        logits: Of the pixels of each queried crop.
-        truth: The crops, in [0, 1].
-    """
-
-    logits: Crops
-    truth: Crops
-
-
-class LocalWorld(nn.Module, ABC, Generic[Core]):
-    """A world model whose eye sees ``views`` crops of each frame, at pixels drawn anew each time.
-
-    It is a `rmr_gym.models.world.base.WorldModel` of whole frames: where it looks is the model's
-    own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
-    the answers, ``loss`` asks about the places where it will look next. A model that sees no frame
-    takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and
-    `answer`. ``model.views`` can be lowered after training: so many of the crops are seen then,
-    while all are asked for.
-
-    Source: S2RM, sections 2 and 6 (binary cross-entropy of queried crops), Appendix F.1.
-    Differs: queries are the next inputs' centres, as in the paper's rollouts; crops are drawn anew
-    whenever a sequence is used. Frames are stitched from as many crops as cover them (5 x 5 of
-    11 x 11 in 48 x 48) where the paper takes 4 x 4 that do not.
-
-    Args:
-        shape: Height, width and channels of a frame.
-        sizes: Of all parts.
-        actions: Number of actions; 0 for a world without.
-
-    Raises:
-        RMRError: A world with actions, or crops larger than the frame.
-    """
-
-    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
-        super().__init__()
-        if actions:
-            raise RMRError(
-                f"models of crops are for worlds without actions, got one with {actions}: record "
-                "another world or choose another model"
-            )
-        self.geometry = ViewGeometry(*shape, sizes.views, sizes.size)
-        self._views = sizes.views
-        self.cut = CUT
-
-    @property
-    def views(self) -> int:
-        """Number of crops that are seen of each frame."""
-        return self._views
-
-    @views.setter
-    def views(self, views: int) -> None:
-        if not 0 <= views <= self.geometry.views:
-            raise RMRError(
-                f"expected 0 to {self.geometry.views} views, as many as are asked for, got {views}"
-            )
-        self._views = views
-
-    @property
-    def parts(self) -> int:
-        """Number of parts that `drop` can take out."""
-        return 0
-
-    def drop(self, parts: Sequence[int] = ()) -> None:
-        """Take parts out; ``drop()`` brings all back.
-
-        Raises:
-            RMRError: There is no such part, or none would be left.
-        """
-        if parts:
-            raise RMRError(
-                f"expected a model of several modules to drop some of, got {list(parts)}"
-            )
-
-    def init_state(self, batch: int, generator: torch.Generator) -> LocalState[Core]:
-        """Return the state before the first frame; see `WorldModel.init_state`."""
-        return LocalState(
-            self.start(batch, generator), self.geometry.draw(batch, generator), generator
-        )
-
-    def step(
-        self, state: LocalState[Core], observation: Frame | None, action: Tensor | None
-    ) -> LocalState[Core]:
-        """Look at a frame, or at what was predicted; see `WorldModel.step`."""
-        del action
-        if observation is None:
-            crops = taken_in(self.answer(state, state.queries), self.cut)
-        else:
-            crops = self.geometry.look(observation, state.queries)
-        return self._after(state, self.advance(state.core, self.seen(crops, state)), None)
-
-    def see(
-        self,
-        state: LocalState[Core],
-        views: Views,
-        queries: Int[Tensor, "batch views 2"] | None = None,
-    ) -> LocalState[Core]:
-        """Return the state after some views, any number of them, also none.
-
-        Args:
-            state: Before.
-            views: What is seen.
-            queries: Centres to ask about next; None to draw them.
-
-        Raises:
-            RMRError: A view or a query outside the frame.
-        """
-        for centres in (views.centres, queries):
-            if centres is not None:
-                self.geometry.check(centres)
-        return self._after(state, self.advance(state.core, views), queries)
-
-    def answer(
-        self, state: LocalState[Core], centres: Int[Tensor, "batch queries 2"]
-    ) -> Float[Tensor, "batch queries size size channels"]:
-        """Return what the state predicts around some pixels of the next frame, in [0, 1].
-
-        Raises:
-            RMRError: A query outside the frame.
-        """
-        self.geometry.check(centres)
-        return self.logits(state.core, centres).sigmoid()
-
-    def decode(self, state: LocalState[Core]) -> Prediction:
-        """Return the predicted frame, stitched from a grid of crops; pixels are not grouped."""
-        grid = self.geometry.grid().to(state.queries.device).expand(len(state.queries), -1, -1)
-        crops = self.logits(state.core, grid).sigmoid()
-        return Prediction(self.geometry.stitch(crops, grid))
-
-    def asked(self, state: LocalState[Core], following: Frame) -> Asked:
-        """Return what the state predicts where it will look next, and what comes there."""
-        truth = self.geometry.look(following, state.queries)
-        return Asked(self.logits(self.foresight(state, truth), state.queries), truth)
-
-    def loss(self, state: LocalState[Core], following: Frame) -> Float[Tensor, " batch"]:
-        """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
-        logits, truth = self.asked(state, following)
-        losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return losses.sum(dim=(2, 3, 4)).mean(dim=1)
-
-    def foresight(self, state: LocalState[Core], truth: Crops) -> Core:
-        """Return the core that answers for the next frame; only an oracle looks at ``truth``."""
-        del truth
-        return state.core
-
-    @abstractmethod
-    def start(self, batch: int, generator: torch.Generator) -> Core:
-        """Return the core's state before the first frame."""
-
-    @abstractmethod
-    def advance(self, core: Core, views: Views) -> Core:
-        """Return the core's state after some views."""
-
-    @abstractmethod
-    def logits(
-        self, core: Core, centres: Int[Tensor, "batch queries 2"]
-    ) -> Float[Tensor, "batch queries size size channels"]:
-        """Return the logits of the crops around some pixels of the next frame."""
-
-    def seen(self, crops: Crops, state: LocalState[Core]) -> Views:
-        """Return those of the crops at a state's queries that the model is shown."""
-        return Views(crops[:, : self.views], state.queries[:, : self.views])
-
-    def _after(
-        self, state: LocalState[Core], core: Core, queries: Tensor | None
-    ) -> LocalState[Core]:
-        if queries is None:
-            queries = self.geometry.draw(len(state.queries), state.generator)
-        return LocalState(core, queries, state.generator)
-
-
 class S2RM(LocalWorld[Tensor]):
     """Spatially structured recurrent modules on crops.
 
@@ -796,7 +553,7 @@ class S2RM(LocalWorld[Tensor]):
         shape: Height, width and channels of a frame.
         sizes: Of all parts.
         actions: Number of actions, which must be 0.
-        dynamics: What a module does by itself; None for a GRU.
+        make_dynamics: Makes what a module does by itself.
     """
 
     def __init__(
@@ -804,20 +561,11 @@ class S2RM(LocalWorld[Tensor]):
         shape: tuple[int, int, int],
         sizes: S2RMSizes,
         actions: int = 0,
-        dynamics: ModuleDynamics | None = None,
+        make_dynamics: Callable[[S2RMSizes], ModuleDynamics] = GRUModules,
     ):
-        super().__init__(shape, sizes, actions)
+        super().__init__(ViewGeometry(*shape, sizes.views, sizes.size), actions)
         self.encoder = CropEncoder(sizes.size, shape[2], sizes.channels, sizes.units)
-        self.spatial = SpatialModules(
-            dynamics or GRUModules(sizes.modules, sizes.units),
-            sizes.units,
-            shape[:2],
-            sizes.modules,
-            sizes.place,
-            sizes.kernel,
-            (sizes.input_attention, sizes.cell_attention),
-            sizes.unit,
-        )
+        self.spatial = SpatialModules(shape[:2], sizes, make_dynamics(sizes))
         self.decoder = CropDecoder(sizes.units, sizes.size, shape[2], sizes.channels)
 
     @property
@@ -838,8 +586,6 @@ class S2RM(LocalWorld[Tensor]):
         """Return the modules' memory after some views."""
         return self.spatial(core, self.encoder(views.crops), views.centres)
 
-    def logits(
-        self, core: Tensor, centres: Int[Tensor, "batch queries 2"]
-    ) -> Float[Tensor, "batch queries size size channels"]:
+    def logits(self, core: Tensor, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
-        return self.decoder(self.spatial.poll(core, centres), None)
+        return self.decoder(self.spatial.poll(core, centres))

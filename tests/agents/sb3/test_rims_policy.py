@@ -16,7 +16,7 @@ from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.rims import Reading, RIMSizes, RIMState
+from rmr_gym.models.world.rims import Reading, RIMSizes
 
 SIZES = RIMSizes(rims=4, active=2, units=5, keys=6, heads=2, message=3, dropout=0.0)
 BEGINS = torch.tensor([[0.0, 1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1]]).T
@@ -47,13 +47,15 @@ def loop(core, sequence, hidden, memory):
     """One sequence at a time, one step at a time, with new states where an episode begins."""
     shown, active = torch.zeros(7, 3, 20), torch.zeros(7, 3, 4, dtype=torch.bool)
     for n in range(3):
-        state = RIMState(hidden[0, n].view(1, 4, 5), memory[0, n].view(1, 4, 5), torch_generator(2))
+        state = core.cell.init_state(1, torch_generator(2))
+        first, kept = (part[0, n].view(1, 4, 5) for part in (hidden, memory))
+        state = state._replace(hidden=first, memory=kept)
         for time in range(7):
             if BEGINS[time, n]:
                 state = core.cell.init_state(1, torch_generator(2))
             reading = core.cell.read(sequence[time, n].view(1, 1, 3))
-            state, activity = core.cell(Reading(*reading), state)
-            shown[time, n], active[time, n] = state.hidden.reshape(20), activity.active[0]
+            state = core.cell(Reading(*reading), state)
+            shown[time, n], active[time, n] = state.hidden.reshape(20), state.active[0]
     return shown, active
 
 
@@ -74,8 +76,9 @@ def test_a_core_is_a_slow_loop_with_resets(core):
 def test_rims_that_are_not_active_keep_their_state_to_the_bit(core):
     sequence, state = drawn(1, 8, 3), (drawn(1, 8, 20), drawn(1, 8, 20) * 2)
     _, after = core(sequence, state)
-    packed = RIMState(*(each.view(8, 4, 5) for each in state), torch_generator(0))
-    active = core.cell(core.cell.read(sequence[0, :, None]), packed)[1].active
+    hidden, memory = (part.view(8, 4, 5) for part in state)
+    packed = core.cell.init_state(8, torch_generator(0))._replace(hidden=hidden, memory=memory)
+    active = core.cell(core.cell.read(sequence[0, :, None]), packed).active
     for before, now in zip(state, after, strict=True):
         same = (before.view(8, 4, 5) == now.view(8, 4, 5)).all(dim=-1)
         assert torch.equal(same, ~active)

@@ -17,6 +17,7 @@ from rmr_gym.models.world.nem import (
     RelationalUpdate,
     flipped,
     mixed,
+    no_attention,
     responsibilities,
 )
 
@@ -28,8 +29,10 @@ SIZES = NEMSizes(
     dim=6,
     width=5,
     attention=4,
-    processor=ProcessorSizes(dim=4, passes=2),
 )
+MODELS = {name: (make, SIZES) for name, make in NEM_MODELS.items()}
+MODELS["rnem_p"] = NEM_MODELS["rnem"], SIZES.with_processor(ProcessorSizes(dim=4, passes=2))
+UPDATE = NEMSizes(hidden=7, dim=6, width=5, attention=4)
 PAPER = {
     "rnem": 4_951_978,
     "rnem_no_attention": 4_926_577,
@@ -40,8 +43,14 @@ PAPER = {
 }
 
 
-def make(name, sizes=SIZES, shape=SHAPE, actions=0, seed=0):
-    return build(lambda: NEM_MODELS[name](sizes, shape, actions), torch_generator(seed))
+def make(name, sizes=None, shape=SHAPE, actions=0, seed=0):
+    make_model, usual = MODELS[name]
+    return build(lambda: make_model(shape, sizes or usual, actions), torch_generator(seed))
+
+
+def nothing(memory):
+    """What updates are told in a world without actions."""
+    return memory[..., :0]
 
 
 def moving_block(batch=2, time=5, size=8):
@@ -58,7 +67,7 @@ def total_loss(model, frames, actions=None, seed=1):
     return torch.stack([model.loss(s, frames[:, t + 1]) for t, s in enumerate(states)]).mean()
 
 
-@pytest.mark.parametrize("name", NEM_MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_a_world_model(name):
     model, frames = make(name), moving_block()
     states = list(unroll(model, frames, None, torch_generator(1), seen=3))
@@ -144,9 +153,9 @@ def test_one_group_has_the_cross_entropy_as_its_loss():
 
 
 def test_interaction_equals_a_loop_over_pairs():
-    update = build(lambda: RelationalUpdate(7, 6, 2, 5, 4), torch_generator(0))
+    update = build(lambda: RelationalUpdate(UPDATE, 2), torch_generator(0))
     memory, seen, action = torch.rand(2, 4, 6), torch.randn(2, 4, 7), torch.randn(2, 2)
-    new, shown, attention = update(memory, seen, action)
+    new, shown, attention = update(memory, seen, action[:, None].expand(-1, 4, -1))
     for b in range(2):
         encoded = [update.encode(torch.cat([memory[b, k], action[b]])) for k in range(4)]
         joint = torch.cat([update.focus.weight, update.context.weight], dim=1)
@@ -166,15 +175,16 @@ def test_interaction_equals_a_loop_over_pairs():
 
 
 def test_without_attention_all_effects_count_alike():
-    update = build(lambda: RelationalUpdate(7, 6, 0, 5, 0), torch_generator(0))
-    *_, attention = update(torch.rand(2, 3, 6), torch.randn(2, 3, 7), torch.zeros(2, 0))
+    update = build(lambda: no_attention(UPDATE, 0), torch_generator(0))
+    memory = torch.rand(2, 3, 6)
+    *_, attention = update(memory, torch.randn(2, 3, 7), nothing(memory))
     assert torch.equal(attention, (1 - torch.eye(3)).expand(2, 3, 3))
 
 
 def test_lstm_equals_its_equations():
-    update = build(lambda: LSTMUpdate(7, 6), torch_generator(0))
+    update = build(lambda: LSTMUpdate(UPDATE), torch_generator(0))
     memory, seen = torch.randn(1, 1, 12), torch.randn(1, 1, 7)
-    new, shown, _ = update(memory, seen, torch.zeros(1, 0))
+    new, shown, _ = update(memory, seen, nothing(memory))
     cell, output = memory[0, 0].split(6)
     i, j, f, o = (
         F.layer_norm(gate, (6,))
@@ -326,9 +336,9 @@ def test_doubling_equals_repeated_pixels_and_a_convolution():
 
 
 def test_recurrence_without_layer_norm_on_what_is_kept():
-    update = build(lambda: RecurrentUpdate(7, 6), torch_generator(0))
+    update = build(lambda: RecurrentUpdate(UPDATE), torch_generator(0))
     memory, seen = torch.rand(2, 3, 6), torch.randn(2, 3, 7)
-    kept, shown, _ = update(memory, seen, torch.zeros(2, 0))
+    kept, shown, _ = update(memory, seen, nothing(memory))
     raw = update.recurrence(torch.cat([memory, seen], dim=-1))
     torch.testing.assert_close(kept, raw.sigmoid())
     torch.testing.assert_close(shown, F.layer_norm(raw, (6,)).sigmoid())
@@ -366,8 +376,8 @@ def test_some_frame_must_be_shown(seen):
 
 
 def test_the_effect_of_a_processor_is_what_it_changes():
-    sizes = ProcessorSizes(dim=4, passes=2)
-    update = build(lambda: ProcessorUpdate(3, 6, 0, 5, sizes), torch_generator(0))
+    sizes = UPDATE.with_processor(ProcessorSizes(dim=4, passes=2))
+    update = build(lambda: ProcessorUpdate(sizes), torch_generator(0))
     encoded = torch.rand(2, 3, 5)
     effect, attention = update.interact(encoded)
     for row in range(2):

@@ -7,7 +7,7 @@ from torch import nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.rims import Heard, RIMCell, RIMSizes, RIMState, dropout, least
+from rmr_gym.models.world.rims import RIMCell, RIMSizes, dropout, least
 
 SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
 ELEMENTS, BATCH = 7, 4
@@ -30,7 +30,7 @@ def random_state(cell, batch=BATCH):
         torch.randn(part.shape, dtype=torch.float64, generator=generator, requires_grad=True)
         for part in (state.hidden, state.memory)
     )
-    return RIMState(hidden, memory, torch_generator(0))
+    return state._replace(hidden=hidden, memory=memory)
 
 
 def random_elements(number, batch=BATCH, elements=ELEMENTS):
@@ -80,7 +80,7 @@ def slow_sequence(cell, elements, hidden, memory):
         new[rim] = states[rim] + slow_message(talk, heard, rim)
         remembered[rim] = memories[rim]
     flags = torch.tensor([rim in active for rim in range(sizes.rims)])
-    return torch.stack(new), torch.stack(remembered), flags, torch.stack(nulls)
+    return torch.stack(new), torch.stack(remembered), flags
 
 
 def slow_message(talk, heard, rim):
@@ -101,13 +101,12 @@ def slow_message(talk, heard, rim):
 def test_the_batched_step_is_the_loop_over_rims(dynamics, number):
     cell = make(replace(SMALL, dynamics=dynamics))
     elements, state = random_elements(number), random_state(cell)
-    after, activity = cell(cell.read(elements), state)
-    hidden, memory, active, null = slow_step(cell, elements, state.hidden, state.memory)
+    after = cell(cell.read(elements), state)
+    hidden, memory, active = slow_step(cell, elements, state.hidden, state.memory)
     torch.testing.assert_close(after.hidden, hidden)
     torch.testing.assert_close(after.memory, memory)
-    torch.testing.assert_close(activity.null, null)
-    assert torch.equal(activity.active, active)
-    assert (activity.active.sum(1) == SMALL.active).all()
+    assert torch.equal(after.active, active)
+    assert (after.active.sum(1) == SMALL.active).all()
 
 
 @pytest.mark.parametrize("dynamics", ["lstm", "gru"])
@@ -121,7 +120,7 @@ def test_its_gradients_are_those_of_the_loop(dynamics):
         loss = (hidden * torch.arange(hidden.numel()).view_as(hidden)).sum() + memory.sum()
         return torch.autograd.grad(loss, wanted)
 
-    after, _ = cell(cell.read(elements), state)
+    after = cell(cell.read(elements), state)
     fast = gradients(after.hidden, after.memory)
     slow = gradients(*slow_step(cell, elements, state.hidden, state.memory)[:2])
     for mine, theirs in zip(fast, slow, strict=True):
@@ -130,13 +129,14 @@ def test_its_gradients_are_those_of_the_loop(dynamics):
 
 def test_inactive_rims_keep_state_and_gradient_bit_by_bit():
     cell = make().float()
-    state = RIMState(*(x.detach().float().requires_grad_() for x in random_state(cell)[:2]), None)
-    state = state._replace(generator=torch_generator(0))
-    after, activity = cell(cell.read(random_elements(1).detach().float()), state)
-    idle = ~activity.active
+    state = random_state(cell)
+    hidden, memory = (x.detach().float().requires_grad_() for x in state[:2])
+    state = state._replace(hidden=hidden, memory=memory)
+    after = cell(cell.read(random_elements(1).detach().float()), state)
+    idle = ~after.active
     assert torch.equal(after.hidden[idle], state.hidden[idle])
     assert torch.equal(after.memory[idle], state.memory[idle])
-    assert (after.hidden[activity.active] != state.hidden[activity.active]).any(dim=-1).all()
+    assert (after.hidden[after.active] != state.hidden[after.active]).any(dim=-1).all()
     (gradient,) = torch.autograd.grad(after.memory.sum(), state.memory)
     assert (gradient[idle] == 1).all()
 
@@ -144,15 +144,15 @@ def test_inactive_rims_keep_state_and_gradient_bit_by_bit():
 def test_nothing_is_learned_through_what_is_heard_from_inactive_rims():
     cell = make()
     state = random_state(cell)
-    after, activity = cell(cell.read(random_elements(1)), state)
-    row, rim = torch.nonzero(activity.active)[0]
-    idle = torch.nonzero(~activity.active[row])[0, 0]
+    after = cell(cell.read(random_elements(1)), state)
+    row, rim = torch.nonzero(after.active)[0]
+    idle = torch.nonzero(~after.active[row])[0, 0]
     (gradient,) = torch.autograd.grad(after.hidden[row, rim].sum(), state.hidden)
     assert (gradient[row, idle] == 0).all()
     assert (gradient[row, rim] != 0).all()
     moved = state._replace(hidden=state.hidden.detach().clone())
     moved.hidden[row, idle] += 1e-3
-    again, _ = cell(cell.read(random_elements(1)), moved)
+    again = cell(cell.read(random_elements(1)), moved)
     assert not torch.equal(again.hidden[row, rim], after.hidden[row, rim])
 
 
@@ -177,19 +177,19 @@ def test_parameter_count(dynamics, gates):
 def test_dropped_rims_are_neither_active_nor_heard_nor_changed():
     cell = make()
     elements, state = random_elements(1).detach(), random_state(cell)
-    whole, _ = cell(cell.read(elements), state)
+    whole = cell(cell.read(elements), state)
     cell.drop([0, 3, 4])
-    after, activity = cell(cell.read(elements), state)
-    assert not activity.active[:, [0, 3, 4]].any()
-    assert activity.active[:, [1, 2]].all()
+    after = cell(cell.read(elements), state)
+    assert not after.active[:, [0, 3, 4]].any()
+    assert after.active[:, [1, 2]].all()
     deaf = state._replace(hidden=state.hidden.detach().clone())
     deaf.hidden[:, [0, 3, 4]] = 5.0
-    other, _ = cell(cell.read(elements), deaf)
+    other = cell(cell.read(elements), deaf)
     assert torch.equal(other.hidden[:, [1, 2]], after.hidden[:, [1, 2]])
     cell.drop([0, 1, 3, 4])
-    assert cell(cell.read(elements), state)[1].active.sum() == BATCH
+    assert cell(cell.read(elements), state).active.sum() == BATCH
     cell.drop()
-    back, _ = cell(cell.read(elements), state)
+    back = cell(cell.read(elements), state)
     assert torch.equal(back.hidden, whole.hidden)
     assert "present" not in cell.state_dict()
 
@@ -206,8 +206,8 @@ def test_rims_that_cannot_be_dropped(gone):
         ({"active": 7}, "1 to 6 active RIMs out of 6, got 7"),
         ({"active": 0}, "1 to 6 active RIMs"),
         ({"rims": 0, "active": 0}, "active RIMs"),
-        ({"units": 0}, "units, keys, heads and message of 1 or more"),
-        ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
+        ({"units": 0}, "sizes of 1 or more in RIMSizes, got units=0"),
+        ({"dropout": 1.0}, r"dropout of RIMs in \[0, 1\)"),
         ({"dynamics": "ltsm"}, "did you mean 'lstm'"),
     ],
 )
@@ -228,7 +228,7 @@ def test_dropout_comes_from_the_generator_and_only_in_training():
 
     def step(seed):
         state = random_state(cell)._replace(generator=torch_generator(seed))
-        return cell(cell.read(elements), state)[0].hidden
+        return cell(cell.read(elements), state).hidden
 
     assert torch.equal(step(0), step(0))
     assert not torch.equal(step(0), step(1))
@@ -262,7 +262,7 @@ def test_a_tiny_batch_is_overfitted(dynamics):
     for _ in range(80):
         state = cell.init_state(4, torch_generator(0))
         for instant in range(3):
-            state, _ = cell(cell.read(sequence[:, instant]), state)
+            state = cell(cell.read(sequence[:, instant]), state)
         loss = (head(state.hidden.flatten(1)) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -279,9 +279,9 @@ def test_communication_through_a_processor_hears_who_is_present():
     cell.drop([0, 3])
     active = torch.zeros(BATCH, sizes.rims, dtype=torch.bool)
     active[:, 1] = True
-    after = talk(hidden, Heard(active, cell.present), torch_generator(0))
+    after = talk(hidden, active, cell.present, torch_generator(0))
     for row in range(BATCH):
-        latents = torch.stack([hidden[row, k] @ talk.enter[k] for k in (1, 2, 4)])
+        latents = torch.stack([hidden[row, k] @ talk.maps[k] for k in (1, 2, 4)])
         told = latents
         for core in talk.processor.cores:
             told = told + core(told[None])[0]
@@ -291,9 +291,9 @@ def test_communication_through_a_processor_hears_who_is_present():
             torch.testing.assert_close(after[row, k], expected)
     deaf = hidden.clone()
     deaf[:, [0, 3]] = 9.0
-    again = talk(deaf, Heard(active, cell.present), torch_generator(0))
+    again = talk(deaf, active, cell.present, torch_generator(0))
     assert torch.equal(again[:, [1, 2, 4]], after[:, [1, 2, 4]])
     hidden.requires_grad_()
-    talk(hidden, Heard(active, cell.present), torch_generator(0))[:, 1].sum().backward()
+    talk(hidden, active, cell.present, torch_generator(0))[:, 1].sum().backward()
     assert hidden.grad[:, 1].any()
     assert not hidden.grad[:, [0, 2, 3, 4]].any()

@@ -1,21 +1,26 @@
+from functools import partial
+
 import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
+from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, FrameRIMs
 
 SHAPE, SMALL = (8, 8, 1), RIMS_SIZES["smoke"]
+MODELS = {name: partial(make, SHAPE, SMALL) for name, make in RIMS_MODELS.items()}
+MODELS["rims_p"] = partial(FrameRIMs, SHAPE, SMALL.with_processor(ProcessorSizes()))
 
 
-@pytest.fixture(params=RIMS_MODELS)
+@pytest.fixture(params=MODELS)
 def model(request):
     return make(request.param)
 
 
 def make(name, actions=0):
-    return build(lambda: RIMS_MODELS[name](SMALL, SHAPE, actions), torch_generator(0)).eval()
+    return build(lambda: MODELS[name](actions), torch_generator(0)).eval()
 
 
 def clips(batch=2, time=5):
@@ -78,7 +83,7 @@ def test_a_tiny_batch_is_overfitted(model):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("name", RIMS_MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_actions_matter_where_there_are_any(name):
     model, frames = make(name, actions=3), clips()
     first, second = (
@@ -96,7 +101,7 @@ def test_activity_is_told_and_rims_can_be_dropped():
     assert not before.active.any()
     assert all((state.active.sum(1) == 2).all() for state in after)
     whole = model.decode(after[-1]).frame
-    model.cell.drop([int(after[-1].active[0].nonzero()[0, 0])])
+    model.drop([int(after[-1].active[0].nonzero()[0, 0])])
     fewer = states(model, clips())[-1]
     assert not torch.equal(model.decode(fewer).frame[0], whole[0])
 
@@ -105,9 +110,9 @@ def test_the_decoder_sees_every_rim_active_or_not():
     model = make("rims")
     state = states(model, clips())[-1]
     for rim in range(SMALL.rims.rims):
-        hidden = state.layer.hidden.clone()
+        hidden = state.hidden.clone()
         hidden[:, rim] += 1
-        moved = state._replace(layer=state.layer._replace(hidden=hidden))
+        moved = state._replace(hidden=hidden)
         assert not torch.equal(model.decode(moved).frame, model.decode(state).frame)
 
 

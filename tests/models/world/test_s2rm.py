@@ -16,7 +16,7 @@ SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
 
 
 def make(name, sizes=SMALL, shape=SHAPE):
-    return build(lambda: S2RM_MODELS[name](sizes, shape, 0), torch_generator(0)).eval()
+    return build(lambda: S2RM_MODELS[name](shape, sizes, 0), torch_generator(0)).eval()
 
 
 @pytest.fixture(params=S2RM_MODELS)
@@ -201,7 +201,7 @@ def test_models_that_cannot_be():
     with pytest.raises(RMRError, match="active RIMs"):
         replace(SMALL, rims=RIMSizes(rims=3, active=4))
     with pytest.raises(RMRError, match="without actions"):
-        S2RM_MODELS["s2gru"](SMALL, SHAPE, 6)
+        S2RM_MODELS["s2gru"](SHAPE, SMALL, 6)
 
 
 def count(part):

@@ -1,7 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.s2rm import (
     AttentionSizes,
@@ -10,26 +11,24 @@ from rmr_gym.models.world.s2rm import (
     MemoryCores,
     MemoryModules,
     MemorySizes,
+    S2RMSizes,
     SpatialModules,
 )
 
-UNITS, COUNT, SIZES = 6, 4, MemorySizes(2, 2, 3, 5)
+UNITS, COUNT, MEMORY = 6, 4, MemorySizes(2, 2, 3, 5)
+SIZES = S2RMSizes(
+    modules=COUNT,
+    units=UNITS,
+    place=8,
+    input_attention=AttentionSizes(2, 3, 4),
+    cell_attention=AttentionSizes(2, 3, 4),
+    module_memory=MEMORY,
+)
 
 
-def modules(dynamics=None, truncation=0.6):
-    sizes = AttentionSizes(2, 3, 4), AttentionSizes(2, 3, 4)
-    return build(
-        lambda: SpatialModules(
-            dynamics or GRUModules(COUNT, UNITS),
-            UNITS,
-            (9, 11),
-            COUNT,
-            8,
-            Kernel(1.0, truncation),
-            sizes,
-        ),
-        torch_generator(0),
-    )
+def modules(truncation=0.6):
+    sizes = replace(SIZES, kernel=Kernel(1.0, truncation))
+    return build(lambda: SpatialModules((9, 11), sizes, GRUModules(sizes)), torch_generator(0))
 
 
 def seen(views=5):
@@ -40,7 +39,7 @@ def seen(views=5):
 
 
 def test_a_gru_step_is_that_of_a_loop_over_modules():
-    dynamics = build(lambda: GRUModules(COUNT, UNITS), torch_generator(2))
+    dynamics = build(lambda: GRUModules(SIZES), torch_generator(2))
     taken, aggregated = torch.randn(2, COUNT, UNITS), torch.randn(2, COUNT, UNITS)
     fast = dynamics(taken, aggregated, dynamics.start(2))
     gru = dynamics.gru
@@ -102,7 +101,7 @@ def test_embeddings_start_apart_and_get_gradients_through_the_kernel():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_memory_cores_are_those_of_a_loop(count):
-    cores = build(lambda: MemoryCores(COUNT, 7, count, SIZES), torch_generator(3))
+    cores = build(lambda: MemoryCores(COUNT, 7, count, MEMORY), torch_generator(3))
     torch.nn.init.normal_(cores.biases)
     memory, inputs = torch.randn(2, COUNT, 2, 6), torch.randn(2, COUNT, count, 7)
     fast = cores(inputs, memory)
@@ -119,16 +118,16 @@ def one_core(cores, m, inputs, memory):
     attended = []
     for row in memory:
         heads = []
-        for head in range(SIZES.heads):
-            keys = slice(head * SIZES.keys, (head + 1) * SIZES.keys)
-            values = slice(head * SIZES.head, (head + 1) * SIZES.head)
+        for head in range(MEMORY.heads):
+            keys = slice(head * MEMORY.keys, (head + 1) * MEMORY.keys)
+            values = slice(head * MEMORY.head, (head + 1) * MEMORY.head)
             query = row @ cores.query[m][:, keys]
             scores = torch.stack([query @ (each @ cores.key[m][:, keys]) for each in rows])
-            shares = (scores / SIZES.keys**0.5).softmax(0)
+            shares = (scores / MEMORY.keys**0.5).softmax(0)
             told = [each @ cores.value[m][:, values] for each in rows]
             heads.append(sum(share * value for share, value in zip(shares, told, strict=True)))
         attended.append(torch.cat(heads))
-    width = SIZES.row
+    width = MEMORY.row
     first, second, take, keep = cores.biases[m, 0].split(width)
     mixed = norm(memory + torch.stack(attended))
     inner = (mixed @ cores.first[m] + first).relu()
@@ -144,7 +143,7 @@ def norm(x):
 
 
 def test_memories_inside_modules_take_in_what_is_heard():
-    dynamics = build(lambda: MemoryModules(COUNT, UNITS, SIZES), torch_generator(4))
+    dynamics = build(lambda: MemoryModules(SIZES), torch_generator(4))
     start = dynamics.start(2)
     assert start.shape == (2, COUNT, 2, 6)
     assert torch.equal(start[0, 0], torch.eye(2, 6))
@@ -153,9 +152,3 @@ def test_memories_inside_modules_take_in_what_is_heard():
     quiet = torch.zeros(2, COUNT, UNITS)
     told = dynamics(quiet, torch.randn(2, COUNT, UNITS), start)
     assert not torch.equal(dynamics(quiet, quiet, start), told)
-
-
-def test_there_is_one_module_at_least():
-    sizes = AttentionSizes(2, 3, 4), AttentionSizes(2, 3, 4)
-    with pytest.raises(RMRError, match="1 module or more, got 0"):
-        SpatialModules(GRUModules(1, UNITS), UNITS, (9, 11), 0, 8, Kernel(), sizes)
