@@ -87,7 +87,9 @@ def looped_step(
 def messages(cell: RIMCell, heard: list[Tensor]) -> list[Tensor]:
     """What every RIM adds to its state, a RIM at a time."""
     talk, width = cell.communication, cell.sizes.message
-    maps = [(h @ talk.maps[rim]).view(len(h), 3, talk.heads, width) for rim, h in enumerate(heard)]
+    maps = [
+        (h @ talk.maps[rim]).view(len(h), 3, cell.sizes.heads, width) for rim, h in enumerate(heard)
+    ]
     keys = torch.stack([each[:, 1] for each in maps], dim=2)
     values = torch.stack([each[:, 2] for each in maps], dim=2)
     out = []
