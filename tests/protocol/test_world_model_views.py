@@ -7,8 +7,7 @@ from torch import nn
 
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.world.crops import ViewGeometry
-from rmr_gym.models.world.s2rm import Asked
+from rmr_gym.models.world.crops import Asked, ViewGeometry
 from rmr_gym.protocol import world_model_rollouts, world_models
 from rmr_gym.protocol import world_model_views as views
 from rmr_gym.protocol.world_model_presets import CROPS_PRESETS, find_world_preset
