@@ -114,11 +114,11 @@ def load_clips(
         RMRError: There are no such frames, or no episode is long enough.
     """
     _, choices = frames_of(dataset.manifest, dataset.path)
-    screens = dataset.manifest.columns["pixels"].encoding == "ale_palette"
-    shown = binary_screens if screens else None
-    known = truth and all(name in dataset.manifest.columns for name in TRUTH)
+    recorded = dataset.manifest.columns
+    known = truth and all(name in recorded for name in TRUTH)
     columns = ("pixels", *(TRUTH if known else ()), *(("action",) if choices else ()))
-    loaded = dataset.load(columns=columns, episodes=episodes, transform=shown)
+    transform = binary_screens if recorded["pixels"].encoding == "ale_palette" else None
+    loaded = dataset.load(columns=columns, episodes=episodes, transform=transform)
     rows = loaded.windows(length, stride)
     if not len(rows):
         longest = max((dataset.episodes[index].length + 1 for index in episodes), default=0)
@@ -130,8 +130,7 @@ def load_clips(
     if choices:
         actions = np.zeros(len(loaded["pixels"]), np.int64)
         actions[loaded.current] = loaded["action"]
-    found = _truth(loaded) if known else None
-    return Clips(loaded["pixels"], rows, actions, choices, found)
+    return Clips(loaded["pixels"], rows, actions, choices, _truth(loaded) if known else None)
 
 
 def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int]:
@@ -145,17 +144,16 @@ def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int
         RMRError: There are no frames of one channel.
     """
     spec, actions = manifest.columns.get("pixels"), manifest.actions or 0
+    choices = actions if actions > 1 else 0
     if spec is not None and spec.encoding == "ale_palette":
-        shape = _SCREEN
-    elif spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
+        return _SCREEN, choices
+    if spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
         raise RMRError(
             f"expected frames of one channel in the column 'pixels' of {data}, found "
             f"{'none' if spec is None else list(spec.shape)}: {_RECORD}"
         )
-    else:
-        height, width, channels = spec.shape
-        shape = height, width, channels
-    return shape, actions if actions > 1 else 0
+    height, width, channels = spec.shape
+    return (height, width, channels), choices
 
 
 def binary_screens(
@@ -172,11 +170,11 @@ def binary_screens(
 
 
 def _truth(columns: Transitions) -> BallsTruth:
-    current = columns.current
+    now, then = columns.current, columns.current + 1
     positions, radii, velocities = (np.asarray(columns[name], np.float64) for name in TRUTH)
-    moved = np.linalg.norm(positions[current + 1] - positions[current], axis=-1)
-    speed = np.linalg.norm(velocities[current], axis=-1)
-    straight = (~_turned(velocities[current], velocities[current + 1])) & (speed > _STILL)
+    moved = np.linalg.norm(positions[then] - positions[now], axis=-1)
+    speed = np.linalg.norm(velocities[now], axis=-1)
+    straight = ~_turned(velocities[now], velocities[then]) & (speed > _STILL)
     seconds = float(np.median(moved[straight] / speed[straight])) if straight.any() else 0.0
     return BallsTruth(positions, radii, velocities, seconds)
 
@@ -200,9 +198,8 @@ def true_groups(
     height, width, _ = clips.shape
     if height != width:
         raise RMRError(f"expected square frames of the box, found {height} x {width}")
-    cells = cell_centres(height).numpy()
-    radii = truth.radii[rows]
-    away = np.linalg.norm(cells[None, :, None] - truth.positions[rows][:, None], axis=-1)
+    radii, pixels = truth.radii[rows], cell_centres(height).numpy()
+    away = np.linalg.norm(pixels[None, :, None] - truth.positions[rows][:, None], axis=-1)
     beyond = np.where(radii[:, None] > 0, away - radii[:, None], np.inf)
     owner = np.where(beyond.min(axis=-1) < _EDGE * 2 / height, beyond.argmin(axis=-1) + 1, 0)
     owner[owner == 0] = radii.shape[1] + 1
@@ -237,15 +234,10 @@ def relational_weight(
     Source: R-NEM, section 4, the relational BCE. Differs: the masks of the paper's data were not
     published; a ball counts where it was and where it comes to be.
     """
-    hit = collided(clips, rows)
-    hit = np.pad(hit, ((0, 0), (1, 1)))
-    weight = np.zeros((len(rows), *clips.shape[:2]), np.uint8)
-    for instant in (rows, rows + 1):
-        groups = true_groups(clips, instant)
-        weight |= np.take_along_axis(hit, groups.reshape(len(rows), -1), axis=1).reshape(
-            groups.shape
-        )
-    return weight
+    hit = np.pad(collided(clips, rows), ((0, 0), (1, 1)))
+    window = np.arange(len(rows))[:, None, None]
+    before, after = (hit[window, true_groups(clips, instant)] for instant in (rows, rows + 1))
+    return (before | after).astype(np.uint8)
 
 
 def _turned(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ def crowd(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _copier(monkeypatch):
     entry = WorldEntry(
-        lambda sizes, shape, actions: Copier(shape), dict.fromkeys(WORLD_PRESETS, TINY)
+        lambda shape, sizes, actions: Copier(shape), dict.fromkeys(WORLD_PRESETS, TINY)
     )
     monkeypatch.setitem(presets.WORLD_MODELS, "copier", entry)
 
@@ -159,7 +159,7 @@ def test_the_truth_beats_copying_and_its_inverse_does_not(task, recorded, monkey
     for name, honest in (("prophet", True), ("liar", False)):
         entry = replace(
             WORLD_MODELS["copier"],
-            make=lambda sizes, shape, actions, honest=honest: Prophet(recorded, honest=honest),
+            make=lambda shape, sizes, actions, honest=honest: Prophet(recorded, honest=honest),
         )
         monkeypatch.setitem(presets.WORLD_MODELS, name, entry)
         found[name] = scores.scored(replace(task, model=name), 0)
@@ -211,7 +211,7 @@ def test_what_is_predicted_above_a_half_counts_as_lit(task, recorded, monkeypatc
             return sure._replace(frame=sure.frame * said)
 
     entry = replace(
-        WORLD_MODELS["copier"], make=lambda sizes, shape, actions: Doubter(recorded, honest=True)
+        WORLD_MODELS["copier"], make=lambda shape, sizes, actions: Doubter(recorded, honest=True)
     )
     monkeypatch.setitem(presets.WORLD_MODELS, "doubter", entry)
     assert scores.scored(replace(task, model="doubter"), 0)["rollout_f1"] == f1

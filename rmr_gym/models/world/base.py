@@ -145,12 +145,12 @@ def unroll(
         RMRError: No frame is shown, or more than there are.
     """
     length = frames.shape[1]
-    shown = length if seen is None else seen
-    if not 1 <= shown <= length:
-        raise RMRError(f"expected to show 1 to {length} frames of each sequence, got {shown}")
+    seen = length if seen is None else seen
+    if not 1 <= seen <= length:
+        raise RMRError(f"expected to show 1 to {length} frames of each sequence, got {seen}")
     state = model.init_state(len(frames), generator)
     for instant in range(length):
-        observation = frames[:, instant] if instant < shown else None
+        observation = frames[:, instant] if instant < seen else None
         action = None if actions is None else actions[:, instant]
         state = model.step(state, observation, action)
         yield state

@@ -200,8 +200,8 @@ class InteractingUpdate(Update):
                 "group choose the model rnn"
             )
         encoded = self.encode(torch.cat([memory, action], dim=-1))
-        heard, attention = self.interact(encoded)
-        raw = self.recurrence(torch.cat([encoded, heard, seen, action], dim=-1))
+        effect, attention = self.interact(encoded)
+        raw = self.recurrence(torch.cat([encoded, effect, seen, action], dim=-1))
         return raw.sigmoid(), self.norm(raw).sigmoid(), attention
 
     @abstractmethod
@@ -429,8 +429,8 @@ class RecurrentMixture(SpatialMixture):
         """Show every group its part of the error, and update and decode it."""
         error = state.groups[..., None] * (state.noisy[:, None] - state.pictures)
         embedded = self.embed(action, state.memory)
-        memory, shown, attention = self.update(state.memory, self.encoder(error), embedded)
-        return state._replace(memory=memory, pictures=self.decoder(shown), attention=attention)
+        memory, output, attention = self.update(state.memory, self.encoder(error), embedded)
+        return state._replace(memory=memory, pictures=self.decoder(output), attention=attention)
 
     def embed(self, action: Int[Tensor, " batch"] | None, memory: Memory) -> Action:
         """Return the embedding of the actions for every group, of width 0 in a world without.

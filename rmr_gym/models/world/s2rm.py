@@ -515,8 +515,8 @@ class SpatialModules(nn.Module):
         taken = self.input_attention(hidden, features, near, everything)
         neighbours = self.kernel(at, at) * self.present
         neighbours = neighbours / neighbours.sum(dim=-1, keepdim=True).clamp(min=1)
-        heard = neighbours.expand(len(hidden), -1, -1)
-        aggregated = self.cell_attention(hidden, hidden, heard, self.present)
+        neighbours = neighbours.expand(len(hidden), -1, -1)
+        aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
         return self.dynamics(taken, aggregated, memory)
 
     def poll(self, memory: Memory, centres: Centres) -> Float[Tensor, "batch views dim"]:
