@@ -118,38 +118,6 @@ def test_fewer_views_also_none(model):
             model.views = wrong
 
 
-def test_sequences_do_not_meet(model):
-    frames = clips()
-    other = torch.cat([frames[:1], 1 - frames[1:]])
-    one, two = (model.decode(states(model, each)[-1]).frame for each in (frames, other))
-    torch.testing.assert_close(one[0], two[0])
-    assert not torch.equal(one[1], two[1])
-
-
-@pytest.mark.parametrize("name", S2RM_MODELS)
-def test_every_weight_is_trained(name):
-    model, frames = make(name).train(), clips(time=4)
-    found = states(model, frames[:, :3])
-    sum(model.loss(s, frames[:, t + 1]).mean() for t, s in enumerate(found)).backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("name", ["s2gru", "s2rmc", "crops_lstm"])
-def test_a_tiny_batch_is_overfitted(name):
-    model = make(name).train()
-    frames = clips(time=4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    losses = []
-    for _ in range(40):
-        found = states(model, frames[:, :3])
-        loss = sum(model.loss(s, frames[:, t + 1]).mean() for t, s in enumerate(found))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
 @pytest.mark.parametrize("name", [name for name in S2RM_MODELS if make(name).parts])
 def test_parts_can_be_dropped(name):
     model = make(name)
