@@ -1,0 +1,85 @@
+"""How large the package is: code lines, files, modules a folder, the spine; run by `make check`.
+
+    python benchmarks/size.py
+
+Code lines are those without docstrings, comments and blank lines. The exit status is 1 where a
+limit is passed, so that growth is a decision and not an accident: raise the limit in the commit
+that needs it, and say why there.
+"""
+
+import ast
+import io
+import sys
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent / "rmr_gym"
+LIMITS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
+
+SPINE = (
+    "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
+    "experiments/atari.py", "experiments/reports.py", "experiments/compare",
+    *(f"stages/{name}.py" for name in (
+        "presets", "games", "arms", "pretrain", "natural", "supervised", "probe", "chain",
+    )),
+)  # fmt: skip
+"""What a first reader reads: from a recorded game to the page of a comparison."""
+
+QUIET = {
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}  # fmt: skip
+
+
+def code_lines(path: Path) -> int:
+    """Count the lines of a file that hold code."""
+    text, lines = path.read_text(), set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in QUIET:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - _docstring_lines(text))
+
+
+def _docstring_lines(text: str) -> set[int]:
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        body = getattr(node, "body", None)
+        for part in body if isinstance(body, list) else []:
+            value = getattr(part, "value", None)
+            if isinstance(part, ast.Expr) and isinstance(value, ast.Constant):
+                if isinstance(value.value, str):
+                    lines.update(range(part.lineno, (part.end_lineno or part.lineno) + 1))
+    return lines
+
+
+def in_spine(path: Path) -> bool:
+    """Tell whether a file is read by a first reader; the folders of kernels are not."""
+    name = path.relative_to(PACKAGE).as_posix()
+    return "kernels" not in name and any(
+        name == part or name.startswith(f"{part}/") for part in SPINE
+    )
+
+
+def main() -> None:
+    """Print the measures beside their limits."""
+    counts = {path: code_lines(path) for path in sorted(PACKAGE.rglob("*.py"))}
+    modules = Counter(path.parent for path in counts if path.name != "__init__.py")
+    folders: Counter[str] = Counter()
+    for path, count in counts.items():
+        folders[path.relative_to(PACKAGE).parts[0]] += count
+    fullest = max(modules, key=lambda folder: modules[folder])
+    measures = {
+        "code lines": sum(counts.values()),
+        "files": len(counts),
+        "modules in a folder": modules[fullest],
+        "spine": sum(count for path, count in counts.items() if in_spine(path)),
+    }
+    print(", ".join(f"{name} {count:,}" for name, count in folders.most_common()))
+    for name, measure in measures.items():
+        print(f"{name}: {measure:,} (at most {LIMITS[name]:,})")
+    sys.exit(any(measure > LIMITS[name] for name, measure in measures.items()))
+
+
+if __name__ == "__main__":
+    main()
