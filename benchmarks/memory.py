@@ -15,13 +15,15 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
-from natural import noise
-from rmr_gym.protocol.natural import train_natural
+from natural import pong
 
 from rmr_gym.core.memory import KEPT, keep_freed_memory
 from rmr_gym.domains.atari import AtariModel
+from rmr_gym.runs.store import Room
+from rmr_gym.stages.natural import natural
 from rmr_gym.stages.presets import Natural
 
 KINDS = ("default", "dask", "kept", "environment")
@@ -41,7 +43,7 @@ def measure(kind: str, steps: int) -> None:
             marks.append((time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)))
 
     settings = Natural(checkpoints=(WARM_UP + steps,))
-    train_natural(settings, model, noise(model, 2000), "random_p", seed=0, progress=watch)
+    natural.function(pong(Path("runs")), model, settings, "random_p", 0, room=Room(progress=watch))
     (begin, before), (end, after) = marks
     system = after.ru_stime - before.ru_stime
     share = system / (system + after.ru_utime - before.ru_utime)

@@ -6,7 +6,7 @@ The first table compares a stack of so many runs with the sequential loop: the f
 ``--donors``, or ``--arm cswm`` for the trained P. The loop is timed on one run and multiplied, for
 its runs follow each other. Loop and stacks are interleaved, so that a busy moment of the machine
 hits all rows alike; figures are medians over the repetitions, ratios are taken within each before
-their median. Frames are noise: no figure here depends on what they show.
+their median. The frames are of Pong, recorded under ``--root`` where they are not there yet.
 
 The second table is the cost of cells that follows from it: training of ``--steps`` steps and a
 ridge probe, timed here too, at each of ``--checkpoints`` checkpoints. Recording, pretraining and
@@ -22,20 +22,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rmr_gym.protocol.natural import train_natural
-from rmr_gym.protocol.probe import encode, score_features
-from rmr_gym.protocol.stacked import NaturalRun, train_natural_stack
 
-from rmr_gym.domains.atari import (
-    SLOTS,
-    AtariModel,
-    NaturalData,
-    ProbeData,
-    make_core,
-    pixel_encoder,
-)
+from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core, pixel_encoder
+from rmr_gym.experiments.base import no_progress, recorded
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.stages.presets import Natural
+from rmr_gym.runs.store import Room
+from rmr_gym.stages.donors import processor_artifact
+from rmr_gym.stages.games import GameData, natural_data
+from rmr_gym.stages.natural import natural
+from rmr_gym.stages.presets import Natural, Recording
+from rmr_gym.stages.probe import encode, score_features
+from rmr_gym.stages.stacked import NaturalRun, train_natural_stack
 
 SIZES = {
     "84x84": {"trunk": "nature", "height": 84, "width": 84},
@@ -63,19 +60,11 @@ class Watch:
         self._begin = time.perf_counter()
 
 
-def noise(model: AtariModel, rows: int) -> NaturalData:
-    """Return frames and actions without any meaning."""
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (rows, model.height, model.width), np.uint8)
-    current = np.flatnonzero(np.arange(rows - 1) % (EPISODE + 1) < EPISODE)
-    return NaturalData(
-        torch.from_numpy(frames),
-        torch.from_numpy(rng.integers(0, 18, len(current))),
-        current,
-        current // (EPISODE + 1),
-        torch.full((model.height, model.width), 127.5),
-        74.0,
-    )
+def pong(root: Path) -> GameData:
+    """Return a recording of Pong; it is made where it is not there."""
+    recording = Recording(train_episodes=10, validation_episodes=2, max_steps=EPISODE)
+    path = recorded("Pong", recording, root / "data", 1, no_progress)
+    return GameData.of("Pong", path, recording)
 
 
 def chosen_runs(options: argparse.Namespace, model: AtariModel, count: int) -> list[NaturalRun]:
@@ -83,50 +72,47 @@ def chosen_runs(options: argparse.Namespace, model: AtariModel, count: int) -> l
     if options.arm != "rmr":
         return [NaturalRun(options.arm, seed) for seed in range(count)]
     donors = min(options.donors, count)
-    weights = [make_core(model, model.core, 100 + donor).state_dict() for donor in range(donors)]
-    return [NaturalRun("rmr", run // donors, weights[run % donors]) for run in range(count)]
+    processors = [make_core(model, model.core, 100 + donor) for donor in range(donors)]
+    artifacts = [processor_artifact(processor) for processor in processors]
+    return [NaturalRun("rmr", run // donors, artifacts[run % donors]) for run in range(count)]
 
 
-def sequential(options: argparse.Namespace, model: AtariModel, data: NaturalData) -> float:
+def sequential(options: argparse.Namespace, model: AtariModel, data: GameData) -> float:
     """Seconds of the timed steps of one run alone."""
     (run,) = chosen_runs(options, model, 1)
     watch = Watch(torch.device(options.device), options.timed)
-    train_natural(
-        settings(options),
-        model,
-        data,
-        run.arm,
-        pretrained=run.pretrained,
-        device=options.device,
-        progress=watch,
+    room = Room(progress=watch)
+    config = settings(options)
+    natural.function(
+        data, model, config, run.arm, run.seed, run.donor, device=options.device, room=room
     )
     return watch.seconds
 
 
 def stacked(
-    options: argparse.Namespace, model: AtariModel, data: NaturalData, count: int
+    options: argparse.Namespace, model: AtariModel, data: GameData, count: int
 ) -> tuple[float, float]:
     """Seconds of the timed steps of a stack, and the peak of the GPU's memory in MB."""
     watch = Watch(torch.device(options.device), options.timed)
-    on_gpu = watch.device.type == "cuda"
+    on_gpu, config = watch.device.type == "cuda", settings(options, options.cnn)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     train_natural_stack(
-        settings(options),
+        config,
         model,
-        data,
+        natural_data(data, model, config),
         chosen_runs(options, model, count),
         device=options.device,
-        cnn=options.cnn,
         progress=watch,
     )
     return watch.seconds, torch.cuda.max_memory_allocated() / 2**20 if on_gpu else float("nan")
 
 
-def settings(options: argparse.Namespace) -> Natural:
+def settings(options: argparse.Namespace, cnn: str = "fp32") -> Natural:
     """Return a training of one checkpoint, right after the timed steps."""
     steps = WARM_UP + options.timed + 1
-    return Natural(objective=options.objective, checkpoints=(steps,), batch=options.batch)
+    objective, batch = options.objective, options.batch
+    return Natural(objective=objective, checkpoints=(steps,), batch=batch, cnn=cnn)
 
 
 def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
@@ -149,7 +135,7 @@ def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
 
 
 def measure(
-    options: argparse.Namespace, model: AtariModel, data: NaturalData
+    options: argparse.Namespace, model: AtariModel, data: GameData
 ) -> list[dict[str, object]]:
     """Return the rows of the first table."""
     alone: list[float] = []
@@ -249,7 +235,7 @@ def main() -> None:
     parser.add_argument("--timed", type=int, default=20, help="timed steps")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=5020, help="frames of the data set")
+    parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--probe-rows", type=int, default=TRAIN_ROWS)
     parser.add_argument("--steps", type=int, default=20000, help="of a cell, for the second table")
     parser.add_argument("--checkpoints", type=int, default=4, help="of a cell")
@@ -271,7 +257,7 @@ def main() -> None:
         f"{hardware(torch.device(options.device))}, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
-    rows = measure(options, model, noise(model, options.rows))
+    rows = measure(options, model, pong(options.root))
     print_table(rows)
     probe = probe_seconds(options, model)
     print(f"\nridge probe of a checkpoint, {options.probe_rows} training rows: {probe:.2f} s")

@@ -1,11 +1,11 @@
-"""How loud a P is: what its core makes of a difference between two states.
+"""The gain of P: what its core makes of a difference between two states.
 
 P returns its core's output plus its input. The frames of a game go through the encoder that was
 never trained, and the core of each P maps the latents. Printed, and written as CSV: the size of
 the core's output beside its input's, and the gain, the size of the difference between the outputs
 for two frames over that of the inputs, for P that were pretrained, shuffled, random and amplified.
 
-Run it after `rmr-gym sweep transfer` of the same games, whose data and P it finds under --root:
+Run it after `rmr-gym run transfer` of the same games, whose data and P it finds under --root:
 `python benchmarks/processor_gain.py --root runs --out results/processor_gain.csv`.
 """
 
@@ -16,19 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from rmr_gym.protocol.stages import GameTask
-from rmr_gym.protocol.transfer_donors import (
-    amplified_random_donor,
-    random_dynamics_donor,
-    read_donor,
-)
 from torch import Tensor
 
-from rmr_gym.commands.tasks import game_tasks
+from rmr_gym.experiments.base import AtariExperiment, no_progress
 from rmr_gym.models.rmr.processors import Processor
-from rmr_gym.protocol import stages
+from rmr_gym.runs.store import Store
 from rmr_gym.stages.arms import arm_processor
-from rmr_gym.stages.presets import find_preset
+from rmr_gym.stages.chain import UNTRAINED, Game
+from rmr_gym.stages.donors import amplified_random, folder_donor, random_dynamics_donor
+from rmr_gym.stages.games import probe_sets
+from rmr_gym.stages.natural import kept_encoder
 
 DONORS = ("Pong", "Breakout", "Freeway", "Seaquest", "Boxing", "MsPacman")
 FRAMES = 200
@@ -39,18 +36,22 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--games", nargs="+", default=["Freeway", "Pong", "Boxing"])
     parser.add_argument("--donors", nargs="+", default=list(DONORS))
-    parser.add_argument("--balls", type=Path, help="artifact of `rmr-gym balls pretrain`")
+    parser.add_argument("--balls", type=Path, help="artifact of `rmr-gym pretrain` on balls")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows, donors = [], tasks(options.donors, options.root)
-    for task in tasks(options.games, options.root):
-        frames = stages.probe_sets(task).test.frames
+    rows, store = [], Store(options.root / "store")
+    laptop = AtariExperiment(root=options.root, workers=1)
+    donors = laptop.recorded(no_progress, options.donors)
+    for game in laptop.recorded(no_progress, options.games):
+        preset = game.preset
+        frames = probe_sets(game.data, preset.model, preset.probing).test.frames
         chosen = torch.linspace(0, len(frames) - 1, FRAMES).long()
+        encoder = kept_encoder(preset.model, store.compute(game.trained(UNTRAINED, 0)), 0)
         with torch.no_grad():
-            latents = stages.untrained_encoder(task, 0)(frames[chosen])
-            for name, processor in processors(task, donors, options.balls):
-                rows.append({"frames": task.game, "p": name, **loudness(processor, latents)})
+            latents = encoder(frames[chosen])
+            for name, processor in processors(game, donors, options.balls, store):
+                rows.append({"frames": game.name, "p": name, **gain_of(processor, latents)})
                 print(*(f"{value:.3f}" if isinstance(value, float) else f"{value:17}"
                         for value in rows[-1].values()), flush=True)  # fmt: skip
     table = pd.DataFrame(rows)
@@ -59,37 +60,25 @@ def main() -> None:
         table.round(4).to_csv(options.out, index=False)
 
 
-def tasks(games: list[str], root: Path) -> list[GameTask]:
-    """Return tasks under the laptop preset; what is not recorded is recorded now."""
-    return game_tasks(
-        *(games, find_preset("laptop"), root),
-        data=None,
-        device="cpu",
-        workers=1,
-        progress_for=lambda title: None,
-    )
-
-
 def processors(
-    task: GameTask, donors: list[GameTask], balls: Path | None
+    game: Game, donors: list[Game], balls: Path | None, store: Store
 ) -> Iterator[tuple[str, Processor]]:
     """Yield every P by name."""
-    model = task.preset.model
-    kept = {donor.game: stages.pretrained(donor) for donor in donors}
-    kept |= {
-        donor.name: donor.pretrained()
-        for donor in (random_dynamics_donor(task), amplified_random_donor(task))
-    }
+    model = game.preset.model
+    tasks = {donor.name: donor.pretrained() for donor in donors}
+    tasks["random_dynamics"] = random_dynamics_donor(game.preset)
+    tasks["amplified_random"] = amplified_random(model)
     if balls is not None:
-        kept["balls"] = read_donor("balls", balls, model)
-    for name, artifact in kept.items():
-        yield name, arm_processor("rmr", model, 0, artifact.part("processor"))
-    own = stages.pretrained(task).part("processor")
+        tasks["balls"] = folder_donor("balls", balls, model)
+    for name, task in tasks.items():
+        weights = store.compute(task).part("processor")
+        yield name, arm_processor("rmr", model, 0, weights)
+    own = store.compute(game.pretrained()).part("processor")
     for arm in ("shuffled_p", "random_p"):
         yield arm, arm_processor(arm, model, 0, own)
 
 
-def loudness(processor: Processor, latents: Tensor) -> dict[str, float]:
+def gain_of(processor: Processor, latents: Tensor) -> dict[str, float]:
     """Return root mean squares of the core's output over its input's, and of their differences."""
     latents = latents + processor.action_encoder.weight[:, 0] + processor.action_encoder.bias
     outputs = processor.core(latents)

@@ -46,10 +46,9 @@ def _docstring_lines(text: str) -> set[int]:
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, "body", None)
         for part in body if isinstance(body, list) else []:
-            value = getattr(part, "value", None)
-            if isinstance(part, ast.Expr) and isinstance(value, ast.Constant):
-                if isinstance(value.value, str):
-                    lines.update(range(part.lineno, (part.end_lineno or part.lineno) + 1))
+            constant = part.value if isinstance(part, ast.Expr) else None
+            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                lines.update(range(part.lineno, (part.end_lineno or part.lineno) + 1))
     return lines
 
 

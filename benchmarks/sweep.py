@@ -1,11 +1,11 @@
-"""Measure what a sweep costs beside its cells, what two workers gain, and what kills change.
+"""Measure what a sweep costs beside its jobs, what two workers gain, and what kills change.
 
 Run it on an idle machine with at least two cores:
 
-    python benchmarks/sweep.py --cells 12 --seconds 10 --kills 20
+    python benchmarks/sweep.py --jobs 12 --seconds 10 --kills 20
 
-Cells are as short as the shortest real ones. For the kills, cells are a third as long and about
-three times as many, and a worker is killed about once a cell's length, at random.
+Jobs are as short as the shortest real ones. For the kills, jobs are a third as long and about
+three times as many, and a worker is killed about once a job's length, at random.
 """
 
 import argparse
@@ -17,38 +17,41 @@ import threading
 import time
 from pathlib import Path
 
-from rmr_gym.protocol.sweep import Cell, run_cells
+from rmr_gym.runs.store import Artifact, Place, Store, Task, stage
+from rmr_gym.runs.sweep import run_tasks
 
 
-def work(seconds: float, running: str, name: int) -> dict[str, float]:
+@stage(version=1)
+def work(seconds: float, running: Place, name: int) -> Artifact:
     """Compute on one thread for some seconds of processor time, leaving the process's id behind."""
-    marker = Path(running) / str(name)
+    marker = running.path / str(name)
     marker.write_text(str(os.getpid()))
     started, value = time.thread_time(), 1.0
     while time.thread_time() - started < seconds:
         for _ in range(1000):
             value = value * 1.0000001 % 7
     marker.unlink(missing_ok=True)
-    return {"square": name * name / 7}
+    return Artifact({"square": name * name / 7})
 
 
-def bare(cells: list[Cell]) -> float:
-    """Return the seconds that the cells take without a sweep."""
+def bare(tasks: list[Task]) -> float:
+    """Return the seconds that the jobs take without a sweep."""
     started = time.perf_counter()
-    for cell in cells:
-        cell.run(*cell.arguments)
+    for task in tasks:
+        task.stage.function(**task.arguments)
     return time.perf_counter() - started
 
 
-def swept(cells: list[Cell], workers: int, folder: Path) -> tuple[float, list[object]]:
+def swept(tasks: list[Task], workers: int, root: Path) -> tuple[float, list[object]]:
     """Return the seconds that a sweep takes, start of its workers included, and its values."""
-    started = time.perf_counter()
-    outcomes = run_cells(cells, workers=workers, folder=folder)
-    return time.perf_counter() - started, [outcome.value for outcome in outcomes]
+    started, store = time.perf_counter(), Store(root)
+    run_tasks(tasks, store, workers=workers)
+    values = [(store.record(task) or {}).get("square") for task in tasks]
+    return time.perf_counter() - started, values
 
 
 def kill_some(running: Path, times: int, pause: float, stopped: threading.Event) -> int:
-    """Kill the worker of a random running cell, ``times`` times if the sweep lasts."""
+    """Kill the worker of a random running job, ``times`` times if the sweep lasts."""
     rng, killed = random.Random(0), 0
     while killed < times and not stopped.wait(pause * rng.uniform(0.2, 1.8)):
         markers = list(running.iterdir())
@@ -65,7 +68,7 @@ def kill_some(running: Path, times: int, pause: float, stopped: threading.Event)
 def main() -> None:
     """Print three measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=12)
+    parser.add_argument("--jobs", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--kills", type=int, default=20)
     options = parser.parse_args()
@@ -73,20 +76,15 @@ def main() -> None:
         root = Path(scratch)
         running = root / "running"
         running.mkdir()
-        cells = [
-            Cell(f"cell {name}", work, (options.seconds, str(running), name))
-            for name in range(options.cells)
-        ]
-        without = bare(cells)
-        one, _ = swept(cells, 1, root / "one")
-        two, _ = swept(cells, 2, root / "two")
+        place = Place(running)
+        tasks = [work(options.seconds, place, name) for name in range(options.jobs)]
+        without = bare(tasks)
+        one, _ = swept(tasks, 1, root / "one")
+        two, _ = swept(tasks, 2, root / "two")
         print(f"bare {without:.2f} s; one process {one:.2f} s: overhead {one / without - 1:+.2%}")
         print(f"two workers {two:.2f} s: {one / two:.2f} times as fast")
-        cells = [
-            Cell(f"cell {name}", work, (options.seconds / 3, str(running), name))
-            for name in range(3 * options.cells)
-        ]
-        values = [cell.run(0.0, str(running), cell.arguments[-1]) for cell in cells]
+        tasks = [work(options.seconds / 3, place, name) for name in range(3 * options.jobs)]
+        values = [name * name / 7 for name in range(3 * options.jobs)]
         stopped, killed = threading.Event(), []
         killer = threading.Thread(
             target=lambda: killed.append(
@@ -94,7 +92,7 @@ def main() -> None:
             )
         )
         killer.start()
-        seconds, disturbed = swept(cells, 2, root / "killed")
+        seconds, disturbed = swept(tasks, 2, root / "killed")
         stopped.set()
         killer.join()
         same = "the same" if disturbed == values else "ANOTHER"
