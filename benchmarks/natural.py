@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core, pixel_encoder
-from rmr_gym.experiments.base import no_progress, recorded
+from rmr_gym.experiments.atari import recorded
+from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Room
 from rmr_gym.stages.donors import processor_artifact

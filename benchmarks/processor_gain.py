@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from rmr_gym.experiments.base import AtariExperiment, no_progress
+from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.processors import Processor
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.arms import arm_processor

@@ -10,7 +10,8 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.experiments.base import AtariExperiment, require_known
+from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.base import require_known
 from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact

@@ -17,16 +17,10 @@ import pandas as pd
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.files import alone, write_atomically
-from rmr_gym.envs.atari.games import GAMES, find_game
-from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.jobs import Outcome
 from rmr_gym.runs.status import PLAN, write_plan, write_states
 from rmr_gym.runs.store import Progress, Store, Task
 from rmr_gym.runs.sweep import Group, run_tasks
-from rmr_gym.stages.chain import Game
-from rmr_gym.stages.games import GameData
-from rmr_gym.stages.presets import AtariPreset, Recording, as_json
-from rmr_gym.stages.stacked import stacking
 
 ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""
@@ -148,88 +142,6 @@ class Experiment:
         raise AssertionError("every experiment says it")
 
 
-@dataclass(frozen=True)
-class AtariExperiment(AtariPreset, Experiment):
-    """Options of experiments over Atari games; those of the stages come from the preset.
-
-    Attributes:
-        games: Names of games, or "all" for the paper's 24; default: the preset's.
-        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
-            not there is recorded.
-        stack: Trainings that run as one model; default: 40 on a GPU, 1 elsewhere.
-    """
-
-    games: tuple[str, ...] = ()
-    data: Path | None = None
-    stack: int | None = None
-
-    @property
-    def seed_list(self) -> range:
-        """The paired seeds."""
-        return self.seed_range(self.chosen.seeds)
-
-    def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
-        """Return the games under the preset; data sets that are not there are recorded.
-
-        Args:
-            progress_for: Gives progress callbacks by title.
-            names: Which games; None: those of the options.
-
-        Raises:
-            RMRError: An unknown game or device, or data of another game.
-        """
-        find_device(self.device)
-        preset, workers = self.chosen, self.worker_count
-        chosen = game_names(names or self.games or preset.games)
-        folder = self.data or self.root / "data"
-        paths = [recorded(name, preset.recording, folder, workers, progress_for) for name in chosen]
-        datas = [
-            GameData.of(name, path, preset.recording)
-            for name, path in zip(chosen, paths, strict=True)
-        ]
-        return [Game(data, preset, self.device) for data in datas]
-
-    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **parts: Any) -> Plan:
-        """Return the plan of a run over games, with what run.json says of all of them.
-
-        Args:
-            rows: Where the rows of the tables come from.
-            games: Under one preset.
-            **parts: Fields of `Plan`; ``facts`` are added to what is said anyway.
-        """
-        preset, summaries = self.chosen, {game.name: game.data.summary() for game in games}
-        config = {name: value for name, value in as_json(preset).items() if name not in _PROPOSALS}
-        facts = {
-            "preset": self.preset,
-            "games": [game.name for game in games],
-            "seeds": list(self.seed_list),
-            "objective": preset.natural.objective,
-            "checkpoints": list(preset.natural.checkpoints),
-            "probes": list(preset.probing.probes),
-            "datasets": summaries,
-            "slots": {name: summary["slots"] for name, summary in summaries.items()},
-        } | parts.pop("facts", {})
-        group = stacking(Store(self.root / "store"), self.stack)
-        return Plan(rows=rows, config=config, facts=facts, group=group, **parts)
-
-
-_PROPOSALS = ("games", "seeds")
-"""Fields of a preset that decide no result."""
-
-
-def game_names(games: Sequence[str]) -> list[str]:
-    """Return the names that were meant, "all" being the paper's 24.
-
-    Raises:
-        RMRError: An unknown game, or one named twice.
-    """
-    if tuple(games) == ("all",):
-        return list(GAMES)
-    names = [find_game(game).name for game in games]
-    require_distinct("game", names)
-    return names
-
-
 def require_distinct(kind: str, names: Sequence[Any]) -> None:
     """Refuse a list that is empty or names something twice.
 
@@ -253,29 +165,6 @@ def require_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None
     for name in names:
         if name not in choices:
             raise unknown_name(kind, name, choices)
-
-
-def recorded(
-    game: str, recording: Recording, folder: Path, workers: int, progress_for: ProgressFor
-) -> Path:
-    """Return a game's data set in a folder; it is recorded where it is not there."""
-    from rmr_gym.agents.record import record  # noqa: PLC0415  (ALE)
-
-    if (folder / game / "manifest.json").is_file():
-        return folder / game
-    path = folder / f"{game}-{recording.episodes}x{recording.max_steps}"
-    record(
-        game,
-        path,
-        episodes=recording.episodes,
-        max_steps=recording.max_steps,
-        players=recording.players,
-        frameskip=recording.frameskip,
-        repeat_action_probability=recording.repeat_action_probability,
-        workers=workers,
-        progress=progress_for(f"recording {game}"),
-    )
-    return path
 
 
 def run(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.experiments.base import AtariExperiment, Plan, ProgressFor, Rows, require_distinct
+from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.stages.chain import Game
 from rmr_gym.stages.games import PRETRAIN_SEED
 from rmr_gym.stages.probe import METRICS

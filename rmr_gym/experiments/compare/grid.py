@@ -11,62 +11,28 @@ import numpy as np
 
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.palette import palette_to_rgb
-from rmr_gym.experiments.base import AtariExperiment, Plan, ProgressFor, Rows
+from rmr_gym.experiments.atari import (
+    ABSTRACT_COLUMNS,
+    NATURAL_COLUMNS,
+    AtariExperiment,
+    abstract_rows,
+    natural_rows,
+)
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows
 from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.arms import ARMS
-from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, Game
+from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
-from rmr_gym.stages.probe import METRICS
 
 EXAMPLE_FRAMES = 4
-
-_ABSTRACT, _NATURAL = (
-    ("game", "model", "seed", "step"),
-    ("game", "objective", "arm", "seed", "step"),
-)
-ABSTRACT_COLUMNS = {
-    "abstract": (*_ABSTRACT, "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy"),
-    "abstract_curves": (*_ABSTRACT, "loss"),
-}
-NATURAL_COLUMNS = {
-    "natural": (*_NATURAL, *METRICS),
-    "natural_curves": (*_NATURAL, "loss", "positive_energy", "negative_energy"),
-}
-
-
-def abstract_rows(game: Game, model: str, seed: int) -> list[Rows]:
-    """Return where the rows of a pretraining come from."""
-    names, task = {"game": game.name, "model": model, "seed": seed}, game.pretrained(seed)
-    return [
-        Rows("abstract", task, names, "copy"),
-        Rows("abstract", task, names),
-        Rows("abstract_curves", task, names, "curve"),
-    ]
-
-
-def natural_rows(game: Game, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
-    """Return where the rows of an arm or a reference come from.
-
-    Args:
-        game: Under a preset.
-        arm: An arm or a reference.
-        seed: Of the arm.
-        objective: What the objective is called in the tables; None: by its name.
-    """
-    objective = objective or game.preset.natural.objective
-    names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
-    rows = [Rows("natural", game.scored(arm, seed), names)]
-    if arm not in (PIXELS, UNTRAINED):
-        rows.append(Rows("natural_curves", game.trained(arm, seed), names, "curve"))
-    return rows
 
 
 def comparison(games: Sequence[Game], seeds: Sequence[int]) -> list[Rows]:
     """Return where the rows of a comparison come from; pixels have no seed."""
     rows = []
     for game in games:
-        rows += abstract_rows(game, game.preset.model.core, PRETRAIN_SEED)
+        rows += abstract_rows(game, PRETRAIN_SEED)
         for seed, arm in product(seeds, (*ARMS, *REFERENCES)):
             if arm != PIXELS or seed == seeds[0]:
                 rows += natural_rows(game, arm, seed)

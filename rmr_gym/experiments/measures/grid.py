@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 
 from rmr_gym.agents.players.player_features import PLAYER, PlayerReference
+from rmr_gym.experiments.atari import NATURAL_KEY, AtariExperiment
 from rmr_gym.experiments.base import (
-    AtariExperiment,
     Plan,
     ProgressFor,
     Rows,
@@ -17,14 +17,13 @@ from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
 from rmr_gym.stages.probe import METRICS
 
-_KEY = ("game", "objective", "arm", "seed", "step")
 COLUMNS = {
-    "labels": (*_KEY, "label", "category", "macro_f1", "weighted_f1", "accuracy", "classes"),
+    "labels": (*NATURAL_KEY, "label", "category", "macro_f1", "weighted_f1", "accuracy", "classes"),
     "ranking": (
-        *_KEY, "ahead", "similarity", "hits_at_1", "mrr", "tied", "copy_hits_at_1", "copy_mrr",
-        "rows",
+        *NATURAL_KEY, "ahead", "similarity", "hits_at_1", "mrr", "tied",
+        "copy_hits_at_1", "copy_mrr", "rows",
     ),
-    "references": (*_KEY, *METRICS),
+    "references": (*NATURAL_KEY, *METRICS),
 }  # fmt: skip
 MEASURES = ("labels", "ranking")
 

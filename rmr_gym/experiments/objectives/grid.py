@@ -4,24 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.experiments.base import (
-    AtariExperiment,
-    Plan,
-    ProgressFor,
-    Rows,
-    require_distinct,
-    require_known,
-)
+from rmr_gym.experiments.atari import NATURAL_COLUMNS, AtariExperiment, natural_rows
+from rmr_gym.experiments.base import Plan, ProgressFor, require_distinct, require_known
 from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import UNTRAINED, Game
 from rmr_gym.stages.presets import OBJECTIVES
-from rmr_gym.stages.probe import METRICS
-
-_KEY = ("game", "objective", "arm", "seed", "step")
-COLUMNS = {
-    "natural": (*_KEY, *METRICS),
-    "natural_curves": (*_KEY, "loss", "positive_energy", "negative_energy"),
-}
 
 
 def variants(
@@ -34,15 +21,6 @@ def variants(
     for objective, count in product(objectives, episodes):
         label = objective if count is None else f"{objective}/{count}"
         yield label, game.with_preset(natural={"objective": objective, "episodes": count})
-
-
-def rows_of(game: Game, label: str, arm: str, seed: int) -> list[Rows]:
-    """Return where the rows of an arm under a labelled objective come from."""
-    names = {"game": game.name, "objective": label, "arm": arm, "seed": seed}
-    rows = [Rows("natural", game.scored(arm, seed), names)]
-    if arm != UNTRAINED:
-        rows.append(Rows("natural_curves", game.trained(arm, seed), names, "curve"))
-    return rows
 
 
 @dataclass(frozen=True)
@@ -82,11 +60,11 @@ class Objectives(AtariExperiment):
             for game in games
             for label, variant in variants(game, self.objectives, counts)
             for seed, arm in product(self.seed_list, self.arms)
-            for row in rows_of(variant, label, arm, seed)
+            for row in natural_rows(variant, arm, seed, label)
         ]
         facts = {"objective": ", ".join(self.objectives), "arms": list(self.arms)}
         facts["natural_episodes"] = list(counts)
-        return self.atari_plan(rows, games, kind="objectives", columns=COLUMNS, facts=facts)
+        return self.atari_plan(rows, games, kind="objectives", columns=NATURAL_COLUMNS, facts=facts)
 
 
 EXPERIMENT = Objectives

@@ -3,37 +3,11 @@
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.experiments.base import (
-    AtariExperiment,
-    Plan,
-    ProgressFor,
-    Rows,
-    require_distinct,
-    require_known,
-)
-from rmr_gym.stages.chain import Game
+from rmr_gym.experiments.atari import ABSTRACT_COLUMNS, AtariExperiment, abstract_rows
+from rmr_gym.experiments.base import Plan, ProgressFor, require_distinct, require_known
 
 MODELS = ("mlp", "deep_sets", "mpnn")
 """Trained models of the table, in the paper's order; the copy baseline stands before them."""
-
-_KEY = ("game", "model", "seed", "step")
-COLUMNS = {
-    "abstract": (*_KEY, "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy"),
-    "abstract_curves": (*_KEY, "loss"),
-}
-
-
-def rows_of(game: Game, model: str, seed: int) -> list[Rows]:
-    """Return where the rows of one model come from."""
-    task = game.with_preset(model={"core": model}).pretrained(seed)
-    names = {"game": game.name, "model": model, "seed": seed}
-    return [Rows("abstract", task, names), Rows("abstract_curves", task, names, "curve")]
-
-
-def copy_rows(game: Game, model: str, seed: int) -> Rows:
-    """Return where the rows of the copy baseline come from: they stand beside every model."""
-    names = {"game": game.name, "model": "copy", "seed": seed}
-    return Rows("abstract", game.with_preset(model={"core": model}).pretrained(seed), names, "copy")
 
 
 @dataclass(frozen=True)
@@ -62,13 +36,14 @@ class Table2(AtariExperiment):
         games = self.recorded(progress_for)
         rows = []
         for game, seed in product(games, self.seed_list):
-            rows.append(copy_rows(game, self.models[0], seed))
-            rows += [row for model in self.models for row in rows_of(game, model, seed)]
+            for model in self.models:
+                with_core = game.with_preset(model={"core": model})
+                rows += abstract_rows(with_core, seed, copy=model == self.models[0])
         return self.atari_plan(
             rows,
             games,
             kind="table2",
-            columns=COLUMNS,
+            columns=ABSTRACT_COLUMNS,
             facts={"models": ["copy", *self.models]},
         )
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import (
-    AtariExperiment,
     Plan,
     ProgressFor,
     Rows,

@@ -1,0 +1,156 @@
+"""What experiments over Atari games share: options, recorded games, rows of their tables."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rmr_gym.agents.record import record
+from rmr_gym.envs.atari.games import GAMES, find_game
+from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.runs.store import Store
+from rmr_gym.stages.chain import PIXELS, UNTRAINED, Game
+from rmr_gym.stages.games import GameData
+from rmr_gym.stages.presets import AtariPreset, Recording, as_json
+from rmr_gym.stages.probe import METRICS
+from rmr_gym.stages.stacked import stacking
+
+NATURAL_KEY = ("game", "objective", "arm", "seed", "step")
+ABSTRACT_KEY = ("game", "model", "seed", "step")
+ABSTRACT_COLUMNS = {
+    "abstract": (*ABSTRACT_KEY, "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy"),
+    "abstract_curves": (*ABSTRACT_KEY, "loss"),
+}
+NATURAL_COLUMNS = {
+    "natural": (*NATURAL_KEY, *METRICS),
+    "natural_curves": (*NATURAL_KEY, "loss", "positive_energy", "negative_energy"),
+}
+
+
+def abstract_rows(game: Game, seed: int, *, copy: bool = True) -> list[Rows]:
+    """Return where the rows of a pretraining come from, and those of the copy baseline."""
+    model = {"model": game.preset.model.core}
+    names, task = {"game": game.name, **model, "seed": seed}, game.pretrained(seed)
+    rows = [Rows("abstract", task, names), Rows("abstract_curves", task, names, "curve")]
+    return [Rows("abstract", task, names, "copy"), *rows] if copy else rows
+
+
+def natural_rows(game: Game, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
+    """Return where the rows of an arm or a reference come from.
+
+    Args:
+        game: Under a preset.
+        arm: An arm or a reference.
+        seed: Of the arm.
+        objective: What the objective is called in the tables; None: by its name.
+    """
+    objective = objective or game.preset.natural.objective
+    names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
+    rows = [Rows("natural", game.scored(arm, seed), names)]
+    if arm not in (PIXELS, UNTRAINED):
+        rows.append(Rows("natural_curves", game.trained(arm, seed), names, "curve"))
+    return rows
+
+
+@dataclass(frozen=True)
+class AtariExperiment(AtariPreset, Experiment):
+    """Options of experiments over Atari games; those of the stages come from the preset.
+
+    Attributes:
+        games: Names of games, or "all" for the paper's 24; default: the preset's.
+        data: Folder of data sets, called GAME or GAME-EPISODESxSTEPS; default: ROOT/data. What is
+            not there is recorded.
+        stack: Trainings that run as one model; default: 40 on a GPU, 1 elsewhere.
+    """
+
+    games: tuple[str, ...] = ()
+    data: Path | None = None
+    stack: int | None = None
+
+    @property
+    def seed_list(self) -> range:
+        """The paired seeds."""
+        return self.seed_range(self.chosen.seeds)
+
+    def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
+        """Return the games under the preset; data sets that are not there are recorded.
+
+        Args:
+            progress_for: Gives progress callbacks by title.
+            names: Which games; None: those of the options.
+
+        Raises:
+            RMRError: An unknown game or device, or data of another game.
+        """
+        find_device(self.device)
+        preset, workers = self.chosen, self.worker_count
+        chosen = game_names(names or self.games or preset.games)
+        folder = self.data or self.root / "data"
+        paths = [recorded(name, preset.recording, folder, workers, progress_for) for name in chosen]
+        datas = [
+            GameData.of(name, path, preset.recording)
+            for name, path in zip(chosen, paths, strict=True)
+        ]
+        return [Game(data, preset, self.device) for data in datas]
+
+    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **parts: Any) -> Plan:
+        """Return the plan of a run over games, with what run.json says of all of them.
+
+        Args:
+            rows: Where the rows of the tables come from.
+            games: Under one preset.
+            **parts: Fields of `Plan`; ``facts`` are added to what is said anyway.
+        """
+        preset, summaries = self.chosen, {game.name: game.data.summary() for game in games}
+        config = {name: value for name, value in as_json(preset).items() if name not in _PROPOSALS}
+        facts = {
+            "preset": self.preset,
+            "games": [game.name for game in games],
+            "seeds": list(self.seed_list),
+            "objective": preset.natural.objective,
+            "checkpoints": list(preset.natural.checkpoints),
+            "probes": list(preset.probing.probes),
+            "datasets": summaries,
+            "slots": {name: summary["slots"] for name, summary in summaries.items()},
+        } | parts.pop("facts", {})
+        group = stacking(Store(self.root / "store"), self.stack)
+        return Plan(rows=rows, config=config, facts=facts, group=group, **parts)
+
+
+_PROPOSALS = ("games", "seeds")
+"""Fields of a preset that decide no result."""
+
+
+def game_names(games: Sequence[str]) -> list[str]:
+    """Return the names that were meant, "all" being the paper's 24.
+
+    Raises:
+        RMRError: An unknown game, or one named twice.
+    """
+    if tuple(games) == ("all",):
+        return list(GAMES)
+    names = [find_game(game).name for game in games]
+    require_distinct("game", names)
+    return names
+
+
+def recorded(
+    game: str, recording: Recording, folder: Path, workers: int, progress_for: ProgressFor
+) -> Path:
+    """Return a game's data set in a folder; it is recorded where it is not there."""
+    if (folder / game / "manifest.json").is_file():
+        return folder / game
+    path = folder / f"{game}-{recording.episodes}x{recording.max_steps}"
+    record(
+        game,
+        path,
+        episodes=recording.episodes,
+        max_steps=recording.max_steps,
+        players=recording.players,
+        frameskip=recording.frameskip,
+        repeat_action_probability=recording.repeat_action_probability,
+        workers=workers,
+        progress=progress_for(f"recording {game}"),
+    )
+    return path
