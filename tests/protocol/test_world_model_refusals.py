@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.world.frames import FrameSizes
 from rmr_gym.models.world.nem import WITH_ACTIONS, NEMSizes
@@ -34,18 +35,18 @@ ENV = "rmr/RNEMBalls4-v0"
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
 
-    def record(name, episodes, env=ENV, max_steps=7, **options):
+    def play(name, episodes, env=ENV, max_steps=7, **options):
         options = {"resolution": 16, **options}
         record(env, folder / name, episodes=episodes, max_steps=max_steps, **options)
 
-    record("four", 4)
-    record("eight", 6)
-    record("other", 2, seed=1)
-    record("wide", 2, seed=1, resolution=32)
-    record("short", 2, seed=1, max_steps=3)
-    record("pushed", 2, "rmr/PushedBalls-v0", frames="binary")
-    record("one", 1)
-    record("crops", 4, "rmr/S2RMBalls3-v0")
+    play("four", 4)
+    play("eight", 6)
+    play("other", 2, seed=1)
+    play("wide", 2, seed=1, resolution=32)
+    play("short", 2, seed=1, max_steps=3)
+    play("pushed", 2, "rmr/PushedBalls-v0", frames="binary")
+    play("one", 1)
+    play("crops", 4, "rmr/S2RMBalls3-v0")
     return folder
 
 
