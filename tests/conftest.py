@@ -1,6 +1,7 @@
 """Fixtures shared by the tests: tiny recordings of real games, made once a session."""
 
 import json
+import os
 import signal
 from dataclasses import replace
 from itertools import product
@@ -8,6 +9,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+
+# The tests run side by side, a process a core: more threads in each would wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A run that was started in the background ignores Ctrl-C, and so would what the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
