@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from importlib.metadata import version
@@ -339,24 +339,25 @@ class Store:
 
     def has(self, task: Task) -> bool:
         """Tell whether a result is there."""
-        return (self.folder(task) / _RECORD).is_file()
+        return self.record(task) is not None
 
     def find(self, task: Task) -> Artifact | None:
-        """Return a result that is there, or None.
-
-        Raises:
-            RMRError: It is damaged.
-        """
-        return read_artifact(self.folder(task)) if self.has(task) else None
+        """Return a result that is there, or None; a damaged one counts as none."""
+        with suppress(RMRError):
+            return read_artifact(self.folder(task))
+        return None
 
     def record(self, task: Task) -> dict[str, Any] | None:
         """Return the record of a result that is there, or None; no tensor is read."""
-        return _read_record(self.folder(task)) if self.has(task) else None
+        with suppress(RMRError):
+            return _read_record(self.folder(task))
+        return None
 
     def keep(self, task: Task, artifact: Artifact) -> None:
-        """Write a result; one that is there already stays."""
+        """Write a result; one that is there already and not damaged stays."""
+        folder = self.folder(task)
         try:
-            write_artifact(self.folder(task), artifact)
+            write_artifact(folder, artifact, overwrite=folder.exists() and self.find(task) is None)
         except RMRError:
             if not self.has(task):
                 raise

@@ -203,14 +203,14 @@ class _Training:
 
     def update(self, current: Step, clip: float | None) -> dict[str, float]:
         """Make a gradient step; return its loss and the figures to log."""
-        check_loss(float(current.loss), self.step)
+        loss = current.loss.item()
+        check_loss(loss, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         current.loss.backward()
         if clip is not None:
             clip_grad_norm_(self.trainable, clip)
         self.optimizer.step()
-        logs = {name: float(value) for name, value in current.logs.items()}
-        return {"loss": current.loss.item(), **logs}
+        return {"loss": loss, **{name: value.item() for name, value in current.logs.items()}}
 
     def save(self, trained: Trained) -> None:
         """Keep the state, so that a run that is killed now goes on from here."""
