@@ -9,20 +9,10 @@ import tyro
 
 from rmr_gym.commands.console import err_console, out_console, parsed, progress_bars
 from rmr_gym.core.errors import unknown_name
+from rmr_gym.experiments import experiments_with
 
 if TYPE_CHECKING:
     from rmr_gym.runs.status import Estimate, Kind
-
-EXPERIMENTS = {
-    "compare": "every arm with paired seeds, probed (Table 1)",
-    "table2": "abstract models of RAM beside the copy baseline (Table 2)",
-    "transfer": "every donor's frozen P for every recipient (Figure 4)",
-    "bottleneck": "latents of several widths (Figure 5)",
-    "objectives": "several natural objectives, with all or few episodes",
-    "measures": "named labels, ranking of predictions",
-    "agents": "agents on different features or with different algorithms",
-}
-"""Experiments by name, and what they compute."""
 
 Positional = tyro.conf.Positional
 
@@ -31,13 +21,27 @@ def run(arguments: Sequence[str]) -> None:
     """Run an experiment: ``NAME`` and its options."""
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_lines(["usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options"])
-        _print_lines(f"  {name:14}{said}" for name, said in EXPERIMENTS.items())
+        _print_lines(f"  {name:14}{_about(name)}" for name in experiment_names())
         return
     name, *rest = arguments
-    if name not in EXPERIMENTS:
-        raise unknown_name("experiment", name, EXPERIMENTS)
-    grid = import_module(f"rmr_gym.experiments.{name.replace('-', '_')}.grid")
+    if name not in experiment_names():
+        raise unknown_name("experiment", name, experiment_names())
+    grid = import_module(f"{_package(name)}.grid")
     run_and_report(parsed(grid.EXPERIMENT, rest, f"rmr-gym run {name}"))
+
+
+def experiment_names() -> list[str]:
+    """Return the names of all experiments: the folders of `rmr_gym.experiments` with a grid."""
+    return [folder.replace("_", "-") for folder in experiments_with("grid")]
+
+
+def _package(name: str) -> str:
+    return f"rmr_gym.experiments.{name.replace('-', '_')}"
+
+
+def _about(name: str) -> str:
+    """Return what an experiment's folder says of itself in its first line."""
+    return (import_module(_package(name)).__doc__ or "").partition("\n")[0]
 
 
 def run_and_report(experiment: Any) -> None:

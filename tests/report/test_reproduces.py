@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rmr_gym.experiments.reports import kinds
+from rmr_gym.experiments import experiments_with
 from rmr_gym.report.runs import run_kind
 from rmr_gym.report.tables import save_tables
 
@@ -14,7 +14,7 @@ RESULTS = Path(__file__).parents[2] / "results"
 FOLDERS = [
     folder
     for folder in sorted(RESULTS.iterdir())
-    if (folder / "run.json").is_file() and run_kind(folder) in kinds()
+    if (folder / "run.json").is_file() and run_kind(folder) in experiments_with("report")
 ]
 
 
