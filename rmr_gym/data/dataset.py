@@ -14,8 +14,10 @@ from jaxtyping import Bool, Int, Int64
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.types import FrameTransform
+from rmr_gym.data import schema
 from rmr_gym.data.reader import (
     Batch,
+    Chosen,
     EpisodeInfo,
     TransitionReader,
     positions,
@@ -24,14 +26,7 @@ from rmr_gym.data.reader import (
     transition_rows,
     verify_episode,
 )
-from rmr_gym.data.schema import (
-    STEP_COLUMNS,
-    Episode,
-    episode_indices,
-    episode_path,
-    missing_indices,
-    read_manifest,
-)
+from rmr_gym.data.schema import Episode
 
 if TYPE_CHECKING:
     import torch
@@ -184,10 +179,10 @@ class TransitionDataset:
 
     def __init__(self, path: str | os.PathLike[str], *, verify: bool = False):
         self.path = Path(path)
-        self.manifest = read_manifest(self.path)
-        there = episode_indices(self.path)
-        self.episodes = [read_info(episode_path(self.path, index)) for index in there]
-        if missing := missing_indices(there):
+        self.manifest = schema.read_manifest(self.path)
+        there = schema.episode_indices(self.path)
+        self.episodes = [read_info(schema.episode_path(self.path, index)) for index in there]
+        if missing := schema.missing_indices(there):
             _log.warning("%s has no episode %s", self.path, ", ".join(map(str, missing)))
         self._readers: dict[tuple[str, ...], TransitionReader] = {}
         if verify:
@@ -203,7 +198,7 @@ class TransitionDataset:
 
     def stored_bytes(self) -> int:
         """Return the size of the episodes' files."""
-        return sum(episode_path(self.path, e.index).stat().st_size for e in self.episodes)
+        return sum(e.path.stat().st_size for e in self.episodes)
 
     def raw_bytes(self) -> int:
         """Return the size of all columns in memory."""
@@ -221,7 +216,9 @@ class TransitionDataset:
             f"by {heads} {'head' if heads == 1 else 'heads'}, {len(self)} transitions"
         ]
         for name, column in self.manifest.columns.items():
-            shape = ", ".join(["T" if name in STEP_COLUMNS else "T + 1", *map(str, column.shape)])
+            shape = ", ".join(
+                ["T" if name in schema.STEP_COLUMNS else "T + 1", *map(str, column.shape)]
+            )
             encoding = "" if column.encoding == "raw" else f" {column.encoding}"
             lines.append(f"  {name:<12}{column.dtype}[{shape}]{encoding}")
         return "\n".join(lines)
@@ -242,7 +239,7 @@ class TransitionDataset:
     def load(
         self,
         columns: Sequence[str],
-        episodes: Sequence[int] | None = None,
+        episodes: Chosen | None = None,
         *,
         transform: FrameTransform | None = None,
     ) -> Transitions:
@@ -266,9 +263,7 @@ class TransitionDataset:
         }
         return Transitions(arrays, *transition_rows([info.length for info in chosen]))
 
-    def reader(
-        self, columns: Sequence[str], episodes: Sequence[int] | None = None
-    ) -> TransitionReader:
+    def reader(self, columns: Sequence[str], episodes: Chosen | None = None) -> TransitionReader:
         """Return random access to columns of some episodes, for data sets larger than memory.
 
         Args:
@@ -279,9 +274,7 @@ class TransitionDataset:
             RMRError: There is no such column or episode.
         """
         self._require(columns)
-        chosen = self._chosen(episodes)
-        paths = [episode_path(self.path, info.index) for info in chosen]
-        return TransitionReader(self.manifest, paths, [e.length for e in chosen], columns)
+        return TransitionReader(self.manifest, self._chosen(episodes), columns)
 
     def batch(
         self,
@@ -313,12 +306,12 @@ class TransitionDataset:
         """
         (info,) = self._chosen([position])
         columns = {name: self._load_column(name, [info], None) for name in self.manifest.columns}
-        steps = [columns.pop(name) for name in STEP_COLUMNS]
-        return Episode(info.index, info.seed, info.head, columns, *steps, info.interrupted)
+        steps = [columns.pop(name) for name in schema.STEP_COLUMNS]
+        return Episode(
+            info.index, info.seed, info.head, columns, *steps, interrupted=info.interrupted
+        )
 
-    def by_episode(
-        self, column: str, episodes: Sequence[int] | None = None
-    ) -> Iterator[np.ndarray]:
+    def by_episode(self, column: str, episodes: Chosen | None = None) -> Iterator[np.ndarray]:
         """Return a column of one episode after the other; one at a time is in memory.
 
         Args:
@@ -338,14 +331,14 @@ class TransitionDataset:
             RMRError: A file does not hold what was written; the message names it.
         """
         for info in self.episodes:
-            verify_episode(episode_path(self.path, info.index), info, self.manifest)
+            verify_episode(info, self.manifest)
 
     def _require(self, columns: Sequence[str]) -> None:
         for name in columns:
             if name not in self.manifest.columns:
                 raise unknown_name("column", name, self.manifest.columns)
 
-    def _chosen(self, episodes: Sequence[int] | None) -> list[EpisodeInfo]:
+    def _chosen(self, episodes: Chosen | None) -> list[EpisodeInfo]:
         if episodes is None:
             return self.episodes
         mend = f" in {self.path}: record more episodes or ask for fewer"
@@ -359,13 +352,12 @@ class TransitionDataset:
         lengths = [self.manifest.rows(name, info.length) for info in chosen]
         out = None if transform and chosen else np.empty((sum(lengths), *spec.shape), spec.dtype)
         for info, length, end in zip(chosen, lengths, np.cumsum(lengths), strict=True):
-            path = episode_path(self.path, info.index)
             if transform:
-                rows = _transformed(read_column(path, spec, length), transform)
+                rows = _transformed(read_column(info.path, spec, length), transform)
                 out = np.empty((sum(lengths), *rows.shape[1:]), rows.dtype) if out is None else out
                 out[end - length : end] = rows
             elif out is not None:
-                read_column(path, spec, length, out[end - length : end])
+                read_column(info.path, spec, length, out[end - length : end])
         assert out is not None
         return out
 

@@ -17,17 +17,10 @@ from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import replacing, write_atomically
+from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.reader import verify_episode
-from rmr_gym.data.schema import (
-    ColumnSpec,
-    Episode,
-    Manifest,
-    episode_path,
-    flatten,
-    observation_columns,
-    step_columns,
-)
+from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
 from rmr_gym.data.verify import Progress, copy_episodes
 
 if TYPE_CHECKING:
@@ -78,7 +71,7 @@ def export_minari(
     with replacing(final) as folder:
         storage = _new_storage(dataset.manifest, dataset_id, folder)
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
-            verify_episode(episode_path(dataset.path, info.index), info, dataset.manifest)
+            verify_episode(info, dataset.manifest)
             storage.update_episodes([_buffer(dataset.episode(position), position)])
             about = {_HEAD: info.head, _INDEX: info.index, _INTERRUPTED: info.interrupted}
             storage.update_episode_metadata([about], [position])
@@ -161,10 +154,12 @@ def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariSt
     for namespace in folder.parents[: dataset_id.count("/")]:
         if not (namespace / _NAMESPACE).exists():
             write_atomically(namespace / _NAMESPACE, "{}")
+    boxes = {column.name: _box(column) for column in manifest.observations}
+    actions, count = manifest.steps[0], manifest.actions
     storage = MinariStorage.new(
         folder / "data",
-        observation_space=_observation_space(manifest),
-        action_space=_action_space(manifest),
+        observation_space=_nested(boxes, spaces.Dict),
+        action_space=_box(actions) if count is None else spaces.Discrete(count),
         env_spec=_env_spec(manifest),
         data_format="hdf5",
         jpeg_encoding=False,
@@ -225,11 +220,11 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
     metadata = source.storage.metadata
     if _MANIFEST in metadata:
         return Manifest.from_json(metadata[_MANIFEST], source.storage.data_path)
-    observations = observation_columns(source.observation_space)
-    steps = step_columns(source.action_space)
+    observations = schema.observation_columns(source.observation_space)
+    steps = schema.step_columns(source.action_space)
     if len(source):
         first = source[0]
-        rows = flatten(first.observations)
+        rows = schema.flatten(first.observations)
         observations = tuple(_spec(spec.name, rows[spec.name]) for spec in observations)
         steps = (_spec("action", first.actions), *steps[1:])
     space, spec = source.action_space, source.env_spec
@@ -261,7 +256,7 @@ def _episode(
         index=index,
         seed=about.get("seed"),
         head=str(about.get(_HEAD, manifest.heads[0] if manifest.heads else "unknown")),
-        observations=flatten(data.observations),
+        observations=schema.flatten(data.observations),
         actions=data.actions,
         rewards=data.rewards.astype(np.float64),
         terminated=terminated,
@@ -270,19 +265,8 @@ def _episode(
     )
 
 
-def _observation_space(manifest: Manifest) -> spaces.Space[Any]:
-    """Return the widest space of the observations; bounds are not recorded."""
-    return _nested({column.name: _box(column) for column in manifest.observations}, spaces.Dict)
-
-
-def _action_space(manifest: Manifest) -> spaces.Space[Any]:
-    """Return the space of the actions, discrete or the widest of its type."""
-    if manifest.actions is not None:
-        return spaces.Discrete(manifest.actions)
-    return _box(manifest.columns["action"])
-
-
 def _box(column: ColumnSpec) -> spaces.Box:
+    """Return the widest space of a column; bounds are not recorded."""
     dtype: Any = np.dtype(column.dtype)
     if dtype.kind == "f":
         return spaces.Box(-np.inf, np.inf, column.shape, dtype)

@@ -4,7 +4,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,16 @@ import zstandard
 from jaxtyping import Bool, Int, Int64, Shaped
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.schema import (
-    FORMAT,
-    ColumnSpec,
-    Manifest,
-    episode_checksum,
-    require_version,
-    total_reward,
-)
+from rmr_gym.data import schema
+from rmr_gym.data.schema import ColumnSpec, Manifest
 
 _MAPPED_FILES = 128
 """Files that all readers of a process together keep open: half of what the strictest systems let
 a process open."""
+
+
+Chosen = Sequence[int] | np.ndarray
+"""Positions, or a mask of all that there are."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class EpisodeInfo:
     """What is known of an episode without reading its columns.
 
     Attributes:
+        path: Its file.
         index: Its number, which is also its file's name.
         seed: What the environment was reset with, or None.
         head: Name of the behaviour head that played.
@@ -45,6 +44,7 @@ class EpisodeInfo:
         checksum: Sha256 of all that it holds.
     """
 
+    path: Path = field(compare=False)
     index: int
     seed: int | None
     head: str
@@ -62,10 +62,11 @@ def read_info(path: Path) -> EpisodeInfo:
     """
     with _reading(path), h5py.File(path, "r", locking=False) as file:
         attributes: dict[str, Any] = dict(file.attrs)
-        if attributes.get("format") != FORMAT:
-            raise _damaged(path, f"it has no attribute format = {FORMAT!r}")
-        require_version(int(attributes["format_version"]), path)
+        if attributes.get("format") != schema.FORMAT:
+            raise _damaged(path, f"it has no attribute format = {schema.FORMAT!r}")
+        schema.require_version(int(attributes["format_version"]), path)
         info = EpisodeInfo(
+            path=path,
             index=int(attributes["index"]),
             seed=int(attributes["seed"]) if "seed" in attributes else None,
             head=str(attributes["head"]),
@@ -97,7 +98,7 @@ def read_column(
     return out
 
 
-def verify_episode(path: Path, info: EpisodeInfo, manifest: Manifest) -> None:
+def verify_episode(info: EpisodeInfo, manifest: Manifest) -> None:
     """Read a whole episode and compare it with its checksum.
 
     Raises:
@@ -105,15 +106,15 @@ def verify_episode(path: Path, info: EpisodeInfo, manifest: Manifest) -> None:
     """
     described = {}
     for name, spec in manifest.columns.items():
-        rows = read_column(path, spec, manifest.rows(name, info.length))
-        described[name] = (spec.dtype, rows.shape, xxhash.xxh3_128_hexdigest(rows.data))
+        rows = read_column(info.path, spec, manifest.rows(name, info.length))
+        described[name] = [spec.dtype, *rows.shape, xxhash.xxh3_128_hexdigest(rows.data)]
         if name == "reward" and not np.array_equal(
-            total_reward(rows.tolist()), info.total_reward, equal_nan=True
+            schema.total_reward(rows.tolist()), info.total_reward, equal_nan=True
         ):
-            raise _damaged(path, "its rewards do not add up to its total reward")
-    checksum = episode_checksum(info.index, info.seed, info.head, info.interrupted, described)
-    if checksum != info.checksum:
-        raise _damaged(path, "it does not match its checksum")
+            raise _damaged(info.path, "its rewards do not add up to its total reward")
+    about = {name: getattr(info, name) for name in ("index", "seed", "head", "interrupted")}
+    if schema.episode_checksum(described, **about) != info.checksum:
+        raise _damaged(info.path, "it does not match its checksum")
 
 
 class ColumnReader:
@@ -201,8 +202,7 @@ class TransitionReader:
 
     Args:
         manifest: Of the data set.
-        paths: Files of the episodes.
-        lengths: Their steps.
+        episodes: The episodes.
         columns: Names of the columns to read.
 
     Example:
@@ -213,22 +213,14 @@ class TransitionReader:
         (50, 210, 160)
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        paths: Sequence[Path],
-        lengths: Sequence[int],
-        columns: Sequence[str],
-    ):
-        self.current, self.episode = transition_rows(lengths)
-        self._observations, self._steps = (
-            {
-                spec.name: ColumnReader(paths, spec, [manifest.rows(spec.name, n) for n in lengths])
-                for spec in part
-                if spec.name in columns
-            }
-            for part in (manifest.observations, manifest.steps)
-        )
+    def __init__(self, manifest: Manifest, episodes: Sequence[EpisodeInfo], columns: Sequence[str]):
+        self.current, self.episode = transition_rows([info.length for info in episodes])
+        paths = [info.path for info in episodes]
+        self._observations, self._steps = {}, {}
+        for name in dict.fromkeys(columns):
+            rows = [manifest.rows(name, info.length) for info in episodes]
+            part = self._steps if name in schema.STEP_COLUMNS else self._observations
+            part[name] = ColumnReader(paths, manifest.columns[name], rows)
 
     def __len__(self) -> int:
         return len(self.current)
@@ -263,7 +255,7 @@ def transition_rows(
 
 
 def positions(
-    chosen: Sequence[int] | np.ndarray, count: int, things: str, mend: str = ""
+    chosen: Chosen, count: int, things: str, mend: str = ""
 ) -> Int64[np.ndarray, " chosen"]:
     """Return the positions that are chosen of ``count`` things, which may also be a mask of them.
 

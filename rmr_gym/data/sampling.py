@@ -4,7 +4,6 @@ A batch is a pure function of (seed, stream, step). Both arms of a pair therefor
 batches, and a run that goes on after a crash sees those that it would have seen.
 """
 
-from collections.abc import Sized
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,6 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
+from rmr_gym.data.dataset import TransitionDataset
 
 WINDOW = 400
 """Length of the stretch of an episode that a batch of kind ``"window"`` is drawn from."""
@@ -33,18 +33,8 @@ class HasTransitions(Protocol):
         ...
 
 
-@runtime_checkable
-class HasEpisodes(Protocol):
-    """Anything that lists its episodes, for instance a `TransitionDataset`."""
-
-    @property
-    def episodes(self) -> Sized:
-        """The episodes."""
-        ...
-
-
 def split_episodes(
-    dataset: HasEpisodes | int, train: int, validation: int, seed: int
+    dataset: TransitionDataset | int, train: int, validation: int, seed: int
 ) -> tuple[list[int], list[int]]:
     """Draw disjoint training and validation episodes.
 

@@ -237,31 +237,15 @@ def total_reward(rewards: Iterable[float]) -> float:
         return sum(rewards)
 
 
-def episode_checksum(
-    index: int,
-    seed: int | None,
-    head: str,
-    interrupted: bool,
-    columns: Mapping[str, tuple[str, Sequence[int], str]],
-) -> str:
+def episode_checksum(columns: Mapping[str, Sequence[str | int]], **about: Any) -> str:
     """Return the sha256 of what an episode holds, whatever way it is stored.
 
     Args:
-        index: Its number.
-        seed: Its seed, or None.
-        head: Its behaviour head.
-        interrupted: Its flag.
         columns: By name, the type, the shape and, in hex, the XXH3 (128 bits) of the little-endian
             bytes.
+        **about: The episode's ``index``, ``seed``, ``head`` and ``interrupted``.
     """
-    content = {
-        "index": index,
-        "seed": seed,
-        "head": head,
-        "interrupted": interrupted,
-        "columns": {name: [dtype, *shape, xxh] for name, (dtype, shape, xxh) in columns.items()},
-    }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"columns": columns, **about}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -11,16 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.reader import read_info, verify_episode
-from rmr_gym.data.schema import (
-    Episode,
-    Manifest,
-    episode_indices,
-    episode_path,
-    missing_indices,
-    read_manifest,
-)
+from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import LOCK, DatasetWriter, lock
 
 Progress = Callable[[int, int], None]
@@ -40,16 +35,17 @@ def find_problems(path: str | os.PathLike[str], progress: Progress | None = None
         RMRError: There is no data set, or its manifest cannot be read.
     """
     root = Path(path)
-    manifest, there = read_manifest(root), episode_indices(root)
+    manifest, there = schema.read_manifest(root), schema.episode_indices(root)
     problems = {
-        index: f"{episode_path(root, index)} is missing: episode {index} was not recorded, or its "
-        "file was lost; recording again with the same arguments adds it"
-        for index in missing_indices(there)
+        index: f"{schema.episode_path(root, index)} is missing: episode {index} was not recorded, "
+        "or its file was lost; recording again with the same arguments adds it"
+        for index in schema.missing_indices(there)
     }
     for done, index in enumerate(there, 1):
-        problem = _problem(root, index, manifest)
-        if problem is not None:
-            problems[index] = f"episode {index}: {problem}"
+        try:
+            verify_episode(read_info(schema.episode_path(root, index)), manifest)
+        except RMRError as error:
+            problems[index] = f"episode {index}: {error}"
         if progress is not None:
             progress(done, len(there))
     return [problems[index] for index in sorted(problems)]
@@ -60,26 +56,12 @@ def being_written(path: str | os.PathLike[str]) -> bool:
 
     Always False where the system has no file locks, and of a folder without a lock file.
     """
-    try:
-        descriptor = os.open(Path(path) / LOCK, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        lock(descriptor, Path(path), must_be_alone=True)
-    except RMRError:
-        return True
-    finally:
-        os.close(descriptor)
+    with suppress(OSError), (Path(path) / LOCK).open("rb") as file:
+        try:
+            lock(file.fileno(), Path(path), must_be_alone=True)
+        except RMRError:
+            return True
     return False
-
-
-def _problem(root: Path, index: int, manifest: Manifest) -> str | None:
-    path = episode_path(root, index)
-    try:
-        verify_episode(path, read_info(path), manifest)
-    except RMRError as error:
-        return str(error)
-    return None
 
 
 @dataclass(frozen=True)
@@ -108,14 +90,12 @@ def duplicate_report(episodes: Iterable[Shaped[np.ndarray, "rows ..."]]) -> Dupl
     rows = within = across = repeated = 0
     known: set[bytes] = set()
     for episode in episodes:
-        own: set[bytes] = set()
-        for digest in _digests(episode):
-            rows += 1
-            within += digest in own
-            across += digest in known
-            repeated += digest in own or digest in known
-            own.add(digest)
-        known |= own
+        listed = list(_digests(episode))
+        rows += len(listed)
+        within += len(listed) - len(set(listed))
+        across += sum(digest in known for digest in listed)
+        repeated += len(listed) - len(set(listed) - known)
+        known.update(listed)
     return DuplicateReport(rows, within, across, repeated)
 
 
@@ -239,8 +219,7 @@ def merge_datasets(
 
     def read(index: int) -> Episode:
         dataset, at = places[index]
-        info = dataset.episodes[at]
-        verify_episode(episode_path(dataset.path, info.index), info, dataset.manifest)
+        verify_episode(dataset.episodes[at], dataset.manifest)
         return replace(dataset.episode(at), index=index)
 
     return copy_episodes(
@@ -252,11 +231,10 @@ def _joined(datasets: Sequence[TransitionDataset]) -> Manifest:
     first, heads = _without_seed(datasets[0].manifest), dict[str, None]()
     for dataset in datasets:
         heads.update(dict.fromkeys(dataset.manifest.heads))
-        differences = first.differences(_without_seed(dataset.manifest))
-        if differences:
+        if differences := "; ".join(first.differences(_without_seed(dataset.manifest))):
             raise RMRError(
                 f"expected data sets that differ in seeds and heads only, found that {dataset.path}"
-                f" differs from {datasets[0].path} ({'; '.join(differences)}): keep them apart"
+                f" differs from {datasets[0].path} ({differences}): keep them apart"
             )
     merged = [
         {

@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import h5py
@@ -20,21 +19,9 @@ import zstandard
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import TEMPORARY, os_errors, write_file
+from rmr_gym.data import schema
 from rmr_gym.data.reader import read_info, verify_episode
-from rmr_gym.data.schema import (
-    EPISODES,
-    FORMAT,
-    FORMAT_VERSION,
-    MANIFEST,
-    ColumnSpec,
-    Episode,
-    Manifest,
-    episode_checksum,
-    episode_indices,
-    episode_path,
-    read_manifest,
-    total_reward,
-)
+from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
 
 try:
     import fcntl
@@ -106,7 +93,7 @@ class DatasetWriter:
         Raises:
             RMRError: That episode is there already.
         """
-        final = episode_path(self.path, index)
+        final = schema.episode_path(self.path, index)
         if final.exists():
             raise RMRError(f"{final} exists already: episodes are never overwritten")
         return EpisodeWriter(final, self.manifest, index, seed, head)
@@ -118,27 +105,31 @@ class DatasetWriter:
             RMRError: It is there already, its columns are not those of the manifest, or the folder
                 cannot be written.
         """
-        wanted = [column.name for column in self.manifest.observations]
-        if sorted(episode.observations) != sorted(wanted):
-            raise RMRError(f"expected observations {wanted}, found {sorted(episode.observations)}")
+        wanted, columns = sorted(self.manifest.columns), episode.columns
+        if sorted(columns) != wanted:
+            raise RMRError(f"expected observations and steps {wanted}, found {sorted(columns)}")
         length = len(episode.actions)
-        rows = {name: len(column) for name, column in episode.columns.items()}
+        rows = {name: len(column) for name, column in columns.items()}
         if rows != {name: self.manifest.rows(name, length) for name in rows}:
             raise RMRError(
                 f"expected {length} rows a step column and {length + 1} an observation column for "
                 f"{length} actions, found {rows}"
             )
+        observations = (
+            {name: column[i] for name, column in episode.observations.items()}
+            for i in range(length + 1)
+        )
         writer = self.episode(episode.index, episode.seed, episode.head)
-        writer.begin({name: episode.observations[name][0] for name in wanted})
-        for i in range(length):
-            observation = {name: episode.observations[name][i + 1] for name in wanted}
-            flags = bool(episode.terminated[i]), bool(episode.truncated[i])
-            writer.append(episode.actions[i], float(episode.rewards[i]), *flags, observation)
+        writer.begin(next(observations))
+        flags = (episode.terminated.tolist(), episode.truncated.tolist())
+        rewards = episode.rewards.tolist()
+        for step in zip(episode.actions, rewards, *flags, observations, strict=True):
+            writer.append(*step)
         writer.finish(interrupted=episode.interrupted)
 
     def finished(self) -> list[int]:
         """Return the numbers of the episodes that are there."""
-        return episode_indices(self.path)
+        return schema.episode_indices(self.path)
 
     def close(self) -> None:
         """Let other writers in; may be called twice."""
@@ -147,33 +138,27 @@ class DatasetWriter:
     def __enter__(self) -> "DatasetWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _prepare(self, alone: bool, overwrite: bool) -> None:
-        folder, path = self.path / EPISODES, self.path / MANIFEST
+        folder, path = self.path / schema.EPISODES, self.path / schema.MANIFEST
         folder.mkdir(exist_ok=True)
         if alone:
             _remove([*self.path.glob(f".*{TEMPORARY}"), *folder.glob(f".*{TEMPORARY}")])
         if overwrite:
-            for index in episode_indices(self.path):
-                episode_path(self.path, index).unlink()
+            for index in schema.episode_indices(self.path):
+                schema.episode_path(self.path, index).unlink()
         if overwrite or not path.exists():
             write_file(path, self.manifest.to_json().encode())
         else:
-            self._check_same(read_manifest(self.path))
+            self._require_same(schema.read_manifest(self.path))
 
-    def _check_same(self, there: Manifest) -> None:
-        differences = there.differences(self.manifest)
-        if differences:
+    def _require_same(self, there: Manifest) -> None:
+        if differences := "; ".join(there.differences(self.manifest)):
             raise RMRError(
-                f"{self.path} holds another data set ({'; '.join(differences)}): choose another "
-                "folder, or overwrite it"
+                f"{self.path} holds another data set ({differences}): choose another folder, or "
+                "overwrite it"
             )
 
 
@@ -187,7 +172,7 @@ class EpisodeWriter:
     def __init__(self, final: Path, manifest: Manifest, index: int, seed: int | None, head: str):
         self.length, self._begun = 0, False
         self._final, self._manifest = final, manifest
-        self._index, self._seed, self._head = index, seed, head
+        self._about = {"index": index, "head": head, "seed": seed}
         self._steps: list[tuple[Any, ...]] = []
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
         self._columns = {
@@ -240,7 +225,7 @@ class EpisodeWriter:
 
     def _read_back(self) -> None:
         try:
-            verify_episode(self._final, read_info(self._final), self._manifest)
+            verify_episode(read_info(self._final), self._manifest)
         except RMRError as error:
             self._final.unlink()
             raise RMRError(
@@ -269,20 +254,17 @@ class EpisodeWriter:
             file.attrs.update(self._attributes(described, interrupted))
         return image.getvalue()
 
-    def _attributes(
-        self, columns: dict[str, tuple[str, list[int], str]], interrupted: bool
-    ) -> dict[str, Any]:
+    def _attributes(self, columns: dict[str, list[Any]], interrupted: bool) -> dict[str, Any]:
+        about = {**self._about, "interrupted": interrupted}
         attributes = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "index": self._index,
-            "head": self._head,
-            "interrupted": interrupted,
+            "format": schema.FORMAT,
+            "format_version": schema.FORMAT_VERSION,
+            **about,
             "length": self.length,
-            "total_reward": total_reward(step[1] for step in self._steps[: self.length]),
-            "sha256": episode_checksum(self._index, self._seed, self._head, interrupted, columns),
+            "total_reward": schema.total_reward(step[1] for step in self._steps[: self.length]),
+            "sha256": schema.episode_checksum(columns, **about),
         }
-        return attributes if self._seed is None else {**attributes, "seed": self._seed}
+        return {name: value for name, value in attributes.items() if value is not None}
 
 
 class _GrowingColumn:
@@ -321,7 +303,7 @@ class _GrowingColumn:
             part = rows[first : first + most]
             self._block[: len(part)] = part
 
-    def store(self, file: h5py.File, rows: int) -> tuple[str, list[int], str]:
+    def store(self, file: h5py.File, rows: int) -> list[Any]:
         """Write the first ``rows`` rows to the file; return their type, shape and checksum."""
         self._block = self._block[:rows]
         rest, most = rows - self._packed[1], len(self._block)
@@ -341,7 +323,7 @@ class _GrowingColumn:
         dataset.attrs["chunks_xxh3_64"] = np.array(sums, "<u8")
         if self._spec.encoding != "raw":
             dataset.attrs["encoding"] = self._spec.encoding
-        return self._spec.dtype, [rows, *self._spec.shape], self._packed[0].hexdigest()
+        return [self._spec.dtype, rows, *self._spec.shape, self._packed[0].hexdigest()]
 
     def _pack(self, rows: int) -> None:
         """Compress the block, of which ``rows`` count; what Ctrl-C cuts here can be repeated."""
@@ -425,13 +407,13 @@ def _check_folder(path: Path) -> None:
     """Refuse a folder that holds anything but a data set or the beginning of one."""
     if not path.exists():
         return
-    known = {MANIFEST, EPISODES, LOCK}
+    known = {schema.MANIFEST, schema.EPISODES, LOCK}
     foreign = sorted(
         entry.name
         for entry in path.iterdir()
         if entry.name not in known and not entry.name.endswith(TEMPORARY)
     )
-    torn = episode_indices(path) and not (path / MANIFEST).exists()
+    torn = schema.episode_indices(path) and not (path / schema.MANIFEST).exists()
     if foreign or torn:
         found = f"{foreign[0]!r} in it" if foreign else "episodes without a manifest"
         raise RMRError(

@@ -176,7 +176,7 @@ def verify_what_is_new(path: Path, seen: dict[int, bytes]) -> None:
     assert {index: there.get(index) for index in seen} == seen
     manifest = read_manifest(path)
     for index in there.keys() - seen.keys():
-        verify_episode(episode_path(path, index), read_info(episode_path(path, index)), manifest)
+        verify_episode(read_info(episode_path(path, index)), manifest)
     seen.update(there)
 
 

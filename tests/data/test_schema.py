@@ -172,3 +172,14 @@ def test_bytes_that_are_no_text(tmp_path):
 def test_no_manifest(tmp_path):
     with pytest.raises(RMRError, match=r"found no readable manifest\.json: record one"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dtype", 3), ("dtype", None), ("dtype", "words"), ("name", 1), ("shape", [-1]), ("shape", 2)],
+)
+def test_a_column_that_is_none_is_refused(key, value):
+    content = json.loads(manifest().to_json())
+    content["observations"][0][key] = value
+    with pytest.raises(RMRError, match="is not the manifest of"):
+        Manifest.from_json(json.dumps(content), Path("manifest.json"))

@@ -7,6 +7,7 @@ import textwrap
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import Any
 
@@ -18,7 +19,7 @@ from gymnasium import spaces
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
-from rmr_gym.data.writer import DatasetWriter
+from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 
 MANIFEST = Manifest(
     observations=(
@@ -380,3 +381,37 @@ def test_a_data_set_from_before_the_first_release(tmp_path):
     with DatasetWriter(tmp_path, MANIFEST, overwrite=True) as writer:
         writer.write(made())
     TransitionDataset(tmp_path, verify=True)
+
+
+def test_a_first_file_that_cannot_be_read_back_is_told(tmp_path, monkeypatch):
+    """Some releases of h5py write a wrong checksum into the first bytes of a file."""
+    image = EpisodeWriter._file_image
+
+    def damaged(self, interrupted):
+        content = bytearray(image(self, interrupted))
+        content[45] ^= 1
+        return bytes(content)
+
+    monkeypatch.setattr("rmr_gym.data.writer._read_back", Event())
+    with monkeypatch.context() as patched, DatasetWriter(tmp_path, MANIFEST) as writer:
+        patched.setattr(EpisodeWriter, "_file_image", damaged)
+        with pytest.raises(RMRError, match=r"h5py .* wrote a damaged file, .* upgrade h5py"):
+            writer.write(made())
+        assert writer.finished() == []
+    TransitionDataset(written(tmp_path, made()), verify=True)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "total"),
+    [
+        ([np.nan, 1.0], np.nan),
+        ([np.inf, 1.0], np.inf),
+        ([np.inf, -np.inf], np.nan),
+        ([1e308, 1e308], np.inf),
+    ],
+)
+def test_rewards_that_are_not_finite_are_kept(tmp_path, rewards, total):
+    episode = replace(made(length=2), rewards=np.array(rewards))
+    dataset = TransitionDataset(written(tmp_path, episode), verify=True)
+    np.testing.assert_array_equal(dataset.load(("reward",))["reward"], rewards)
+    np.testing.assert_equal(dataset.episodes[0].total_reward, total)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,145 @@ from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
-from rmr_gym.data.verify import merge_datasets
+from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
+from rmr_gym.data.verify import (
+    DuplicateReport,
+    being_written,
+    duplicate_report,
+    duplicate_rows,
+    find_problems,
+    merge_datasets,
+)
 from rmr_gym.data.writer import DatasetWriter
 
 MANIFEST = Manifest(
+    observations=(ColumnSpec("pixels", "uint8", (70, 60)),),
+    steps=step_columns(spaces.Discrete(5)),
+    heads=("tester",),
+)
+
+
+def made(index: int) -> Episode:
+    rng = np.random.default_rng(index)
+    return Episode(
+        index=index,
+        seed=index,
+        head="tester",
+        observations={"pixels": rng.integers(0, 256, (13, 70, 60), dtype=np.uint8)},
+        actions=rng.integers(0, 5, 12),
+        rewards=rng.normal(size=12),
+        terminated=np.zeros(12, bool),
+        truncated=np.arange(12) == 11,
+    )
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    with DatasetWriter(tmp_path, MANIFEST) as writer:
+        for index in range(5):
+            writer.write(made(index))
+    return tmp_path
+
+
+def shard(root, index):
+    return root / "episodes" / f"{index:06d}.h5"
+
+
+def flip(path, at):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_nothing_is_wrong(recorded):
+    seen = []
+    assert find_problems(recorded, lambda done, total: seen.append((done, total))) == []
+    assert seen == [(done, 5) for done in range(1, 6)]
+
+
+def test_every_problem_is_named_with_its_episode(recorded):
+    flip(shard(recorded, 0), shard(recorded, 0).stat().st_size // 2)
+    shard(recorded, 1).unlink()
+    flip(shard(recorded, 2), shard(recorded, 2).read_bytes().index(b"tester"))
+    shard(recorded, 3).write_bytes(shard(recorded, 3).read_bytes()[:4000])
+    corrupt, missing, checksum, truncated = find_problems(recorded)
+    assert corrupt.startswith("episode 0: ")
+    assert "000000.h5 is truncated, damaged or foreign (chunk" in corrupt
+    assert "000001.h5 is missing: episode 1 was not recorded" in missing
+    assert checksum.startswith("episode 2: ")
+    assert "000002.h5 is truncated, damaged or foreign (it does not match its checksum)" in checksum
+    assert truncated.startswith("episode 3: ")
+    assert "000003.h5 is truncated" in truncated
+
+
+def test_several_missing_episodes(recorded):
+    for index in (0, 2, 3):
+        shard(recorded, index).unlink()
+    assert ["00000" + problem.split("00000")[1][:4] for problem in find_problems(recorded)] == [
+        "000000.h5",
+        "000002.h5",
+        "000003.h5",
+    ]
+
+
+def test_a_newer_format(recorded):
+    path = recorded / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    for read in (find_problems, TransitionDataset):
+        with pytest.raises(RMRError, match=rf"version 99, expected .*{FORMAT_VERSION}.*upgrade"):
+            read(recorded)
+
+
+def test_no_data_set(tmp_path):
+    with pytest.raises(RMRError, match="expected a recorded data set in"):
+        find_problems(tmp_path / "nowhere")
+
+
+def test_an_empty_data_set(tmp_path):
+    DatasetWriter(tmp_path, MANIFEST).close()
+    assert find_problems(tmp_path) == []
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_whether_a_recorder_writes(recorded, exclusive):
+    pytest.importorskip("fcntl")
+    assert not being_written(recorded)
+    with DatasetWriter(recorded, MANIFEST, exclusive=exclusive) as writer:
+        assert being_written(recorded)
+        writer.write(made(5))
+        assert find_problems(recorded) == []
+    assert not being_written(recorded)
+    DatasetWriter(recorded, MANIFEST, exclusive=True).close()
+
+
+def test_asking_who_writes_changes_nothing(tmp_path):
+    assert not being_written(tmp_path / "nowhere")
+    assert not being_written(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_by_hand():
+    first = np.array([[1, 2], [1, 2], [3, 4], [1, 2]])
+    second = np.array([[3, 4], [5, 6], [5, 6], [3, 4]])
+    assert duplicate_report([first, second]) == DuplicateReport(8, within=4, across=2, repeated=5)
+    assert duplicate_report([]) == DuplicateReport(0, 0, 0, 0)
+
+
+def test_duplicate_rows_by_hand():
+    reference = np.array([[[1, 2]], [[3, 4]]], dtype=np.uint8)
+    frames = np.array([[[3, 4]], [[4, 3]], [[1, 2]], [[1, 3]]], dtype=np.uint8)
+    assert duplicate_rows(reference, frames).tolist() == [True, False, True, False]
+    assert duplicate_rows(reference[:0], frames).tolist() == [False] * 4
+    strided = np.repeat(frames, 2, axis=2)[:, :, ::2]
+    assert duplicate_rows(reference, strided).tolist() == [True, False, True, False]
+
+
+def test_duplicates_of_another_size():
+    with pytest.raises(RMRError, match=r"found uint8\[2, 2\] and uint8\[2, 3\]"):
+        duplicate_rows(np.zeros((1, 2, 2), np.uint8), np.zeros((1, 2, 3), np.uint8))
+
+
+LEFT = Manifest(
     observations=(ColumnSpec("state", "float32", (2,)),),
     steps=step_columns(spaces.Discrete(3)),
     env_id="rmr/Nowhere-v0",
@@ -20,15 +155,15 @@ MANIFEST = Manifest(
     settings={"recorder": "collect", "seed": 0, "max_steps": 9},
     versions={"mujoco": "4.0.0", "numpy": "2.4.6"},
 )
-OTHER = replace(
-    MANIFEST,
+RIGHT = replace(
+    LEFT,
     heads=("right", "left"),
-    settings={**MANIFEST.settings, "seed": 1},
+    settings={**LEFT.settings, "seed": 1},
     versions={"mujoco": "4.0.0", "numpy": "2.0.0"},
 )
 
 
-def made(number: int, index: int) -> Episode:
+def part(number: int, index: int) -> Episode:
     rng = np.random.default_rng(number)
     return Episode(
         index=index,
@@ -42,18 +177,18 @@ def made(number: int, index: int) -> Episode:
     )
 
 
-def written(path: Path, manifest: Manifest, *numbers: int, first: int = 0) -> Path:
+def parts(path: Path, manifest: Manifest, *numbers: int, first: int = 0) -> Path:
     with DatasetWriter(path, manifest) as writer:
         for index, number in enumerate(numbers, first):
-            writer.write(made(number, index))
+            writer.write(part(number, index))
     return path
 
 
 @pytest.fixture
 def sources(tmp_path) -> list[Path]:
     return [
-        written(tmp_path / "one", MANIFEST, 1, 2),
-        written(tmp_path / "two", OTHER, 11, 12, 3, first=4),
+        parts(tmp_path / "one", LEFT, 1, 2),
+        parts(tmp_path / "two", RIGHT, 11, 12, 3, first=4),
     ]
 
 
@@ -69,7 +204,7 @@ def test_episodes_follow_one_another_with_new_numbers(tmp_path, sources):
     assert [e.head for e in merged.episodes] == ["left", "left", "right", "right", "left"]
     assert merged.manifest.heads == ("left", "right")
     for position, number in enumerate((1, 2, 11, 12, 3)):
-        episode, expected = merged.episode(position), made(number, position)
+        episode, expected = merged.episode(position), part(number, position)
         np.testing.assert_array_equal(episode.observations["state"], expected.observations["state"])
         np.testing.assert_array_equal(episode.actions, expected.actions)
         np.testing.assert_array_equal(episode.rewards, expected.rewards)
@@ -87,8 +222,8 @@ def test_the_manifest_says_what_was_merged(tmp_path, sources):
 def test_a_merged_data_set_is_not_recorded_into_but_merged_again(tmp_path, sources):
     merge_datasets(tmp_path / "out", sources)
     with pytest.raises(RMRError, match="holds another data set"):
-        DatasetWriter(tmp_path / "out", MANIFEST)
-    third = written(tmp_path / "three", MANIFEST, 7)
+        DatasetWriter(tmp_path / "out", LEFT)
+    third = parts(tmp_path / "three", LEFT, 7)
     assert len(merge_datasets(tmp_path / "more", [tmp_path / "out", third]).episodes) == 6
 
 
@@ -102,15 +237,15 @@ def test_a_merged_data_set_is_not_recorded_into_but_merged_again(tmp_path, sourc
     ],
 )
 def test_what_is_not_alike_is_kept_apart(tmp_path, change, message):
-    one = written(tmp_path / "one", MANIFEST, 1)
-    two = written(tmp_path / "two", replace(MANIFEST, **change), 2)
+    one = parts(tmp_path / "one", LEFT, 1)
+    two = parts(tmp_path / "two", replace(LEFT, **change), 2)
     with pytest.raises(RMRError, match=rf"two differs from .*one \(.*{message}.*keep them apart"):
         merge_datasets(tmp_path / "out", [one, two])
     assert not (tmp_path / "out").exists()
 
 
 def test_the_same_episode_twice(tmp_path, sources):
-    copy = written(tmp_path / "copy", MANIFEST, 9, 2)
+    copy = parts(tmp_path / "copy", LEFT, 9, 2)
     with pytest.raises(RMRError, match=r"found episode 1 in both .*one and .*copy: record one"):
         merge_datasets(tmp_path / "out", [*sources, copy])
     assert not (tmp_path / "out").exists()
@@ -156,7 +291,7 @@ def test_an_interrupted_merge_ends_equal_to_an_unbroken_one(tmp_path, sources):
 
 
 def test_nothing_is_overwritten_without_being_asked(tmp_path, sources):
-    out = written(tmp_path / "out", MANIFEST, 8)
+    out = parts(tmp_path / "out", LEFT, 8)
     before = TransitionDataset(out).fingerprint
     with pytest.raises(RMRError, match="holds another data set"):
         merge_datasets(out, sources)
@@ -169,7 +304,7 @@ def test_an_episode_that_does_not_belong(tmp_path, sources, index):
     out = merge_datasets(tmp_path / "out", sources)
     (out.path / "episodes" / "000001.h5").unlink()
     with DatasetWriter(out.path, out.manifest) as writer:
-        writer.write(made(8, index))
+        writer.write(part(8, index))
     with pytest.raises(RMRError, match=rf"holds another episode {index} than would be written"):
         merge_datasets(out.path, sources)
 
