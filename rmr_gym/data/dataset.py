@@ -124,14 +124,14 @@ class Transitions(_Loaded):
         Raises:
             RMRError: A row is the last of its episode, which no step leaves, or is not there.
         """
-        found = np.searchsorted(self.current, rows)
-        inside = np.minimum(found, len(self) - 1)
+        steps = np.searchsorted(self.current, rows)
+        inside = np.minimum(steps, len(self) - 1)
         if not (len(self) or not rows.size) or (self.current[inside] != rows).any():
             raise RMRError(
                 "expected rows that a step leaves, found the last observation of an episode or a "
                 "row that is not there: leave out the last row of each window"
             )
-        return found.astype(np.int64)
+        return steps.astype(np.int64)
 
     def to(self, device: str) -> TensorTransitions:
         """Return everything as torch tensors on a device, for instance ``"cuda"``.

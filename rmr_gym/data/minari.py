@@ -109,7 +109,7 @@ def import_minari(
     with _reading(dataset_id):
         source = _opened(dataset_id, root)
         about = list(source.storage.get_episode_metadata(source.episode_indices))
-        positions = {int(each.get(_INDEX, at)): at for at, each in enumerate(about)}
+        positions = {int(facts.get(_INDEX, at)): at for at, facts in enumerate(about)}
         manifest = _manifest(source, dataset_id)
 
     def read(index: int) -> Episode:

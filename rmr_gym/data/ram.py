@@ -1,4 +1,4 @@
-"""RAM bytes as bits, and how much each RAM cell varies."""
+"""RAM bytes as bits, and how much each byte varies."""
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -6,7 +6,7 @@ from jaxtyping import Float64, Int64, UInt8
 from rmr_gym.core.errors import RMRError
 
 
-def ram_to_bits(ram: UInt8[np.ndarray, "*rows slots"]) -> UInt8[np.ndarray, "*rows slots 8"]:
+def ram_to_bits(ram: UInt8[np.ndarray, "*rows bytes"]) -> UInt8[np.ndarray, "*rows bytes 8"]:
     """Return each byte as its 8 bits, zeros and ones, most significant bit first.
 
     Source: RMR, Appendix B (RAM as 128 slots of 8 bits).
@@ -15,16 +15,16 @@ def ram_to_bits(ram: UInt8[np.ndarray, "*rows slots"]) -> UInt8[np.ndarray, "*ro
     return np.unpackbits(ram[..., None], axis=-1)
 
 
-def bits_to_ram(bits: UInt8[np.ndarray, "*rows slots 8"]) -> UInt8[np.ndarray, "*rows slots"]:
+def bits_to_ram(bits: UInt8[np.ndarray, "*rows bytes 8"]) -> UInt8[np.ndarray, "*rows bytes"]:
     """Return the bytes of which `ram_to_bits` gives ``bits``; anything but 0 counts as 1."""
     return np.packbits(bits, axis=-1)[..., 0]
 
 
-def slot_entropy(ram: UInt8[np.ndarray, "rows slots"]) -> Float64[np.ndarray, " slots"]:
-    """Return the entropy of each RAM cell's byte over the rows, in nats.
+def byte_entropy(ram: UInt8[np.ndarray, "rows bytes"]) -> Float64[np.ndarray, " bytes"]:
+    """Return the entropy of each RAM byte over the rows, in nats.
 
-    H(slot) = - sum over byte values v of p(v) ln p(v), p being the share of rows that hold v:
-    0 for a cell that never changes, at most ln 256 = 5.55.
+    H(byte) = - sum over values v of p(v) ln p(v), p being the share of rows that hold v:
+    0 for a byte that never changes, at most ln 256 = 5.55.
 
     Source: Anand et al. (2019), section 5 (labels of low entropy are left out; natural logarithm).
     Differs: none.
@@ -40,10 +40,10 @@ def slot_entropy(ram: UInt8[np.ndarray, "rows slots"]) -> Float64[np.ndarray, " 
     return (shares * surprise).sum(axis=1)
 
 
-def high_entropy_slots(
-    ram: UInt8[np.ndarray, "rows slots"], threshold: float = 0.6
+def high_entropy_bytes(
+    ram: UInt8[np.ndarray, "rows bytes"], threshold: float = 0.6
 ) -> Int64[np.ndarray, " chosen"]:
-    """Return the positions of the RAM cells whose entropy exceeds the threshold, in order.
+    """Return the positions of the RAM bytes whose entropy exceeds the threshold, in order.
 
     Source: RMR, section 5 (entropy above 0.6, after Anand et al., 2019).
     Differs: the rows are the caller's; decisions page, 6: training episodes of the recipient game.
@@ -53,13 +53,13 @@ def high_entropy_slots(
         threshold: In nats, 0 or larger.
 
     Raises:
-        RMRError: No cell varies that much, or there is no row.
+        RMRError: No byte varies that much, or there is no row.
     """
-    entropy = slot_entropy(ram)
+    entropy = byte_entropy(ram)
     chosen = np.flatnonzero(entropy > threshold)
     if len(chosen) == 0:
         raise RMRError(
-            f"expected a RAM cell of more than {threshold} nats of entropy over {len(ram)} rows, "
+            f"expected a RAM byte of more than {threshold} nats of entropy over {len(ram)} rows, "
             f"found at most {entropy.max():.3f}: record longer or more varied episodes, or lower "
             "the threshold"
         )

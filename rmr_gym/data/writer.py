@@ -282,17 +282,13 @@ class _GrowingColumn:
 
     def put(self, row: int, value: Any) -> None:
         """Take ``value`` as row ``row``: the newest one again, or the one after it."""
-        array, target = np.asarray(value), self._place(row)
-        if array.shape != target.shape or array.dtype != target.dtype:
-            array = _typed(array, self._spec)
-        target[...] = array
-
-    def _place(self, row: int) -> np.ndarray:
-        at = row - self._packed[1]
+        array, at = np.asarray(value), row - self._packed[1]
         if at == len(self._block):
             self._pack(at)
             at = 0
-        return self._block[at, ...]
+        if array.shape != self._spec.shape or array.dtype != self._block.dtype:
+            array = _typed(array, self._spec)
+        self._block[at] = array
 
     def put_all(self, rows: np.ndarray) -> None:
         """Take all rows of a column that has none yet."""

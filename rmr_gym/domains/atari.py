@@ -15,7 +15,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.ram import high_entropy_slots, ram_to_bits
+from rmr_gym.data.ram import high_entropy_bytes, ram_to_bits
 from rmr_gym.data.verify import duplicate_rows
 from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
 from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
@@ -151,7 +151,7 @@ def target_slots(
 ) -> Int[np.ndarray, " chosen"]:
     """Return the RAM bytes whose entropy over ``episodes`` exceeds ``threshold`` nats."""
     ram = dataset.load(columns=("ram",), episodes=episodes)["ram"]
-    return high_entropy_slots(ram, threshold)
+    return high_entropy_bytes(ram, threshold)
 
 
 def load_probe(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.ram import bits_to_ram, high_entropy_slots
+from rmr_gym.data.ram import bits_to_ram, high_entropy_bytes
 from rmr_gym.domains.atari import ACTIONS, BITS, SLOTS, AbstractData
 
 STREAM = "random_dynamics"
@@ -94,7 +94,7 @@ class RandomDynamics:
     @property
     def slots(self) -> np.ndarray:
         """The bytes that are scored."""
-        return high_entropy_slots(self.abstract("training").ram, self.entropy_threshold)
+        return high_entropy_bytes(self.abstract("training").ram, self.entropy_threshold)
 
 
 @lru_cache(maxsize=2)

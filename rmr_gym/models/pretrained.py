@@ -371,13 +371,12 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 def _config_of(record: dict[str, Any], folder: Path) -> AnyEncoderConfig:
     config, values = CONFIGS[record["format"]], record.get("config")
-    known = {each.name for each in fields(config)}
+    types = {option.name: option.type for option in fields(config)}
     try:
-        if not isinstance(values, dict) or set(values) != known:
-            raise RMRError(f"expected config with {', '.join(sorted(known))}")
-        texts = {each.name: each.type for each in fields(config) if each.type in (str, str | None)}
-        for name, text in texts.items():
-            if not isinstance(values[name], cast(Any, text)):
+        if not isinstance(values, dict) or set(values) != set(types):
+            raise RMRError(f"expected config with {', '.join(sorted(types))}")
+        for name, text in types.items():
+            if text in (str, str | None) and not isinstance(values[name], cast(Any, text)):
                 raise RMRError(f"expected text for {name}")
         if not isinstance(record.get("provenance", {}), dict):
             raise RMRError("expected provenance as a JSON object")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import slot_entropy
+from rmr_gym.data.ram import byte_entropy
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.domains.atari_labels import CATEGORIES, Label, label_values, labels_of
 from rmr_gym.models.rmr.pipeline import find_device
@@ -83,7 +83,7 @@ def label_sets(data: GameData, model: AtariModel, config: Probing) -> LabelSets:
     episodes, threshold = data.open(), data.entropy_threshold
     ram = episodes.dataset.load(columns=("ram",), episodes=episodes.training)["ram"]
     known = labels_of(data.label)
-    entropy = slot_entropy(label_values(ram, known))
+    entropy = byte_entropy(label_values(ram, known))
     labels = tuple(label for label, nats in zip(known, entropy, strict=True) if nats > threshold)
     if not labels:
         raise RMRError(

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import bits_to_ram, high_entropy_slots, ram_to_bits, slot_entropy
+from rmr_gym.data.ram import bits_to_ram, byte_entropy, high_entropy_bytes, ram_to_bits
 
 
 def test_the_most_significant_bit_comes_first():
@@ -30,20 +30,20 @@ def test_entropy_by_hand():
     ram[:, 2] = range(8)
     ram[:6, 3] = 200
     by_hand = [0.0, np.log(2), np.log(8), -0.75 * np.log(0.75) - 0.25 * np.log(0.25)]
-    np.testing.assert_allclose(slot_entropy(ram), by_hand, atol=1e-12)
+    np.testing.assert_allclose(byte_entropy(ram), by_hand, atol=1e-12)
 
 
 def test_slots_above_the_threshold():
     ram = np.zeros((8, 4), dtype=np.uint8)
     ram[:4, 1] = 7
     ram[:, 3] = range(8)
-    assert high_entropy_slots(ram).tolist() == [1, 3]
-    assert high_entropy_slots(ram, threshold=1.0).tolist() == [3]
-    assert high_entropy_slots(ram, threshold=np.log(2) - 1e-9).tolist() == [1, 3]
+    assert high_entropy_bytes(ram).tolist() == [1, 3]
+    assert high_entropy_bytes(ram, threshold=1.0).tolist() == [3]
+    assert high_entropy_bytes(ram, threshold=np.log(2) - 1e-9).tolist() == [1, 3]
 
 
 def test_no_slot_and_no_row():
     with pytest.raises(RMRError, match=r"more than 0\.6 nats .* found at most 0\.000"):
-        high_entropy_slots(np.zeros((8, 4), dtype=np.uint8))
+        high_entropy_bytes(np.zeros((8, 4), dtype=np.uint8))
     with pytest.raises(RMRError, match="at least one row"):
-        slot_entropy(np.zeros((0, 128), dtype=np.uint8))
+        byte_entropy(np.zeros((0, 128), dtype=np.uint8))

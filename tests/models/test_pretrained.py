@@ -336,6 +336,7 @@ def test_one_line_gives_features_of_the_game(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = RMRObservationWrapper(gym.make(f"rmr/{game}-v0"), name, output="processed")
+    env.action_space.seed(0)
     first, _ = env.reset(seed=0)
     for _ in range(20):
         last = env.step(env.action_space.sample())[0]
