@@ -56,7 +56,15 @@ def tiny_preset():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """A store that all tests share: what one computed, the others find."""
+    from rmr_gym.runs.store import Store
+
+    return Store(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="session")
 def game(recorded, tiny_preset):
     """The tiny chain on Pong."""
     from rmr_gym.stages.chain import Game

@@ -36,6 +36,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError
@@ -412,14 +413,15 @@ class Store:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch, where it is loaded, to one thread."""
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    """Keep numpy's linear algebra, and torch where it is loaded, to one thread."""
+    with threadpool_limits(1, user_api="blas"):
+        torch = sys.modules.get("torch")
+        if torch is None:
+            yield
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

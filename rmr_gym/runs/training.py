@@ -93,7 +93,7 @@ class Trained:
         stopped: Whether it ended before its last step.
     """
 
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     scores: list[float] = field(default_factory=list)

@@ -19,12 +19,11 @@ SPLIT_SEED = PROBE_SEED = PRETRAIN_SEED = 0
 
 
 class Episodes(NamedTuple):
-    """A data set split by episode, and the RAM bytes that are scored."""
+    """A data set split by episode."""
 
     dataset: TransitionDataset
     training: list[int]
     validation: list[int]
-    slots: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,18 @@ class GameData:
         """Open and split the data set.
 
         Raises:
-            RMRError: Another game, too few episodes, no RAM byte above the entropy threshold.
+            RMRError: Another game, or too few episodes.
         """
         return _opened(self)
 
     @property
     def slots(self) -> np.ndarray:
-        """The RAM bytes that are scored."""
-        return self.open().slots
+        """The RAM bytes that are scored.
+
+        Raises:
+            RMRError: None is above the entropy threshold.
+        """
+        return _scored(self)
 
     def abstract(self, part: str) -> atari.AbstractData:
         """Load RAM and actions of the "training" or the "validation" episodes."""
@@ -84,7 +87,7 @@ class GameData:
             "fingerprint": episodes.dataset.fingerprint,
             "episodes": len(episodes.dataset.episodes),
             "transitions": len(episodes.dataset),
-            "slots": len(episodes.slots),
+            "slots": len(self.slots),
         }
 
 
@@ -95,8 +98,13 @@ def _opened(data: GameData) -> Episodes:
     training, validation = split_episodes(
         dataset, data.train_episodes, data.validation_episodes, SPLIT_SEED
     )
-    scored = atari.target_slots(dataset, training, data.entropy_threshold)
-    return Episodes(dataset, training, validation, scored)
+    return Episodes(dataset, training, validation)
+
+
+@lru_cache(maxsize=8)
+def _scored(data: GameData) -> np.ndarray:
+    episodes = data.open()
+    return atari.target_slots(episodes.dataset, episodes.training, data.entropy_threshold)
 
 
 def natural_data(data: GameData, model: AtariModel, config: Natural) -> atari.NaturalData:
@@ -134,7 +142,7 @@ def _probe_sets(
 ) -> ProbeSets:
     episodes = data.open()
     training, test = (
-        atari.load_probe(episodes.dataset, chosen, height, width, episodes.slots, rows, PROBE_SEED)
+        atari.load_probe(episodes.dataset, chosen, height, width, data.slots, rows, PROBE_SEED)
         for chosen, rows in ((episodes.training, train_rows), (episodes.validation, test_rows))
     )
     kept, dropped = atari.without_duplicates(training, test)
@@ -143,5 +151,5 @@ def _probe_sets(
 
 def forget_loaded() -> None:
     """Let go of all data that this process holds."""
-    for loaded in (_opened, _natural, _probe_sets):
+    for loaded in (_opened, _scored, _natural, _probe_sets):
         loaded.cache_clear()

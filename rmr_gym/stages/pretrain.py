@@ -114,7 +114,7 @@ def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: RamScores)
     return Artifact(record, tensors)
 
 
-def _loss_at(curve: list[dict[str, float]], step: int) -> float | None:
+def _loss_at(curve: list[dict[str, Any]], step: int) -> float | None:
     """Return the last logged loss up to a step."""
     return next((point["loss"] for point in reversed(curve) if point["step"] <= step), None)
 

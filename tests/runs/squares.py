@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_info
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.runs.store import Artifact, Place, stage
@@ -31,10 +32,13 @@ def square(value: int, place: Place, seconds: float = 0.0, after: Artifact | Non
     time.sleep(seconds)
     note(place, "computed", str(value))
     marker.unlink(missing_ok=True)
-    threads = torch.get_num_threads()
-    return Artifact(
-        {"rows": [{"square": value * value / 7}], "threads": threads}, {"v": torch.ones(2) * value}
-    )
+    threads = {"threads": torch.get_num_threads(), "blas": blas_threads()}
+    rows = {"rows": [{"square": value * value / 7}]}
+    return Artifact(rows | threads, {"v": torch.ones(2) * value})
+
+
+def blas_threads() -> list[int]:
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
 @stage(version=1)

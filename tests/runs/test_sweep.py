@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from squares import (
+    blas_threads,
     die_once,
     fail,
     interrupt,
@@ -16,6 +17,7 @@ from squares import (
     talk,
     total,
 )
+from threadpoolctl import threadpool_limits
 
 from rmr_gym.core import files
 from rmr_gym.core.errors import RMRError
@@ -67,9 +69,16 @@ class TestInProcess:
 
     def test_jobs_compute_on_one_thread_and_the_setting_comes_back(self, store, here):
         before = torch.get_num_threads()
-        run_tasks([square(1, here)], store)
-        assert store.record(square(1, here))["threads"] == 1
-        assert torch.get_num_threads() == before
+        torch.set_num_threads(2)
+        try:
+            with threadpool_limits(2, user_api="blas"):
+                run_tasks([square(1, here)], store)
+                assert max(blas_threads()) == 2
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(before)
+        record = store.record(square(1, here))
+        assert (record["threads"], set(record["blas"])) == (1, {1})
 
     def test_an_interrupt_is_not_swallowed_and_counts_as_no_crash(self, store):
         with pytest.raises(KeyboardInterrupt):
