@@ -136,7 +136,7 @@ def _with_room(data: NaturalData, index: np.ndarray, horizon: int) -> np.ndarray
     return np.minimum(index, end - horizon)
 
 
-@stage(version=3)
+@stage(version=4)
 def natural(
     data: GameData,
     model: AtariModel,
@@ -165,8 +165,9 @@ def natural(
 
     Returns:
         Tensors ``<step>.encoder.*``, ``<step>.processor.*`` and ``<step>.decoder.*`` of every
-        checkpoint; the record holds ``curve``, ``health``, ``note`` and the hashes of P before and
-        after.
+        checkpoint, after an aligned start also ``<step>.centre``, which the objective subtracts
+        from latents; the record holds ``curve``, ``health``, ``note`` and the hashes of P before
+        and after.
 
     Raises:
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
@@ -177,7 +178,7 @@ def natural(
         return train_alone(data, model, config, arm, seed, donor, device, room)
     loaded, objective = natural_data(data, model, config), OBJECTIVES[config.objective]
     pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
-    centre: Tensor | float = 0.0
+    centre = None
     place = find_device(device)
     if objective.aligned:
         latents = start_latents(data, model, donor, arm)
@@ -198,7 +199,7 @@ def natural(
     trained = train(
         pipeline,
         step_at,
-        lambda step: natural_checkpoint(pipeline, loaded, step),
+        lambda step: natural_checkpoint(pipeline, loaded, step, centre),
         phases=[Phase(config.steps, config.learning_rate, config.batch)],
         checkpoints=config.checkpoints,
         room=room,
@@ -224,10 +225,14 @@ def initial_pipeline(
     return pipeline
 
 
-def natural_checkpoint(pipeline: EncodeProcessDecode, data: NaturalData, step: int) -> Checkpoint:
-    """Keep the whole pipeline; say stop where most slots are dead."""
+def natural_checkpoint(
+    pipeline: EncodeProcessDecode, data: NaturalData, step: int, centre: Tensor | None = None
+) -> Checkpoint:
+    """Keep the whole pipeline and the centre of its latents; say stop where most slots are dead."""
     dead = count_dead_slots(pipeline.encoder, data)
     tensors = {f"{step}.{name}": tensor for name, tensor in pipeline.state_dict().items()}
+    if centre is not None:
+        tensors[f"{step}.centre"] = centre
     return Checkpoint(tensors, {"step": step, "dead_slots": dead}, stop=dead > SLOTS // 2)
 
 
@@ -256,16 +261,17 @@ def _collapse(arm: str, step: int) -> str:
 
 
 def _mean_terms(
-    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch], centre: Tensor | float
+    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch], centre: Tensor | None
 ) -> ContrastiveTerms:
     """Predict step after step from the first frames; return the terms' mean over the steps."""
+    middle = 0.0 if centre is None else centre
     frames = [batches[0].frames, *(batch.following for batch in batches)]
     states = list(pipeline.encoder(torch.cat(frames)).chunk(len(frames)))
     predicted, terms = states[0], []
     for batch, current, following in zip(batches, states, states[1:], strict=False):
         predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
         latents = Latents(
-            predicted - centre, current - centre, following - centre, batch.permutation
+            predicted - middle, current - middle, following - middle, batch.permutation
         )
         terms.append(OBJECTIVES[config.objective].terms(config, latents))
     return ContrastiveTerms(*(torch.stack(parts).mean() for parts in zip(*terms, strict=True)))
@@ -351,6 +357,7 @@ def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
 def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodeProcessDecode:
     """Rebuild the pipeline that was kept at a checkpoint."""
     weights = artifact.part(str(step))
+    weights.pop("centre", None)
     processor = fresh_processor(artifact.record["arm"], model, 0)
     affine = "encoder.affine.weight" in weights
     pipeline = natural_pipeline(model, processor, 0, affine=affine)

@@ -29,7 +29,7 @@ BATCH = 100
 PATHS_SEED = 0
 
 
-@stage(version=3)
+@stage(version=4)
 def ranking(
     data: GameData, model: AtariModel, config: Natural, pipelines: Artifact, device: str = "cpu"
 ) -> Artifact:
@@ -49,7 +49,8 @@ def ranking(
     rows = []
     for step in kept_steps(pipelines):
         pipeline = kept_pipeline(model, pipelines, step).to(find_device(device)).eval()
-        ranked = rank_predictions(pipeline, paths, similarity)
+        centre = pipelines.tensors.get(f"{step}.centre")
+        ranked = rank_predictions(pipeline, paths, similarity, centre)
         rows += [{"step": step, **row} for row in ranked]
     return Artifact({"rows": rows})
 
@@ -89,7 +90,10 @@ def ranking_paths(data: GameData, model: AtariModel) -> Paths:
 
 @torch.no_grad()
 def rank_predictions(
-    pipeline: EncodeProcessDecode, paths: Paths, similarity: str = "euclidean"
+    pipeline: EncodeProcessDecode,
+    paths: Paths,
+    similarity: str = "euclidean",
+    centre: Tensor | None = None,
 ) -> list[dict[str, Any]]:
     r"""Score the latents that the pipeline predicts against those of the frames that came.
 
@@ -104,16 +108,18 @@ def rank_predictions(
         pipeline: Pixel encoder, P and decoder onto latents.
         paths: See `ranking_paths`.
         similarity: "euclidean", or "cosine" of the flattened latents.
+        centre: What the objective subtracts from latents; None: nothing.
 
     Returns:
         Records of ahead, similarity, hits_at_1, mrr, tied, copy_hits_at_1, copy_mrr and rows, one a
         number of steps.
     """
+    middle = 0.0 if centre is None else centre.flatten().cpu().numpy()
     predicted, rows = _unrolled(pipeline, paths), []
-    present = _in_batches(pipeline.encoder, paths.start)
+    present = _in_batches(pipeline.encoder, paths.start) - middle
     for ahead, frames in paths.later.items():
-        true = _in_batches(pipeline.encoder, frames)
-        scores = ranking_scores(true, predicted.pop(ahead), similarity)
+        true = _in_batches(pipeline.encoder, frames) - middle
+        scores = ranking_scores(true, predicted.pop(ahead) - middle, similarity)
         copied = ranking_scores(true, present, similarity)
         beside = {"copy_hits_at_1": copied.hits_at_1, "copy_mrr": copied.mrr, "rows": len(true)}
         rows.append({"ahead": ahead, "similarity": similarity, **scores._asdict(), **beside})

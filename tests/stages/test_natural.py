@@ -131,8 +131,9 @@ class TestArms:
         assert hashes["before"] == donor.record["processor_hash"]
         other = game.with_preset(pretraining={"learning_rate": 0.01}).pretrained()
         given = chain.compute(game.trained("rmr", 0, other))
-        assert given.record["processor_hash"]["before"] == (
-            chain.compute(other).record["processor_hash"]
+        assert (
+            given.record["processor_hash"]["before"]
+            == (chain.compute(other).record["processor_hash"])
         )
         assert not same(given.tensors, chain.compute(game.trained("rmr", 0)).tensors)
 

@@ -5,7 +5,15 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.stages.presets import PRESETS, Natural, Pretraining, Probing, as_json, find_preset
+from rmr_gym.stages.presets import (
+    PRESETS,
+    AtariPreset,
+    Natural,
+    Pretraining,
+    Probing,
+    as_json,
+    find_preset,
+)
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -23,16 +31,24 @@ def test_the_paper_preset_is_the_papers():
     assert (paper.seeds, paper.games) == (20, ("all",))
 
 
-def test_objective_is_replaced_and_nothing_else():
-    changed = PRESETS["smoke"].with_objective("infonce")
-    assert changed.natural == replace(PRESETS["smoke"].natural, objective="infonce")
-    assert PRESETS["smoke"].with_objective(None) is PRESETS["smoke"]
+@pytest.mark.parametrize("name", PRESETS)
+def test_options_of_a_preset_are_the_preset_until_they_are_changed(name):
+    options = AtariPreset.of_preset(name)
+    assert options.chosen == PRESETS[name]
+    natural = replace(options.natural, objective="infonce")
+    assert replace(options, natural=natural).chosen == replace(PRESETS[name], natural=natural)
+
+
+def test_the_default_options_are_those_of_the_default_preset():
+    assert AtariPreset() == AtariPreset.of_preset("laptop")
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: find_preset("smok"), "did you mean 'smoke'"),
+        (lambda: find_preset(PRESETS, "smok"), "did you mean 'smoke'"),
+        (lambda: AtariPreset.of_preset("smok"), "did you mean 'smoke'"),
+        (lambda: Natural(cnn="fp23"), "did you mean 'fp32'"),
         (lambda: Natural(objective="cswn"), "did you mean 'cswm'"),
         (lambda: Natural(negatives="papr"), "did you mean 'paper'"),
         (lambda: Natural(checkpoints=()), "checkpoints must be rising"),

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import generator
+from rmr_gym.data.ram import ram_to_bits
+from rmr_gym.domains.atari import make_core
+from rmr_gym.domains.random_world import RandomDynamics, RandomWorld
+from rmr_gym.models.rmr.processors import load_weights
+from rmr_gym.runs.store import Artifact, write_artifact
+from rmr_gym.stages.donors import (
+    AMPLIFICATION,
+    amplified_random,
+    folder_donor,
+    random_dynamics_donor,
+)
+from rmr_gym.stages.games import PRETRAIN_SEED
+
+
+@pytest.fixture
+def exported(game, chain, tmp_path):
+    return write_artifact(tmp_path / "p", chain.compute(game.pretrained()))
+
+
+def test_a_folder_gives_the_same_processor_and_counts_by_its_weights(game, chain, exported):
+    model = game.preset.model
+    donor = folder_donor("kept", exported, model)
+    artifact, own = chain.compute(donor), chain.compute(game.pretrained())
+    assert artifact.record["processor_hash"] == own.record["processor_hash"]
+    assert artifact.part("encoder").keys() == own.part("encoder").keys()
+    key = donor.key
+    moved = exported.rename(exported.with_name("moved"))
+    again = folder_donor("kept", moved, model)
+    assert again.key == key
+    given, direct = (chain.compute(game.trained("rmr", 0, task)) for task in (again, None))
+    assert given.record["processor_hash"] == direct.record["processor_hash"]
+
+
+def test_donors_of_other_sizes_are_refused(game, exported, tmp_path):
+    model = game.preset.model
+    with pytest.raises(RMRError, match="has latents of width 4 and 18 actions, expected 8 and 18"):
+        folder_donor("kept", exported, replace(model, dim=8))
+    with pytest.raises(RMRError, match="do not fit"):
+        folder_donor("kept", exported, replace(model, core="mlp"))
+    with pytest.raises(RMRError, match=r"holds no record\.json"):
+        folder_donor("kept", tmp_path / "nothing", model)
+    empty = write_artifact(tmp_path / "e", Artifact({}, {"encoder.w": torch.ones(1)}))
+    with pytest.raises(RMRError, match="holds no processor with an action encoder"):
+        folder_donor("kept", empty, model)
+
+
+def test_an_amplified_random_p_is_a_random_one_but_for_its_output(game, chain):
+    model = game.preset.model
+    random, loud = (make_core(model, model.core, seed) for seed in (PRETRAIN_SEED, 1))
+    load_weights(loud, chain.compute(amplified_random(model)).part("processor"), "P")
+    z = torch.randn(2, 128, model.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(loud.core(z), AMPLIFICATION * random.core(z), atol=1e-5)
+    assert torch.equal(loud.action_encoder.weight, random.action_encoder.weight)
+    with pytest.raises(RMRError, match="a core with layers"):
+        amplified_random.function(replace(model, core="none"))
+
+
+def test_balls_give_the_core_of_their_first_pass(game, chain, tmp_path):
+    from rmr_gym.domains.balls import BallsModel, make_balls_processor
+
+    processor = make_balls_processor(BallsModel(dim=4), 0)
+    tensors = {f"processor.{name}": value for name, value in processor.state_dict().items()}
+    record = {"kind": "balls processor", "processor_hash": "balls"}
+    folder = write_artifact(tmp_path / "b", Artifact(record, tensors))
+    donor = chain.compute(folder_donor("balls", folder, game.preset.model)).part("processor")
+    assert torch.equal(donor["core.sender.weight"], tensors["processor.cores.0.sender.weight"])
+    assert donor["action_encoder.weight"].shape == (4, 18)
+
+
+def test_random_dynamics_are_pretrained_on_like_a_game(game, chain):
+    task = random_dynamics_donor(game.preset)
+    assert task.key != game.pretrained().key
+    record = chain.compute(task).record
+    assert [row["step"] for row in record["rows"]] == [3, 6]
+
+
+def test_the_random_world_moves_only_bytes_whose_gate_is_set():
+    world = RandomWorld.draw(generator(0, "test"))
+    data = RandomDynamics(3, 2, 20, 0.6).abstract("training")
+    assert data.bits.shape == (3 * 21, 128, 8)
+    assert len(data.current) == len(data.action) == 60
+    assert (ram_to_bits(data.ram) == data.bits).all()
+    before = generator(1, "bits").integers(0, 2, (50, 128, 8), dtype=np.uint8)
+    after = world.step(before, np.zeros(50, int))
+    closed = before[:, world.parent, world.gate] == 0
+    assert (after[closed] == before[closed]).all()
+    assert (after[~closed] != before[~closed]).any(-1).mean() > 0.9
+    assert (world.parent != np.arange(128)).all()
+
+
+def test_parts_of_the_random_world_differ_and_come_again():
+    world = RandomDynamics(2, 2, 5, 0.6)
+    assert (world.abstract("training").bits == world.abstract("training").bits).all()
+    assert (world.abstract("training").bits != world.abstract("validation").bits).any()
