@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import ram_to_bits, slot_entropy
+from rmr_gym.data.ram import byte_entropy, ram_to_bits
 from rmr_gym.domains.atari_labels import label_values, labels_of
 from rmr_gym.stages import labels as labels_module
 from rmr_gym.stages.games import probe_sets
@@ -30,7 +30,7 @@ def test_labels_are_the_ram_behind_the_probes_frames(game):
         assert label.mask == 255
         assert (labels.training[:, column] == sets.training.ram[:, label.ram]).all()
         assert (labels.test[:, column] == sets.test.ram[:, label.ram]).all()
-        assert slot_entropy(ram[:, [label.ram]])[0] > game.data.entropy_threshold
+        assert byte_entropy(ram[:, [label.ram]])[0] > game.data.entropy_threshold
     assert {"ball_x", "ball_y"} <= {label.name for label in labels.labels}
     assert "player_x" not in {label.name for label in labels.labels}  # the paddle's, constant
 
