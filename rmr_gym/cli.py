@@ -41,7 +41,7 @@ COMMANDS = {
     "players": Command("players", "app", "train, measure and list the recorded players"),
     "encoder": Command("encoder", "encoder", "make, show and list pretrained encoders", True),
     "agent": Command("agent", "app", "train, measure and watch agents"),
-    "balls": Command("balls", "app", "pretrain P on ball positions, score its rollouts"),
+    "pictures": Command("pictures", "pictures", "films of balls, rollouts of arms", True),
     "world-model": Command("world_model", "app", "models of whole worlds from frames"),
 }
 """Commands by name, in the order of the help."""

@@ -40,7 +40,7 @@ def train(
             (SB3's NatureCNN on the last 4 frames, end to end), ram (its bits), or, of balls, state
             (their positions and velocities).
         encoder: Folder or shipped name of the encoder; default with rmr: the game's shipped one. Of
-            balls none is shipped: write one with `rmr-gym balls natural export`.
+            balls none is shipped: write one with `rmr-gym train`.
         algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
         steps: Steps over all copies, 4 frames each.
         seed: Of training.

@@ -31,7 +31,7 @@ def parsed(options: type[Options], arguments: Sequence[str], prog: str) -> Optio
     """Return a command's options: what a preset proposes, overridden by what was typed.
 
     Args:
-        options: Dataclass of the options; with a method ``of_preset`` where there are presets, of
+        options: Dataclass of the options; with a method ``proposals`` where there are presets, of
             which the field ``preset`` has the default.
         arguments: What was typed.
         prog: What the command is called in its help.
@@ -41,20 +41,26 @@ def parsed(options: type[Options], arguments: Sequence[str], prog: str) -> Optio
         SystemExit: After help, or what does not parse.
     """
     default = None
-    if hasattr(options, "of_preset"):
-        known = {field.name: field for field in fields(options)}  # type: ignore[arg-type]
-        required = {
-            name: tyro.MISSING
-            for name, field in known.items()
-            if field.default is MISSING and field.default_factory is MISSING
-        }
-        preset = _value_of("--preset", arguments) or known["preset"].default
-        default = options.of_preset(preset, **required)  # type: ignore[attr-defined]
+    if hasattr(options, "proposals"):
+        default = _untouched(options, value_of("--preset", arguments))
     parse: Any = tyro.cli
     return parse(options, args=list(arguments), prog=prog, default=default)
 
 
-def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+def _untouched(options: Any, preset: str | None) -> Any:
+    """Return options as a preset proposes them; those that must be typed are missing in them."""
+    values = {}
+    for field in fields(options):
+        value = field.default if field.default_factory is MISSING else field.default_factory()
+        values[field.name] = tyro.MISSING if value is MISSING else value
+    values |= options.proposals(preset or values["preset"])
+    untouched = object.__new__(options)  # its own constructor may refuse what is missing
+    for name, value in values.items():
+        object.__setattr__(untouched, name, value)
+    return untouched
+
+
+def value_of(option: str, arguments: Sequence[str]) -> str | None:
     """Return what was typed after an option, or None."""
     for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if word == option:

@@ -64,8 +64,8 @@ def demo(root: Path = Path("runs"), workers: int | None = None) -> None:
     """
     from rmr_gym.experiments.compare.grid import Compare  # noqa: PLC0415
 
-    options = {"root": root, "workers": workers, "out": root / "demo"}
-    run_and_report(Compare.of_preset("smoke", **options))
+    options = Compare.proposals("smoke") | {"root": root, "workers": workers, "out": root / "demo"}
+    run_and_report(Compare(**options))
 
 
 def report(folder: Positional[Path]) -> None:

@@ -1,24 +1,33 @@
 """`rmr-gym pretrain`, `train`, `probe`, `encoder export`: the chain stage by stage."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.commands.console import err_console, out_console, parsed, print_rows, progress_bars
+from rmr_gym.commands.console import (
+    err_console,
+    out_console,
+    parsed,
+    print_rows,
+    progress_bars,
+    value_of,
+)
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import require_known
+from rmr_gym.experiments.worlds import balls_world, is_of_balls
 from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact
 from rmr_gym.stages.arms import find_arm
-from rmr_gym.stages.chain import ENCODERS, Game
+from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
+from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
 from rmr_gym.stages.donors import folder_donor
-from rmr_gym.stages.export import EncoderReference, pretrained_encoder
+from rmr_gym.stages.export import EncoderReference, pretrained_balls_encoder, pretrained_encoder
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, as_json
 
@@ -64,6 +73,8 @@ class GameCommand(AtariPreset):
 class Pretrain(GameCommand):
     """Train a processor on a data set's RAM and write it as an artifact folder.
 
+    A data set of bouncing balls has options of its own: name it with --data before --help.
+
     Attributes:
         out: Folder of the artifact to write.
         seed: Fixes initial weights and batches.
@@ -93,7 +104,8 @@ class Pretrain(GameCommand):
 class Train(GameCommand):
     """Train a pixel encoder through P, on pixels alone, and write it as a pretrained encoder.
 
-    The folder is what wrappers, agents, `rmr-gym probe` and `rmr-gym encoder show` read.
+    The folder is what wrappers, agents, `rmr-gym probe` and `rmr-gym encoder show` read. A data set
+    of bouncing balls has options of its own: name it with --data before --help.
 
     Attributes:
         out: Folder of the encoder to write.
@@ -208,6 +220,103 @@ class Export(AtariExperiment):
         out_console.print(f"written: {written}", markup=False, soft_wrap=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class BallsCommand(BallsPreset):
+    """Options of every command on a data set of bouncing balls.
+
+    Attributes:
+        data: Folder of a recorded data set.
+        seed: Fixes initial weights and batches.
+        root: Folder of finished stages; what is found there is not computed again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+        force: Overwrite what is there.
+    """
+
+    data: Path
+    seed: int = 0
+    root: Path = Path("runs")
+    device: str = "cpu"
+    force: bool = False
+
+    @property
+    def store(self) -> Store:
+        """Where finished stages are."""
+        return Store(self.root / "store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainBalls(BallsCommand):
+    """Train a processor on the positions of balls and write it as an artifact folder.
+
+    Attributes:
+        out: Folder of the artifact to write.
+    """
+
+    out: Path
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        world = balls_world(self.data, self, self.device)
+        refuse_existing(self.out, self.force)
+        task = world.pretrained(self.seed)
+        with progress_bars() as progress_for:
+            artifact = self.store.compute(task, progress_for("pretraining on positions"))
+        described = Artifact(artifact.record | {"preset": self.preset}, artifact.tensors)
+        write_artifact(self.out, described, overwrite=self.force)
+        out_console.print(f"written: {self.out}", markup=False, soft_wrap=True)
+        scored = (world.rolled_out(), world.rolled_out(task))
+        rows = [row for part in scored for row in self.store.compute(part).record["rows"]]
+        _print_errors(
+            rows, ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy")
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBalls(BallsCommand):
+    """Train an encoder of frames of balls through P and write it as a pretrained encoder.
+
+    The folder is what wrappers, agents and `rmr-gym encoder show` read.
+
+    Attributes:
+        out: Folder of the encoder to write; default: ROOT/encoders/WORLD-ARM-SEED-STEP, where
+            `rmr-gym agent` looks for it.
+        arm: rmr (frozen pretrained P), cswm (P trained end to end), random_p, shuffled_p, no_p,
+            tuned_p (pretrained, then trained); with _aligned behind, the abstract encoder and
+            decoder are handed over too; or untrained.
+        processor: Folder of `rmr-gym pretrain` in the same world, of the preset's sizes; default: P
+            is pretrained on the positions of this data set, where the arm needs one.
+    """
+
+    out: Path | None = None
+    arm: str = "rmr"
+    processor: Path | None = None
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        require_known("arm", [self.arm], (*BALLS_ARMS, UNTRAINED))
+        world = balls_world(self.data, self, self.device)
+        steps = 0 if self.arm == UNTRAINED else sum(p.steps for p in self.prediction.phases)
+        name = f"{world.data.label}-{self.arm}-{self.seed}-{steps}"
+        out = self.out or self.root / "encoders" / name
+        refuse_existing(out, self.force)
+        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
+        with progress_bars() as progress_for:
+            progress = progress_for(f"{self.arm}, seed {self.seed}")
+            encoder = pretrained_balls_encoder(
+                world, self.arm, self.seed, self.store, donor=donor, progress=progress
+            )
+        encoder.save_pretrained(out, overwrite=self.force)
+        out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+        _print_errors(encoder.provenance["metrics"], ("arm", "step", "mse", "ratio_to_copy", "ari"))
+
+
+def _print_errors(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
+    """Print errors in powers of ten, which four places would hide."""
+    print_rows(
+        [{c: f"{row[c]:.2e}" if "mse" in c else row[c] for c in columns} for row in rows], columns
+    )
+
+
 def _sizes_of(config: Any, model: AtariModel, folder: Path) -> AtariModel:
     if not hasattr(config, "trunk"):
         raise RMRError(f"{folder} holds an encoder of balls: expected one of a game")
@@ -244,14 +353,22 @@ def refuse_existing(out: Path, force: bool) -> None:
 
 def pretrain(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym pretrain` out."""
-    parsed(Pretrain, arguments, "rmr-gym pretrain").execute()
+    options = PretrainBalls if _names_balls(arguments) else Pretrain
+    parsed(options, arguments, "rmr-gym pretrain").execute()
 
 
 def train(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym train` out."""
-    parsed(Train, arguments, "rmr-gym train").execute()
+    options = TrainBalls if _names_balls(arguments) else Train
+    parsed(options, arguments, "rmr-gym train").execute()
 
 
 def probe(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym probe` out."""
     parsed(Probe, arguments, "rmr-gym probe").execute()
+
+
+def _names_balls(arguments: Sequence[str]) -> bool:
+    """Tell whether the data set that was named is one of balls, which has options of its own."""
+    data = value_of("--data", arguments)
+    return data is not None and is_of_balls(Path(data))

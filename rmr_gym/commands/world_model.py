@@ -7,7 +7,6 @@ import tyro
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, progress_bars
-from rmr_gym.commands.copying import copying
 from rmr_gym.commands.tasks import Flat, many_files
 from rmr_gym.commands.world_data import find_data
 from rmr_gym.commands.world_runs import (
@@ -22,7 +21,6 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import check_seed
 
 app = SubcommandApp()
-app.command(copying)
 app.command(views)
 Preset_ = Annotated[str, tyro.conf.arg(metavar="{smoke,laptop,paper}")]
 Model_ = Annotated[
@@ -69,7 +67,7 @@ def train(
         model: Which model.
         seed: Fixes initial weights, batches and noise.
         groups: Number of groups (K) in training; default: the preset's.
-        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+        processor: Artifact of `rmr-gym pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         steps: Gradient steps at most; default: the preset's.
@@ -112,7 +110,7 @@ def evaluate(
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups while scoring on ``tests``, for models that have several: one
             for all of them, or one for each.
-        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+        processor: Artifact of `rmr-gym pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
     """
     from rmr_gym.protocol.world_model_comparison import (  # noqa: PLC0415
@@ -169,7 +167,7 @@ def rollout(
         test: Another data set, or environment, to take the sequences from.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups now.
-        processor: Artifact of `rmr-gym balls pretrain`, for the models with a P inside: rnem_ or
+        processor: Artifact of `rmr-gym pretrain`, for the models with a P inside: rnem_ or
             rims_ and rmr, fresh_p, random_p or shuffled_p.
         preset: Sizes and steps.
         steps: Gradient steps at most; default: the preset's.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rmr_gym.commands.balls import read_balls_processor
 from rmr_gym.commands.console import out_console, print_rows
 from rmr_gym.commands.tasks import CellRuns, conclude, many_files, read_options
 from rmr_gym.commands.world_data import find_data
@@ -151,6 +150,7 @@ def _planned(
     from rmr_gym.protocol.store import Store  # noqa: PLC0415
     from rmr_gym.protocol.world_model_presets import find_world_preset  # noqa: PLC0415
     from rmr_gym.protocol.world_models import WorldTask  # noqa: PLC0415
+    from rmr_gym.stages.balls import BallsFolder  # noqa: PLC0415
 
     chosen = altered(find_world_preset(preset, model), training)
     if steps is not None:
@@ -161,7 +161,7 @@ def _planned(
     resized = tuple(sizes.items())
     task = WorldTask(data, root / "store", model, chosen, groups, device, processor, resized)
     if processor is not None:
-        read_balls_processor(processor)
+        BallsFolder(processor).read()
     return replace(task, store=Store(task.store).root)
 
 

@@ -88,6 +88,11 @@ class BallsModel(ProcessorSizes):
         if self.predict not in PREDICTIONS:
             raise unknown_name("prediction", self.predict, PREDICTIONS)
 
+    @property
+    def label(self) -> str:
+        """What tells it from others in titles."""
+        return f"{self.core} dim {self.dim}"
+
 
 @dataclass(frozen=True)
 class PixelModel:
@@ -122,6 +127,11 @@ class PixelModel:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if self.decoder not in DECODERS:
             raise unknown_name("decoder", self.decoder, DECODERS)
+
+    @property
+    def label(self) -> str:
+        """What tells it from others in titles: the core and the width of P."""
+        return self.processor.label
 
 
 def make_balls_processor(model: BallsModel, seed: int, slots: int = 10) -> PassiveProcessor:

@@ -87,8 +87,8 @@ def read_artifact(folder: Path) -> Artifact:
     """
     if not (folder / _RECORD).is_file():
         raise RMRError(
-            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain`, "
-            "`rmr-gym train` or `rmr-gym balls pretrain`"
+            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain` or "
+            "`rmr-gym train`"
         )
     try:
         record = json.loads((folder / _RECORD).read_text())

@@ -7,8 +7,8 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import read_manifest
 from rmr_gym.domains.clips import frames_of
-from rmr_gym.protocol.balls import BallsEpisodes, open_balls
 from rmr_gym.protocol.world_models import WorldTask
+from rmr_gym.stages.balls import BallsEpisodes, open_balls
 
 
 def check_test(task: WorldTask, test: Path) -> None:

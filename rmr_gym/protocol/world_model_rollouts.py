@@ -16,11 +16,11 @@ from rmr_gym.data.schema import read_manifest
 from rmr_gym.domains.clips import Clips, load_clips
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.world.base import unroll
-from rmr_gym.protocol.balls import open_balls
 from rmr_gym.protocol.store import Artifact
 from rmr_gym.protocol.training import Progress
 from rmr_gym.protocol.world_model_checks import check_test
 from rmr_gym.protocol.world_models import WorldTask, restored, trained
+from rmr_gym.stages.balls import open_balls
 
 HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""

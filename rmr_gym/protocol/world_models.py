@@ -24,12 +24,13 @@ from rmr_gym.models.rmr.processors import (
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.frames import FrameSizes
 from rmr_gym.models.world.nem import NEMSizes
-from rmr_gym.protocol.balls import SPLIT_SEED, open_balls
 from rmr_gym.protocol.settings import altered
 from rmr_gym.protocol.store import Artifact, Scratch, Store, read_artifact
 from rmr_gym.protocol.training import DivergedError, Kept, Progress, Step, train
 from rmr_gym.protocol.world_model_presets import WorldPreset, find_world_model
 from rmr_gym.stages.arms import prepare
+from rmr_gym.stages.balls import open_balls
+from rmr_gym.stages.games import SPLIT_SEED
 from rmr_gym.stages.presets import as_json
 
 SIZES = "sizes."
@@ -49,7 +50,7 @@ class WorldTask:
         preset: Sizes, training, scores.
         groups: K in training, for models that have groups; None: the preset's.
         device: Where to train, for instance "cpu" or "cuda".
-        processor: Artifact folder of `rmr-gym balls pretrain`, for the models that have a P inside:
+        processor: Artifact folder of `rmr-gym pretrain`, for the models that have a P inside:
             its sizes are those of every P, its weights those of the pretrained ones.
         resized: Sizes of the model that are not the preset's, by name, see
             `rmr_gym.protocol.settings.altered`.
@@ -80,7 +81,7 @@ class WorldTask:
         if (entry.arm is None) != (self.processor is None):
             raise RMRError(
                 f"the model {self.model} takes its P from a processor: give the folder that "
-                "`rmr-gym balls pretrain` wrote"
+                "`rmr-gym pretrain` wrote"
                 if entry.arm
                 else f"the model {self.model} has no P inside: leave the processor out"
             )
@@ -125,11 +126,11 @@ def donor_sizes(donor: Artifact) -> ProcessorSizes:
     """
     model, wanted = donor.record.get("model"), [field.name for field in fields(ProcessorSizes)]
     if not isinstance(model, dict) or not {*wanted} <= {*model} or not donor.part("processor"):
-        raise RMRError("expected a processor that `rmr-gym balls pretrain` wrote, found another")
+        raise RMRError("expected a processor that `rmr-gym pretrain` wrote, found another")
     if model["core"] not in ("mpnn", "deep_sets", "none"):
         raise RMRError(
             f"expected a P of any number of slots that works inside latents, got the core "
-            f"{model['core']!r}: pretrain one with --core mpnn"
+            f"{model['core']!r}: pretrain one with --model.core mpnn"
         )
     return ProcessorSizes(**{name: model[name] for name in wanted})
 

@@ -1,14 +1,24 @@
 """Encoders as folders that wrappers and agents read, made from what the stages leave."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.domains.atari import ACTIONS, SLOTS, ProbeData
-from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.domains.balls import HISTORY
+from rmr_gym.models.objects import FrameStackEncoder
+from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Progress, Store, Task
 from rmr_gym.stages.arms import ARMS, fresh_processor
+from rmr_gym.stages.balls import (
+    BALLS_ARMS,
+    BallsWorld,
+    find_balls_arm,
+    frame_pipeline,
+    kept_frames,
+)
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
 from rmr_gym.stages.natural import kept_encoder, kept_step
 from rmr_gym.stages.probe import METRICS, Features, encode
@@ -126,3 +136,77 @@ class EncoderReference(NamedTuple):
         """Encode both sets of frames."""
         encoder = PretrainedEncoder.from_pretrained(self.path).encoder
         return encode(encoder, train), encode(encoder, test)
+
+
+_SCORES = ("arm", "step", "mse", "copy_mse", "ratio_to_copy", "ari")
+
+
+def pretrained_balls_encoder(
+    world: BallsWorld,
+    arm: str,
+    seed: int,
+    store: Store,
+    *,
+    donor: Task | None = None,
+    progress: Progress | None = None,
+) -> PretrainedEncoder:
+    """Return the encoder of an arm of balls with the P behind it, trained now or found.
+
+    Args:
+        world: Under a preset.
+        arm: A name in `rmr_gym.stages.balls.BALLS_ARMS`, or "untrained", the encoder with its
+            initial weights and without P.
+        seed: Of the run.
+        store: Of finished stages.
+        donor: Whose P is used; None: one that is pretrained on the same data set.
+        progress: Called after every step of training.
+
+    Raises:
+        RMRError: Unknown arm.
+    """
+    if arm not in (*BALLS_ARMS, UNTRAINED):
+        raise unknown_name("arm", arm, (*BALLS_ARMS, UNTRAINED))
+    data, model = world.data, world.preset.pixels
+    pipeline, step, scores, core = frame_pipeline(data, model, seed), 0, [], None
+    if arm != UNTRAINED:
+        task = world.trained(arm, seed, donor)
+        artifact = store.compute(task, progress)
+        pipeline, step = kept_frames(data, model, artifact), artifact.record["step"]
+        tasks = (world.started(seed), task)
+        scores = [store.compute(world.scored(scored)).record["rows"][0] for scored in tasks]
+        core = find_balls_arm(arm).core
+    training = {"preset": world.preset.preset, "arm": arm, "seed": seed, "step": step}
+    metrics = [{name: _readable(row[name]) for name in _SCORES} for row in scores]
+    encoder = pipeline.eval().encoder
+    return PretrainedEncoder(
+        _balls_config(world, len(encoder.encoder.start), core),
+        FrameStackEncoder(encoder.encoder, encoder.join),
+        pipeline.processor if core else None,
+        {"data": data.summary(), "training": training, "metrics": metrics},
+    )
+
+
+def _balls_config(world: BallsWorld, slots: int, core: str | None) -> BallsEncoderConfig:
+    model = world.preset.pixels
+    first, later = model.iterations
+    return BallsEncoderConfig(
+        game=world.data.label,
+        resolution=world.data.frames("training").resolution,
+        instants=HISTORY,
+        slots=slots,
+        dim=model.processor.dim,
+        slot_dim=model.slot_dim,
+        channels=model.channels,
+        cell=model.cell,
+        first_rounds=first,
+        later_rounds=later,
+        core=model.processor.core if core == "configured" else core,
+        aggregation=model.processor.aggregation,
+        passes=model.processor.passes,
+        precision=model.processor.precision,
+    )
+
+
+def _readable(value: Any) -> Any:
+    """Return a score of a card; JSON knows no NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -205,20 +205,16 @@ class AtariPreset:
     natural: Natural = field(default_factory=lambda: _LAPTOP.natural)
     probing: Probing = field(default_factory=lambda: _LAPTOP.probing)
 
-    @classmethod
-    def of_preset(cls, name: str, **given: Any) -> Any:
-        """Return the options that a preset proposes.
-
-        Args:
-            name: Of the preset.
-            **given: Further fields.
+    @staticmethod
+    def proposals(name: str) -> dict[str, Any]:
+        """Return the fields that a preset proposes.
 
         Raises:
             RMRError: There is no such preset.
         """
         preset = find_preset(PRESETS, name)
         stages = ("model", "recording", "pretraining", "natural", "probing")
-        return cls(preset=name, **{stage: getattr(preset, stage) for stage in stages}, **given)
+        return {"preset": name} | {stage: getattr(preset, stage) for stage in stages}
 
     @property
     def chosen(self) -> Preset:

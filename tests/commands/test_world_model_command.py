@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from rmr_gym.agents.record import record
-from rmr_gym.commands import balls as balls_commands
-from rmr_gym.commands import world_data
+from rmr_gym.commands import stages, world_data
 from rmr_gym.commands import world_model as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.protocol import balls, store, world_model_presets, world_models
+from rmr_gym.protocol import store, world_model_presets, world_models
+from rmr_gym.stages import balls
 
 INSIDE = ("rmr", "fresh_p", "random_p", "shuffled_p")
 
@@ -32,7 +32,7 @@ def _tiny(monkeypatch):
     tiny = replace(smoke, steps=2, batch=2, check_every=2)
     monkeypatch.setitem(world_model_presets.WORLD_PRESETS, "smoke", tiny)
     yield
-    balls.open_balls.cache_clear()
+    balls.forget_balls()
     world_models.load_part.cache_clear()
 
 
@@ -139,7 +139,7 @@ def test_an_environment_is_played_once(tmp_path, capsys, monkeypatch):
         (("--set", "learning_rate=NaN"), "a finite number for learning_rate, got nan"),
         (("--set", "learning_rate=1" + 400 * "0"), "a finite number for learning_rate"),
         (("--processor", "missing"), "no P inside: leave the processor out"),
-        (("--model", "rims_rmr", "--processor", "missing"), "balls pretrain"),
+        (("--model", "rims_rmr", "--processor", "missing"), "rmr-gym pretrain"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(recorded, tmp_path, arguments, message):
@@ -219,7 +219,7 @@ def donor(tmp_path_factory):
         "--preset",
         "smoke",
     )
-    balls_commands.app.cli(args=["pretrain", *map(str, arguments)])
+    stages.pretrain([*map(str, arguments)])
     return folder / "p"
 
 
@@ -260,16 +260,16 @@ def task(recorded, donor, tmp_path, model):
 
 
 def test_a_processor_is_asked_for_and_must_be_one(recorded, donor, tmp_path):
-    with pytest.raises(RMRError, match="balls pretrain"):
+    with pytest.raises(RMRError, match="rmr-gym pretrain"):
         run(tmp_path, "train", "--data", recorded, "--model", "rnem_rmr")
     wrong = tmp_path / "other"
     store.write_artifact(wrong, store.Artifact({"kind": "encoder"}, {}))
-    with pytest.raises(RMRError, match="balls pretrain"):
+    with pytest.raises(RMRError, match="rmr-gym pretrain"):
         run(tmp_path, "train", "--data", recorded, "--model", "rims_rmr", "--processor", wrong)
     with pytest.raises(RMRError, match="no P inside"):
         replace(task(recorded, donor, tmp_path, "rnem_rmr"), model="rnem")
     narrow = store.read_artifact(donor)
     record = narrow.record | {"model": narrow.record["model"] | {"core": "interaction"}}
     store.write_artifact(tmp_path / "narrow", store.Artifact(record, narrow.tensors))
-    with pytest.raises(RMRError, match="--core mpnn"):
+    with pytest.raises(RMRError, match=r"--model\.core mpnn"):
         world_models.donor_sizes(store.read_artifact(tmp_path / "narrow"))

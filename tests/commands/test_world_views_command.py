@@ -7,7 +7,8 @@ import pytest
 from rmr_gym.agents.record import record
 from rmr_gym.commands import world_model as commands
 from rmr_gym.core.errors import RMRError
-from rmr_gym.protocol import balls, world_model_presets, world_models
+from rmr_gym.protocol import world_model_presets, world_models
+from rmr_gym.stages import balls
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def _tiny(monkeypatch):
     tiny = replace(smoke, steps=2, batch=2, check_every=2)
     monkeypatch.setitem(world_model_presets.CROPS_PRESETS, "smoke", tiny)
     yield
-    balls.open_balls.cache_clear()
+    balls.forget_balls()
     world_models.load_part.cache_clear()
 
 

@@ -1,11 +1,11 @@
 import pytest
 
-from rmr_gym.protocol import balls, world_models
+from rmr_gym.protocol import world_models
+from rmr_gym.stages import balls
 
 
 @pytest.fixture(autouse=True)
 def _forget_loaded_data():
     yield
-    balls.open_balls.cache_clear()
-    balls.load_part.cache_clear()
+    balls.forget_balls()
     world_models.load_part.cache_clear()

@@ -12,13 +12,14 @@ from rmr_gym.domains.balls import BallsModel, make_balls_processor
 from rmr_gym.domains.clips import Clips, load_clips, true_groups
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.models.world.base import Prediction, WorldModel, frame_bce
-from rmr_gym.protocol import balls, store, world_models
+from rmr_gym.protocol import store, world_models
 from rmr_gym.protocol import world_model_presets as presets
 from rmr_gym.protocol import world_model_rollouts as rollouts
 from rmr_gym.protocol import world_model_scores as scores
 from rmr_gym.protocol.training import DivergedError
 from rmr_gym.protocol.world_model_presets import WORLD_MODELS, WORLD_PRESETS, WorldEntry
 from rmr_gym.protocol.world_models import WorldTask
+from rmr_gym.stages import balls
 from rmr_gym.stages.presets import as_json
 
 TINY = replace(WORLD_PRESETS["smoke"], steps=4, batch=2, check_every=2)

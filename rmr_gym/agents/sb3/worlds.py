@@ -19,8 +19,8 @@ from rmr_gym.agents.sb3.vec_env import RMRVecEnv
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.envs.atari.games import GAMES, find_game
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
-from rmr_gym.protocol.balls_encoder import UNTRAINED
-from rmr_gym.protocol.balls_natural import BALLS_ARMS
+from rmr_gym.stages.balls import BALLS_ARMS
+from rmr_gym.stages.chain import UNTRAINED
 
 FRAMES = 4
 STATE = ("state", "velocities")

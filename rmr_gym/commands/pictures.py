@@ -1,0 +1,159 @@
+"""`rmr-gym pictures`: films of the worlds of balls, rollouts of trained arms."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tyro.extras import SubcommandApp
+
+from rmr_gym.commands.console import out_console, parsed, progress_bars
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.config import PRESETS
+from rmr_gym.experiments.base import require_known
+from rmr_gym.experiments.worlds import balls_world
+from rmr_gym.report.charts import save_figure
+from rmr_gym.report.pictures import (
+    masks_figure,
+    rollout_figure,
+    rollout_frames,
+    write_film,
+    write_sheet,
+)
+from rmr_gym.runs.store import Store
+from rmr_gym.stages.balls import BallsFolder, BallsPreset, given_balls, imagined
+
+SHEET = 16
+"""Frames on a sheet."""
+
+app = SubcommandApp()
+
+
+def pictures(arguments: Sequence[str]) -> None:
+    """Carry `rmr-gym pictures` out."""
+    if arguments[:1] == ["rollouts"]:
+        parsed(Rollouts, arguments[1:], "rmr-gym pictures rollouts").execute()
+    else:
+        app.cli(prog="rmr-gym pictures", args=list(arguments))
+
+
+@app.command
+def films(
+    out: Path = Path("runs/films"),
+    presets: tuple[str, ...] = ("all",),
+    frames: int = 60,
+    size: int = 160,
+    seed: int = 0,
+) -> None:
+    """Play an episode of each preset; write a film (GIF) for people and a sheet of what models see.
+
+    Args:
+        out: Folder of PRESET.gif and PRESET.png.
+        presets: Names, or all.
+        frames: Steps of the episode; actions of the pushed balls are drawn at random.
+        size: Height and width of the film in pixels.
+        seed: Of the world and of the actions.
+    """
+    if frames < 1 or size < 1:
+        raise RMRError(f"frames and size must be 1 or more, got {frames} and {size}")
+    chosen = list(PRESETS) if presets == ("all",) else presets
+    require_known("preset", chosen, PRESETS)
+    for preset in chosen:
+        episode = play(preset, frames, size, seed)
+        sheet = [episode.seen[n * (len(episode.seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
+        write_film(out / f"{preset}.gif", episode.rendered, episode.fps)
+        write_sheet(out / f"{preset}.png", sheet)
+        _print_written(out / f"{preset}.gif", out / f"{preset}.png")
+
+
+class Episode(NamedTuple):
+    """What models see, what people see, and the frames a second."""
+
+    seen: list[np.ndarray]
+    rendered: list[np.ndarray]
+    fps: float
+
+
+def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
+    """Play one episode of a preset."""
+    import gymnasium  # noqa: PLC0415
+
+    options = {"render_mode": "rgb_array", "render_size": size, "max_episode_steps": frames}
+    env = gymnasium.make(PRESETS[preset].env_id, **options)
+    episode = Episode([], [], float(env.metadata["render_fps"]))
+    observation, _ = env.reset(seed=seed)
+    env.action_space.seed(seed)
+    over = False
+    while not over:
+        episode.seen.append(observation["pixels"])
+        episode.rendered.append(np.asarray(env.render()))
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        over = terminated or truncated
+    episode.seen.append(observation["pixels"])
+    episode.rendered.append(np.asarray(env.render()))
+    env.close()
+    return episode
+
+
+@app.command
+def rollouts() -> None:
+    """Draw rollouts of an arm of balls beside the truth; its --help tells the options."""
+    pictures(["rollouts"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts(BallsPreset):
+    """Draw rollouts beside the truth and the masks of the slots, as pictures and films.
+
+    What a run left in ROOT/store is found there; what it did not is trained now.
+
+    Attributes:
+        data: Folder of a data set recorded from bouncing balls.
+        out: Folder of the pictures.
+        arm: The arm to draw, as in `rmr-gym train`.
+        seed: Its seed.
+        rollouts: Number of rollouts.
+        steps: Frames of a rollout.
+        processor: Folder of `rmr-gym pretrain` to take P from, as in `rmr-gym train`.
+        root: Folder of finished stages.
+        device: Where to train: cpu, cuda, cuda:1 ...
+    """
+
+    data: Path
+    out: Path
+    arm: str = "rmr"
+    seed: int = 0
+    rollouts: int = 3
+    steps: int = 8
+    processor: Path | None = None
+    root: Path = Path("runs")
+    device: str = "cpu"
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        world = balls_world(self.data, self, self.device)
+        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
+        task = world.trained(self.arm, self.seed, donor)
+        with progress_bars() as progress_for:
+            progress = progress_for(f"{self.arm}, seed {self.seed}")
+            trained = Store(self.root / "store").compute(task, progress)
+        drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
+        first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
+        masks = save_figure(masks_figure(*first), self.out / f"masks_{self.arm}.png")
+        _print_written(masks)
+        for n, (past, predicted, truth, shares) in enumerate(
+            zip(drawn.past, drawn.predicted, drawn.truth, drawn.masks, strict=True)
+        ):
+            name = f"rollout_{self.arm}_{n}"
+            picture = rollout_figure(past, predicted, truth)
+            film = rollout_frames(past, predicted, truth, shares)
+            _print_written(
+                save_figure(picture, self.out / f"{name}.png"),
+                write_film(self.out / f"{name}.gif", film, fps=4.0),
+            )
+
+
+def _print_written(*paths: Path) -> None:
+    for path in paths:
+        out_console.print(f"written: {path}", markup=False, soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""P pretrained on positions of balls: rollouts beside baselines, narrow latents."""

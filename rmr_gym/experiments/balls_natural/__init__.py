@@ -1,0 +1,1 @@
+"""P of ball positions inside a model of frames, beside its controls."""

@@ -1,0 +1,1 @@
+"""RIMs against an LSTM on the copying task."""

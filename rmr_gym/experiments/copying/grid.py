@@ -1,0 +1,99 @@
+"""The copying task: RIMs against an LSTM, tested on longer spans than they were trained on."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from rmr_gym.core.files import write_atomically
+from rmr_gym.experiments.base import (
+    Experiment,
+    Plan,
+    ProgressFor,
+    Rows,
+    require_distinct,
+    require_known,
+)
+from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.runs.store import Store, Task
+from rmr_gym.stages.copying import COPYING_MODELS, Copying, CopyingPreset, copying
+from rmr_gym.stages.presets import as_json
+
+_KEY = ("model", "active", "seed", "step")
+COLUMNS = {
+    "copying": (*_KEY, "span", "dropped", "cross_entropy", "accuracy"),
+    "copying_curves": (*_KEY, "loss"),
+}
+"""``active`` is 0 for the LSTM, ``dropped`` is -1 where no RIM is."""
+
+
+@dataclass(frozen=True)
+class CopyingRun(CopyingPreset, Experiment):
+    """Train RIMs and an LSTM to repeat digits after a pause, and test them after longer pauses.
+
+    Source: RIMs, section 4.1.1, Table 1. Differs: see `rmr_gym.stages.copying.copying`.
+
+    Attributes:
+        models: rims, lstm.
+    """
+
+    seeds: int | None = 1
+    models: tuple[str, ...] = tuple(COPYING_MODELS)
+
+    def default_folder(self) -> str:
+        """Return the name of the run folder under ROOT."""
+        return f"{self.preset}-copying"
+
+    def plan(self, progress_for: ProgressFor) -> Plan:
+        """Return what is to be computed."""
+        del progress_for
+        find_device(self.device)
+        require_known("model", self.models, COPYING_MODELS)
+        require_distinct("model", self.models)
+        seeds = self.seed_range(1)
+        tasks = {
+            (name, seed): copying(self.task, name, getattr(self, name), seed, self.device)
+            for seed, name in product(seeds, self.models)
+        }
+        rows = []
+        for (name, seed), task in tasks.items():
+            active = self.rims.active if name == "rims" else 0
+            names = {"model": name, "active": active, "seed": seed}
+            rows.append(Rows("copying", task, names))
+            rows.append(Rows("copying_curves", task, names, "curve"))
+        parts = ("task", *self.models)
+        return Plan(
+            kind="copying",
+            rows=rows,
+            columns=COLUMNS,
+            config={part: as_json(getattr(self, part)) for part in parts},
+            facts={"preset": self.preset, "models": list(self.models), "seeds": list(seeds)},
+            finish=lambda out, store: write_activity(out, store, tasks, self.task),
+        )
+
+
+def write_activity(
+    out: Path, store: Store, tasks: Mapping[tuple[str, int], Task], task: Copying
+) -> None:
+    """Write which RIMs are active when, over the longest test span: one array a seed and measure.
+
+    ``pattern_SEED`` is of one sequence, ``share_SEED`` of all; ``begins`` holds the instants at
+    which blanks and recall begin.
+    """
+    span = max(task.test_spans)
+    arrays = {"begins": np.array([task.digits, task.digits + span])}
+    for (_, seed), own in tasks.items():
+        artifact = store.find(own)
+        if artifact is not None and artifact.part("activity"):
+            for name, part in (("pattern", "pattern"), ("share", "activity")):
+                tensor = artifact.tensors[f"{part}.{span}"]
+                arrays[f"{name}_{seed}"] = tensor.float().numpy()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(out / "activity.npz", buffer.getvalue())
+
+
+EXPERIMENT = CopyingRun
