@@ -12,65 +12,97 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from rmr_gym.analysis.abstract_comparison import abstract_dots
-from rmr_gym.analysis.figures import (
-    checkpoint_curves,
-    difference_dots,
-    frames_beside_ram,
-    save_figure,
-)
 
-from rmr_gym.analysis.agents import load_results
-from rmr_gym.analysis.agents_figure import agents_figure
-from rmr_gym.analysis.bottleneck_figures import size_curves
-from rmr_gym.analysis.canvas import COLOURS, new_figure, styled
-from rmr_gym.analysis.policy_figure import policy_heat_map, policy_summary
-from rmr_gym.analysis.run import ARM_LABELS, where
-from rmr_gym.analysis.sweep_run import load_sweep_run
-from rmr_gym.analysis.tables import load_run
-from rmr_gym.analysis.transfer import read_matrix
-from rmr_gym.analysis.transfer_figures import heat_map
-from rmr_gym.analysis.transfer_overview import summarise_transfer
-from rmr_gym.analysis.views import read_views
-from rmr_gym.analysis.views_figures import views_figure
-from rmr_gym.analysis.world_model_charts import score_dots, simulation_curves
-from rmr_gym.analysis.world_models import read_world_models
+from rmr_gym.experiments.agents.report import TABLES as AGENTS
+from rmr_gym.experiments.agents.report import agents_figure
+from rmr_gym.experiments.bottleneck.report import TABLES as BOTTLENECK
+from rmr_gym.experiments.bottleneck.report import size_curves
+from rmr_gym.experiments.compare.report import difference_dots
+from rmr_gym.experiments.table2.report import abstract_dots
+from rmr_gym.experiments.transfer.report import TABLES as TRANSFER
+from rmr_gym.experiments.transfer.report import matrix_map, read_matrix, transfer_table
+from rmr_gym.experiments.views.report import TABLES as VIEWS
+from rmr_gym.experiments.views.report import views_figure
+from rmr_gym.experiments.world_models.report import TABLES as WORLDS
+from rmr_gym.experiments.world_models.report import score_dots, simulation_curves
+from rmr_gym.report.arms import ABSTRACT, NATURAL, checkpoint_curves
+from rmr_gym.report.charts import COLOURS, Block, heat_map, new_figure, save_figure, styled
+from rmr_gym.report.names import label
+from rmr_gym.report.pictures import frames_beside_ram
+from rmr_gym.report.runs import load_run, read_frames
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
 RESULTS = HERE.parent / "results"
+SKILLS = ("low", "middle", "high")
 RETURNS = RESULTS / "policies.csv"
 GAINS = RESULTS / "processor_gain.csv"
-REFERENCES = HERE.parent / "rmr_gym" / "agents" / "weights" / "references.csv"
+REFERENCES = HERE.parent / "rmr_gym" / "agents" / "players" / "weights" / "references.csv"
 
 
 def main(folder: str) -> None:
     """Draw every picture that the pages of Atari, the players and the stages show."""
-    run, returns = load_run(folder), pd.read_csv(RETURNS)
+    run, returns = load_run(folder, NATURAL), pd.read_csv(RETURNS)
+    longer = load_run(RESULTS / "laptop-longer", NATURAL)
     summary = policy_summary(returns, pd.read_csv(REFERENCES))
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
-    matrix = read_matrix(load_sweep_run(Path(f"{folder}-transfer")))
-    cells = where(summarise_transfer(matrix).cells, against="cswm")
-    worlds = read_world_models(RESULTS / "world-models-seeds")
+    fields = transfer_table(read_matrix(load_run(f"{folder}-transfer", TRANSFER)))
+    worlds = load_run(RESULTS / "world-models-seeds", WORLDS)
     scores = ("relative_bce", "relative_relational_bce")
+    agents = {
+        kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"] for kind in ("balls", "games")
+    }
     pictures = {
-        "table2": abstract_dots(load_run(RESULTS / "laptop-table2")),
-        "transfer": heat_map(cells),
-        "bottleneck": size_curves(load_sweep_run(RESULTS / "laptop-bottleneck"), "ridge"),
-        "gain_and_lead": gain_and_lead(cells, pd.read_csv(GAINS)),
-        "agents_balls": agents_figure(load_results(RESULTS / "agents-balls")),
-        "agents_games": agents_figure(load_results(RESULTS / "agents-games")),
-        "atari_frames": frames_beside_ram(run, "Pong"),
+        "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
+        "transfer": matrix_map(fields),
+        "bottleneck": size_curves(load_run(RESULTS / "laptop-bottleneck", BOTTLENECK), "ridge"),
+        "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
+        "agents_balls": agents_figure(agents["balls"]),
+        "agents_games": agents_figure(agents["games"]),
+        "atari_frames": frames_beside_ram(read_frames(run.folder), "Pong"),
         "differences": difference_dots(run),
-        "checkpoints": checkpoint_curves(run),
-        "longer": checkpoint_curves(load_run(RESULTS / "laptop-longer")),
+        "checkpoints": checkpoint_curves(run["natural"], run.games),
+        "longer": checkpoint_curves(longer["natural"], longer.games),
         "policies": policy_heat_map(returns),
         "world_models/scores": score_dots(worlds["world_models"], scores, 1.0),
         "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
-        "world_models/views": views_figure(read_views(RESULTS / "world-views-balls"), 3),
+        "world_models/views": views_figure(
+            load_run(RESULTS / "world-views-balls", VIEWS)["views"], 3
+        ),
     }
     for name, figure in pictures.items():
         save_figure(figure, PICTURES / f"{name}.png")
+
+
+def policy_summary(returns: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a game: published scores, random play, each skill, the best player.
+
+    Args:
+        returns: Columns game, head, mean_return; one row a game and player.
+        references: Columns game, random, human.
+    """
+    table = returns.pivot(index="game", columns="head", values="mean_return")
+    plain = table[["uniform-1", *(f"{skill}-e00-h00" for skill in SKILLS)]]
+    plain.columns = ["uniform", *SKILLS]
+    known = references.set_index("game").loc[table.index]
+    best = pd.DataFrame({"best": table.max(axis=1), "best player": table.idxmax(axis=1)})
+    published = known.rename(columns={"random": "published random", "human": "published human"})
+    return plain.join(best).join(published).round(1).reset_index()
+
+
+def policy_heat_map(returns: pd.DataFrame) -> Figure:
+    """Draw what every player scores, each game scaled from its worst (0) to its best (1)."""
+    order = list(dict.fromkeys(returns["head"]))
+    table = returns.pivot(index="game", columns="head", values="mean_return")[order]
+    low, high = table.min(axis=1), table.max(axis=1)
+    span = (high - low).where(high > low)
+    titles = [
+        f"{game} ({worst:g} to {best:g})"
+        for game, worst, best in zip(table.index, low, high, strict=True)
+    ]
+    block = Block(titles, table.sub(low, axis=0).div(span, axis=0).to_numpy(float))
+    title = "mean return, scaled from the worst player to the best"
+    return heat_map([block], order, title, inches=(0.2, 0.25))
 
 
 @styled
@@ -82,9 +114,9 @@ def gain_and_lead(cells: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     for name, gain in gains.groupby("p")["gain"].mean().items():
         role = cells.loc[cells["source"] == name, "role"].iloc[0]
         colour = COLOURS[{"game": "rmr", "other": "random_p", "control": "cswm"}[role]]
-        label = ARM_LABELS.get(str(name), str(name)).replace("_", " ")
+        words = label(str(name)).replace("_", " ")
         axes.plot(gain, leads[name], "o", color=colour)
-        axes.annotate(label, (gain, leads[name]), (5, 3), textcoords="offset points", fontsize=8)
+        axes.annotate(words, (gain, leads[name]), (5, 3), textcoords="offset points", fontsize=8)
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("gain of P's core: difference between outputs over difference between inputs")
     axes.set_ylabel("bit F1 above C-SWM, mean %")

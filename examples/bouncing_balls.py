@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.analysis.films import write_film, write_sheet
 from rmr_gym.envs.balls.config import PRESETS
+from rmr_gym.report.pictures import write_film, write_sheet
 
 
 def watch(preset: str, frames: int, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

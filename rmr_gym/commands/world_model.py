@@ -176,10 +176,13 @@ def rollout(
         root: Folder of finished stages.
         device: Where to compute: cpu, cuda, cuda:1 ...
     """
-    from rmr_gym.analysis.canvas import save_figure  # noqa: PLC0415
-    from rmr_gym.analysis.films import write_film  # noqa: PLC0415
-    from rmr_gym.analysis.world_model_figures import film_frames, groups_figure  # noqa: PLC0415
     from rmr_gym.protocol.world_model_rollouts import drawn  # noqa: PLC0415
+    from rmr_gym.report.charts import save_figure  # noqa: PLC0415
+    from rmr_gym.report.pictures import (  # noqa: PLC0415
+        film_frames,
+        groups_figure,
+        write_film,
+    )
 
     check_seed(seed)
     out = many_files(out)

@@ -3,7 +3,6 @@
 from importlib import import_module
 from pathlib import Path
 
-from rmr_gym.analysis.report import PAGES, write_report_and_text
 from rmr_gym.core.errors import unknown_name
 from rmr_gym.experiments import experiments_with
 from rmr_gym.report import page
@@ -18,8 +17,6 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> tuple[Pat
             page cannot be written.
     """
     kind = run_kind(folder).replace("-", "_")
-    if kind in PAGES:
-        return write_report_and_text(folder, out)
     known = experiments_with("report")
     if kind not in known:
         raise unknown_name("kind of run", kind, known)

@@ -13,54 +13,18 @@ from matplotlib.figure import Figure
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.report.charts import ACROSS, Line, Panel, curves, lines, look, over_seeds
-from rmr_gym.report.findings import Finding, counted
+from rmr_gym.report.names import (
+    ARM_LABELS,
+    MODEL_LABELS,
+    OBJECTIVE_LABELS,
+    PROBE_LABELS,
+    label,
+    objective_label,
+)
 from rmr_gym.report.paper import paper_abstract, paper_natural
 from rmr_gym.report.runs import Row, Run, Schema, in_order, parts, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, means, paired
-from rmr_gym.report.tables import (
-    CORRECTED_COLUMNS,
-    DIFFERENCE_COLUMNS,
-    Column,
-    Table,
-    by,
-    compared_columns,
-    grouped,
-    number,
-    score,
-    spreads,
-    whole,
-)
-
-ARM_LABELS = {
-    "rmr": "RMR (frozen P)",
-    "cswm": "C-SWM (P trained)",
-    "random_p": "frozen random P",
-    "shuffled_p": "weight-shuffled P",
-    "no_p": "no P",
-    "untrained": "untrained encoder",
-    "supervised": "supervised on RAM (ceiling)",
-    "pca": "pixels through PCA",
-    "player": "player that sees RAM",
-}
-"""Arms in the order in which every table and figure shows them."""
-
-OBJECTIVE_LABELS = {
-    "cswm": "C-SWM hinge",
-    "infonce": "InfoNCE",
-    "infonce_slow": "InfoNCE, lower rate",
-    "infonce_current": "InfoNCE, the state itself a negative",
-    "infonce_3step": "InfoNCE, 3 steps",
-    "cswm_aligned": "C-SWM hinge, aligned start",
-    "infonce_aligned": "InfoNCE, aligned start",
-}
-"""Objectives in the order of tables and figures, those of committed runs too."""
-
-PROBE_LABELS = {
-    "ridge": "ridge",
-    "adam_raw": "Adam on raw features",
-    "adam_std": "Adam on standardised features",
-}
-"""Probes, the headline first."""
+from rmr_gym.report.tables import grouped
 
 REFERENCES = ("untrained", "supervised", "pca")
 """Arms that depend on no objective; without a row at the step asked for, their last one counts."""
@@ -80,15 +44,6 @@ PLACE = ("game", "objective", "probe", "checkpoint")
 """Within what arms are compared."""
 
 _KEY = ("game", "objective", "arm", "seed", "step")
-MODEL_LABELS = {
-    "copy": "copy baseline",
-    "mlp": "MLP",
-    "deep_sets": "Deep Sets",
-    "mpnn": "MPNN",
-}
-"""Abstract models in the order of the paper's Table 2."""
-
-_LABELS = {**PROBE_LABELS, **MODEL_LABELS, **ARM_LABELS}
 _MODEL = ("game", "model", "seed", "step")
 BITS = ("slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy")
 NATURAL = {
@@ -185,14 +140,17 @@ def _draws(row: Row) -> np.random.Generator:
     return generator(0, "interval", *names)
 
 
-def arm_pairs(rows: pd.DataFrame, baselines: Sequence[str] = BASELINES) -> pd.DataFrame:
+def arm_pairs(
+    rows: pd.DataFrame, baselines: Sequence[str] = BASELINES, place: Sequence[str] = PLACE
+) -> pd.DataFrame:
     """Return every arm's micro F1 less that of each baseline; see `paired`.
 
     Args:
         rows: See `standing`.
         baselines: Arms; the verdicts of each are corrected on their own.
+        place: Columns within whose values arms are compared.
     """
-    return paired(rows, "micro_f1", "arm", baselines, PLACE, draws=_draws)
+    return paired(rows, "micro_f1", "arm", baselines, place, draws=_draws)
 
 
 def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +174,9 @@ def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
 
 
-def natural_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+def natural_table(
+    rows: pd.DataFrame, pairs: pd.DataFrame, place: Sequence[str] = PLACE
+) -> pd.DataFrame:
     """Return one row a game and arm: scores over seeds, and differences to C-SWM and untrained.
 
     Source: RMR, section 5, Table 1. Differs: every arm of the decisions page, 13, not only RMR and
@@ -225,20 +185,23 @@ def natural_table(rows: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: See `standing`.
         pairs: `arm_pairs` of them.
+        place: Columns within whose values arms are compared; further ones come last.
 
     Returns:
         Columns: game, objective, probe, checkpoint, arm, label, step, seeds; ``<score>_mean`` and
         ``<score>_std`` (sample deviation, NaN under two seeds) of `SCORES`; ``paper_mean``,
         ``paper_std``; and for each of `BASELINES` ``<baseline>_pairs`` and so on, see `paired`.
     """
-    table = means(rows, (*PLACE, "arm", "step"), SCORES, "micro_f1")
+    more = [name for name in place if name not in PLACE]
+    table = means(rows, (*PLACE, "arm", "step", *more), SCORES, "micro_f1")
     papers = [paper_natural(game) for game in table["game"]]
     for kind in ("mean", "std"):
         names = [f"{arm}_{kind}" for arm in table["arm"]]
         scores = [paper.get(name, np.nan) for paper, name in zip(papers, names, strict=True)]
         table[f"paper_{kind}"] = np.array(scores, float)
     table.insert(len(PLACE) + 1, "label", named(table["arm"], ARM_LABELS))
-    return beside(table, pairs, (*PLACE, "arm"))
+    table = beside(table, pairs, (*place, "arm"))
+    return pd.DataFrame(table[[*table.columns.difference(more, sort=False), *more]])
 
 
 def beside(
@@ -261,6 +224,21 @@ def beside(
             tests = pd.DataFrame(rows[[*columns]]).add_prefix(f"{baseline}_").assign(**rows[[*key]])
             table = table.merge(tests, "left", [*key])
     return table
+
+
+def summarise(run: Run) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return `arm_pairs` at the last checkpoint under the headline probe, and all tables of arms.
+
+    These are, by the names of their files, natural_summary and contrast_summary of that
+    checkpoint, and checkpoint_summary of all.
+    """
+    rows = standing(run["natural"], run.games, headline_probe(run["natural"]))
+    pairs = arm_pairs(rows)
+    return pairs, {
+        "natural_summary": natural_table(rows, pairs),
+        "contrast_summary": contrast_table(rows),
+        "checkpoint_summary": checkpoint_table(run["natural"], run.games),
+    }
 
 
 def checkpoint_table(natural: pd.DataFrame, games: Sequence[str]) -> pd.DataFrame:
@@ -303,7 +281,7 @@ def last_steps(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     return pd.DataFrame(rows[rows["step"] == rows.groupby([*by])["step"].transform("max")])
 
 
-def ordered(table: pd.DataFrame, **columns: Iterable[str]) -> pd.DataFrame:
+def ordered(table: pd.DataFrame, **columns: Iterable[Any]) -> pd.DataFrame:
     """Return the rows in the order of names, the first column before the others."""
     order = {column: in_order(table[column], names) for column, names in columns.items()}
     return table.sort_values(
@@ -316,80 +294,22 @@ def named(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:
     return np.array([labels.get(name, name) for name in names], object)
 
 
-def titled(row: Row) -> str:
-    """Return the heading of a game and objective."""
-    return f"{row['game']}: objective {objective_label(row['objective'])}"
-
-
-def at_step(row: Row) -> str:
-    """Return the heading of a game, objective and checkpoint."""
-    return f"{titled(row)}, step {row['checkpoint']:,}"
-
-
-def label(name: str) -> str:
-    """Return what an arm, probe or abstract model is called."""
-    return _LABELS.get(name, name)
-
-
-def objective_label(name: str) -> str:
-    """Return what an objective is called."""
-    return OBJECTIVE_LABELS.get(name, name)
-
-
-def scores_shown(natural: pd.DataFrame) -> Table:
-    """Show a `natural_table`."""
-    columns = [
-        Column("label", "arm"),
-        Column("seeds", "seeds"),
-        score("micro_f1", "bit F1 (micro)"),
-        Column("paper", "paper", spreads, "quiet"),
-        score("macro_f1", "macro F1"),
-        score("slot_accuracy", "slot accuracy"),
-        score("effective_rank", "effective rank", 1),
-        Column("dead_slots_mean", "dead slots", by(number, 0)),
-        *compared_columns("cswm_", "to C-SWM"),
-        *compared_columns("untrained_", "to untrained"),
-    ]
-    return Table(natural, columns, at_step)
-
-
-def tests_shown(pairs: pd.DataFrame, contrast: pd.DataFrame) -> Table:
-    """Show every paired test of a natural table, and RMR against its controls."""
+def every_test(pairs: pd.DataFrame, contrast: pd.DataFrame) -> pd.DataFrame:
+    """Return `arm_pairs` that compare something, and `contrast_table`, by game and objective."""
     ours = pairs[pairs["verdict"] != ""].sort_values("against", kind="stable")
     controls = contrast.assign(arm="rmr", against=contrast["control"])
-    rows = grouped(pd.concat([ours, controls]) if len(controls) else ours, "game", "objective")
-    columns = [Column("arm", "arm", by(label)), Column("against", "against", by(label))]
-    return Table(rows, [*columns, *DIFFERENCE_COLUMNS, *CORRECTED_COLUMNS], at_step)
+    return grouped(pd.concat([ours, controls]) if len(controls) else ours, "game", "objective")
 
 
-def abstract_shown(table: pd.DataFrame) -> Table:
-    """Show an `abstract_table`."""
-    columns = [
-        Column("label", "model"),
-        Column("seeds", "seeds"),
-        Column("step", "step", whole),
-        score("slot_accuracy", "slot accuracy"),
-        Column("paper_slot_accuracy", "paper", by(number), "quiet"),
-        score("bit_f1", "bit F1 (micro)"),
-        Column("paper_bit_f1", "paper", by(number), "quiet"),
-        score("bit_accuracy", "bit accuracy"),
-        score("mask_accuracy", "mask accuracy"),
-    ]
-    return Table(table, columns, lambda row: row["game"])
-
-
-def above_copying(table: pd.DataFrame) -> Iterator[Finding]:
-    """Say on how many games each abstract model has a higher mean bit F1 than copying."""
-    f1 = table.pivot(index="game", columns="model", values="bit_f1_mean")
-    clauses = []
-    for model in in_order(f1, MODEL_LABELS) if "copy" in f1 else []:
-        rows = f1[[model, "copy"]].dropna()
-        if model != "copy" and len(rows):
-            above = (rows[model] > rows["copy"]).sum()
-            clauses.append(f"{label(model)} on {above} of {counted(rows)}")
-    subject = "Abstract models with a mean bit F1 above the copy baseline's"
-    if clauses:
-        yield Finding(subject, f"{'; '.join(clauses)}.")
+def above_copying(abstract: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """Return on how many games of how many a model has a higher mean bit F1 than copying."""
+    f1 = abstract.pivot(index="game", columns="model", values="bit_f1_mean")
+    both = {
+        model: f1[[model, "copy"]].dropna()
+        for model in (in_order(f1, MODEL_LABELS) if "copy" in f1 else [])
+        if model != "copy"
+    }
+    return {m: (int((r[m] > r["copy"]).sum()), len(r)) for m, r in both.items() if len(r)}
 
 
 def abstract_curves(run: Run) -> Figure:

@@ -34,6 +34,7 @@ COLOURS = {
     "untrained": "#000000",
     "supervised": "#56B4E9",
     "pca": "#7F7F7F",
+    "player": "#555555",
     "copy": "#7F7F7F",
     "mlp": "#E69F00",
     "deep_sets": "#009E73",
@@ -67,7 +68,7 @@ STYLE: Any = {
 }
 HATCHED: Any = {"facecolor": "#F2F2F2", "edgecolor": "#A6A6A6", "hatch": "////", "linewidth": 0.0}
 
-Numbers = Sequence[float] | np.ndarray
+Numbers = Sequence[float | int] | np.ndarray
 Named = tuple[str, Callable[[], Figure]]
 """Name of a figure, and what draws it."""
 
@@ -175,7 +176,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def look(name: str, place: int = 0) -> dict[str, Any]:
     """Return colour and marker of an arm or model; by its place where it has none of its own."""
-    return {"color": COLOURS.get(name, CYCLE[place % len(CYCLE)]), "marker": MARKERS.get(name, "o")}
+    colour = COLOURS.get(name, CYCLE[place % len(CYCLE)])
+    dash = "--" if name == "untrained" else DASHES[place // len(CYCLE) % len(DASHES)]
+    return {"color": colour, "marker": MARKERS.get(name, "o"), "linestyle": dash}
 
 
 @styled
@@ -196,7 +199,8 @@ def lines(panels: Sequence[Panel], most: int = ACROSS, file: str = "the run") ->
             _draw_line(ax, line, 4 - 0.1 * place)
         heights = np.concatenate([np.asarray(line.y, float) for line in panel.marks] or [[]])
         _log_where_it_helps(ax, heights, panel.log)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        places = np.concatenate([np.asarray(line.x, float) for line in panel.marks] or [[]])
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=bool((places % 1 == 0).all())))
         if ticks := panel.ticks:
             ax.set_xscale("log" if ticks[-1] > 5 * ticks[0] > 0 else "linear")
             ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
@@ -239,7 +243,7 @@ def over_seeds(
         style: Of all lines.
     """
     drawn = []
-    for place, name in enumerate(in_order(rows[by], labels)):
+    for place, name in enumerate(in_order([*labels, *rows[by]], labels)):
         seeds = where(rows, **{by: name}).dropna(subset=[y]).groupby(x)[y]
         if seeds.ngroups:
             points = seeds.agg(["mean", "min", "max"]).reset_index()
@@ -260,7 +264,7 @@ def curves(rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]) -> li
         labels: What the names are called, in order.
     """
     drawn = []
-    for place, name in enumerate(in_order(rows[by], labels)):
+    for place, name in enumerate(in_order([*labels, *rows[by]], labels)):
         own = where(rows, **{by: name}).dropna(subset=[y])
         seeds = [_thinned(seed, y) for _, seed in own.groupby("seed")]
         if seeds:
@@ -285,6 +289,7 @@ def dots(
     panels: Sequence[Panel],
     rows: Sequence[str],
     mark: float = math.nan,
+    shared: bool = False,
     most: int = ACROSS,
     file: str = "the run",
 ) -> Figure:
@@ -294,6 +299,7 @@ def dots(
         panels: What to draw.
         rows: Names of the rows, from the top.
         mark: Where a line stands, for instance at no difference.
+        shared: All panels have one scale.
         most: Panels in a row.
         file: Where the data should be.
 
@@ -302,6 +308,8 @@ def dots(
     """
     figure, axes = _grid(panels, 0.7 + 0.24 * len(rows), most, file)
     for index, (panel, ax) in enumerate(zip(panels, axes, strict=True)):
+        if shared and index:
+            ax.sharex(axes[0])
         ax.axvline(mark, color=OTHER, linewidth=1, linestyle=":")
         for dot in panel.marks:
             _draw_dots(ax, dot, rows.index(dot.row) + dot.shift)

@@ -1,15 +1,24 @@
-"""What numbers say in plain sentences, good news and bad news in one form."""
+"""What numbers say in plain sentences, good news and bad news in one form.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+An experiment says its own in ``findings.j2``: a paragraph a finding, its subject and its statement
+with `APART` between them.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order
 from rmr_gym.report.statistics import MIN_PAIRS, TOO_FEW
 from rmr_gym.report.tables import signed
 
 WORDS = {"better": "better", "worse": "worse", "same": "not significant"}
+
+
+APART = " :: "
 
 
 class Finding(NamedTuple):
@@ -22,52 +31,64 @@ class Finding(NamedTuple):
         return f"{self.subject}: {self.statement}"
 
 
+def read_findings(text: str) -> list[Finding]:
+    """Return the findings of a text, which may break its lines anywhere, before a full stop too."""
+    joined = re.sub(r"[ \n]+([.,;])(?=\s)", r"\1", text)
+    paragraphs = (" ".join(part.split()) for part in joined.split("\n\n"))
+    split = (paragraph.partition(APART) for paragraph in paragraphs if paragraph)
+    return [Finding(subject, statement) for subject, _, statement in split]
+
+
 def against(
-    rows: Iterable[Row],
+    tests: pd.DataFrame,
     subject: str,
     score: str = "bit F1",
     unit: str = "game",
-    place: Callable[[Row], str] = lambda row: row["game"],
-) -> Iterator[Finding]:
+    place: str = "game",
+) -> str:
     """Say on how many games something is better, worse, neither, or not to be judged.
 
     Args:
-        rows: Of `rmr_gym.report.statistics.paired`, one a game; those without a pair do not count.
+        tests: Of `rmr_gym.report.statistics.paired`, a row a game; those without a pair do not
+            count.
         subject: "A against B".
         score: What is compared.
         unit: What a row is.
-        place: From a row to the name of its unit.
+        place: Column of its name.
+
+    Returns:
+        A paragraph of findings; nothing without a pair.
     """
-    rows = [row for row in rows if row["pairs"]]
+    rows = tests[tests["pairs"] > 0].to_dict("records")
     if not rows:
-        return
+        return ""
     judged = [row for row in rows if row["verdict"] != TOO_FEW]
-    unjudged = [row["difference"] for row in rows if row["verdict"] == TOO_FEW]
+    gaps = [row["difference"] for row in rows if row["verdict"] == TOO_FEW]
     clauses = []
     if judged:
         clauses.append(f"of {counted(judged, unit)} {tally(judged, 'verdict', place)}")
         clauses.append(f"after correction for the number of tests {tally(judged, 'verdict_bh')}")
-    if unjudged:
+    if gaps:
         clauses.append(
-            f"no significance is claimed on {counted(unjudged, unit)} with fewer than {MIN_PAIRS} "
-            f"pairs, where the mean difference is above 0 on {sum(gap > 0 for gap in unjudged)} "
-            f"and below 0 on {sum(gap < 0 for gap in unjudged)}"
+            f"no significance is claimed on {counted(gaps, unit)} with fewer than {MIN_PAIRS} "
+            f"pairs, where the mean difference is above 0 on {sum(gap > 0 for gap in gaps)} and "
+            f"below 0 on {sum(gap < 0 for gap in gaps)}"
         )
     mean = float(np.mean([row["difference"] for row in rows]))
     clauses.append(f"mean difference in {score} {signed(mean)}")
-    yield Finding(subject, f"{'; '.join(clauses)}.")
+    return f"\n\n{subject}{APART}{'; '.join(clauses)}.\n\n"
 
 
-def tally(rows: Sequence[Row], column: str, place: Callable[[Row], str] | None = None) -> str:
+def tally(rows: Sequence[Row], column: str, place: str = "") -> str:
     """Return ``better on 1 (Pong), worse on 0, not significant on 2 (...)``.
 
     Args:
         rows: What is counted.
         column: Of their verdicts.
-        place: From a row to its name; None names none.
+        place: Column of their names; none: none is named.
     """
     names = {
-        word: [place(row) if place else "" for row in rows if row[column] == verdict]
+        word: [row.get(place, "") for row in rows if row[column] == verdict]
         for verdict, word in WORDS.items()
     }
     return spoken(names, 6 if place else 0)
@@ -78,11 +99,6 @@ def spoken(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
     return ", ".join(
         f"{word} on {len(names)}{named(names, most)}" for word, names in groups.items()
     )
-
-
-def led(lead: str, found: Iterable[Finding]) -> list[Finding]:
-    """Return findings with a lead before their subjects, for instance an objective."""
-    return [finding._replace(subject=f"{lead}{finding.subject}") for finding in found]
 
 
 def unfinished(run: Run) -> Iterator[Finding]:

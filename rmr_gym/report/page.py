@@ -22,11 +22,11 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
+from rmr_gym.report import findings, names, runs, statistics, tables
 from rmr_gym.report.charts import figure_bytes
-from rmr_gym.report.findings import Finding, listing, states_of, unfinished
+from rmr_gym.report.findings import Finding, listing, read_findings, states_of, unfinished
 from rmr_gym.report.runs import Run, where
-from rmr_gym.report.statistics import ALPHA, MIN_PAIRS
-from rmr_gym.report.tables import MISSING, Column, Table, duration, save_tables
+from rmr_gym.report.tables import MISSING, duration, save_tables
 
 MOST_PANELS = 6
 """Charts are SVG, and PNG where more panels would make a page of many megabytes."""
@@ -34,13 +34,12 @@ MOST_PANELS = 6
 
 @dataclass(frozen=True)
 class Page:
-    """What a report shows of a run; its template ``page.html.j2`` says where, and in which words.
+    """What a report shows of a run; templates beside it say where, and in which words.
 
     Attributes:
         run: The run.
         title: Of the page.
-        findings: What it opens with.
-        shown: Values of the template: tables and whatever it speaks of.
+        shown: Values of the templates: tables and whatever they speak of.
         figures: What draws each figure, by the name of its file without the ending; one that
             raises an RMRError, since there is nothing to draw, is left out.
         tables: What is also written as CSV, by name; empty ones are not.
@@ -49,7 +48,6 @@ class Page:
 
     run: Run
     title: str
-    findings: Sequence[Finding]
     shown: Mapping[str, Any]
     figures: Mapping[str, Callable[[], Figure]]
     tables: Mapping[str, pd.DataFrame]
@@ -65,8 +63,9 @@ def write_report(
 
     Args:
         folder: A run folder.
-        report: What reads a run of its kind; the templates ``page.html.j2`` and, if there is one,
-            ``page.txt.j2`` lie beside it.
+        report: What reads a run of its kind. Beside it lie the templates ``page.html.j2``
+            (sections) and, where they are needed, ``findings.j2`` (what the numbers say) and
+            ``page.txt.j2`` (what the short form begins with).
         out: The HTML file; None for ``<folder>/report.html``.
 
     Returns:
@@ -78,36 +77,42 @@ def write_report(
     path = Path(folder) / "report.html" if out is None else Path(out)
     page = report(Path(folder))
     values = {
-        **page.shown,
-        "page": page,
-        "findings": [*page.findings, *unfinished(page.run)],
+        **{"page": page, "summary": _summary(page.run), **page.shown},
+        "findings": findings_of(report, page),
         "figures": _saved(page.figures, path.parent / "figures"),
-        "summary": _summary(page.run),
         "description": _description(page.run),
-        **{"alpha": ALPHA, "min_pairs": MIN_PAIRS},
     }
-    with as_file(files(report.__module__.rpartition(".")[0])) as own:
-        templates = _environment(own)
-        html, text = (
-            templates.get_template(f"base.{kind}.j2").render(values) for kind in ("html", "txt")
-        )
+    html, text = (_render(report, f"base.{kind}.j2", values) for kind in ("html", "txt"))
     save_tables({name: table for name, table in page.tables.items() if len(table)}, path.parent)
     return write_atomically(path, html), text.strip()
+
+
+def findings_of(report: Callable[[Path], Page], page: Page) -> list[Finding]:
+    """Return what a page opens with: what its template says, and what is not finished."""
+    text = _render(report, "findings.j2", {"page": page, **page.shown})
+    return [*read_findings(text), *unfinished(page.run)]
+
+
+def _render(report: Callable[[Path], Page], name: str, values: Mapping[str, Any]) -> str:
+    """Fill a template beside a report or of all; it can call what is public in these modules."""
+    with as_file(files(report.__module__.rpartition(".")[0])) as own:
+        templates = Environment(
+            loader=ChoiceLoader([FileSystemLoader(own), PackageLoader("rmr_gym.report")]),
+            autoescape=select_autoescape(["html.j2"]),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        for module in (findings, names, runs, statistics, tables):
+            templates.globals |= {
+                name: vars(module)[name] for name in dir(module) if name[0] != "_"
+            }
+        return templates.get_template(name).render(values)
 
 
 def about(names: Sequence[str], unit: str, most: int = 4) -> str:
     """Return names, or how many there are, for a title."""
     return listing(names) if 0 < len(names) <= most else f"{len(names) or 'no'} {unit}s"
-
-
-def _environment(own: Path) -> Environment:
-    return Environment(
-        loader=ChoiceLoader([FileSystemLoader(own), PackageLoader("rmr_gym.report")]),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:
@@ -142,16 +147,19 @@ def _description(run: Run) -> dict[str, Any]:
         if name not in ("datasets", "slots")
         for label, value in _split(name, fact)
     ]
-    columns = [Column("what", "what"), Column("value", "value", look="wrap")]
-    failed = where(run["jobs"], state="failed")
-    lost = [Column("key", "failed job"), Column("attempts", "attempts")]
+    data, jobs = _data(run), run["jobs"]
+    times = run["timings"].pivot_table("seconds", "game", "stage", "sum", sort=False).fillna(0)
+    times["all"] = times.sum(axis=1)
+    looks = {"fingerprint": "wrap"}
     return {
-        "facts": Table(pd.DataFrame(told), columns),
-        "data": _data(run),
-        "times": _times(run["timings"]),
-        "jobs": states_of(list(run["jobs"]["state"])),
-        "spent": duration(float(run["jobs"]["seconds"].sum())),
-        "failed": Table(failed, [*lost, Column("error", "error", look="wrap")]),
+        "facts": pd.DataFrame(told),
+        "data": data,
+        "data_columns": [(name, name, "text", looks.get(name, "")) for name in data],
+        "times": times.reset_index(),
+        "time_columns": [("game", "game"), *((stage, stage, "duration") for stage in times)],
+        "jobs": states_of(list(jobs["state"])),
+        "spent": duration(float(jobs["seconds"].sum())),
+        "failed": where(jobs, state="failed"),
     }
 
 
@@ -166,29 +174,16 @@ def _split(name: str, fact: Any) -> Iterator[tuple[str, Any]]:
     yield from ((f"{name}: {k}", value) for k, value in fact.items() if isinstance(value, dict))
 
 
-def _data(run: Run) -> Table:
+def _data(run: Run) -> pd.DataFrame:
     sets, slots = run.info.get("datasets"), run.info.get("slots")
     known = slots if isinstance(slots, dict) else {}
     rows = [
-        {"game": game, "bytes probed": known.get(game)} | facts
+        {"game": game, "bytes probed": _fact("", known.get(game, MISSING))}
+        | {name: _fact(name, fact) for name, fact in facts.items() if name != "slots"}
         for game, facts in (sets.items() if isinstance(sets, dict) else ())
         if isinstance(facts, dict)
     ]
-    table = pd.DataFrame(rows, dtype=object)
-    table = table.drop(columns="slots", errors="ignore").where(table.notna(), MISSING)
-    looks = {"fingerprint": "wrap"}
-    return Table(table, [Column(name, name, _told, looks.get(name, "")) for name in table])
-
-
-def _times(timings: pd.DataFrame) -> Table:
-    spent = timings.pivot_table("seconds", "game", "stage", "sum", sort=False).fillna(0)
-    spent["all"] = spent.sum(axis=1)
-    columns = [Column(name, name, lambda row, key: duration(row[key])) for name in spent]
-    return Table(spent.reset_index(), [Column("game", "game"), *columns])
-
-
-def _told(row: Mapping[Any, Any], key: str) -> str:
-    return _fact(key, row[key])
+    return pd.DataFrame(rows).fillna(MISSING)
 
 
 def _fact(name: str, value: Any) -> str:

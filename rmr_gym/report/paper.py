@@ -6,9 +6,6 @@ from importlib.resources import files
 
 import pandas as pd
 
-PAPER_TRANSFER = {"better": 64.6, "same": 33.7, "worse": 1.7}
-"""Per cent of the 24 x 24 pairs of RMR's Figure 4 (20 seeds) against C-SWM, as the text says."""
-
 
 def paper_key(name: str) -> str:
     """Return what a game's title and its name here have in common.

@@ -21,7 +21,8 @@ JOB_STATES = ("done", "failed", "waiting")
 
 _TEXT = (
     *("game", "recipient", "donor", "model", "objective", "arm", "probe", "stage", "env"),
-    *("algorithm", "features", "key", "state", "error", "category", "label", "test"),
+    *("algorithm", "features", "key", "state", "error", "category", "label", "test", "similarity"),
+    *("core", "predict", "aggregation"),
 )
 _WHOLE = ("seed", "step", "dim", "attempts")
 _AGAIN = "delete it and run the command that wrote it again"
@@ -84,7 +85,7 @@ class Run:
         return in_order(found, map(str, listed) if isinstance(listed, list) else ())
 
 
-def in_order(names: Iterable[str], labels: Iterable[str]) -> list[str]:
+def in_order(names: Iterable[Any], labels: Iterable[Any]) -> list[Any]:
     """Return the distinct names, known ones in the order of ``labels``, others sorted after."""
     present = set(names)
     known = [name for name in labels if name in present]
@@ -98,6 +99,11 @@ def where(table: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
         options = list(value) if isinstance(value, list | tuple | set) else [value]
         mask &= table[column].isin(options).to_numpy(bool)
     return pd.DataFrame(table[mask])
+
+
+def records(table: pd.DataFrame, **wanted: Any) -> list[dict[Any, Any]]:
+    """Return the rows of `where` as dictionaries."""
+    return where(table, **wanted).to_dict("records")
 
 
 def parts(table: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], pd.DataFrame]:

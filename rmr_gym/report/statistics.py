@@ -34,7 +34,7 @@ def paired(
     table: pd.DataFrame,
     value: str | Mapping[str, int],
     factor: str,
-    baselines: Sequence[str] | Callable[[str, list[str]], Iterable[str]],
+    baselines: Sequence[str] | Callable[[Any, list[Any]], Iterable[Any]],
     by: Sequence[str] = (),
     pair: Sequence[str] = ("seed",),
     family: Sequence[str] = ("against",),
@@ -81,7 +81,7 @@ def paired(
 
 
 def _compared(
-    wide: pd.DataFrame, level: str, against: str, sign: int, draws: Draws, name: Mapping[str, Any]
+    wide: pd.DataFrame, level: Any, against: Any, sign: int, draws: Draws, name: Mapping[str, Any]
 ) -> dict[str, Any]:
     if level == against or against not in wide:
         nothing: dict[str, Any] = dict.fromkeys((*DIFFERENCE, "relative"), np.nan)

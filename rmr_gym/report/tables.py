@@ -3,33 +3,45 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from rmr_gym.core.files import write_atomically
+from rmr_gym.report.names import label, objective_label
 from rmr_gym.report.runs import Row
 
 MISSING = "–"
-Shown = Callable[[Row, str], str]
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table that is shown.
 
     Attributes:
-        key: Column of the data, or what the names of several begin with.
+        key: Column of the data; of "spread" and "interval" what the names of two begin with, the
+            mean of a spread also by itself.
         title: Above it.
-        shown: From a row and the key to its text.
+        form: One of `FORMS`, "spread" or "interval", and a number of digits, for instance
+            "spread 1".
         look: "quiet" for what stands beside the result, "wrap" for long text.
     """
 
     key: str
     title: str
-    shown: Shown = lambda row, key: str(row[key])
+    form: str = "text"
     look: str = ""
+
+    def text(self, row: Row) -> str:
+        """Return what the column shows of a row."""
+        form, *more = self.form.split()
+        digits = [int(digit) for digit in more]
+        if form == "spread":
+            mean = row.get(f"{self.key}_mean", row.get(self.key))
+            return spread(mean, row[f"{self.key}_std"], *digits)
+        if form == "interval":
+            return interval(row[f"{self.key}low"], row[f"{self.key}high"])
+        return FORMS[form](row[self.key], *digits)
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,12 @@ class Table:
     Attributes:
         rows: The data.
         columns: What is shown of them.
-        group: From a row to the heading that it stands under; neighbours share one.
+        heading: Above rows of equal values, for instance "{game}, step {checkpoint:,}".
     """
 
     rows: pd.DataFrame
     columns: Sequence[Column]
-    group: Callable[[Row], str] = lambda _: ""
+    heading: str = ""
 
     def __bool__(self) -> bool:
         return len(self.rows) > 0
@@ -53,8 +65,8 @@ class Table:
         """Return the texts of all rows, by heading."""
         found: dict[str, list[list[str]]] = {}
         for row in self.rows.to_dict("records"):
-            texts = [column.shown(row, column.key) for column in self.columns]
-            found.setdefault(self.group(row), []).append(texts)
+            heading = self.heading.format_map(_Named(row))
+            found.setdefault(heading, []).append([column.text(row) for column in self.columns])
         return found
 
     def lines(self) -> dict[str, list[str]]:
@@ -63,17 +75,36 @@ class Table:
         return {heading: _aligned([titles, *rows]) for heading, rows in self.blocks().items()}
 
 
+def shown(rows: pd.DataFrame, columns: Sequence[tuple[str, ...]], heading: str = "") -> Table:
+    """Return a table whose columns are given as plain tuples, as templates have them."""
+    return Table(rows, [Column(*column) for column in columns], heading)
+
+
+class _Named(dict[Any, Any]):
+    """A row whose names are what they are called."""
+
+    def __getitem__(self, key: Any) -> Any:
+        value = super().__getitem__(key)
+        naming = {"objective": objective_label, "arm": label, "model": label, "probe": label}
+        return naming[key](value) if key in naming else value
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
-def number(value: float, digits: int = 3) -> str:
+def plain(value: Any) -> str:
+    """Return a name or a count as it is, or a dash for NaN."""
+    return MISSING if isinstance(value, float) and math.isnan(value) else str(value)
+
+
+def number(value: float | int, digits: int = 3) -> str:
     """Return a number with so many decimals, or a dash for NaN."""
-    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if math.isnan(value) else f"{value:,.{digits}f}"
 
 
-def signed(value: float, digits: int = 3) -> str:
+def signed(value: float | int, digits: int = 3) -> str:
     """Return a difference with its sign, a true minus, or a dash for NaN."""
     if math.isnan(value):
         return MISSING
@@ -85,7 +116,7 @@ def spread(mean: float, deviation: float, digits: int = 3) -> str:
     """Return ``mean ± deviation``; the mean alone where one seed has no deviation."""
     if math.isnan(mean) or math.isnan(deviation):
         return number(mean, digits)
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return f"{number(mean, digits)} ± {number(deviation, digits)}"
 
 
 def interval(low: float, high: float) -> str:
@@ -115,24 +146,17 @@ def marked(found: str) -> str:
     return {"better": "▲ better", "worse": "▼ worse"}.get(found, found or MISSING)
 
 
-def by(function: Callable[..., str], *more: int) -> Shown:
-    """Show the value of a column by a function, for instance ``by(signed, 4)``."""
-    return lambda row, key: function(row[key], *more)
-
-
-def spreads(row: Row, key: str, digits: int = 3) -> str:
-    """Show mean and deviation of a score."""
-    return spread(row[f"{key}_mean"], row[f"{key}_std"], digits)
-
-
-def whole(row: Row, key: str) -> str:
-    """Show a count or a step."""
-    return f"{row[key]:,.0f}"
-
-
-def labelled(labels: Mapping[str, str]) -> Shown:
-    """Show what a name is called."""
-    return lambda row, key: labels.get(row[key], row[key])
+FORMS: dict[str, Callable[..., str]] = {
+    "text": plain,
+    "number": number,
+    "signed": signed,
+    "p": p_value,
+    "duration": duration,
+    "verdict": marked,
+    "label": label,
+    "objective": objective_label,
+}
+"""How a value is shown."""
 
 
 def grouped(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -141,39 +165,20 @@ def grouped(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.iloc[place.argsort(kind="stable")].reset_index(drop=True)
 
 
-def compared_columns(prefix: str, title: str, corrected: bool = False) -> list[Column]:
-    """Return the columns of a difference and its verdict alone, raw and, if asked, corrected."""
-    columns = [
-        Column(f"{prefix}difference", title, by(signed)),
-        Column(f"{prefix}verdict", "verdict", by(marked)),
-    ]
-    return columns + [Column(f"{prefix}verdict_bh", "corrected", by(marked))] * corrected
+def wide(
+    table: pd.DataFrame, keys: Sequence[str], column: str, values: Sequence[str]
+) -> pd.DataFrame:
+    """Return a row a key, in the order in which they come, with the scores of names side by side.
 
-
-def intervals(row: Row, prefix: str) -> str:
-    """Show the interval between the columns ``low`` and ``high`` behind a prefix."""
-    return interval(row[f"{prefix}low"], row[f"{prefix}high"])
-
-
-DIFFERENCE_COLUMNS = (
-    Column("pairs", "pairs"),
-    Column("difference", "difference", by(signed, 4)),
-    Column("", "95% interval", intervals, "quiet"),
-    Column("p_better", "p better", by(p_value)),
-    Column("p_worse", "p worse", by(p_value)),
-    Column("verdict", "verdict", by(marked)),
-)
-CORRECTED_COLUMNS = (
-    Column("p_better_bh", "corrected p better", by(p_value)),
-    Column("p_worse_bh", "corrected p worse", by(p_value)),
-    Column("verdict_bh", "corrected verdict", by(marked)),
-)
-"""What a paired test says, and what Benjamini and Hochberg's correction makes of it."""
-
-
-def score(key: str, title: str, digits: int = 3) -> Column:
-    """Return the column of a mean and its deviation."""
-    return Column(key, title, partial(spreads, digits=digits))
+    Args:
+        table: One row a key and name.
+        keys: Columns that name a row.
+        column: Of the names.
+        values: Columns that end in ``_mean`` and ``_std``; they become ``<name>_mean`` and so on.
+    """
+    side = table.pivot(index=[*keys], columns=column, values=[*values])
+    side.columns = [f"{name}_{value.rpartition('_')[2]}" for value, name in side.columns]
+    return table[[*keys]].drop_duplicates().merge(side.reset_index(), "left", [*keys])
 
 
 def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:

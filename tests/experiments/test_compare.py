@@ -3,10 +3,11 @@ import pytest
 
 from rmr_gym.experiments.compare.report import report
 from rmr_gym.experiments.reports import write_report
+from rmr_gym.report.page import findings_of
 
 
 def said(folder):
-    return {finding.subject: finding.statement for finding in report(folder).findings}
+    return {finding.subject: finding.statement for finding in findings_of(report, report(folder))}
 
 
 def edit(folder, change, file="natural.csv"):

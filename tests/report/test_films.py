@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from rmr_gym.analysis import films
-from rmr_gym.analysis.films import enlarged, write_film, write_sheet
 from rmr_gym.core.errors import RMRError
+from rmr_gym.report import pictures
+from rmr_gym.report.pictures import enlarged, write_film, write_sheet
 
 
 def test_a_film_shows_the_frames_that_were_given(tmp_path):
@@ -33,7 +33,7 @@ def test_mp4_shows_the_frames_and_pads_odd_sizes(tmp_path):
 
 
 def test_mp4_without_ffmpeg_is_refused_with_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(films, "find_spec", lambda name: None)
+    monkeypatch.setattr(pictures, "find_spec", lambda name: None)
     with pytest.raises(RMRError, match=r"pip install imageio\[ffmpeg\]"):
         write_film(tmp_path / "film.mp4", [np.zeros((2, 2, 3), np.uint8)])
 

@@ -10,9 +10,9 @@ from jaxtyping import Float, UInt8
 from rmr_gym.agents.record import chooser
 from rmr_gym.agents.sb3.train import load_agent
 from rmr_gym.agents.sb3.worlds import make_games, read_config
-from rmr_gym.analysis.films import check_film, write_film
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.report.pictures import check_film, write_film
 from rmr_gym.wrappers.features import FeatureStream, Options
 
 FRAMES_A_SECOND = 15.0

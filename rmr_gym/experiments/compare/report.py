@@ -7,36 +7,16 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmr_gym.report import arms, charts, findings
-from rmr_gym.report.arms import (
-    ARM_LABELS,
-    OBJECTIVE_LABELS,
-    REFERENCES,
-    label,
-    objective_label,
-)
-from rmr_gym.report.findings import Finding, counted, spoken
+from rmr_gym.report import arms, charts
+from rmr_gym.report.arms import REFERENCES
+from rmr_gym.report.findings import counted
+from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, label
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.paper import paper_natural, paper_verdict
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import Row, Run, blocks, in_order, load_run, parts, read_frames, where
 from rmr_gym.report.statistics import TOO_FEW
-from rmr_gym.report.tables import (
-    MISSING,
-    Column,
-    Table,
-    by,
-    compared_columns,
-    grouped,
-    number,
-    signed,
-    spreads,
-    whole,
-)
-
-COMPARED = (("rmr", "cswm"), ("rmr", "untrained"), ("cswm", "untrained"))
-HARDLY = 0.95
-"""Energy of right over that of wrong next states above which an arm hardly tells them apart."""
+from rmr_gym.report.tables import MISSING, grouped, signed, spread, wide
 
 SLOTS = 128
 """RAM bytes, and so slots, of the machine."""
@@ -50,29 +30,31 @@ def report(folder: Path) -> Page:
     """
     run = load_run(folder, arms.NATURAL | arms.ABSTRACT, "compare")
     natural = run["natural"]
-    probe = arms.headline_probe(natural)
-    rows = arms.standing(natural, run.games, probe)
-    pairs, contrast = arms.arm_pairs(rows), arms.contrast_table(rows)
-    tables = {
-        "natural_summary": arms.natural_table(rows, pairs),
-        "contrast_summary": contrast,
-        "checkpoint_summary": arms.checkpoint_table(natural, run.games),
-        "abstract_summary": arms.abstract_table(run),
-    }
-    table, _, checkpoints, abstract = tables.values()
+    pairs, tables = arms.summarise(run)
+    tables["abstract_summary"] = arms.abstract_table(run)
+    table, contrast, checkpoints, abstract = tables.values()
     preset = f", preset {run.info['preset']}" if "preset" in run.info else ""
     return Page(
         run,
         f"RMR against C-SWM: {about(run.games, 'game')}{preset}",
-        reading(run, pairs, contrast, table, checkpoints, abstract),
         {
             "missing": "This run has no natural results yet.",
             "headline": headline(table),
-            "natural": arms.scores_shown(table),
-            "tests": arms.tests_shown(pairs, contrast),
+            "tests": arms.every_test(pairs, contrast),
+            "pairs": pairs.assign(paper=[paper_verdict(game) for game in pairs["game"]]),
+            "signs": signs(checkpoints),
+            "highest": highest(table),
+            "ranks": table.pivot(
+                index=["objective", "game"], columns="arm", values="effective_rank_mean"
+            ).reset_index(),
+            "ratios": energy_ratios(run["natural_curves"]),
+            "collapsed": collapsed(natural),
+            "above_copying": arms.above_copying(abstract),
             "checkpoints": _checkpoints(checkpoints),
-            "abstract": arms.abstract_shown(abstract),
-            "probe": label(probe),
+            "columns": [
+                (f"{arm}_mean", label(arm), "number") for arm in in_order(table["arm"], ARM_LABELS)
+            ],
+            "probe": label(arms.headline_probe(natural)),
             "probes": {name: label(name) for name in arms.probes(natural)},
         },
         dict(_figures(run)),
@@ -95,31 +77,30 @@ def _figures(run: Run) -> Iterator[charts.Named]:
         yield f"frames_{game}", partial(frames_beside_ram, frames, game)
 
 
-def headline(natural: pd.DataFrame) -> Table:
-    """Return a natural table as short as a terminal needs it: 80 columns wide."""
+def headline(natural: pd.DataFrame) -> pd.DataFrame:
+    """Return a natural table with what a terminal of 80 columns shows of it, as text."""
     most = natural.groupby(["game", "objective"])["seeds"].transform("max")
-    columns = [
-        Column("label", "arm", _named),
-        Column("micro_f1", "bit F1", lambda row, key: spreads(row, key).replace(" ", "")),
-        Column("slot_accuracy_mean", "slots", by(number)),
-        Column("effective_rank_mean", "rank", by(number, 1)),
-        Column("cswm_", "to C-SWM", _compared),
-        Column("untrained_", "to untrained", _compared),
+    rows = natural.assign(most=most).to_dict("records")
+    told = [
+        {
+            "name": _named(row),
+            "f1": spread(row["micro_f1_mean"], row["micro_f1_std"]).replace(" ", ""),
+            "to_cswm": _compared(row, "cswm_"),
+            "to_untrained": _compared(row, "untrained_"),
+            "kind": row["probe"],
+            "most": counted(row["most"], "seed"),
+            "paper": _PAPER.format(**paper) if (paper := paper_natural(row["game"])) else "",
+        }
+        for row in rows
     ]
-    return Table(natural.assign(most=most), columns, _heading)
+    return natural.join(pd.DataFrame(told))
 
 
-def _heading(row: Row) -> str:
-    paper = paper_natural(row["game"])
-    beside = "\n  the paper: RMR {rmr_mean:.3f}, C-SWM {cswm_mean:.3f}" if paper else ""
-    return (
-        f"{row['game']}: {objective_label(row['objective'])}, step {row['checkpoint']}, "
-        f"{row['probe']} probe, {counted(row['most'], 'seed')}{beside.format(**paper)}"
-    )
+_PAPER = "\n  the paper: RMR {rmr_mean:.3f}, C-SWM {cswm_mean:.3f}"
 
 
-def _named(row: Row, key: str) -> str:
-    name = "supervised (ceiling)" if row["arm"] == "supervised" else row[key]
+def _named(row: Row) -> str:
+    name = "supervised (ceiling)" if row["arm"] == "supervised" else row["label"]
     return name if row["seeds"] == row["most"] else f"{name} (n={row['seeds']})"
 
 
@@ -129,20 +110,12 @@ def _compared(row: Row, prefix: str) -> str:
     return f"{signed(row[f'{prefix}difference'])} {words}" if pairs else MISSING
 
 
-def _checkpoints(table: pd.DataFrame) -> Table:
-    """Show mean F1 of every arm at every checkpoint under every probe."""
+def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean F1 of every arm at every checkpoint under every probe, and RMR's tests."""
     keys, tests = [*arms.PLACE], ["cswm_difference", "cswm_verdict", "cswm_verdict_bh"]
-    wide = table.pivot(index=keys, columns="arm", values="micro_f1_mean").reset_index()
-    rows = table[keys].drop_duplicates().merge(wide, "left", keys)
+    rows = wide(table, keys, "arm", ["micro_f1_mean"])
     rows = rows.merge(where(table, arm="rmr")[[*keys, *tests]], "left", keys)
-    columns = [
-        Column("probe", "probe", by(label)),
-        Column("checkpoint", "step", whole),
-        *(Column(arm, label(arm), by(number)) for arm in in_order(table["arm"], ARM_LABELS)),
-        *compared_columns("cswm_", "RMR to C-SWM", corrected=True),
-    ]
-    rows = rows.fillna(dict.fromkeys(tests[1:], ""))
-    return Table(grouped(rows, "game", "objective"), columns, arms.titled)
+    return grouped(rows.fillna(dict.fromkeys(tests[1:], "")), "game", "objective")
 
 
 def natural_curves(run: Run, column: str = "loss") -> Figure:
@@ -203,138 +176,31 @@ def difference_dots(run: Run, probe: str = "ridge", step: int | None = None) -> 
     return charts.dots(panels, names, 0.0, file="natural.csv")
 
 
-def reading(
-    run: Run,
-    pairs: pd.DataFrame,
-    contrast: pd.DataFrame,
-    natural: pd.DataFrame,
-    checkpoints: pd.DataFrame,
-    abstract: pd.DataFrame,
-) -> list[Finding]:
-    """Return the findings that the page opens with, good news and bad news in one form.
-
-    Args:
-        run: The run; whatever it lacks is not spoken of.
-        pairs: `arm_pairs` at the last checkpoint under the headline probe.
-        contrast: `contrast_table` there.
-        natural: `natural_table` there.
-        checkpoints: `checkpoint_table`.
-        abstract: `abstract_table`.
-    """
-    objectives = in_order(natural["objective"], OBJECTIVE_LABELS)
-    found = []
-    for objective in objectives:
-        ours, tests = (where(table, objective=objective) for table in (natural, pairs))
-        own = [
-            *_tested(tests, where(contrast, objective=objective)),
-            *_signs(where(checkpoints, objective=objective, arm="rmr")),
-            *_highest(ours),
-            *_ranks(ours),
-            *_separation(where(run["natural_curves"], objective=objective)),
-            *_beside_the_paper(where(tests, arm="rmr", against="cswm")),
-        ]
-        found += findings.led(f"{objective_label(objective)}, " if len(objectives) > 1 else "", own)
-    return [*found, *_missing(natural), *_collapses(run["natural"]), *arms.above_copying(abstract)]
+def signs(checkpoints: pd.DataFrame) -> pd.DataFrame:
+    """Return in how many probes and checkpoints RMR minus C-SWM is above and below 0, by game."""
+    gaps = where(checkpoints, arm="rmr").dropna(subset=["cswm_difference"])
+    gaps = gaps.assign(above=gaps["cswm_difference"] > 0, below=gaps["cswm_difference"] < 0)
+    grouped = gaps.groupby(["objective", "game"], sort=False)
+    return grouped[["above", "below"]].sum().assign(count=grouped.size()).reset_index()
 
 
-def _tested(pairs: pd.DataFrame, contrast: pd.DataFrame) -> Iterator[Finding]:
-    for arm, baseline in COMPARED:
-        rows = where(pairs, arm=arm, against=baseline).to_dict("records")
-        yield from findings.against(rows, f"{label(arm)} against {label(baseline)}")
-    for (control,), rows in blocks(contrast, "label").items():
-        yield from findings.against(rows, f"{label('rmr')} against {control}")
-
-
-def _signs(rows: pd.DataFrame) -> Iterator[Finding]:
-    """Say where the sign of RMR minus C-SWM hangs on the probe or the checkpoint."""
-    gaps = rows.dropna(subset=["cswm_difference"])
-    if len(gaps[["probe", "checkpoint"]].drop_duplicates()) < 2:
-        return
-    signs: dict[str, list[str]] = {"always above 0": [], "always below 0": [], "of either sign": []}
-    for (game,), block in parts(gaps, "game").items():
-        above, below = ((sign * block["cswm_difference"] > 0).sum() for sign in (1, -1))
-        if len(block) in (above, below):
-            signs["always above 0" if above else "always below 0"].append(game)
-        else:
-            signs["of either sign"].append(f"{game}: above 0 in {above} of {len(block)}")
-    yield Finding(
-        f"{label('rmr')} minus {label('cswm')} over all probes and checkpoints",
-        f"of {counted(gaps['game'].nunique())} the mean difference is {spoken(signs)}.",
-    )
-
-
-def _highest(natural: pd.DataFrame) -> Iterator[Finding]:
+def highest(natural: pd.DataFrame) -> pd.DataFrame:
+    """Return the arm with the highest mean bit F1 of those that never read RAM, by game."""
     scored = natural[natural["arm"] != "supervised"].dropna(subset=["micro_f1_mean"])
-    first: dict[str, list[str]] = {}
-    for (game,), rows in blocks(scored, "game").items():
-        best = max(rows, key=lambda row: row["micro_f1_mean"])
-        first.setdefault(best["label"], []).append(f"{game} {best['micro_f1_mean']:.3f}")
-    if first:
-        yield Finding("Highest mean bit F1 of what never reads RAM", f"{spoken(first)}.")
+    return scored.loc[scored.groupby(["objective", "game"], sort=False)["micro_f1_mean"].idxmax()]
 
 
-def _ranks(natural: pd.DataFrame) -> Iterator[Finding]:
-    ranks = natural.pivot(index="game", columns="arm", values="effective_rank_mean")
-    for arm in [arm for arm in ("rmr", "cswm") if {arm, "untrained"} <= {*ranks}]:
-        both = ranks[[arm, "untrained"]].dropna()
-        if len(both):
-            lower = (both[arm] < both["untrained"]).sum()
-            yield Finding(
-                f"Effective rank of {label(arm)}",
-                f"mean {both[arm].mean():.1f}, untrained encoder {both['untrained'].mean():.1f}; "
-                f"lower than untrained on {lower} of {counted(both)}.",
-            )
-
-
-def _separation(curves: pd.DataFrame) -> Iterator[Finding]:
-    """Say how far each arm has learnt its objective, and where it hardly has."""
+def energy_ratios(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return the energy of the right next state over that of a wrong one, by arm and game."""
     rows = curves[curves["negative_energy"] > 0].dropna(subset=["positive_energy"])
-    rows = arms.last_steps(rows, "game", "arm", "seed")
+    rows = arms.last_steps(rows, "objective", "game", "arm", "seed")
     rows["ratio"] = rows["positive_energy"] / rows["negative_energy"]
-    clauses = []
-    for arm in in_order(rows["arm"], ARM_LABELS):
-        own = where(rows, arm=arm).groupby("game", sort=False)["ratio"].mean()
-        hardly = list(own.index[own > HARDLY])
-        clauses.append(
-            f"{label(arm)} {own.mean():.2f}, above {HARDLY} on {len(hardly)} of {len(own)}"
-            f"{findings.named(hardly)}"
-        )
-    if clauses:
-        lead = "energy of the right next state over that of a wrong one, 1 where they are alike"
-        yield Finding("How far the objective is learnt", f"{lead}: {'; '.join(clauses)}.")
+    ratios = rows.groupby(["objective", "arm", "game"], sort=False)["ratio"].mean().reset_index()
+    return arms.ordered(ratios, arm=ARM_LABELS)
 
 
-def _beside_the_paper(tests: pd.DataFrame) -> Iterator[Finding]:
-    rows = [row | {"paper": paper_verdict(row["game"])} for row in tests.to_dict("records")]
-    known = [row for row in rows if row["paper"] and row["pairs"]]
-    judged = [row for row in known if row["verdict"] != TOO_FEW]
-    agreeing = sum(row["verdict"] == row["paper"] for row in judged)
-    ours = f"this run's verdict is the same on {agreeing} of {counted(judged)}"
-    if known:
-        yield Finding(
-            "The paper on RMR against C-SWM (20 seeds, other data and budgets)",
-            f"{findings.tally(known, 'paper', lambda row: row['game'])}; "
-            f"{ours if judged else 'this run has too few seeds for a verdict'}.",
-        )
-
-
-def _missing(natural: pd.DataFrame) -> Iterator[Finding]:
-    for row in where(natural, seeds=0).to_dict("records"):
-        yield Finding(row["label"], f"no score on {row['game']} at step {row['checkpoint']}.")
-
-
-def _collapses(natural: pd.DataFrame) -> Iterator[Finding]:
-    """Name every encoder of which more than half the slots were dead."""
+def collapsed(natural: pd.DataFrame) -> pd.DataFrame | None:
+    """Return every trained encoder of which more than half the slots were dead; None: unknown."""
     health = natural[~natural["arm"].isin(REFERENCES)].dropna(subset=["dead_slots"])
     bad = health[health["dead_slots"] > SLOTS / 2]
-    bad = bad.drop_duplicates(["game", "objective", "arm", "seed"])
-    clauses = [
-        f"{label(row['arm'])} on {row['game']}, seed {row['seed']}, step {row['step']} "
-        f"({row['dead_slots']:.0f} dead)"
-        for row in bad.to_dict("records")
-    ]
-    if len(health):
-        yield Finding(
-            f"Collapse (more than half of the {SLOTS} slots dead at a checkpoint)",
-            f"{'; '.join(clauses) or 'none'}.",
-        )
+    return None if health.empty else bad.drop_duplicates(["game", "objective", "arm", "seed"])

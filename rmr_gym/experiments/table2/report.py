@@ -8,10 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import MODEL_LABELS, label
+from rmr_gym.report.names import MODEL_LABELS, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Row, Run, in_order, load_run, where
-from rmr_gym.report.tables import Column, Shown, Table, by, number, signed, spread, whole
+from rmr_gym.report.runs import Run, in_order, load_run, where
 
 METRICS = {"slot_accuracy": "slot accuracy", "bit_f1": "bit F1"}
 _KEPT = ("game", "model", "label", "step", "seeds")
@@ -27,19 +26,14 @@ def report(folder: Path) -> Page:
     abstract = arms.abstract_table(run)
     table = beside_paper(abstract)
     summary = model_summary(table)
-    shown = {
-        "summary_table": _summary_shown(summary),
-        "games": _games_shown(table),
-        "abstract": arms.abstract_shown(abstract),
-    }
     figures = {
         "abstract_beside_paper": partial(abstract_dots, run),
         "abstract_loss": partial(arms.abstract_curves, run),
     }
     title = f"Abstract models of Atari RAM: {about(run.games, 'game')}"
     tables = {"table2": table, "table2_summary": summary, "abstract_summary": abstract}
-    found = list(arms.above_copying(abstract))
-    return Page(run, title, found, shown, figures, tables, len(abstract) > 0)
+    shown = {"above_copying": arms.above_copying(abstract)}
+    return Page(run, title, shown, figures, tables, len(abstract) > 0)
 
 
 def beside_paper(abstract: pd.DataFrame) -> pd.DataFrame:
@@ -59,8 +53,8 @@ def beside_paper(abstract: pd.DataFrame) -> pd.DataFrame:
     copied = where(abstract, model="copy").set_index("game")
     for metric in METRICS:
         ours, paper = f"{metric}_mean", f"paper_{metric}"
-        for name in (ours, f"{metric}_std", paper):
-            table[name.removesuffix("_mean")] = abstract[name]
+        table[metric], table[f"{metric}_std"] = abstract[ours], abstract[f"{metric}_std"]
+        table[paper] = abstract[paper]
         for name in (ours, paper):
             over = abstract[name] - abstract["game"].map(copied[name])
             table[f"{name.removesuffix('_mean')}_over_copy"] = over
@@ -120,34 +114,3 @@ def abstract_dots(run: Run) -> Figure:
         for metric, name in METRICS.items()
     ]
     return charts.dots(panels, games, most=len(METRICS), file="abstract.csv")
-
-
-def _both(metric: str, title: str, shown: Shown) -> list[Column]:
-    return [Column(metric, title, shown), Column(f"paper_{metric}", "paper", shown, "quiet")]
-
-
-def _summary_shown(summary: pd.DataFrame) -> Table:
-    columns = [Column("label", "model"), Column("games", "games")]
-    for metric, name in METRICS.items():
-        columns += _both(metric, name, by(number))
-    columns += _both("beats_copy", "above copying", _share)
-    columns += _both("best", "best of the models", _share)
-    return Table(summary, columns)
-
-
-def _share(row: Row, key: str) -> str:
-    return f"{row[key]} of {row['games']}"
-
-
-def _games_shown(table: pd.DataFrame) -> Table:
-    columns = [Column("label", "model"), Column("seeds", "seeds"), Column("step", "step", whole)]
-    for metric, name in METRICS.items():
-        columns.append(Column(metric, name, _spread))
-        columns.append(Column(f"paper_{metric}", "paper", by(number), "quiet"))
-        columns += _both(f"{metric}_over_copy", "over copying", by(signed))[:1]
-        columns.append(Column(f"paper_{metric}_over_copy", "paper", by(signed), "quiet"))
-    return Table(table, columns, lambda row: row["game"])
-
-
-def _spread(row: Row, key: str) -> str:
-    return spread(row[key], row[f"{key}_std"])

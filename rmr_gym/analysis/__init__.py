@@ -1,1 +1,0 @@
-"""Reading of finished runs: statistics, tables, figures, report. Imports neither torch nor envs."""

@@ -1,0 +1,371 @@
+"""The page of a comparison of agents: final return, sample efficiency, and paired tests."""
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+from rmr_gym.report import charts
+from rmr_gym.report.page import Page, about
+from rmr_gym.report.runs import Schema, load_run, parts, where
+from rmr_gym.report.statistics import corrected, paired
+
+KEY = ("env", "algorithm", "features", "seed", "step")
+TABLES = {"results": Schema(KEY, ("return", "episodes"))}
+ALL, RANDOM = "all", "random"
+RESAMPLES = 2000
+
+FEATURE_LABELS = {
+    "rmr": "RMR features",
+    "cswm": "C-SWM features",
+    "baseline": "features of a trained P",
+    "tuned_p": "features of a tuned P",
+    "random_p": "features of a frozen random P",
+    "shuffled_p": "features of a weight-shuffled P",
+    "no_p": "features without P",
+    "untrained": "untrained encoder",
+    "supervised": "features supervised on RAM",
+    "cnn": "NatureCNN, end to end",
+    "ram": "RAM bits",
+    "state": "positions and velocities",
+}
+"""What agents see, in the order of tables and figures."""
+
+ALGORITHM_LABELS = {
+    "ppo": "PPO",
+    "recurrent_ppo": "recurrent PPO (LSTM)",
+    "rims_ppo": "recurrent PPO (RIMs)",
+    "dqn": "DQN",
+    "qrdqn": "QR-DQN",
+}
+MEASURES = {"final": "final score", "efficiency": "sample efficiency"}
+ALIGNED = "_aligned"
+"""How arms of bouncing balls end that start aligned."""
+
+_COLOURS = {"baseline": "#D55E00", "cnn": "#7F7F7F", "ram": "#56B4E9", "state": "#56B4E9"}
+_STROKES: Any = ("-", "-.", (0, (2, 1)), "--", (0, (5, 1, 1, 1)))
+_DASHES = dict(zip(ALGORITHM_LABELS, _STROKES, strict=True))
+
+Strata = Sequence[Float[np.ndarray, " runs"]]
+
+
+def report(folder: Path) -> Page:
+    """Return the page of a comparison of agents; one that has only begun says so.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "agents")
+    results = run["results"]
+    found = pooled(scores(results))
+    tables = {"agents_summary": summary(found), "agents_pairs": agent_pairs(found)}
+    tests = corrected(tables["agents_pairs"], ())
+    tests = tests.assign(difference=tests["mean"], **_compared(tests))
+    tests["place"] = tests["env"].replace(ALL, "all together")
+    rows = tables["agents_summary"]
+    return Page(
+        run,
+        f"Agents: {about(run.info.get('games') or [], 'world')}",
+        {
+            "missing": "No agent of this run has learnt to the end yet.",
+            "worlds": list(dict.fromkeys(where(found, env=ALL)["world"])),
+            "resamples": RESAMPLES,
+            "measures": MEASURES,
+            "scores": rows.assign(
+                seen=rows["features"].map(feature_label), how=rows["algorithm"].map(_algorithm)
+            ),
+            "tests": tests,
+        },
+        {"agents": partial(agents_figure, results)},
+        tables,
+        len(found) > 0,
+    )
+
+
+def normalised(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of agents with their ``score``, see `normalisation`; random play is out."""
+    scored = [
+        agents.assign(score=(agents["return"] - low) / unit)
+        for rows in parts(table, "env").values()
+        for agents in [rows[rows["features"] != RANDOM]]
+        if len(agents)
+        for low, unit in [normalisation(rows)]
+    ]
+    return pd.concat(scored) if scored else table.iloc[:0].assign(score=0.0)
+
+
+def normalisation(rows: pd.DataFrame) -> tuple[float, float]:
+    """Return the points that count as 0 and those that one unit is, of one world's rows.
+
+    0 is random play (without it, the worst agent), 1 the best last measurement of any agent; where
+    no agent is better than random play, a unit is a point.
+    """
+    agents, random = rows[rows["features"] != RANDOM], where(rows, features=RANDOM)
+    final = where(agents, step=agents["step"].max())["return"]
+    low = float(random["return"].iloc[0]) if len(random) else float(final.min())
+    best = float(final.max())
+    return low, best - low if best > low else 1.0
+
+
+def scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what each agent reached; agents stopped before the last step of their world are out.
+
+    Args:
+        table: Rows of results.csv.
+
+    Returns:
+        Columns: env, algorithm, features, seed; returned (mean return of the last measurement),
+        final (the same, normalised), efficiency (mean normalised return along training, from 0 at
+        the start).
+    """
+    scored = normalised(table).sort_values(["seed", "step"], kind="stable")
+    last = scored.groupby("env")["step"].max()
+    rows = []
+    for key, agent in parts(scored, *KEY[:4]).items():
+        end = last[key[0]]
+        if agent["step"].iloc[-1] == end:
+            heights, at = ([0.0, *agent[column]] for column in ("score", "step"))
+            reached = (agent["return"].iloc[-1], heights[-1], np.trapezoid(heights, at) / end)
+            rows.append((*key, *reached))
+    return pd.DataFrame(rows, columns=[*KEY[:4], "returned", "final", "efficiency"])
+
+
+def pooled(found: pd.DataFrame) -> pd.DataFrame:
+    """Return `scores` in the order of tables, and once more as "all" those that can be pooled.
+
+    These are of the largest group of worlds, two or more, in which the same kinds of agents are.
+    Further columns: world (which it truly is), place (its number), kind.
+    """
+    kind = found["algorithm"] + " " + found["features"]
+    places = {world: place for place, world in enumerate(dict.fromkeys(found["env"]))}
+    found = found.assign(world=found["env"], place=found["env"].map(places), kind=kind)
+    order = {kind: place for place, kind in enumerate(sorted({*kind}, key=_place))}
+    found = found.sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable")
+    found = found.sort_values("place", kind="stable")
+    there = found.groupby("world", sort=False)["kind"].agg(frozenset)
+    groups = [list(there.index[there == kinds]) for kinds in there]
+    worlds = max(groups, key=len, default=[])
+    return pd.concat([found, where(found, env=worlds if len(worlds) > 1 else []).assign(env=ALL)])
+
+
+def _place(kind: str) -> tuple[str, int, str]:
+    algorithm, _, features = kind.partition(" ")
+    order = [*FEATURE_LABELS]
+    plain = features.removesuffix(ALIGNED)
+    return algorithm, order.index(plain) if plain in order else len(order), features
+
+
+def strata_of(rows: pd.DataFrame, column: str) -> Strata:
+    """Return the numbers in a column world by world."""
+    return [own[column].to_numpy(float) for own in parts(rows, "world").values()]
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each kind of agent in each world, and in those that can be pooled.
+
+    Args:
+        found: See `pooled`.
+    """
+    rows, rng = [], np.random.default_rng(0)
+    for (env, algorithm, features), own in parts(found, "env", *KEY[1:3]).items():
+        row: dict[str, Any] = {"env": env, "algorithm": algorithm, "features": features}
+        row["runs"] = len(own)
+        row["return_iqm"] = np.nan if env == ALL else float(iqm(own["returned"].to_numpy()))
+        for measure in MEASURES:
+            strata = strata_of(own, measure)
+            low, high = stratified_interval(strata, rng)
+            row[measure] = float(iqm(np.concatenate(strata)))
+            row |= {f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row)
+    scores = [f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")]
+    columns = ["env", "algorithm", "features", "runs", "return_iqm", *scores]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
+    """Return exact paired tests of every two kinds of agents that differ in one thing.
+
+    That is in features, or in the algorithm: ``algorithm`` is that of ``first``. A pair are two
+    agents of one world and seed. ``adjusted`` p-values are corrected for all tests of the same
+    direction in the table (Benjamini and Hochberg). The verdict goes by the raw ones.
+
+    Args:
+        found: See `pooled`.
+    """
+    rng = np.random.default_rng(0)
+
+    def others(kind: str, kinds: list[str]) -> Iterable[str]:
+        own = kind.split(" ")
+        for other in kinds[kinds.index(kind) + 1 :]:
+            if any(mine == theirs for mine, theirs in zip(own, other.split(" "), strict=True)):
+                yield other
+
+    tests = paired(
+        *(found, dict.fromkeys(MEASURES, 1), "kind", others),
+        *(("env",), ("place", "seed"), (), lambda _: rng),
+    )
+    tests = pd.DataFrame(tests[tests["pairs"] > 0])
+    for level, names in {"kind": KEY[1:3], "against": ("second_algorithm", "second")}.items():
+        split = tests[level].str.split(" ", expand=True).reindex(columns=[0, 1])
+        tests[names[0]], tests[names[1]] = split[0], split[1]
+    tests = tests.rename(
+        columns={"features": "first", "difference": "mean", "score": "measure"}
+        | {f"p_{side}_bh": f"adjusted_{side}" for side in ("better", "worse")}
+    )
+    columns = ["env", "algorithm", "first", "second_algorithm", "second", "measure", "pairs"]
+    columns += ["mean", "low", "high", "p_better", "p_worse", "verdict"]
+    return pd.DataFrame(tests[[*columns, "adjusted_better", "adjusted_worse"]])
+
+
+def _compared(tests: pd.DataFrame) -> dict[str, Any]:
+    """Return in what two kinds of agents differ, and what they have in common."""
+    alike = tests["algorithm"] == tests["second_algorithm"]
+    features = [tests[name].map(feature_label) for name in ("first", "second")]
+    algorithms = [tests[name].map(_algorithm) for name in ("algorithm", "second_algorithm")]
+    one, other = (seen.where(alike, how) for seen, how in zip(features, algorithms, strict=True))
+    return {"one": one, "other": other, "both": algorithms[0].where(alike, features[0])}
+
+
+def feature_label(features: str) -> str:
+    """Return what agents see in words."""
+    plain = features.removesuffix(ALIGNED)
+    return FEATURE_LABELS.get(plain, plain) + (", aligned start" if plain != features else "")
+
+
+def _algorithm(name: str) -> str:
+    return ALGORITHM_LABELS.get(name, name)
+
+
+def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
+    """Return the interquartile mean of the last axis: a quarter of the runs is cut at either end.
+
+    Of n runs, int(n / 4) fall at each end, and the others count alike.
+
+    Source: Agarwal et al. 2021, section 4.3.
+    """
+    ordered = np.sort(runs, axis=-1)
+    cut = ordered.shape[-1] // 4
+    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(-1))
+
+
+def stratified_interval(strata: Strata, rng: np.random.Generator) -> tuple[float, float]:
+    """Return the 95% percentile-bootstrap interval of the interquartile mean.
+
+    Runs are drawn anew within each world. NaN where no world has two runs.
+
+    Source: Agarwal et al. 2021, section 4.1.
+
+    Args:
+        strata: Runs of each world.
+        rng: Where the draws come from.
+    """
+    if max(map(len, strata)) < 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(iqm(_drawn_anew(strata, rng)), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _drawn_anew(strata: Strata, rng: np.random.Generator) -> Float[np.ndarray, "draws all_runs"]:
+    drawn = [runs[rng.integers(len(runs), size=(RESAMPLES, len(runs)))] for runs in strata]
+    return np.concatenate(drawn, axis=1)
+
+
+def profile(
+    runs: Float[np.ndarray, "*rows runs"], thresholds: Float[np.ndarray, " thresholds"]
+) -> Float[np.ndarray, "*rows thresholds"]:
+    """Return the share of runs above each threshold.
+
+    Source: Agarwal et al. 2021, section 4.2 (score distribution).
+    """
+    return (runs[..., None] > thresholds).mean(-2)
+
+
+def profile_band(
+    strata: Strata, thresholds: Float[np.ndarray, " thresholds"], rng: np.random.Generator
+) -> Float[np.ndarray, "2 thresholds"]:
+    """Return the 95% interval of `profile` at each threshold, as `stratified_interval` draws it."""
+    if max(map(len, strata)) < 2:
+        return np.full((2, len(thresholds)), np.nan)
+    return np.quantile(profile(_drawn_anew(strata, rng), thresholds), [0.025, 0.975], axis=0)
+
+
+def agents_figure(table: pd.DataFrame) -> Figure:
+    """Draw the return along training in each world, the score over worlds, a performance profile.
+
+    Lines are interquartile means over seeds, in the profile shares of agents; bands are their 95%
+    bootstrap intervals, the dotted line is random play. The score along training needs two worlds
+    that can be pooled.
+
+    Args:
+        table: Rows of results.csv.
+
+    Raises:
+        RMRError: No agent has learnt to the end.
+    """
+    found = pooled(scores(table))
+    together = where(found, env=ALL)
+    one = where(found, world=list(found["world"][:1]))
+    together = together if len(together) else one
+    worlds = ", ".join(dict.fromkeys(together["world"]))
+    across, scale = "steps, all copies", "0 random play, 1 best agent"
+    panels = [
+        charts.Panel(str(env), _courses(rows.assign(world=env), "return"), across, "return, points")
+        for (env,), rows in parts(table, "env").items()
+    ]
+    if ALL in {*found["env"]}:
+        finished = together[["world", *KEY[1:4]]].rename(columns={"world": "env"})
+        scored = normalised(table).merge(finished).assign(world=lambda rows: rows["env"])
+        panels.append(charts.Panel(f"score, {worlds}", _courses(scored, "score"), across, scale))
+    axes = (f"normalised: {scale}", "share of agents above")
+    shares = charts.Panel(f"final score, {worlds}", _profiles(together), *axes)
+    return charts.lines([*panels, shares], file="results.csv")
+
+
+def _courses(rows: pd.DataFrame, column: str) -> list[charts.Line]:
+    """Return a line a kind of agents; a step counts where all of a pool were measured."""
+    rng = np.random.default_rng(0)
+    random = where(rows, features=RANDOM)[column]
+    dotted = {"color": charts.OTHER, "linestyle": ":"}
+    drawn = [charts.Line("random play", [], [level], style=dotted) for level in random]
+    agents = rows[rows["features"] != RANDOM]
+    kinds = {" ".join(kind): own for kind, own in parts(agents, *KEY[1:3]).items()}
+    for kind in sorted(kinds, key=_place):
+        steps = parts(kinds[kind].sort_values("step"), "step")
+        most = max(map(len, steps.values())) if column == "score" else 0
+        strata = {
+            step: strata_of(own, column) for (step,), own in steps.items() if len(own) >= most
+        }
+        bands = np.array([stratified_interval(runs, rng) for runs in strata.values()])
+        means = [float(iqm(np.concatenate(runs))) for runs in strata.values()]
+        drawn.append(charts.Line(_label(kind), [*strata], means, *bands.T, style=_style(kind)))
+    return drawn
+
+
+def _profiles(found: pd.DataFrame) -> list[charts.Line]:
+    rng, drawn = np.random.default_rng(0), []
+    final = found["final"].to_numpy()
+    thresholds = np.linspace(final.min(initial=0.0) - 0.02, final.max(initial=1.0), 201)
+    for (kind,), own in parts(found, "kind").items():
+        strata = strata_of(own, "final")
+        shares = profile(np.concatenate(strata), thresholds)
+        band = profile_band(strata, thresholds, rng)
+        style = _style(kind) | {"drawstyle": "steps", "marker": None}
+        drawn.append(charts.Line(_label(kind), thresholds, shares, *band, style=style))
+    return drawn
+
+
+def _label(kind: str) -> str:
+    algorithm, _, features = kind.partition(" ")
+    return f"{feature_label(features)}, {_algorithm(algorithm)}"
+
+
+def _style(kind: str) -> dict[str, Any]:
+    algorithm, _, features = kind.partition(" ")
+    plain = features.removesuffix(ALIGNED)
+    colour = _COLOURS.get(plain, charts.COLOURS.get(plain, charts.OTHER))
+    return {"color": colour, "linestyle": _DASHES.get(algorithm, "-."), "marker": "o"}

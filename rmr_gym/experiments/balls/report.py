@@ -1,0 +1,83 @@
+"""The page of abstract balls: rollouts of P beside baselines, by the width of the latents."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.report import charts
+from rmr_gym.report.page import Page, about
+from rmr_gym.report.runs import Schema, load_run, parts
+from rmr_gym.report.statistics import means
+from rmr_gym.report.worlds import own_names
+
+SCORES = ("mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "excursion", "energy")
+_POINT = ("game", "model", "predict", "aggregation", "dim")
+TABLES = {
+    "rollouts": Schema((), (*_POINT, "seed", "step", *SCORES)),
+    "curves": Schema(("game", "model", "dim", "seed", "step"), ("loss",)),
+}
+
+
+def report(folder: Path) -> Page:
+    """Return the page of abstract models of balls.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "balls")
+    rows = run["rollouts"]
+    table = means(rows.assign(dim=rows["dim"].where(rows["dim"] >= 0)), _POINT, SCORES)
+    return Page(
+        run,
+        f"Bouncing balls, abstract: {about(run.games, 'world')}",
+        {"rollouts": table},
+        {"ratios": partial(width_curves, rows), "loss": partial(loss_curves, run["curves"])},
+        {"rollouts_summary": table},
+        len(rows) > 0,
+    )
+
+
+def width_curves(rows: pd.DataFrame, score: str = "ratio_10") -> Figure:
+    """Draw a score of rollouts against the width of the latents, a panel a world.
+
+    Source: RMR, Figure 5, for balls.
+
+    Args:
+        rows: Of rollouts.csv; those without latents are left out.
+        score: A column.
+
+    Raises:
+        RMRError: There is none.
+    """
+    narrow = pd.DataFrame(rows[rows["dim"] >= 0])
+    ticks = sorted({int(dim) for dim in narrow["dim"]})
+    axes = ("width of the latents", "error after 10 steps over copying", ticks, 10.0)
+    panels = [
+        charts.Panel(
+            str(game), charts.over_seeds(own, "dim", score, "model", own_names(own)), *axes
+        )
+        for (game,), own in parts(narrow, "game").items()
+    ]
+    return charts.lines(panels, file="rollouts.csv")
+
+
+def loss_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the training loss of every core and width, a panel a world.
+
+    Raises:
+        RMRError: There is none.
+    """
+    names = [f"{model}, {dim} wide" for model, dim in zip(rows["model"], rows["dim"], strict=True)]
+    named = rows.assign(model=np.array(names, object))
+    panels = [
+        charts.Panel(
+            str(game),
+            charts.curves(own, "loss", "model", own_names(own)),
+            *("gradient step", "loss", (), 20.0),
+        )
+        for (game,), own in parts(named, "game").items()
+    ]
+    return charts.lines(panels, file="curves.csv")

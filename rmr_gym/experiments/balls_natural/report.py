@@ -1,0 +1,127 @@
+"""The page of bouncing balls on pixels: errors of the arms, and what they say about each other."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.report import charts
+from rmr_gym.report.page import Page
+from rmr_gym.report.runs import Schema, load_run, parts, records
+from rmr_gym.report.statistics import paired
+
+REFERENCE, WARM_START = "cswm", "warm_start"
+ERRORS = {"mse": "next frame", "rollout_mse": "rollout of 8 frames"}
+POINT = ("game", "core", "dim")
+"""Arms are compared within one point of a sweep."""
+
+_VALUES = ("mse", "copy_mse", "ratio_to_copy", "ari", "rollout_mse", "rollout_copy_mse")
+TABLES = {"balls_natural": Schema((*POINT, "arm", "seed"), _VALUES)}
+
+
+def report(folder: Path) -> Page:
+    """Return the page of a comparison on pixels; no ratios while an arm is worse than copying.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "balls-natural")
+    rows = run["balls_natural"]
+    worse = worse_than_copy(rows)
+    ratios = pd.DataFrame() if worse or rows.empty else ratio_table(rows)
+    return Page(
+        run,
+        "Bouncing balls on pixels",
+        {"rows": rows, "worse": worse, "ratios": ratios, "errors": ERRORS},
+        {"arms": partial(arms_figure, rows)},
+        {"balls_natural_ratios": ratios},
+        len(rows) > 0,
+    )
+
+
+def worse_than_copy(table: pd.DataFrame) -> list[str]:
+    """Return the arms and seeds whose frames are no better than the last frame seen.
+
+    While there is one, no ratio between arms means anything.
+
+    Args:
+        table: ``arm``, ``seed``, ``ratio_to_copy`` and what `POINT` names, where it is known.
+    """
+    point = [name for name in POINT if name in table]
+    return [
+        " ".join([*(f"{name} {row[name]}" for name in point), f"{row['arm']} seed {row['seed']}"])
+        for row in records(table.query("arm != @WARM_START and not ratio_to_copy < 1"))
+    ]
+
+
+def ratio_table(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Return, for each arm, its errors over those of the reference with the same seed.
+
+    Args:
+        table: ``arm``, ``seed``, ``mse``, ``ratio_to_copy`` and, where they are known,
+            ``rollout_mse`` and what `POINT` names.
+        reference: The arm to compare with.
+
+    Returns:
+        Columns: those of `POINT`, ``error``, ``arm``, ``seeds``, ``ratio`` (geometric
+        mean over seeds), ``lowest``, ``highest``, and the exact one-sided p of Wilcoxon's
+        signed-rank test on the logarithms for lower errors (``p_better``) and for higher ones.
+
+    Raises:
+        RMRError: An arm is no better than copying the last frame; see `worse_than_copy`.
+    """
+    if worse := worse_than_copy(table):
+        raise RMRError(
+            f"no ratio between arms means anything while {worse[0]} is no better than copying the "
+            "last frame: train longer or take a simpler world"
+        )
+    point = [name for name in POINT if name in table]
+    logs = table.query("arm != @WARM_START")
+    logs = logs.assign(**{name: np.log(logs[name]) for name in ERRORS if name in table})
+    less = {name: -1 for name in ERRORS if name in table}
+    tests = paired(logs, less, "arm", (reference,), point, family=())
+    tests = tests[tests["pairs"] > 0].rename(columns={"pairs": "seeds", "score": "error"})
+    gaps = [np.exp(-gap) for gap in tests["gaps"]]
+    tests = tests.assign(
+        ratio=np.exp(-tests["difference"].astype(float)),
+        lowest=[float(ratios.min()) for ratios in gaps],
+        highest=[float(ratios.max()) for ratios in gaps],
+    )
+    columns = [*point, "error", "arm", "seeds", "ratio", "lowest", "highest"]
+    tests = tests.sort_values("error", kind="stable", key=lambda names: names.map([*less].index))
+    return pd.DataFrame(tests[[*columns, "p_better", "p_worse"]]).reset_index(drop=True)
+
+
+def arms_figure(table: pd.DataFrame) -> Figure:
+    """Draw the error of every arm and seed over that of copying the last frame.
+
+    Left the next frame, right a rollout; large dots are means (geometric) over seeds, arms that
+    hand the abstract pipeline over are in another colour.
+
+    Args:
+        table: ``arm``, ``seed``, ``mse``, ``copy_mse``, ``rollout_mse``, ``rollout_copy_mse``.
+
+    Raises:
+        RMRError: There is none.
+    """
+    rows = table.query("arm != @WARM_START")
+    panels = []
+    for error, title in ERRORS.items():
+        marks = [
+            charts.Dots(
+                *(str(arm), ratios, float(np.exp(np.log(ratios).mean()))),
+                style={"color": charts.CYCLE[2 if str(arm).endswith("_aligned") else 0]},
+            )
+            for (arm,), own in parts(rows, "arm").items()
+            for ratios in [(own[error] / own[error.replace("mse", "copy_mse")]).to_numpy()]
+        ]
+        panels.append(charts.Panel(title, marks, "error over that of the last frame seen"))
+    figure = charts.dots(
+        panels, list(dict.fromkeys(rows["arm"])), 1.0, most=2, file="balls_natural.csv"
+    )
+    for ax in figure.axes:
+        ax.set_xscale("log")
+    return figure

@@ -1,0 +1,81 @@
+"""The page of the copying task: accuracy after longer pauses, and which RIMs are active when."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.report import charts
+from rmr_gym.report.page import Page
+from rmr_gym.report.pictures import activation_figure
+from rmr_gym.report.runs import Schema, load_run, read_arrays, where
+from rmr_gym.report.statistics import means
+
+LABELS = {"rims": "RIMs", "lstm": "LSTM"}
+SCORES = ("accuracy", "cross_entropy")
+_KEY = ("model", "active", "seed", "step")
+TABLES = {
+    "copying": Schema((*_KEY, "span", "dropped"), SCORES),
+    "copying_curves": Schema(_KEY, ("loss",)),
+}
+
+
+def report(folder: Path) -> Page:
+    """Return the page of a run of the copying task.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "copying")
+    rows = run["copying"]
+    table = means(rows, ("model", "active", "span", "dropped"), SCORES)
+    arrays = read_arrays(folder / "activity.npz")
+    seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
+    active = {}
+    for seed in seeds:
+        titles = {"one sequence": f"pattern_{seed}", "share of sequences": f"share_{seed}"}
+        patterns = {title: arrays[name].astype(float) for title, name in titles.items()}
+        phases = dict(zip(("digits", "blanks", "recall"), (0, *arrays["begins"]), strict=True))
+        active[f"active_{seed}"] = partial(activation_figure, patterns, phases)
+    return Page(
+        run,
+        "Copying after longer pauses",
+        {
+            "labels": LABELS,
+            "whole": where(table, dropped=-1),
+            "lost": table[table["dropped"] >= 0],
+            "seeds": seeds,
+        },
+        {
+            "accuracy": partial(span_curves, rows),
+            "loss": partial(loss_curves, run["copying_curves"]),
+            **active,
+        },
+        {"copying_summary": table},
+        len(rows) > 0,
+    )
+
+
+def span_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the accuracy of recalled digits against the length of the pause.
+
+    Raises:
+        RMRError: There is none.
+    """
+    whole = where(rows, dropped=-1)
+    ticks = sorted({int(span) for span in whole["span"]})
+    drawn = charts.over_seeds(whole, "span", "accuracy", "model", LABELS)
+    panel = charts.Panel("", drawn, "blanks between digits and recall", "accuracy", ticks)
+    return charts.lines([panel], file="copying.csv")
+
+
+def loss_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the training loss.
+
+    Raises:
+        RMRError: There is none.
+    """
+    drawn = charts.curves(rows, "loss", "model", LABELS)
+    panel = charts.Panel("", drawn, "gradient step", "loss", log=20.0)
+    return charts.lines([panel], file="copying_curves.csv")

@@ -1,0 +1,145 @@
+"""The page of a comparison of world models."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.report import charts
+from rmr_gym.report.findings import listing
+from rmr_gym.report.page import Page
+from rmr_gym.report.runs import Schema, load_run, parts
+from rmr_gym.report.statistics import means
+from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, own_names, validation_curves
+
+SCORES = {
+    "bce": "BCE",
+    "relative_bce": "relative BCE",
+    "relative_relational_bce": "relative relational BCE",
+    "relative_rollout_bce": "relative simulated BCE",
+    "rollout_f1": "simulated F1",
+    "ari": "ARI",
+    "ari_last": "ARI of the last frames",
+}
+"""Scores in the order of the tables, and what they are called there."""
+
+BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1}
+"""Scores that are compared, and whether more (1) or less (-1) of them is better."""
+
+SIMULATED = {"bce": ("copied", "BCE in nats a frame"), "f1": ("f1_copied", "F1 of lit pixels")}
+"""Scores of simulated frames: the column of the last frame copied, and what they are called."""
+
+_SIMULATED = ("bce", "copied", "f1", "f1_copied")
+TABLES = {
+    "world_models": Schema(("test", "model", "seed"), ("balls", "groups", *SCORES)),
+    "simulations": Schema(("test", "model", "seed", "frame"), _SIMULATED),
+    **CURVES,
+}
+
+
+def report(folder: Path) -> Page:
+    """Return the page of a comparison of world models; what is missing is left out.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "world_models")
+    rows, simulations = run["world_models"], run["simulations"]
+    scores, pairs = score_table(rows), model_pairs(rows, "test", BETTER)
+    models = [*own_names(rows)]
+    relative = ("relative_bce", "relative_relational_bce")
+    return Page(
+        run,
+        f"World models: {listing(models) if models else 'no models yet'}",
+        {
+            "scores": scores.assign(
+                name=[f"{m} (privileged)" if m in PRIVILEGED else m for m in scores["model"]],
+                of=[f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]],
+            ),
+            "columns": [(score, title, "spread") for score, title in SCORES.items()],
+            "pairs": pairs.assign(title=pairs["score"].map(SCORES)),
+            "privileged": PRIVILEGED,
+        },
+        {
+            "relative_bce": partial(score_dots, rows, relative, 1.0),
+            "simulations": partial(simulation_curves, simulations),
+            "simulations_f1": partial(simulation_curves, simulations, "f1"),
+            "ari": partial(score_dots, rows, ("ari", "ari_last")),
+            "validation": partial(validation_curves, run["world_model_curves"]),
+        },
+        {"world_models_summary": scores, "pairs": pairs},
+        len(rows) > 0,
+    )
+
+
+def score_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds.
+
+    Args:
+        rows: Of ``world_models.csv``.
+
+    Returns:
+        One row a test set and model, with the number of balls, of groups while scoring and of
+        seeds, and ``_mean`` and ``_std`` of each of `SCORES`.
+    """
+    return means(rows, ("test", "balls", "model", "groups"), [*SCORES])
+
+
+def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("nan")) -> Figure:
+    """Draw scores of every model and seed, a panel a test set, all on one scale.
+
+    Source: R-NEM, Figures 3 and 4, left.
+
+    Args:
+        rows: Of ``world_models.csv``.
+        scores: One or two columns; the first are circles, the second squares.
+        mark: Where a dotted line stands.
+
+    Raises:
+        RMRError: There is none of these scores.
+    """
+    known = rows.dropna(subset=[*scores], how="all")
+    styles = dict(zip(scores, zip(charts.CYCLE, "os", (-0.15, 0.15), strict=False), strict=False))
+    panels = []
+    for (test,), own in parts(known, "test").items():
+        marks = [
+            charts.Dots(
+                *(str(model), points, points.mean()),
+                label=SCORES[score],
+                shift=shift,
+                style={"color": colour, "marker": marker},
+            )
+            for (model,), of_model in parts(own, "model").items()
+            for score, (colour, marker, shift) in styles.items()
+            for points in [of_model[score].dropna().to_numpy()]
+            if len(points)
+        ]
+        panels.append(charts.Panel(str(test), marks))
+    models = [*own_names(known)]
+    return charts.dots(panels, models, mark, shared=True, file=f"world_models.csv: {scores[0]}")
+
+
+def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
+    """Draw a score of every simulated frame, a panel a test set; copying the last frame dashed.
+
+    Source: R-NEM, Figure 4, right.
+
+    Args:
+        rows: Of ``simulations.csv``.
+        score: "bce" or "f1".
+
+    Raises:
+        RMRError: There are none.
+    """
+    copied, title = SIMULATED[score]
+    rows, last = rows.dropna(subset=score), "last frame copied"
+    dashed = {"color": charts.OTHER, "linestyle": "--", "marker": None}
+    names = own_names(rows)
+    panels = []
+    for (test,), own in parts(rows, "test").items():
+        drawn = charts.over_seeds(own, "frame", score, "model", names, marker=None)
+        drawn += charts.over_seeds(own.assign(model=last), "frame", copied, "model", {}, **dashed)
+        panels.append(charts.Panel(str(test), drawn, "simulated frame", title))
+    return charts.lines(panels, file="simulations.csv")
