@@ -61,7 +61,27 @@ def chain(tmp_path_factory):
     """A store that all tests share: what one computed, the others find."""
     from rmr_gym.runs.store import Store
 
-    return Store(tmp_path_factory.mktemp("chain"))
+    return Store(tmp_path_factory.mktemp("chain") / "store")
+
+
+@pytest.fixture
+def tiny(chain, recorded, tiny_preset, tmp_path, monkeypatch):
+    """Options of a tiny run of one seed on Pong, which finds what other tests computed."""
+    from rmr_gym.stages.presets import PRESETS
+
+    monkeypatch.setitem(PRESETS, "tiny", replace(tiny_preset, games=("Pong",), seeds=1))
+    data = recorded("Pong").parent
+    return {"root": chain.root.parent, "data": data, "workers": 1, "out": tmp_path / "out"}
+
+
+@pytest.fixture
+def two_games(recorded, tmp_path):
+    """A folder of the data sets of two games, as experiments look for them."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("Pong", "Breakout"):
+        (folder / name).symlink_to(recorded(name))
+    return folder
 
 
 @pytest.fixture(scope="session")

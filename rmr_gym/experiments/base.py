@@ -17,8 +17,8 @@ import pandas as pd
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.files import alone, write_atomically
-from rmr_gym.runs.jobs import Outcome
-from rmr_gym.runs.status import PLAN, write_plan, write_states
+from rmr_gym.runs.jobs import Outcome, with_needs
+from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan, write_states
 from rmr_gym.runs.store import Progress, Store, Task
 from rmr_gym.runs.sweep import Group, run_tasks
 
@@ -190,13 +190,14 @@ def run(
             work in it, or every job failed.
     """
     out = experiment.folder(experiment.default_folder())
+    workers, plan = experiment.worker_count, experiment.plan(progress_for)
+    if not plan.rows:
+        raise RMRError("these options leave nothing to compute: choose others")
     busy = (
         f"expected a folder that no other command computes in, found one at work in {out}: wait "
         "until it ends, or choose another folder"
     )
     with alone(out / ".lock", busy):
-        workers = experiment.worker_count
-        plan = experiment.plan(progress_for)
         command = command or shlex.join(["rmr-gym", *sys.argv[1:]])
         facts = {"command": command, "workers": workers, "device": experiment.device}
         books = _Books(out, plan, Store(experiment.root / "store"), facts)
@@ -219,6 +220,7 @@ class _Books:
         self.out, self.plan, self.store, self._facts = out, plan, store, facts
         self._started, self._written = datetime.now(UTC), time.monotonic()
         self._records: dict[str, dict[str, Any]] = {}
+        self._done: dict[Path, JobState] = {}
         _refuse_others(out, plan)
         self._describe([])
         self._jobs = write_plan(out, [rows.task for rows in plan.rows], store)
@@ -234,26 +236,28 @@ class _Books:
         """Write everything, and return one sentence for every job that failed or collapsed."""
         self._write()
         problems = self._problems(outcomes)
-        if not any(self._record(rows.task) for rows in self.plan.rows):
-            failed = next(outcome for key, outcome in outcomes.items() if outcome.error)
-            raise RMRError(f"every job failed; the first said: {failed.error}")
-        self.plan.finish(self.out, self.store)
         self._describe(problems)
+        if not any(self._record(rows.task) for rows in self.plan.rows):
+            error = next(outcome.error for outcome in outcomes.values() if outcome.error)
+            raise RMRError(f"every job failed; the first said: {error}")
+        self.plan.finish(self.out, self.store)
         return problems
 
     def _problems(self, outcomes: Mapping[str, Outcome]) -> list[str]:
-        titles = {task.key: task.title for task in _closure(rows.task for rows in self.plan.rows)}
-        said = [
+        tasks = with_needs(rows.task for rows in self.plan.rows)
+        titles = {task.key: task.title for task in tasks}
+        troubles = [
             f"{titles.get(key, 'stack')}: {(outcome.error or outcome.note or '').strip()}"
             for key, outcome in outcomes.items()
             if outcome.error or outcome.note
         ]
+        records = ((task, self._record(task)) for task in tasks)
         notes = [
             f"{task.title}: {record['note']}"
-            for task in _closure(rows.task for rows in self.plan.rows)
-            if (record := self._record(task)) and record.get("note")
+            for task, record in records
+            if record and record.get("note")
         ]
-        return said + notes
+        return troubles + notes
 
     def _record(self, task: Task) -> dict[str, Any] | None:
         if task.key not in self._records:
@@ -275,8 +279,15 @@ class _Books:
         for name, columns in self.plan.columns.items():
             write_table(self.out / f"{name}.csv", tables[name], columns)
         write_table(self.out / "timings.csv", timings.values(), TIMING_COLUMNS)
-        write_states(self.out, self._jobs)
+        self._write_states()
         self._written = time.monotonic()
+
+    def _write_states(self) -> None:
+        states = [self._done.get(job.result) or job.state() for job in self._jobs]
+        for job, state in zip(self._jobs, states, strict=True):
+            if state.state == DONE:
+                self._done[job.result] = state
+        write_states(self.out, states)
 
     def _describe(self, problems: list[str]) -> None:
         described = {
@@ -294,18 +305,6 @@ def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
     names = rows.names
     game = next((names[name] for name in ("game", "recipient", "env") if name in names), "")
     return names | {"game": game, "stage": rows.task.stage.name, "seconds": round(seconds, 2)}
-
-
-def _closure(tasks: Iterable[Task]) -> list[Task]:
-    """Return tasks and all that they need, each once."""
-    found: dict[str, Task] = {}
-    waiting = list(tasks)
-    while waiting:
-        task = waiting.pop()
-        if task.key not in found:
-            found[task.key] = task
-            waiting += task.needs
-    return list(found.values())
 
 
 def _refuse_others(out: Path, plan: Plan) -> None:

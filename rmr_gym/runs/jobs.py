@@ -233,6 +233,21 @@ class Agenda:
         self._graph.done(outcome.key)
 
 
+def with_needs(tasks: Iterable[Task]) -> list[Task]:
+    """Return tasks and all that they need, each once, what is needed first."""
+    known: dict[str, Task] = {}
+
+    def add(task: Task) -> None:
+        if task.key not in known:
+            for need in task.needs:
+                add(need)
+            known[task.key] = task
+
+    for task in tasks:
+        add(task)
+    return list(known.values())
+
+
 def jobs_of(tasks: Iterable[Task], store: Store) -> list[Job]:
     """Return a job for every task that is to be computed, what it needs included and before it.
 

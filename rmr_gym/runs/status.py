@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.runs.jobs import Traces
+from rmr_gym.runs.jobs import Traces, with_needs
 from rmr_gym.runs.store import Store, Task
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
@@ -68,19 +68,10 @@ def write_plan(out: Path, tasks: Iterable[Task], store: Store) -> list[Planned]:
     Raises:
         RMRError: It cannot be written.
     """
-    found: dict[str, Planned] = {}
-
-    def add(task: Task) -> None:
-        if task.key not in found:
-            for need in task.needs:
-                add(need)
-            found[task.key] = Planned(task.title, store.folder(task))
-
-    for task in tasks:
-        add(task)
-    jobs = [{"title": job.title, "result": str(job.result.resolve())} for job in found.values()]
+    plan = [Planned(task.title, store.folder(task)) for task in with_needs(tasks)]
+    jobs = [{"title": job.title, "result": str(job.result.resolve())} for job in plan]
     write_atomically(out / PLAN, json.dumps(jobs, indent=1))
-    return list(found.values())
+    return plan
 
 
 def read_plan(folder: Path) -> list[Planned]:
@@ -98,19 +89,17 @@ def read_plan(folder: Path) -> list[Planned]:
         ) from error
 
 
-def write_states(out: Path, plan: Sequence[Planned]) -> list[JobState]:
-    """Write where the jobs of a plan are as a table, jobs.csv, and return its rows.
+def write_states(out: Path, states: Iterable[JobState]) -> None:
+    """Write where the jobs of a run are as a table, jobs.csv.
 
     Raises:
         RMRError: It cannot be written.
     """
-    states = [job.state() for job in plan]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(JobState._fields)
     writer.writerows(states)
     write_atomically(out / TABLE, text.getvalue())
-    return states
 
 
 def last_line(error: str) -> str:

@@ -229,8 +229,10 @@ class TestStatus:
         assert plan[0].log == traces(store, square(1, here)).log
         assert plan[0].finished is not None
         assert plan[2].finished is None
-        assert write_states(tmp_path, plan) == states
-        assert (tmp_path / "jobs.csv").read_text().startswith("key,state,seconds,attempts,error\n")
+        write_states(tmp_path, states)
+        table = (tmp_path / "jobs.csv").read_text().splitlines()
+        assert table[0] == "key,state,seconds,attempts,error"
+        assert "total,waiting,,0," in table
 
     def test_a_folder_without_a_plan_is_said(self, tmp_path):
         with pytest.raises(RMRError, match="holds no run: expected a folder of `rmr-gym run`"):
