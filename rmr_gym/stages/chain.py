@@ -8,12 +8,11 @@ from rmr_gym.runs.store import Task
 from rmr_gym.stages.arms import ARMS, find_arm
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.labels import label_probe, label_reference
-from rmr_gym.stages.natural import OBJECTIVES, natural, untrained
+from rmr_gym.stages.natural import OBJECTIVES, natural, supervised, untrained
 from rmr_gym.stages.presets import Preset
 from rmr_gym.stages.pretrain import pretrain
 from rmr_gym.stages.probe import PixelReference, Reference, probe, probe_reference
 from rmr_gym.stages.ranking import ranking
-from rmr_gym.stages.supervised import supervised
 
 SUPERVISED, UNTRAINED, PIXELS = "supervised", "untrained", "pca"
 REFERENCES = (UNTRAINED, SUPERVISED, PIXELS)

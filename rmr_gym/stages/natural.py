@@ -1,17 +1,18 @@
-"""Stage 2, natural: train a pixel encoder through P, without ever reading RAM."""
+"""Stage 2, natural: train a pixel encoder through P, without reading RAM; and its references."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline
+from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline, pixel_encoder
 from rmr_gym.domains.atari_alignment import (
     AbstractLatents,
     abstract_latents,
@@ -20,13 +21,13 @@ from rmr_gym.domains.atari_alignment import (
 )
 from rmr_gym.models.rmr.encoders import SlotCNN
 from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, find_device, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.arms import arm_processor, find_arm, fresh_processor
-from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data
-from rmr_gym.stages.presets import Natural
+from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
+from rmr_gym.stages.presets import Natural, Probing
 
 DEAD_SLOT_SHARE = 1e-4
 HEALTH_ROWS = 256
@@ -316,6 +317,64 @@ def dead_slots(latents: Tensor) -> int:
     """Count dead slots of latents [rows slots dim]; see `count_dead_slots`."""
     variance = latents.double().var(dim=0, correction=0).sum(-1)
     return int((variance <= max(DEAD_SLOT_SHARE * float(variance.mean()), 1e-12)).sum())
+
+
+@stage(version=3)
+def supervised(
+    data: GameData,
+    model: AtariModel,
+    config: Natural,
+    probing: Probing,
+    seed: int,
+    device: str = "cpu",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train encoder and a linear read-out on paired frames and RAM bits.
+
+    Args:
+        data: Frames and RAM of the training episodes.
+        model: Sizes.
+        config: Batch, rate and checkpoints; the objective is ignored.
+        probing: Which rows are paired: those that the probe is fitted on.
+        seed: Gives the same initial encoder as the arms of that seed.
+        device: Where to train.
+        room: Room for unfinished state.
+
+    Returns:
+        As `rmr_gym.stages.natural.natural`, encoders alone.
+    """
+    place, loaded = find_device(device), natural_data(data, model, config)
+    paired = probe_sets(data, model, probing).training
+    encoder = pixel_encoder(model, seed)
+    encoder.standardise_by(loaded.mean_frame, loaded.deviation)
+    bits = torch.from_numpy(paired.bits).flatten(1)
+    read_out = build(
+        lambda: nn.Linear(encoder.slots * model.dim, bits.shape[1]),
+        torch_generator(integer_seed(seed, "supervised read-out")),
+    ).to(place)
+    encoder.to(place)
+
+    def step_at(step: int, phase: Phase) -> Step:
+        rng = generator(seed, "supervised", step)
+        size = min(phase.batch, len(bits))
+        rows = torch.from_numpy(rng.choice(len(bits), size=size, replace=False))
+        logits = read_out(encoder(paired.frames[rows].to(place)).flatten(1))
+        return Step(F.binary_cross_entropy_with_logits(logits, bits[rows].float().to(place)))
+
+    def checkpoint_at(step: int) -> Checkpoint:
+        state = encoder.state_dict().items()
+        return Checkpoint({f"{step}.encoder.{name}": part for name, part in state}, {"step": step})
+
+    trained = train(
+        nn.ModuleList([encoder, read_out]),
+        step_at,
+        checkpoint_at,
+        phases=[Phase(config.steps, config.learning_rate, config.batch)],
+        checkpoints=config.checkpoints,
+        room=room,
+    )
+    record = {"arm": "supervised", "curve": trained.curve, "note": None}
+    return Artifact(record, trained.tensors)
 
 
 @stage(version=1)

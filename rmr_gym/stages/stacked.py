@@ -22,7 +22,6 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
@@ -209,9 +208,9 @@ def _natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
         arguments[0][name] for name in ("data", "model", "config", "device")
     )
     runs = [NaturalRun(each["arm"], each["seed"], each["donor"]) for each in arguments]
-    frames = resident_frames(data, model, config, device)
-    loaded = natural_data(data, model, config)
-    return train_natural_stack(config, model, loaded, runs, frames=frames, device=device)
+    return train_natural_stack(
+        config, model, natural_data(data, model, config), runs, device=device
+    )
 
 
 def train_alone(
@@ -240,7 +239,6 @@ def train_natural_stack(
     data: NaturalData,
     runs: Sequence[NaturalRun],
     *,
-    frames: "Frames | None" = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> list[Result]:
@@ -254,7 +252,6 @@ def train_natural_stack(
         model: Sizes.
         data: Frames and actions of the recipient.
         runs: Arms, seeds and donors.
-        frames: The same frames on the device already; by default those of ``data`` go there.
         device: Where to train.
         progress: Called after every step of a stack.
 
@@ -271,9 +268,8 @@ def train_natural_stack(
             f"of {config.objective!r} with core {model.core!r}: train such runs one by one"
         )
     place = find_device(device)
-    frames = frames or Frames(data.frames.to(place))
     by_kind = sorted(range(len(runs)), key=lambda index: _neighbours(model, runs[index]))
-    train = partial(_train_natural, config, model, data, frames, place, progress)
+    train = partial(_train_natural, config, model, data, place, progress)
     results = in_halves(train, [runs[index] for index in by_kind])
     placed = dict(zip(by_kind, results, strict=True))
     return [placed[index] for index in range(len(runs))]
@@ -290,7 +286,6 @@ def _train_natural(
     config: Natural,
     model: AtariModel,
     data: NaturalData,
-    frames: "Frames",
     place: torch.device,
     progress: Progress | None,
     runs: Sequence[NaturalRun],
@@ -303,6 +298,7 @@ def _train_natural(
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
     stack = StackedPipeline(pipelines, config.cnn)
     feed, actions = NaturalFeed(config, data, [run.seed for run in runs]), data.action.to(place)
+    frames = data.frames.to(place)
 
     def terms_of(*latents: Tensor) -> ContrastiveTerms:
         return objective.terms(config, Latents(*latents))
@@ -310,7 +306,7 @@ def _train_natural(
     def terms_at(step: int) -> dict[str, Tensor]:
         rows, action, permutation = (part[stack.runs].to(place) for part in feed.rows(step))
         both = torch.cat([rows, rows + 1], dim=1)
-        latents = stack.encoder(frames.at(both.T).transpose(0, 1))
+        latents = stack.encoder(frames[both.T].transpose(0, 1))
         current, following = latents.chunk(2, dim=1)
         predicted = stack.decoder(stack.process(current, actions[action]))
         return torch.vmap(terms_of)(predicted, current, following, permutation)._asdict()
@@ -411,48 +407,6 @@ def _train_abstract(
 
 def _finished(pipeline: Any, copied: Any, trained: Trained) -> Artifact:
     return finished(pipeline, trained, copied)
-
-
-class Frames(NamedTuple):
-    """All frames of a data set on one device, one byte a pixel.
-
-    Attributes:
-        pixels: Gray levels, or palette indices where ``gray`` is given.
-        gray: Gray level of each palette index.
-    """
-
-    pixels: UInt8[Tensor, "rows height width"]
-    gray: UInt8[Tensor, "256"] | None = None
-
-    def to(self, device: str | torch.device) -> "Frames":
-        """Return the frames on a device."""
-        gray = None if self.gray is None else self.gray.to(device)
-        return Frames(self.pixels.to(device), gray)
-
-    def at(self, rows: Int[Tensor, "*shape"]) -> UInt8[Tensor, "*shape height width"]:
-        """Return the gray frames of some rows, gathered and decoded where the data lie."""
-        pixels = self.pixels[rows]
-        return pixels if self.gray is None else self.gray[pixels.int()]
-
-
-def resident_frames(data: GameData, model: AtariModel, config: Natural, device: str) -> Frames:
-    """Put the frames of a game's natural training onto its device, one byte a pixel.
-
-    Frames of the console's own size go there as palette indices, as they were recorded, and are
-    decoded batch by batch; smaller ones are means of gray levels, which no palette holds.
-    """
-    full_size = (model.height, model.width) == (210, 160)
-    if torch.device(device).type == "cpu" or not full_size:
-        return Frames(natural_data(data, model, config).frames).to(device)
-    return palette_frames(data, config).to(device)
-
-
-def palette_frames(data: GameData, config: Natural) -> Frames:
-    """Load the frames of a game's natural training as palette indices, with their gray levels."""
-    episodes = data.open()
-    chosen = episodes.training[: config.episodes]
-    pixels = episodes.dataset.load(columns=("pixels",), episodes=chosen)["pixels"]
-    return Frames(torch.from_numpy(pixels), torch.tensor(PALETTE_GRAY))
 
 
 class NaturalRows(NamedTuple):

@@ -350,3 +350,9 @@ def test_what_cannot_be_aligned_is_refused():
     frames = balls.pixel_pipeline(other, abstract.processor, 0, resolution=16, balls=3)
     with pytest.raises(RMRError, match="found BroadcastDecoder"):
         balls.align(frames, abstract.state_dict(), 0)
+
+
+def test_windows_ahead_are_followed_by_their_episode():
+    data = balls.balls_data(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
+    reach = [(row, row + 3) for row in data.current[balls.windows_ahead(data, 3)]]
+    assert reach == [(2, 5), (8, 11), (9, 12)]

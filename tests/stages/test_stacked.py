@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import AtariModel, NaturalData, frame_statistics, make_core
 from rmr_gym.domains.random_world import RandomWorld
 from rmr_gym.runs.jobs import jobs_of, traces_of
@@ -21,16 +20,14 @@ from rmr_gym.stages import pretrain as pretrain_module
 from rmr_gym.stages import stacked
 from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.donors import random_dynamics_donor
-from rmr_gym.stages.games import GameData, natural_data
+from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import natural, natural_batch
 from rmr_gym.stages.presets import Natural, Pretraining
 from rmr_gym.stages.stacked import (
     AbstractRun,
-    Frames,
     NaturalFeed,
     NaturalRun,
     frame_names,
-    palette_frames,
     pretrain_stack,
     stacking,
     train_natural_stack,
@@ -132,28 +129,13 @@ class TestNaturalStacks:
     @pytest.mark.parametrize("objective", ["cswm", "infonce"])
     def test_rows_are_those_of_the_batches_of_the_runs_alone(self, data, objective):
         config, seeds = Natural(objective=objective, checkpoints=(1,), batch=6), [4, 2, 4]
-        rows, frames = NaturalFeed(config, data, seeds).rows(7), Frames(data.frames)
+        rows, frames = NaturalFeed(config, data, seeds).rows(7), data.frames
         for index, seed in enumerate(seeds):
             batch = natural_batch(config, data, seed, 7)
-            assert torch.equal(frames.at(rows.frames[index]), batch.frames)
-            assert torch.equal(frames.at(rows.frames[index] + 1), batch.following)
+            assert torch.equal(frames[rows.frames[index]], batch.frames)
+            assert torch.equal(frames[rows.frames[index] + 1], batch.following)
             assert torch.equal(data.action[rows.transitions[index]], batch.action)
             assert torch.equal(rows.permutation[index], batch.permutation)
-
-    def test_palette_indices_are_decoded_where_they_lie(self):
-        indices = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (5, 3, 2), np.uint8))
-        frames = Frames(indices, torch.tensor(PALETTE_GRAY))
-        rows = torch.tensor([[3, 0], [1, 1]])
-        assert torch.equal(frames.at(rows), torch.tensor(PALETTE_GRAY)[indices.long()][rows])
-        assert frames.at(rows).dtype == torch.uint8
-
-    def test_palette_frames_are_the_frames_of_natural_training(self, game):
-        model = AtariModel(dim=4)
-        loaded = natural_data(game.data, model, game.preset.natural)
-        frames = palette_frames(game.data, game.preset.natural)
-        rows = torch.tensor([0, 7, len(loaded.frames) - 1])
-        assert frames.pixels.shape == loaded.frames.shape
-        assert torch.equal(frames.at(rows), loaded.frames[rows])
 
     def test_equal_frames_and_no_others_have_equal_names(self, data):
         names = frame_names(data.frames)

@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import matplotlib.image
+import pytest
+from PIL import Image
+
+from rmr_gym.agents.record import record
+from rmr_gym.commands.pictures import pictures
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls.config import PRESETS
+from rmr_gym.stages import balls
+
+
+def test_a_film_and_a_sheet_of_every_preset(tmp_path):
+    pictures(["films", "--out", str(tmp_path), "--frames", "3", "--size", "32"])
+    for preset in PRESETS:
+        with Image.open(tmp_path / f"{preset}.gif") as film:
+            assert (film.n_frames, film.size) == (4, (32, 32))
+        assert (tmp_path / f"{preset}.png").is_file()
+
+
+def test_bad_input_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(RMRError, match="rnem-4"):
+        pictures(["films", "--out", str(tmp_path), "--presets", "rmr", "rnem-44"])
+    with pytest.raises(RMRError, match="1 or more"):
+        pictures(["films", "--out", str(tmp_path), "--frames", "0"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_rollouts_are_drawn_of_what_was_trained(tmp_path, monkeypatch):
+    smoke = balls.BALLS_PRESETS["smoke"]
+    phase = (balls.Phase(1, batch=2),)
+    short = {"warm_start": balls.WarmStart(phase), "prediction": balls.Prediction(phase)}
+    monkeypatch.setitem(balls.BALLS_PRESETS, "smoke", replace(smoke, **short))
+    options = {"balls": 3, "resolution": 16, "max_episode_steps": 14}
+    record("rmr/BouncingBalls-v0", tmp_path / "data", episodes=2, **options)
+    places = ("--data", tmp_path / "data", "--root", tmp_path / "runs", "--out", tmp_path / "out")
+    counts = ("--rollouts", 1, "--steps", 2, "--arm", "no_p")
+    pictures(["rollouts", "--preset", "smoke", *map(str, (*places, *counts))])
+    assert (tmp_path / "out" / "rollout_no_p_0.gif").is_file()
+    for name in ("rollout_no_p_0.png", "masks_no_p.png"):
+        assert matplotlib.image.imread(tmp_path / "out" / name).std() > 0

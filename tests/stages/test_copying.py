@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.world.rims import RIMSizes
+from rmr_gym.runs.store import Store
+from rmr_gym.stages import copying as stages
+from rmr_gym.stages.copying import COPYING_PRESETS, Copying, CopyingPreset, LSTMSizes, copying
+
+SMOKE = COPYING_PRESETS["smoke"]
+TASK = replace(SMOKE.task, checkpoints=(2, 4), sequences=6)
+
+
+def task_of(model, seed=1):
+    return copying(TASK, model, getattr(SMOKE, model), seed)
+
+
+@pytest.mark.parametrize("model", ["rims", "lstm"])
+def test_rows_of_every_span_with_and_without_each_rim(tmp_path, model):
+    steps = []
+    artifact = Store(tmp_path).compute(task_of(model), lambda *values: steps.append(values))
+    rows = artifact.record["rows"]
+    assert steps == [(step, 4) for step in range(1, 5)]
+    whole = [(row["step"], row["span"]) for row in rows if row["dropped"] < 0]
+    assert whole == [(2, 4), (2, 12), (4, 4), (4, 12)]
+    dropped = {row["dropped"] for row in rows} - {-1}
+    assert dropped == (set(range(4)) if model == "rims" else set())
+    if model == "rims":
+        assert artifact.tensors["activity.12"].shape == (2 * 3 + 12 + 1, 4)
+        assert torch.all(artifact.tensors["activity.12"].sum(1).round(decimals=4) == 2)
+        assert torch.all(artifact.tensors["pattern.4"].sum(1) == 2)
+        without = next(row for row in rows if row["dropped"] == 0 and row["span"] == 4)
+        assert without["cross_entropy"] != rows[2]["cross_entropy"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    whole = Store(tmp_path / "whole").compute(task_of("rims"))
+    loss, calls, killed = stages.copying_loss, [], Store(tmp_path / "killed")
+
+    def dying(*arguments):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(stages, "copying_loss", dying)
+    with pytest.raises(KeyboardInterrupt):
+        killed.compute(task_of("rims"))
+    resumed = killed.compute(task_of("rims"))
+    assert len(calls) == 4 + 2
+    assert resumed.record["rows"] == whole.record["rows"]
+    assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+def test_gradients_are_clipped_as_the_task_says():
+    tight, loose = (
+        copying.function(replace(TASK, clip=clip), "lstm", LSTMSizes(4), 0).tensors
+        for clip in (1e-9, 1.0)
+    )
+    assert any(not torch.equal(weights, loose[name]) for name, weights in tight.items())
+
+
+def test_paper_preset_is_the_papers():
+    paper = COPYING_PRESETS["paper"]
+    task = paper.task
+    assert (task.span, task.test_spans, task.digits, task.batch) == (50, (50, 200), 10, 64)
+    assert (task.learning_rate, task.clip, task.checkpoints[-1]) == (1e-3, 1.0, 30_000)
+    assert (paper.rims.rims, paper.rims.units, paper.lstm.units) == (6, 100, 600)
+    assert (paper.rims.heads, paper.rims.message, paper.rims.keys) == (4, 32, 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"checkpoints": ()}, "rising steps"),
+        ({"checkpoints": (3, 2)}, "rising steps"),
+        ({"test_spans": ()}, "spans must be 0 or more"),
+        ({"span": -1}, "spans must be 0 or more"),
+        ({"clip": 0.0}, "rate and clip above 0"),
+        ({"digits": 0}, "digits, batch"),
+    ],
+)
+def test_impossible_tasks_are_refused(change, message):
+    with pytest.raises(RMRError, match=message):
+        Copying(**change)
+
+
+def test_unknown_names_and_impossible_sizes_are_refused():
+    with pytest.raises(RMRError, match="did you mean 'smoke'"):
+        CopyingPreset.proposals("smok")
+    with pytest.raises(RMRError, match="1 to 6 active RIMs out of 6, got 7"):
+        RIMSizes(active=7)
+    with pytest.raises(RMRError, match="units of 1 or more"):
+        LSTMSizes(0)
+    with pytest.raises(RMRError, match="unknown model 'gru'"):
+        copying.function(TASK, "gru", SMOKE.lstm, 0)
