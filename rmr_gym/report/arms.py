@@ -3,7 +3,7 @@
 What comparisons, studies of objectives, transfer matrices and bottlenecks share.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rmr_gym.report.names import (
     MODEL_LABELS,
     OBJECTIVE_LABELS,
     PROBE_LABELS,
+    called,
     label,
     objective_label,
 )
@@ -118,7 +119,7 @@ _NOTHING: Any = dict.fromkeys(SCORES, np.nan) | {"seed": -1}
 
 def trained_steps(rows: pd.DataFrame) -> list[int]:
     """Return the steps at which trained arms have scores, rising."""
-    return sorted({int(step) for step in rows["step"][~rows["arm"].isin(REFERENCES)]})
+    return sorted({int(step) for step in where(rows, ~rows["arm"].isin(REFERENCES))["step"]})
 
 
 def by_objective(
@@ -170,7 +171,7 @@ def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
         return [control for control in CONTROLS if arm == "rmr" and control in arms]
 
     found = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_draws)
-    found = found.assign(control=found["against"], label=found["against"].map(ARM_LABELS))
+    found = found.assign(control=found["against"], label=called(found["against"], ARM_LABELS))
     return pd.DataFrame(found[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
 
 
@@ -199,7 +200,7 @@ def natural_table(
         names = [f"{arm}_{kind}" for arm in table["arm"]]
         scores = [paper.get(name, np.nan) for paper, name in zip(papers, names, strict=True)]
         table[f"paper_{kind}"] = np.array(scores, float)
-    table.insert(len(PLACE) + 1, "label", named(table["arm"], ARM_LABELS))
+    table.insert(len(PLACE) + 1, "label", called(table["arm"], ARM_LABELS))
     table = beside(table, pairs, (*place, "arm"))
     return pd.DataFrame(table[[*table.columns.difference(more, sort=False), *more]])
 
@@ -267,7 +268,7 @@ def abstract_table(run: Run) -> pd.DataFrame:
     rows = last_steps(run["abstract"], "game", "model")
     table = means(rows, ("game", "model", "step"), BITS, "bit_f1")
     table = ordered(table, game=run.games, model=MODEL_LABELS)
-    table.insert(2, "label", named(table["model"], MODEL_LABELS))
+    table.insert(2, "label", called(table["model"], MODEL_LABELS))
     papers = [paper_abstract(game) for game in table["game"]]
     names = [str(model).replace("_", "") for model in table["model"]]
     for ours, theirs in (("slot_accuracy", "slot_acc"), ("bit_f1", "bit_f1")):
@@ -278,7 +279,7 @@ def abstract_table(run: Run) -> pd.DataFrame:
 
 def last_steps(rows: pd.DataFrame, *by: str) -> pd.DataFrame:
     """Return the rows of the last step of each part."""
-    return pd.DataFrame(rows[rows["step"] == rows.groupby([*by])["step"].transform("max")])
+    return where(rows, rows["step"] == rows.groupby([*by])["step"].transform("max"))
 
 
 def ordered(table: pd.DataFrame, **columns: Iterable[Any]) -> pd.DataFrame:
@@ -289,14 +290,9 @@ def ordered(table: pd.DataFrame, **columns: Iterable[Any]) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def named(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:
-    """Return what names are called, as a column."""
-    return np.array([labels.get(name, name) for name in names], object)
-
-
 def every_test(pairs: pd.DataFrame, contrast: pd.DataFrame) -> pd.DataFrame:
     """Return `arm_pairs` that compare something, and `contrast_table`, by game and objective."""
-    ours = pairs[pairs["verdict"] != ""].sort_values("against", kind="stable")
+    ours = where(pairs, pairs["verdict"] != "").sort_values("against", kind="stable")
     controls = contrast.assign(arm="rmr", against=contrast["control"])
     return grouped(pd.concat([ours, controls]) if len(controls) else ours, "game", "objective")
 
@@ -304,12 +300,12 @@ def every_test(pairs: pd.DataFrame, contrast: pd.DataFrame) -> pd.DataFrame:
 def above_copying(abstract: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Return on how many games of how many a model has a higher mean bit F1 than copying."""
     f1 = abstract.pivot(index="game", columns="model", values="bit_f1_mean")
-    both = {
-        model: f1[[model, "copy"]].dropna()
-        for model in (in_order(f1, MODEL_LABELS) if "copy" in f1 else [])
-        if model != "copy"
-    }
-    return {m: (int((r[m] > r["copy"]).sum()), len(r)) for m, r in both.items() if len(r)}
+    found = {}
+    for model in in_order({*f1} - {"copy"}, MODEL_LABELS) if "copy" in f1 else []:
+        ours, copied = f1[[model, "copy"]].dropna().to_numpy(float).T
+        if len(ours):
+            found[model] = (int((ours > copied).sum()), len(ours))
+    return found
 
 
 def abstract_curves(run: Run) -> Figure:
@@ -348,31 +344,32 @@ def checkpoint_curves(
         RMRError: If there are none.
     """
     rows = where(natural, probe=probe)
-    several = rows["objective"].nunique() > 1
+    title = panel_title(rows)
     panels = [
-        _course(of_game, score, panel_title(game, objective, several), len(scores) > 1)
+        _course(of_game, score, title(game, objective), len(scores) > 1)
         for game, objective, of_game in by_objective(rows, games)
         for score in scores
     ]
     return lines(panels, len(scores) if len(scores) > 1 else ACROSS, "natural.csv")
 
 
-def panel_title(game: str, objective: str, several: bool) -> str:
-    """Title a panel by game, and by objective where there is more than one."""
-    return f"{game}, {objective_label(objective)}" if several else game
+def panel_title(rows: pd.DataFrame) -> Callable[..., str]:
+    """Return what titles a panel by game, and by objective where the rows have more than one."""
+    several = len({*rows["objective"]}) > 1
+    return lambda game, objective: f"{game}, {objective_label(objective)}" if several else game
 
 
 def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> Panel:
     ticks, name = trained_steps(rows), SCORE_LABELS[score]
     level = [arm for arm in REFERENCES if not {*where(rows, arm=arm)["step"]} & {*ticks}]
-    moving = pd.DataFrame(rows[~rows["arm"].isin(level)])
+    moving = where(rows, ~rows["arm"].isin(level))
     drawn = over_seeds(moving, "step", score, "arm", ARM_LABELS)
     for arm in level:
-        last = where(rows, arm=arm, step=where(rows, arm=arm)["step"].max())
+        last = last_steps(where(rows, arm=arm), "arm")[score].dropna().to_numpy(float)
         dash = "--" if arm == "untrained" else ":"
         style = {"color": look(arm)["color"], "linestyle": dash}
-        if last[score].notna().any():
-            drawn.append(Line(label(arm), [], [last[score].mean()], style=style))
+        if len(last):
+            drawn.append(Line(label(arm), [], [float(last.mean())], style=style))
     log = 5.0 if score == "effective_rank" else np.inf
     across = "checkpoint (gradient steps)"
     return Panel(f"{title}: {name}" if beside else title, drawn, across, name, ticks, log)

@@ -125,6 +125,13 @@ class Dots:
     shift: float = 0.0
     style: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, row: str, scores: Any, **more: Any) -> "Dots":
+        """Return dots and their mean; what is not noted is left out."""
+        points = np.asarray(scores, float)
+        points = points[~np.isnan(points)]
+        return cls(row, points, float(points.mean()) if len(points) else math.nan, **more)
+
 
 class Panel(NamedTuple):
     """A part of a chart.
@@ -244,11 +251,11 @@ def over_seeds(
     """
     drawn = []
     for place, name in enumerate(in_order([*labels, *rows[by]], labels)):
-        seeds = where(rows, **{by: name}).dropna(subset=[y]).groupby(x)[y]
-        if seeds.ngroups:
-            points = seeds.agg(["mean", "min", "max"]).reset_index()
+        own = where(rows, **{by: name}).dropna(subset=[y])
+        if len(own):
+            points = own.groupby(x)[y].agg(["mean", "min", "max"]).reset_index()
             at, mean, low, high = points.to_numpy(float).T
-            band = (low, high) if seeds.size().max() > 1 else ()
+            band = (low, high) if own.duplicated(x).any() else ()
             named = look(name, place) | style
             drawn.append(Line(labels.get(name, name), at, mean, *band, style=named))
     return drawn
@@ -280,8 +287,8 @@ def _thinned(rows: pd.DataFrame, y: str) -> pd.Series:
     """Average a long curve over groups of neighbouring steps, so that a figure stays small."""
     rows = rows.sort_values("step")
     group = np.arange(len(rows)) // math.ceil(len(rows) / CURVE_POINTS)
-    means = rows[["step", y]].astype(float).groupby(group).mean()
-    return means.set_index("step")[y]
+    step, height = (rows[name].astype(float).groupby(group).mean() for name in ("step", y))
+    return pd.Series(np.array(height), np.array(step))
 
 
 @styled
@@ -384,7 +391,8 @@ def _draw_block(ax: Axes, block: Block, columns: int, colours: ScalarMappable) -
     ax.set_yticks(range(len(block.rows)), block.rows)
     ax.add_patch(Rectangle((-0.5, -0.5), columns, len(block.rows), **HATCHED, zorder=0))
     values = np.ma.masked_invalid(block.values)
-    ax.imshow(values, cmap=colours.cmap, norm=colours.norm, aspect="auto", interpolation="nearest")
+    style: Any = {"cmap": colours.cmap, "norm": colours.norm, "interpolation": "nearest"}
+    ax.imshow(values, aspect="auto", **style)
     for row, column in block.framed:
         corner = (column - 0.45, row - 0.45)
         ax.add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor="black", linewidth=1.1))
@@ -394,7 +402,7 @@ def _draw_block(ax: Axes, block: Block, columns: int, colours: ScalarMappable) -
             ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
 
 
-def _ink(colours: ScalarMappable, value: float) -> str:
+def _ink(colours: ScalarMappable, value: Any) -> str:
     """Return black or white, whichever is read on the colour of a value."""
     red, green, blue, _ = np.asarray(colours.to_rgba(value))
     return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order
+from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order, records
 from rmr_gym.report.statistics import MIN_PAIRS, TOO_FEW
 from rmr_gym.report.tables import signed
 
@@ -59,7 +59,7 @@ def against(
     Returns:
         A paragraph of findings; nothing without a pair.
     """
-    rows = tests[tests["pairs"] > 0].to_dict("records")
+    rows = records(tests, tests["pairs"] > 0)
     if not rows:
         return ""
     judged = [row for row in rows if row["verdict"] != TOO_FEW]

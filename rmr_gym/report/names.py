@@ -1,5 +1,9 @@
 """What arms, objectives, probes and abstract models are called, and their order everywhere."""
 
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
 ARM_LABELS = {
     "rmr": "RMR (frozen P)",
     "cswm": "C-SWM (P trained)",
@@ -40,6 +44,11 @@ MODEL_LABELS = {
 """Abstract models in the order of the paper's Table 2."""
 
 _LABELS = {**PROBE_LABELS, **MODEL_LABELS, **ARM_LABELS}
+
+
+def called(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:
+    """Return what names are called, as a column."""
+    return np.array([labels.get(name, name) for name in names], object)
 
 
 def label(name: str) -> str:

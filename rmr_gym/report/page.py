@@ -158,7 +158,7 @@ def _description(run: Run) -> dict[str, Any]:
         "times": times.reset_index(),
         "time_columns": [("game", "game"), *((stage, stage, "duration") for stage in times)],
         "jobs": states_of(list(jobs["state"])),
-        "spent": duration(float(jobs["seconds"].sum())),
+        "spent": duration(sum(jobs["seconds"].dropna())),
         "failed": where(jobs, state="failed"),
     }
 

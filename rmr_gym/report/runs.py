@@ -92,18 +92,29 @@ def in_order(names: Iterable[Any], labels: Iterable[Any]) -> list[Any]:
     return [*known, *sorted(present - set(known))]
 
 
-def where(table: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """Return the rows in which each named column has the value, or one of the values, wanted."""
-    mask = np.ones(len(table), bool)
+def where(table: pd.DataFrame, mask: Any = None, **wanted: Any) -> pd.DataFrame:
+    """Return the rows in which each named column has the value, or one of the values, wanted.
+
+    Args:
+        table: The rows.
+        mask: Which of them are looked at; None: all.
+        wanted: A value, or a list, tuple or set of them, for each column.
+    """
+    chosen = np.ones(len(table), bool) if mask is None else np.array(mask, bool)
     for column, value in wanted.items():
         options = list(value) if isinstance(value, list | tuple | set) else [value]
-        mask &= table[column].isin(options).to_numpy(bool)
-    return pd.DataFrame(table[mask])
+        chosen &= table[column].isin(options).to_numpy(bool)
+    return pd.DataFrame(table[chosen])
 
 
-def records(table: pd.DataFrame, **wanted: Any) -> list[dict[Any, Any]]:
+def records(table: pd.DataFrame, mask: Any = None, **wanted: Any) -> list[dict[Any, Any]]:
     """Return the rows of `where` as dictionaries."""
-    return where(table, **wanted).to_dict("records")
+    return where(table, mask, **wanted).to_dict("records")
+
+
+def groups(table: pd.DataFrame, *columns: str) -> Any:
+    """Return the rows grouped by the values of the columns, in the order in which they come."""
+    return table.groupby([*columns], sort=False, dropna=False)
 
 
 def parts(table: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], pd.DataFrame]:
@@ -115,13 +126,13 @@ def parts(table: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], pd.DataFr
         return {} if table.empty else {(): table}
     return {
         name if isinstance(name, tuple) else (name,): pd.DataFrame(rows)
-        for name, rows in table.groupby([*columns], sort=False, dropna=False)
+        for name, rows in groups(table, *columns)
     }
 
 
 def blocks(table: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], list[dict[Any, Any]]]:
     """Return `parts` with their rows as records."""
-    return {name: part.to_dict("records") for name, part in parts(table, *columns).items()}
+    return {name: records(part) for name, part in parts(table, *columns).items()}
 
 
 def run_kind(folder: Path | str) -> str:
@@ -181,7 +192,7 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         )
     table = table.assign(**{column: _typed(table, column, path) for column in columns})
     if key and table.duplicated(key).any():
-        first = table[table.duplicated(key)].to_dict("records")[0]
+        first = records(table, table.duplicated(key))[0]
         raise RMRError(
             f"{path} has two rows for {', '.join(f'{name} {first[name]}' for name in key)}: "
             f"expected one; {_AGAIN}"

@@ -67,7 +67,7 @@ def paired(
     signs = {value: 1} if isinstance(value, str) else value
     rows = []
     for names, block in parts(table, *by).items():
-        wide = block.pivot(index=[*pair], columns=factor, values=[*signs])
+        wide: Any = block.pivot(index=[*pair], columns=factor, values=[*signs])
         levels = list(dict.fromkeys(block[factor]))
         for level in levels:
             chosen = baselines(level, levels) if callable(baselines) else baselines

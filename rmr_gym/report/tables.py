@@ -129,7 +129,7 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else number(p)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """Return seconds as people say them: ``45 s``, ``4 min 12 s``, ``3 h 05 min``."""
     if math.isnan(seconds) or seconds < 10:
         return MISSING if math.isnan(seconds) else f"{seconds:.1f} s"

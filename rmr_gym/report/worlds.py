@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report.charts import Panel, lines, over_seeds
-from rmr_gym.report.runs import Schema
+from rmr_gym.report.runs import Schema, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, paired
 
 CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_loss",))}
@@ -67,7 +67,7 @@ def model_pairs(scores: pd.DataFrame, column: str, better: Mapping[str, int]) ->
     """
     tests = paired(scores, better, "model", opponents, (column,), family=(column,))
     columns = [column, "model", "against", "score", *DIFFERENCE, *CORRECTED]
-    tests = pd.DataFrame(tests.loc[tests["pairs"] > 0, columns])
+    tests = pd.DataFrame(where(tests, tests["pairs"] > 0), columns=columns)
     return tests.rename(columns={"difference": "improvement"}).reset_index(drop=True)
 
 

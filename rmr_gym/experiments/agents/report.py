@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Schema, load_run, parts, where
+from rmr_gym.report.runs import Schema, groups, load_run, parts, where
 from rmr_gym.report.statistics import corrected, paired
 
 KEY = ("env", "algorithm", "features", "seed", "step")
@@ -92,7 +92,7 @@ def normalised(table: pd.DataFrame) -> pd.DataFrame:
     scored = [
         agents.assign(score=(agents["return"] - low) / unit)
         for rows in parts(table, "env").values()
-        for agents in [rows[rows["features"] != RANDOM]]
+        for agents in [where(rows, rows["features"] != RANDOM)]
         if len(agents)
         for low, unit in [normalisation(rows)]
     ]
@@ -105,10 +105,9 @@ def normalisation(rows: pd.DataFrame) -> tuple[float, float]:
     0 is random play (without it, the worst agent), 1 the best last measurement of any agent; where
     no agent is better than random play, a unit is a point.
     """
-    agents, random = rows[rows["features"] != RANDOM], where(rows, features=RANDOM)
-    final = where(agents, step=agents["step"].max())["return"]
-    low = float(random["return"].iloc[0]) if len(random) else float(final.min())
-    best = float(final.max())
+    agents, random = where(rows, rows["features"] != RANDOM), where(rows, features=RANDOM)
+    final = [*where(agents, step=agents["step"].max())["return"]]
+    low, best = float([*random["return"], min(final)][0]), float(max(final))
     return low, best - low if best > low else 1.0
 
 
@@ -124,7 +123,7 @@ def scores(table: pd.DataFrame) -> pd.DataFrame:
         the start).
     """
     scored = normalised(table).sort_values(["seed", "step"], kind="stable")
-    last = scored.groupby("env")["step"].max()
+    last = groups(scored, "env")["step"].max()
     rows = []
     for key, agent in parts(scored, *KEY[:4]).items():
         end = last[key[0]]
@@ -142,14 +141,13 @@ def pooled(found: pd.DataFrame) -> pd.DataFrame:
     Further columns: world (which it truly is), place (its number), kind.
     """
     kind = found["algorithm"] + " " + found["features"]
-    places = {world: place for place, world in enumerate(dict.fromkeys(found["env"]))}
-    found = found.assign(world=found["env"], place=found["env"].map(places), kind=kind)
-    order = {kind: place for place, kind in enumerate(sorted({*kind}, key=_place))}
-    found = found.sort_values("kind", key=lambda kinds: kinds.map(order), kind="stable")
-    found = found.sort_values("place", kind="stable")
-    there = found.groupby("world", sort=False)["kind"].agg(frozenset)
-    groups = [list(there.index[there == kinds]) for kinds in there]
-    worlds = max(groups, key=len, default=[])
+    found = found.assign(world=found["env"], place=groups(found, "env").ngroup(), kind=kind)
+    order = sorted({*kind}, key=_place)
+    found["order"] = [order.index(name) for name in kind]
+    found = found.sort_values(["place", "order"], kind="stable")
+    there = groups(found, "world")["kind"].agg(frozenset)
+    alike = [list(there.index[there == kinds]) for kinds in there]
+    worlds = max(alike, key=len, default=[])
     return pd.concat([found, where(found, env=worlds if len(worlds) > 1 else []).assign(env=ALL)])
 
 
@@ -209,7 +207,7 @@ def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
         *(found, dict.fromkeys(MEASURES, 1), "kind", others),
         *(("env",), ("place", "seed"), (), lambda _: rng),
     )
-    tests = pd.DataFrame(tests[tests["pairs"] > 0])
+    tests = where(tests, tests["pairs"] > 0)
     for level, names in {"kind": KEY[1:3], "against": ("second_algorithm", "second")}.items():
         split = tests[level].str.split(" ", expand=True).reindex(columns=[0, 1])
         tests[names[0]], tests[names[1]] = split[0], split[1]
@@ -318,8 +316,9 @@ def agents_figure(table: pd.DataFrame) -> Figure:
         for (env,), rows in parts(table, "env").items()
     ]
     if ALL in {*found["env"]}:
-        finished = together[["world", *KEY[1:4]]].rename(columns={"world": "env"})
-        scored = normalised(table).merge(finished).assign(world=lambda rows: rows["env"])
+        finished = together.drop(columns="env").rename(columns={"world": "env"})
+        scored = normalised(table).merge(finished[[*KEY[:4]]])
+        scored = scored.assign(world=scored["env"])
         panels.append(charts.Panel(f"score, {worlds}", _courses(scored, "score"), across, scale))
     axes = (f"normalised: {scale}", "share of agents above")
     shares = charts.Panel(f"final score, {worlds}", _profiles(together), *axes)
@@ -332,7 +331,7 @@ def _courses(rows: pd.DataFrame, column: str) -> list[charts.Line]:
     random = where(rows, features=RANDOM)[column]
     dotted = {"color": charts.OTHER, "linestyle": ":"}
     drawn = [charts.Line("random play", [], [level], style=dotted) for level in random]
-    agents = rows[rows["features"] != RANDOM]
+    agents = where(rows, rows["features"] != RANDOM)
     kinds = {" ".join(kind): own for kind, own in parts(agents, *KEY[1:3]).items()}
     for kind in sorted(kinds, key=_place):
         steps = parts(kinds[kind].sort_values("step"), "step")

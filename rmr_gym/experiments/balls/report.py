@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Schema, load_run, parts
+from rmr_gym.report.runs import Schema, load_run, parts, where
 from rmr_gym.report.statistics import means
 from rmr_gym.report.worlds import own_names
 
@@ -52,7 +52,7 @@ def width_curves(rows: pd.DataFrame, score: str = "ratio_10") -> Figure:
     Raises:
         RMRError: There is none.
     """
-    narrow = pd.DataFrame(rows[rows["dim"] >= 0])
+    narrow = where(rows, rows["dim"] >= 0)
     ticks = sorted({int(dim) for dim in narrow["dim"]})
     axes = ("width of the latents", "error after 10 steps over copying", ticks, 10.0)
     panels = [

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, load_run, parts, records
+from rmr_gym.report.runs import Schema, load_run, parts, records, where
 from rmr_gym.report.statistics import paired
 
 REFERENCE, WARM_START = "cswm", "warm_start"
@@ -83,7 +83,7 @@ def ratio_table(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame
     logs = logs.assign(**{name: np.log(logs[name]) for name in ERRORS if name in table})
     less = {name: -1 for name in ERRORS if name in table}
     tests = paired(logs, less, "arm", (reference,), point, family=())
-    tests = tests[tests["pairs"] > 0].rename(columns={"pairs": "seeds", "score": "error"})
+    tests = where(tests, tests["pairs"] > 0).rename(columns={"pairs": "seeds", "score": "error"})
     gaps = [np.exp(-gap) for gap in tests["gaps"]]
     tests = tests.assign(
         ratio=np.exp(-tests["difference"].astype(float)),

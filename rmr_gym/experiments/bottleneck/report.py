@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts
-from rmr_gym.report.names import ARM_LABELS, label
+from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Row, Run, Schema, load_run, parts, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, paired
@@ -119,7 +119,7 @@ def narrowing_table(rows: pd.DataFrame) -> pd.DataFrame:
         *((*arms.PLACE, "arm"), ("seed",), (), draws),
     )
     found = found.rename(columns={"against": "widest"})
-    found["label"] = arms.named(found["arm"], ARM_LABELS)
+    found["label"] = called(found["arm"], ARM_LABELS)
     columns = ["game", "objective", "probe", "arm", "label", "dim", "widest", "relative"]
     return pd.DataFrame(found[[*columns, *DIFFERENCE, *CORRECTED]])
 
@@ -140,7 +140,7 @@ def abstract_sizes(rows: pd.DataFrame) -> pd.DataFrame:
 
 def missing_sizes(run: Run, table: pd.DataFrame) -> list[str]:
     """Return the games and sizes that the run names but that RMR has no score of."""
-    scored = where(table[table["seeds"] > 0], arm="rmr")
+    scored = where(table, table["seeds"] > 0, arm="rmr")
     there = {*zip(scored["game"], scored["dim"], strict=True)}
     games = run.named("games", table="bottleneck", column="game")
     named = [(game, dim) for game in games for dim in sizes(run)]
@@ -160,11 +160,11 @@ def size_curves(run: Run, probe: str = "ridge") -> Figure:
         RMRError: If there are none.
     """
     rows = at_sizes(run, probe)
-    several = rows["objective"].nunique() > 1
+    title = arms.panel_title(rows)
     axes = ("latent size, dim z", "bit F1 (micro)", sizes(run))
     panels = [
         charts.Panel(
-            arms.panel_title(*place, several),
+            title(*place),
             charts.over_seeds(own, "dim", "micro_f1", "arm", ARM_LABELS),
             *axes,
         )
@@ -196,5 +196,5 @@ def abstract_size_curves(run: Run) -> Figure:
 
 def narrowest(narrowing: pd.DataFrame) -> pd.DataFrame:
     """Return the narrowest size that each game has of an arm, where there is a pair."""
-    compared = narrowing[narrowing["pairs"] > 0].sort_values("dim", kind="stable")
+    compared = where(narrowing, narrowing["pairs"] > 0).sort_values("dim", kind="stable")
     return arms.ordered(compared.drop_duplicates(["game", "arm"]), arm=ARM_LABELS)

@@ -14,7 +14,17 @@ from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, label
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.paper import paper_natural, paper_verdict
 from rmr_gym.report.pictures import frames_beside_ram
-from rmr_gym.report.runs import Row, Run, blocks, in_order, load_run, parts, read_frames, where
+from rmr_gym.report.runs import (
+    Row,
+    Run,
+    blocks,
+    groups,
+    in_order,
+    load_run,
+    parts,
+    read_frames,
+    where,
+)
 from rmr_gym.report.statistics import TOO_FEW
 from rmr_gym.report.tables import MISSING, grouped, signed, spread, wide
 
@@ -131,14 +141,12 @@ def natural_curves(run: Run, column: str = "loss") -> Figure:
         RMRError: If the run has no such curves.
     """
     rows = run["natural_curves"].dropna(subset=[column])
-    rows = pd.DataFrame(rows[~rows["arm"].isin(REFERENCES)])
-    several = rows["objective"].nunique() > 1
+    rows = where(rows, ~rows["arm"].isin(REFERENCES))
+    title = arms.panel_title(rows)
     rows = arms.ordered(rows, game=run.games, objective=OBJECTIVE_LABELS)
     axes = ("gradient step", column.replace("_", " "), (), 20.0)
     panels = [
-        charts.Panel(
-            arms.panel_title(*place, several), charts.curves(own, column, "arm", ARM_LABELS), *axes
-        )
+        charts.Panel(title(*place), charts.curves(own, column, "arm", ARM_LABELS), *axes)
         for place, own in parts(rows, "game", "objective").items()
     ]
     return charts.lines(panels, file="natural_curves.csv")
@@ -158,8 +166,8 @@ def difference_dots(run: Run, probe: str = "ridge", step: int | None = None) -> 
         RMRError: If no arm can be paired with C-SWM.
     """
     pairs = arms.arm_pairs(arms.standing(run["natural"], run.games, probe, step), ("cswm",))
-    pairs = pd.DataFrame(pairs[pairs["pairs"] > 0])
-    several = pairs["objective"].nunique() > 1
+    pairs = where(pairs, pairs["pairs"] > 0)
+    title = arms.panel_title(pairs)
     panels = []
     for (*place, at), tests in blocks(pairs, "game", "objective", "checkpoint").items():
         marks = [
@@ -170,8 +178,8 @@ def difference_dots(run: Run, probe: str = "ridge", step: int | None = None) -> 
             )
             for test in tests
         ]
-        title = f"{arms.panel_title(*place, several)}, step {at}"
-        panels.append(charts.Panel(title, marks, f"bit F1 minus that of {label('cswm')}"))
+        across = f"bit F1 minus that of {label('cswm')}"
+        panels.append(charts.Panel(f"{title(*place)}, step {at}", marks, across))
     names = [label(arm) for arm in in_order(pairs["arm"], ARM_LABELS)]
     return charts.dots(panels, names, 0.0, file="natural.csv")
 
@@ -180,27 +188,27 @@ def signs(checkpoints: pd.DataFrame) -> pd.DataFrame:
     """Return in how many probes and checkpoints RMR minus C-SWM is above and below 0, by game."""
     gaps = where(checkpoints, arm="rmr").dropna(subset=["cswm_difference"])
     gaps = gaps.assign(above=gaps["cswm_difference"] > 0, below=gaps["cswm_difference"] < 0)
-    grouped = gaps.groupby(["objective", "game"], sort=False)
-    return grouped[["above", "below"]].sum().assign(count=grouped.size()).reset_index()
+    games = groups(gaps, "objective", "game")
+    return games[["above", "below"]].sum().assign(count=games.size()).reset_index()
 
 
 def highest(natural: pd.DataFrame) -> pd.DataFrame:
     """Return the arm with the highest mean bit F1 of those that never read RAM, by game."""
-    scored = natural[natural["arm"] != "supervised"].dropna(subset=["micro_f1_mean"])
-    return scored.loc[scored.groupby(["objective", "game"], sort=False)["micro_f1_mean"].idxmax()]
+    scored = where(natural, natural["arm"] != "supervised").dropna(subset=["micro_f1_mean"])
+    return scored.loc[groups(scored, "objective", "game")["micro_f1_mean"].idxmax()]
 
 
 def energy_ratios(curves: pd.DataFrame) -> pd.DataFrame:
     """Return the energy of the right next state over that of a wrong one, by arm and game."""
-    rows = curves[curves["negative_energy"] > 0].dropna(subset=["positive_energy"])
+    rows = where(curves, curves["negative_energy"] > 0).dropna(subset=["positive_energy"])
     rows = arms.last_steps(rows, "objective", "game", "arm", "seed")
     rows["ratio"] = rows["positive_energy"] / rows["negative_energy"]
-    ratios = rows.groupby(["objective", "arm", "game"], sort=False)["ratio"].mean().reset_index()
+    ratios = groups(rows, "objective", "arm", "game")["ratio"].mean().reset_index()
     return arms.ordered(ratios, arm=ARM_LABELS)
 
 
 def collapsed(natural: pd.DataFrame) -> pd.DataFrame | None:
     """Return every trained encoder of which more than half the slots were dead; None: unknown."""
-    health = natural[~natural["arm"].isin(REFERENCES)].dropna(subset=["dead_slots"])
-    bad = health[health["dead_slots"] > SLOTS / 2]
+    health = where(natural, ~natural["arm"].isin(REFERENCES)).dropna(subset=["dead_slots"])
+    bad = where(health, health["dead_slots"] > SLOTS / 2)
     return None if health.empty else bad.drop_duplicates(["game", "objective", "arm", "seed"])

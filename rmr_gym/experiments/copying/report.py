@@ -36,7 +36,8 @@ def report(folder: Path) -> Page:
     for seed in seeds:
         titles = {"one sequence": f"pattern_{seed}", "share of sequences": f"share_{seed}"}
         patterns = {title: arrays[name].astype(float) for title, name in titles.items()}
-        phases = dict(zip(("digits", "blanks", "recall"), (0, *arrays["begins"]), strict=True))
+        begins = (0, *map(int, arrays["begins"]))
+        phases: dict[str, int] = dict(zip(("digits", "blanks", "recall"), begins, strict=True))
         active[f"active_{seed}"] = partial(activation_figure, patterns, phases)
     return Page(
         run,
@@ -44,7 +45,7 @@ def report(folder: Path) -> Page:
         {
             "labels": LABELS,
             "whole": where(table, dropped=-1),
-            "lost": table[table["dropped"] >= 0],
+            "lost": where(table, table["dropped"] >= 0),
             "seeds": seeds,
         },
         {

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import charts
-from rmr_gym.report.arms import beside, last_steps, named, ordered
-from rmr_gym.report.names import ARM_LABELS, label
+from rmr_gym.report.arms import beside, last_steps, ordered
+from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Row, Schema, in_order, load_run, parts, where
 from rmr_gym.report.statistics import means, paired
@@ -63,7 +63,7 @@ def report(folder: Path) -> Page:
         {
             "pairs": pairs,
             "labels": grouped(overall, "game"),
-            "categories": grouped(labels[labels["category"] != ALL_LABELS], "game"),
+            "categories": grouped(where(labels, labels["category"] != ALL_LABELS), "game"),
             "ranking": grouped(ranking, "game"),
             "baselines": {baseline: label(baseline) for baseline in BASELINES},
         },
@@ -118,7 +118,7 @@ def measure_table(rows: pd.DataFrame, pairs: pd.DataFrame, name: str) -> pd.Data
     more = ["similarity"] if name == "ranking" else []
     key = ["game", "objective", part, "arm", "step", *more]
     table = means(rows, key, [*SCORES[name]])
-    table.insert(4, "label", named(table["arm"], ARM_LABELS))
+    table.insert(4, "label", called(table["arm"], ARM_LABELS))
     order = {part: list(dict.fromkeys(rows[part])), "game": list(dict.fromkeys(rows["game"]))}
     return beside(ordered(table, **order), pairs, ("game", "objective", part, "arm"), BASELINES)
 
@@ -135,9 +135,7 @@ def label_dots(rows: pd.DataFrame, score: str = "macro_f1") -> Figure:
         charts.Panel(
             str(game),
             [
-                charts.Dots(
-                    label(arm), own[score].to_numpy(), own[score].mean(), style=charts.look(arm)
-                )
+                charts.Dots.of(label(arm), own[score], style={"color": charts.look(arm)["color"]})
                 for (arm,), own in parts(of_game, "arm").items()
             ],
             SCORES["labels"][score],

@@ -27,7 +27,7 @@ def report(folder: Path) -> Page:
         run,
         f"Objectives: {about(run.games, 'game')}",
         {
-            "untrained": grouped(where(pairs[pairs["pairs"] > 0], against="untrained"), "game"),
+            "untrained": grouped(where(pairs, pairs["pairs"] > 0, against="untrained"), "game"),
             "tests": arms.every_test(pairs, tables["contrast_summary"]),
             "trained": {arm: label(arm) for arm in trained},
         },
@@ -47,7 +47,7 @@ def above_untrained(run: Run, probe: str = "ridge") -> pd.DataFrame:
     joined = rows.merge(untrained, on=key, suffixes=("", "_untrained"))
     joined["above"] = joined["micro_f1"] - joined["micro_f1_untrained"]
     columns = ["game", "objective", "arm", "seed", "step", "above"]
-    return pd.DataFrame(joined[joined["arm"] != "untrained"], columns=columns)
+    return pd.DataFrame(where(joined, joined["arm"] != "untrained"), columns=columns)
 
 
 def objective_curves(run: Run, arm: str = "rmr", probe: str = "ridge") -> Figure:

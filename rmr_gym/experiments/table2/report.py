@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rmr_gym.report import arms, charts
 from rmr_gym.report.names import MODEL_LABELS, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Run, in_order, load_run, where
+from rmr_gym.report.runs import Run, groups, in_order, load_run, where
 
 METRICS = {"slot_accuracy": "slot accuracy", "bit_f1": "bit F1"}
 _KEPT = ("game", "model", "label", "step", "seeds")
@@ -56,7 +56,7 @@ def beside_paper(abstract: pd.DataFrame) -> pd.DataFrame:
         table[metric], table[f"{metric}_std"] = abstract[ours], abstract[f"{metric}_std"]
         table[paper] = abstract[paper]
         for name in (ours, paper):
-            over = abstract[name] - abstract["game"].map(copied[name])
+            over = abstract[name].to_numpy() - copied[name].reindex(abstract["game"]).to_numpy()
             table[f"{name.removesuffix('_mean')}_over_copy"] = over
     return table
 
@@ -73,16 +73,18 @@ def model_summary(table: pd.DataFrame) -> pd.DataFrame:
         ``paper_best`` (games in which its bit F1 is the highest of the models that are there).
     """
     known = table.dropna(subset=["bit_f1", "paper_bit_f1"])
-    several = known[known.groupby("game")["model"].transform("size") > 1]
+    several = where(known, groups(known, "game")["model"].transform("size") > 1)
     rows = []
     for model in in_order(known["model"], MODEL_LABELS):
         ours = where(known, model=model)
         row: dict[str, Any] = {"model": model, "label": label(model), "games": len(ours)}
         for source in ("", "paper_"):
-            best = several.loc[several.groupby("game")[f"{source}bit_f1"].idxmax(), "model"]
+            best = several.loc[groups(several, "game")[f"{source}bit_f1"].idxmax(), "model"]
             row |= {f"{source}{metric}": ours[f"{source}{metric}"].mean() for metric in METRICS}
-            row[f"{source}beats_copy"] = int((ours[f"{source}bit_f1_over_copy"] > 0).sum())
-            row[f"{source}best"] = int((best == model).sum())
+            row[f"{source}beats_copy"] = int(
+                (ours[f"{source}bit_f1_over_copy"].to_numpy(float) > 0).sum()
+            )
+            row[f"{source}best"] = [*best].count(model)
         rows.append(row)
     columns = [f"{s}{name}" for s in ("", "paper_") for name in (*METRICS, "beats_copy", "best")]
     return pd.DataFrame(rows, columns=["model", "label", "games", *columns])

@@ -21,10 +21,10 @@ from scipy.spatial.distance import squareform
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts
-from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, label, objective_label
+from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label, objective_label
 from rmr_gym.report.page import Page
 from rmr_gym.report.paper import paper_natural
-from rmr_gym.report.runs import Row, Run, Schema, in_order, load_run, parts, where
+from rmr_gym.report.runs import Row, Run, Schema, groups, in_order, load_run, parts, records, where
 from rmr_gym.report.statistics import (
     CORRECTED,
     DIFFERENCE,
@@ -117,7 +117,7 @@ def report(folder: Path) -> Page:
             "all_pairs": ALL_PAIRS,
             "others": [donor for donor in matrix.donors if donor not in matrix.games],
             "objectives": {name: objective_label(name) for name in fields["objective"]},
-            "overview": overview.assign(named=overview["against"].map(AGAINST)),
+            "overview": overview.assign(named=called(overview["against"], AGAINST)),
             "scores": _scores(matrix, condensed_rows),
             "columns": [
                 (arm, label(arm), "spread") for arm in in_order(condensed_rows["arm"], ARM_LABELS)
@@ -143,7 +143,7 @@ def read_matrix(run: Run) -> Matrix:
         RMRError: It cannot be told whose P was frozen.
     """
     scores = run["transfer"]
-    for row in scores[(scores["donor"] != "") != (scores["arm"] == "rmr")].to_dict("records"):
+    for row in records(scores, (scores["donor"] != "") != (scores["arm"] == "rmr")):
         raise RMRError(
             f"{run.folder / 'transfer.csv'}: expected a donor for the arm rmr and none for others, "
             f"found the donor {row['donor']!r} for the arm {row['arm']!r} of {row['recipient']}; "
@@ -222,7 +222,7 @@ def transfer_table(
     table = means(rows, [*key, "source", "role", "own"], ["micro_f1"], "micro_f1")
     table = table.merge(tests[[*key, *DIFFERENCE, "relative"]], "left", key)
     table = table.fillna({"pairs": 0, "verdict": ""}).astype({"pairs": int})
-    table = table.assign(against=against, label=arms.named(table["source"], ARM_LABELS))
+    table = table.assign(against=against, label=called(table["source"], ARM_LABELS))
     sources = [*matrix.games, *matrix.donors, *ARM_LABELS]
     order = {"objective": OBJECTIVE_LABELS, "game": matrix.recipients, "source": sources}
     table = corrected(arms.ordered(table, **order), ("objective", "role"))
@@ -238,18 +238,16 @@ def _fields(matrix: Matrix, probe: str, step: int | None) -> pd.DataFrame:
     key = ["objective", "game", "arm"]
     grid = product(dict.fromkeys(rows["objective"]), matrix.recipients, names)
     whole = pd.DataFrame(grid, columns=key).merge(rows, "left", key)
-    reached = rows.groupby(["objective", "game"])["checkpoint"].first().rename("reached")
-    whole = whole.join(reached, on=["objective", "game"])
-    whole = whole.fillna({"seed": -1, "probe": probe, "reached": 0}).assign(
-        checkpoint=lambda table: table.pop("reached").astype(int)
-    )
-    rows = pd.concat([whole, rows[~rows["arm"].isin(names)]], ignore_index=True)
-    donors = rows["arm"].map(names)
-    roles = donors.isin(matrix.games).map({True: "game", False: "other"})
+    reached: Any = groups(rows, "objective", "game")["checkpoint"].first()
+    places = zip(whole["objective"], whole["game"], strict=True)
+    steps = [int(reached.get(place, 0)) for place in places]
+    whole = whole.assign(checkpoint=steps, probe=probe).fillna({"seed": -1})
+    rows = pd.concat([whole, where(rows, ~rows["arm"].isin(names))], ignore_index=True)
+    roles = {arm: "game" if donor in matrix.games else "other" for arm, donor in names.items()}
     return rows.assign(
-        source=donors.fillna(rows["arm"]),
-        role=roles.where(donors.notna(), "control"),
-        own=donors == rows["game"],
+        source=called(rows["arm"], names),
+        role=[roles.get(arm, "control") for arm in rows["arm"]],
+        own=rows["arm"] == "P of " + rows["game"],
     )
 
 
@@ -269,22 +267,15 @@ def overview_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for names, block in parts(table, "objective", "probe", "against").items():
-        games = where(block, role="game")
-        scopes = {
-            ALL_PAIRS: games,
-            OWN_P: where(games, own=True),
-            OTHER_P: where(games, own=False),
-            **{
-                str(name): own
-                for (name,), own in parts(where(block, role=ROLES[1:]), "label").items()
-            },
-        }
+        games, others = where(block, role="game"), where(block, role=ROLES[1:])
+        scopes = {ALL_PAIRS: games, OWN_P: where(games, own=True), OTHER_P: where(games, own=False)}
+        scopes |= {str(name): own for (name,), own in parts(others, "label").items()}
         rows += [
             dict(zip(("objective", "probe", "against"), names, strict=True))
             | {"scope": scope, "cells": len(inside)}
-            | _counted(inside[inside["pairs"] > 0], (*names, scope))
+            | _counted(where(inside, inside["pairs"] > 0), (*names, scope))
             for scope, inside in scopes.items()
-            if (inside["pairs"] > 0).any()
+            if max(inside["pairs"], default=0)
         ]
     return pd.DataFrame(rows, columns=_OVERVIEW)
 
@@ -297,7 +288,7 @@ _OVERVIEW = [
 
 
 def _counted(compared: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
-    gaps = compared.groupby("recipient", sort=False)["difference"].mean().to_numpy()
+    gaps = groups(compared, "recipient")["difference"].mean().to_numpy()
     raw, adjusted = (list(compared[column]) for column in ("verdict", "verdict_bh"))
     words = ("better", "same", "worse")
     return {
@@ -390,7 +381,8 @@ def adjusted_fields(part: pd.DataFrame, role: str) -> pd.Series:
     other, effect = ("recipient", gaining) if role == "donor" else ("source", giving)
     columns = sides[role == "donor"].columns
     centred = pd.Series(effect - effect.mean(), columns) if len(effect) else pd.Series(dtype=float)
-    return part["relative"] - part[other].map(centred).fillna(0.0)
+    less = centred.reindex(part[other]).fillna(0.0).to_numpy()
+    return pd.Series(part["relative"].to_numpy(float) - less, part.index)
 
 
 def complete_link(rows: Float[np.ndarray, "items features"]) -> Clusters:
@@ -419,13 +411,19 @@ def condensed(matrix: Matrix) -> pd.DataFrame:
 
     The other games' P are averaged for each seed, step and probe.
     """
-    natural = matrix.natural
-    donors = natural["arm"].map({donor_arm(donor): donor for donor in matrix.donors})
-    kept = donors.isna() | donors.isin(matrix.games) | (donors == natural["game"])
-    frozen = np.where(donors == natural["game"], "rmr", OTHER_P)
-    renamed = natural.assign(arm=natural["arm"].where(donors.isna(), frozen))[kept]
-    key = [*arms.NATURAL["natural"].key]
-    return renamed.groupby(key, as_index=False, sort=False).mean(numeric_only=True)
+    names: dict[tuple[str, str], str] = {
+        (game, donor_arm(donor)): "rmr"
+        if donor == game
+        else OTHER_P
+        if donor in matrix.games
+        else ""
+        for game, donor in product(matrix.recipients, matrix.donors)
+    }
+    rows = matrix.natural
+    arm = [names.get(place, place[1]) for place in zip(rows["game"], rows["arm"], strict=True)]
+    rows = where(rows.assign(arm=arm), np.array(arm, object) != "")
+    scores = groups(rows, *arms.NATURAL["natural"].key)
+    return scores.mean(numeric_only=True).reset_index()
 
 
 def _scores(matrix: Matrix, rows: pd.DataFrame) -> pd.DataFrame:
@@ -483,9 +481,9 @@ def matrix_map(table: pd.DataFrame) -> Figure:
     Raises:
         RMRError: If no field has a pair.
     """
-    if not (table["pairs"] > 0).any():
+    if not max(table["pairs"], default=0):
         raise RMRError("this transfer matrix has no cell to draw: let the run go on")
-    table = pd.DataFrame(table[table["source"] != table["against"]])
+    table = where(table, table["source"] != table["against"])
     recipients = list(dict.fromkeys(table["recipient"]))
     down = {role: list(dict.fromkeys(where(table, role=role)["source"])) for role in ROLES}
     ours = improvements(table, recipients, down["game"])
@@ -527,7 +525,7 @@ def _written(field: Row | None) -> str:
 
 def _legend(table: pd.DataFrame) -> list[Patch]:
     """Explain the marks and frames that the matrix has."""
-    compared = table[table["pairs"] > 0]
+    compared = where(table, table["pairs"] > 0)
     there = {*zip(compared["verdict"], compared["verdict_bh"], strict=True)}
     words = [f"{mark} {words}" for verdicts, (mark, words) in MARKS.items() if verdicts in there]
     if TOO_FEW in {*compared["verdict"]}:
@@ -535,7 +533,7 @@ def _legend(table: pd.DataFrame) -> list[Patch]:
     patches = [Patch(alpha=0, label=word) for word in words]
     if len(compared) < len(table):
         patches.append(Patch(**charts.HATCHED, label="missing or not comparable"))
-    if table["own"].any():
+    if True in {*table["own"]}:
         patches.append(Patch(facecolor="none", edgecolor="black", label="the game's own P"))
     return patches
 

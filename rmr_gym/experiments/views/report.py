@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.findings import listing
+from rmr_gym.report.names import called
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, load_run, read_arrays, where
+from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
 from rmr_gym.report.statistics import means
 from rmr_gym.report.tables import wide
 from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, own_names, validation_curves
@@ -62,12 +63,12 @@ def report(folder: Path) -> Page:
                 for score, title in SCORES.items()
             },
             "costs": costs.assign(
-                name=costs["model"].map(names),
-                what=costs["question"].map(QUESTIONS),
+                name=called(costs["model"], names),
+                what=called(costs["question"], QUESTIONS),
                 percent=100 * costs["relative"],
             ),
             "pairs": pairs.assign(
-                title="relative drop of F1", what=pairs["question"].map(QUESTIONS)
+                title="relative drop of F1", what=called(pairs["question"], QUESTIONS)
             ),
         },
         {
@@ -90,14 +91,14 @@ def varied(table: pd.DataFrame, trained_on: int | None) -> dict[str, pd.DataFram
         trained_on: Balls in training; None where the number of balls is not known.
     """
     held_out = table["test"] == HELD_OUT
-    if (table["balls"][~held_out] == trained_on).any():
-        table = pd.DataFrame(table[~held_out])
+    if trained_on in {*table["balls"][~held_out]}:
+        table = where(table, ~held_out)
     usual = {"balls": trained_on, "views": table["views"].max(), "dropped": 0}
     found = {}
     for name in QUESTIONS:
         others = {o: at for o, at in usual.items() if o != name and at is not None}
         rows = where(table, **others)
-        if rows[name].nunique() > 1:
+        if len({*rows[name].dropna()}) > 1:
             found[name] = rows
     return found
 
@@ -128,7 +129,7 @@ def losses(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
         ends = {"balls": (trained_on, most), "views": (most, least), "dropped": (0, most)}
         usual, hardest = ends[question]
         if usual is not None and usual != hardest:
-            f1 = rows.groupby(["model", "seed", question], sort=False)["f1"].mean()
+            f1 = groups(rows, "model", "seed", question)["f1"].mean()
             both = f1.unstack(question).reindex(columns=[usual, hardest]).dropna()
             both = both.set_axis(_ENDS, axis=1).reset_index()
             found.append(both.assign(question=question, usual=float(usual), hardest=hardest))
@@ -149,7 +150,7 @@ def cost_table(lost: pd.DataFrame) -> pd.DataFrame:
         (means over the seeds), their difference ``drop``, and ``relative``, the drop over the
         score in training's condition.
     """
-    table = lost.groupby(["question", "model"], sort=False).agg(
+    table = groups(lost, "question", "model").agg(
         seeds=("seed", "size"),
         usual=("usual", "first"),
         hardest=("hardest", "first"),

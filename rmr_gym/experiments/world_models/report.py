@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
 from rmr_gym.report.findings import listing
+from rmr_gym.report.names import called
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, load_run, parts
 from rmr_gym.report.statistics import means
@@ -59,7 +60,7 @@ def report(folder: Path) -> Page:
                 of=[f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]],
             ),
             "columns": [(score, title, "spread") for score, title in SCORES.items()],
-            "pairs": pairs.assign(title=pairs["score"].map(SCORES)),
+            "pairs": pairs.assign(title=called(pairs["score"], SCORES)),
             "privileged": PRIVILEGED,
         },
         {
@@ -105,16 +106,15 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("n
     panels = []
     for (test,), own in parts(known, "test").items():
         marks = [
-            charts.Dots(
-                *(str(model), points, points.mean()),
+            charts.Dots.of(
+                *(str(model), of_model[score]),
                 label=SCORES[score],
                 shift=shift,
                 style={"color": colour, "marker": marker},
             )
             for (model,), of_model in parts(own, "model").items()
             for score, (colour, marker, shift) in styles.items()
-            for points in [of_model[score].dropna().to_numpy()]
-            if len(points)
+            if len(of_model[score].dropna())
         ]
         panels.append(charts.Panel(str(test), marks))
     models = [*own_names(known)]
