@@ -9,10 +9,10 @@ import numpy as np
 from tyro.extras import SubcommandApp
 
 from rmr_gym.commands.console import out_console, parsed, progress_bars
+from rmr_gym.commands.stages import ArmOfBalls
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.experiments.base import require_known
-from rmr_gym.experiments.worlds import balls_world
 from rmr_gym.report.charts import save_figure
 from rmr_gym.report.pictures import (
     masks_figure,
@@ -21,8 +21,7 @@ from rmr_gym.report.pictures import (
     write_film,
     write_sheet,
 )
-from rmr_gym.runs.store import Store
-from rmr_gym.stages.balls import BallsFolder, BallsPreset, given_balls, imagined
+from rmr_gym.stages.balls import imagined
 
 SHEET = 16
 """Frames on a sheet."""
@@ -81,19 +80,17 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
 
     options = {"render_mode": "rgb_array", "render_size": size, "max_episode_steps": frames}
     env = gymnasium.make(PRESETS[preset].env_id, **options)
-    episode = Episode([], [], float(env.metadata["render_fps"]))
     observation, _ = env.reset(seed=seed)
     env.action_space.seed(seed)
-    over = False
+    seen, rendered, over = [observation["pixels"]], [np.asarray(env.render())], False
     while not over:
-        episode.seen.append(observation["pixels"])
-        episode.rendered.append(np.asarray(env.render()))
         observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        seen.append(observation["pixels"])
+        rendered.append(np.asarray(env.render()))
         over = terminated or truncated
-    episode.seen.append(observation["pixels"])
-    episode.rendered.append(np.asarray(env.render()))
+    fps = float(env.metadata["render_fps"])
     env.close()
-    return episode
+    return Episode(seen, rendered, fps)
 
 
 @app.command
@@ -103,41 +100,28 @@ def rollouts() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollouts(BallsPreset):
+class Rollouts(ArmOfBalls):
     """Draw rollouts beside the truth and the masks of the slots, as pictures and films.
 
     What a run left in ROOT/store is found there; what it did not is trained now.
 
     Attributes:
-        data: Folder of a data set recorded from bouncing balls.
         out: Folder of the pictures.
-        arm: The arm to draw, as in `rmr-gym train`.
-        seed: Its seed.
         rollouts: Number of rollouts.
         steps: Frames of a rollout.
-        processor: Folder of `rmr-gym pretrain` to take P from, as in `rmr-gym train`.
-        root: Folder of finished stages.
-        device: Where to train: cpu, cuda, cuda:1 ...
     """
 
-    data: Path
     out: Path
-    arm: str = "rmr"
-    seed: int = 0
     rollouts: int = 3
     steps: int = 8
-    processor: Path | None = None
-    root: Path = Path("runs")
-    device: str = "cpu"
 
     def execute(self) -> None:
         """Carry the command out."""
-        world = balls_world(self.data, self, self.device)
-        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
-        task = world.trained(self.arm, self.seed, donor)
+        world = self.world()
+        task = world.trained(self.arm, self.seed, self.donor)
         with progress_bars() as progress_for:
             progress = progress_for(f"{self.arm}, seed {self.seed}")
-            trained = Store(self.root / "store").compute(task, progress)
+            trained = self.store.compute(task, progress)
         drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
         first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
         masks = save_figure(masks_figure(*first), self.out / f"masks_{self.arm}.png")

@@ -22,9 +22,9 @@ from rmr_gym.experiments.base import require_known
 from rmr_gym.experiments.worlds import balls_world, is_of_balls
 from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact
+from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, write_artifact
 from rmr_gym.stages.arms import find_arm
-from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
+from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, BallsWorld, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
 from rmr_gym.stages.donors import folder_donor
 from rmr_gym.stages.export import EncoderReference, pretrained_balls_encoder, pretrained_encoder
@@ -229,19 +229,42 @@ class BallsCommand(BallsPreset):
         seed: Fixes initial weights and batches.
         root: Folder of finished stages; what is found there is not computed again.
         device: Where to compute: cpu, cuda, cuda:1 ...
-        force: Overwrite what is there.
     """
 
     data: Path
     seed: int = 0
     root: Path = Path("runs")
     device: str = "cpu"
-    force: bool = False
 
     @property
     def store(self) -> Store:
         """Where finished stages are."""
         return Store(self.root / "store")
+
+    def world(self) -> BallsWorld:
+        """Return the data set under the preset; see `rmr_gym.experiments.worlds.balls_world`."""
+        return balls_world(self.data, self, self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmOfBalls(BallsCommand):
+    """Options of every command on an arm of balls.
+
+    Attributes:
+        arm: rmr (frozen pretrained P), cswm (P trained end to end), random_p, shuffled_p, no_p,
+            tuned_p (pretrained, then trained); with _aligned behind, the abstract encoder and
+            decoder are handed over too; where an encoder is written, also untrained.
+        processor: Folder of `rmr-gym pretrain` in the same world, of the preset's sizes; default: P
+            is pretrained on the positions of this data set, where the arm needs one.
+    """
+
+    arm: str = "rmr"
+    processor: Path | None = None
+
+    @property
+    def donor(self) -> Task | None:
+        """The task that reads the processor, if one is given."""
+        return given_balls(BallsFolder(self.processor)) if self.processor else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,13 +273,15 @@ class PretrainBalls(BallsCommand):
 
     Attributes:
         out: Folder of the artifact to write.
+        force: Overwrite an artifact that is there.
     """
 
     out: Path
+    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
-        world = balls_world(self.data, self, self.device)
+        world = self.world()
         refuse_existing(self.out, self.force)
         task = world.pretrained(self.seed)
         with progress_bars() as progress_for:
@@ -272,7 +297,7 @@ class PretrainBalls(BallsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBalls(BallsCommand):
+class TrainBalls(ArmOfBalls):
     """Train an encoder of frames of balls through P and write it as a pretrained encoder.
 
     The folder is what wrappers, agents and `rmr-gym encoder show` read.
@@ -280,30 +305,24 @@ class TrainBalls(BallsCommand):
     Attributes:
         out: Folder of the encoder to write; default: ROOT/encoders/WORLD-ARM-SEED-STEP, where
             `rmr-gym agent` looks for it.
-        arm: rmr (frozen pretrained P), cswm (P trained end to end), random_p, shuffled_p, no_p,
-            tuned_p (pretrained, then trained); with _aligned behind, the abstract encoder and
-            decoder are handed over too; or untrained.
-        processor: Folder of `rmr-gym pretrain` in the same world, of the preset's sizes; default: P
-            is pretrained on the positions of this data set, where the arm needs one.
+        force: Overwrite an encoder that is there.
     """
 
     out: Path | None = None
-    arm: str = "rmr"
-    processor: Path | None = None
+    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
         require_known("arm", [self.arm], (*BALLS_ARMS, UNTRAINED))
-        world = balls_world(self.data, self, self.device)
+        world = self.world()
         steps = 0 if self.arm == UNTRAINED else sum(p.steps for p in self.prediction.phases)
         name = f"{world.data.label}-{self.arm}-{self.seed}-{steps}"
         out = self.out or self.root / "encoders" / name
         refuse_existing(out, self.force)
-        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
         with progress_bars() as progress_for:
             progress = progress_for(f"{self.arm}, seed {self.seed}")
             encoder = pretrained_balls_encoder(
-                world, self.arm, self.seed, self.store, donor=donor, progress=progress
+                world, self.arm, self.seed, self.store, donor=self.donor, progress=progress
             )
         encoder.save_pretrained(out, overwrite=self.force)
         out_console.print(f"written: {out}", markup=False, soft_wrap=True)

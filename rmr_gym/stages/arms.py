@@ -1,5 +1,6 @@
 """The arms of a natural comparison: one encoder, one decoder, one batch stream, different P."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -37,15 +38,15 @@ ARMS: dict[str, Arm] = {
 """Trained arms by name. ``cswm`` and ``random_p`` start from the same P; only one of them moves."""
 
 
-def find_arm(name: str) -> Arm:
+def find_arm(name: str, arms: Mapping[str, Arm] = ARMS) -> Arm:
     """Return an arm by name.
 
     Raises:
         RMRError: With the choices and the nearest, if there is none of that name.
     """
-    if name not in ARMS:
-        raise unknown_name("arm", name, ARMS)
-    return ARMS[name]
+    if name not in arms:
+        raise unknown_name("arm", name, arms)
+    return arms[name]
 
 
 def arm_processor(

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices, split_episodes
@@ -33,7 +33,7 @@ from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
-from rmr_gym.stages.arms import ARMS, Arm, prepare
+from rmr_gym.stages.arms import ARMS, Arm, find_arm, prepare
 from rmr_gym.stages.games import PRETRAIN_SEED, SPLIT_SEED
 from rmr_gym.stages.presets import as_json, find_preset
 
@@ -451,24 +451,19 @@ def rollout_scores(
         The record's ``rows``: model, scores, and ``ratio_1`` and ``ratio_10``, the errors over
         those of linear extrapolation with reflection at the walls.
     """
-    positions = data.positions("validation", evaluation.horizon)
-    baselines = domain.baselines(data.walls)
-    rows = {
-        name: dict.fromkeys(_DESCRIBED, "") | scores
-        for name, scores in score_rollers(baselines, positions, data.walls, evaluation).items()
-    }
-    reference = rows[REFERENCE]
+    rollers = domain.baselines(data.walls)
+    rows = {name: dict.fromkeys(_DESCRIBED, "") for name in ("simulator", *rollers)}
     if pipeline is not None:
         predict = partial(domain.next_positions, kept_positions(pipeline).eval())
-        name = pipeline.record["model"]["core"]
-        rollers = {name: partial(domain.rollout, predict)}
-        scores = score_rollers(rollers, positions, data.walls, evaluation)[name]
-        rows = {name: _described(pipeline.record) | scores}
-    ratios = {
-        name: {f"ratio_{n}": row[f"mse_{n}"] / reference[f"mse_{n}"] for n in (1, 10)}
-        for name, row in rows.items()
-    }
-    return Artifact({"rows": [{"model": name} | row | ratios[name] for name, row in rows.items()]})
+        rows = {pipeline.record["model"]["core"]: _described(pipeline.record)}
+        rollers |= {name: partial(domain.rollout, predict) for name in rows}
+    positions = data.positions("validation", evaluation.horizon)
+    scores = score_rollers(rollers, positions, data.walls, evaluation)
+    reference = scores[REFERENCE]
+    for name, row in rows.items():
+        row.update(scores[name])
+        row.update({f"ratio_{n}": row[f"mse_{n}"] / reference[f"mse_{n}"] for n in (1, 10)})
+    return Artifact({"rows": [{"model": name} | row for name, row in rows.items()]})
 
 
 def _described(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -496,17 +491,6 @@ def score_rollers(
     }
 
 
-def find_balls_arm(name: str) -> Arm:
-    """Return an arm by name.
-
-    Raises:
-        RMRError: With the choices and the nearest, if there is none of that name.
-    """
-    if name not in BALLS_ARMS:
-        raise unknown_name("arm", name, BALLS_ARMS)
-    return BALLS_ARMS[name]
-
-
 def arm_processor(
     name: str, model: BallsModel, balls: int, seed: int, pretrained: dict[str, Tensor] | None
 ) -> nn.Module:
@@ -523,12 +507,12 @@ def arm_processor(
         RMRError: Unknown arm, missing P, or one of other sizes.
     """
     processor = _fresh_processor(name, model, balls, seed)
-    prepare(name, find_balls_arm(name), processor, pretrained, seed)
+    prepare(name, find_arm(name, BALLS_ARMS), processor, pretrained, seed)
     return processor
 
 
 def _fresh_processor(name: str, model: BallsModel, balls: int, seed: int) -> PassiveProcessor:
-    arm = find_balls_arm(name)
+    arm = find_arm(name, BALLS_ARMS)
     core = model if arm.core == "configured" else replace(model, core=arm.core)
     return domain.make_balls_processor(core, seed, balls)
 
@@ -573,8 +557,8 @@ def warm_start(
         last = clip[:, HISTORY - (HISTORY if step > alone else 1) : HISTORY]
         return (domain.still(pipeline, last).frame - last.flatten(0, 1)).square().mean()
 
-    trained = _train_frames(pipeline, data, config.phases, (seed, "still"), loss_at, room)
-    return _frames_artifact(None, seed, pipeline, config.phases, trained)
+    facts = {"arm": None, "seed": seed}
+    return _train_frames(pipeline, data, config.phases, facts, loss_at, room)
 
 
 @stage(version=3)
@@ -628,47 +612,42 @@ def natural_balls(
     def hold(phase: int) -> None:
         pipeline.encoder.encoder.requires_grad_(phase >= config.held)
 
-    streams = (seed, "pixels")
-    trained = _train_frames(pipeline, data, config.phases, streams, loss_at, room, hold)
-    if find_balls_arm(arm).frozen and parameter_hash(processor) != before:
+    facts = {"arm": arm, "seed": seed}
+    artifact = _train_frames(pipeline, data, config.phases, facts, loss_at, room, hold)
+    if find_arm(arm, BALLS_ARMS).frozen and parameter_hash(processor) != before:
         raise RuntimeError(f"the frozen P of arm {arm!r} changed in training; this is a bug")
-    return _frames_artifact(arm, seed, pipeline, config.phases, trained)
+    return artifact
 
 
 def _train_frames(
     pipeline: FramePipeline,
     data: RecordedBalls,
     phases: Sequence[Phase],
-    stream: tuple[int, str],
+    facts: dict[str, Any],
     loss_at: Callable[[int, Clip], Tensor],
     room: Room,
     begin: Callable[[int], object] = lambda phase: None,
-) -> Trained:
-    """Train on windows of frames that are drawn from a seed and the name of a stream."""
+) -> Artifact:
+    """Train on windows of frames; the seed in the facts fixes them, equal for all arms."""
     frames, place = data.frames("training"), next(pipeline.parameters()).device
+    stream = "pixels" if facts["arm"] else "still"
 
     def step_at(step: int, phase: Phase) -> Step:
-        index = batch_indices(frames, phase.batch, *stream, step)
+        index = batch_indices(frames, phase.batch, facts["seed"], stream, step)
         return Step(loss_at(step, windows(frames, index).to(place)))
 
-    if not phases:
-        return Trained()
-    return train(
-        pipeline,
-        step_at,
-        lambda step: Checkpoint({}, {"step": step}),
-        phases=phases,
-        checkpoints=_ends(phases),
-        begin=begin,
-        room=room,
-    )
-
-
-def _frames_artifact(
-    arm: str | None, seed: int, pipeline: nn.Module, phases: Sequence[Phase], trained: Trained
-) -> Artifact:
-    steps = sum(phase.steps for phase in phases)
-    record = {"arm": arm, "seed": seed, "step": steps, "curve": trained.curve}
+    trained, ends = Trained(), _ends(phases)
+    if phases:
+        trained = train(
+            pipeline,
+            step_at,
+            lambda step: Checkpoint({}, {"step": step}),
+            phases=phases,
+            checkpoints=ends,
+            begin=begin,
+            room=room,
+        )
+    record = facts | {"step": ends[-1] if ends else 0, "curve": trained.curve}
     return Artifact(record, _tensors(pipeline))
 
 
@@ -801,7 +780,7 @@ class BallsWorld:
             RMRError: Unknown arm.
         """
         preset = self.preset
-        needed = find_balls_arm(arm).pretrained or arm.endswith(ALIGNED)
+        needed = find_arm(arm, BALLS_ARMS).pretrained or arm.endswith(ALIGNED)
         own = self.pretrained(model=preset.pixels.processor) if donor is None else donor
         configs = (preset.pixels, preset.prediction, arm, seed)
         donors = (self.started(seed), own if needed else None)

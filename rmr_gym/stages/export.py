@@ -11,11 +11,10 @@ from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Progress, Store, Task
-from rmr_gym.stages.arms import ARMS, fresh_processor
+from rmr_gym.stages.arms import ARMS, find_arm, fresh_processor
 from rmr_gym.stages.balls import (
     BALLS_ARMS,
     BallsWorld,
-    find_balls_arm,
     frame_pipeline,
     kept_frames,
 )
@@ -174,7 +173,7 @@ def pretrained_balls_encoder(
         pipeline, step = kept_frames(data, model, artifact), artifact.record["step"]
         tasks = (world.started(seed), task)
         scores = [store.compute(world.scored(scored)).record["rows"][0] for scored in tasks]
-        core = find_balls_arm(arm).core
+        core = find_arm(arm, BALLS_ARMS).core
     training = {"preset": world.preset.preset, "arm": arm, "seed": seed, "step": step}
     metrics = [{name: _readable(row[name]) for name in _SCORES} for row in scores]
     encoder = pipeline.eval().encoder

@@ -8,7 +8,8 @@ from pathlib import Path
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.experiments.worlds import PLAYABLE, BallsExperiment, Playing
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.balls import BallsFolder, BallsWorld, find_balls_arm, given_balls
+from rmr_gym.stages.arms import find_arm
+from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsWorld, given_balls
 
 GATED = ("rmr", "cswm", "random_p", "shuffled_p")
 """Arms that are compared unless others are asked for."""
@@ -81,7 +82,7 @@ class BallsNatural(BallsExperiment):
         """Return what is to be computed."""
         require_distinct("arm", self.arms)
         for arm in self.arms:
-            find_balls_arm(arm)
+            find_arm(arm, BALLS_ARMS)
         donor = given_balls(BallsFolder(self.processor)) if self.processor else None
         world = self.world(self._playing, progress_for)
         points = product(narrowed(world, self.dims), self.seed_list)
