@@ -452,7 +452,9 @@ def rollout_scores(
         those of linear extrapolation with reflection at the walls.
     """
     rollers = domain.baselines(data.walls)
-    rows = {name: dict.fromkeys(_DESCRIBED, "") for name in ("simulator", *rollers)}
+    rows: dict[str, dict[str, Any]] = {
+        name: dict.fromkeys(_DESCRIBED, "") for name in ("simulator", *rollers)
+    }
     if pipeline is not None:
         predict = partial(domain.next_positions, kept_positions(pipeline).eval())
         rows = {pipeline.record["model"]["core"]: _described(pipeline.record)}

@@ -19,16 +19,21 @@ def run_of(folder, kind, **tables):
 
 def test_committed_ratios_of_balls_come_out_again(tmp_path):
     rows = pd.read_csv(RESULTS / "balls_natural.csv").assign(game="B", core="mpnn", dim=32)
-    rows["arm"] = rows["arm"].str.replace("baseline", "cswm")
     path, text = write_report(run_of(tmp_path, "balls-natural", balls_natural=rows))
     assert "rmr_aligned over cswm on B, mpnn, 32 wide: next frame 0.372 (0.349 to 0.395)" in text
     again = pd.read_csv(tmp_path / "balls_natural_ratios.csv").set_index(["error", "arm"])
     committed = pd.read_csv(RESULTS / "balls_natural_ratios.csv")
-    committed["arm"] = committed["arm"].str.replace("baseline", "cswm")
     committed = committed.set_index(["error", "arm"])
     columns = list(committed)
     pd.testing.assert_frame_equal(again.loc[committed.index, columns], committed, rtol=1.1e-5)
     assert "data:image/svg" in path.read_text(encoding="utf-8")
+
+
+def test_widths_of_balls_are_drawn(tmp_path):
+    rows = pd.read_csv(RESULTS / "balls_natural_bottleneck.csv").assign(game="B")
+    _, text = write_report(run_of(tmp_path, "balls-natural", balls_natural=rows))
+    assert text.startswith("No ratio between arms: game B core mpnn dim 4 rmr seed 0, ")
+    assert {file.name for file in (tmp_path / "figures").iterdir()} == {"arms.svg", "widths.svg"}
 
 
 def test_no_ratios_while_an_arm_is_worse_than_copying(tmp_path):
@@ -44,7 +49,10 @@ def test_no_ratios_while_an_arm_is_worse_than_copying(tmp_path):
 def test_rollouts_of_balls(tmp_path):
     rows = pd.read_csv(RESULTS / "balls_abstract.csv").rename(columns={"steps": "step"})
     path, text = write_report(run_of(tmp_path, "balls", rollouts=rows.assign(game="B")))
-    assert text.startswith("Error after 10 steps over copying, B: mpnn, 128 wide, 0.131 (2 seeds)")
+    assert text.startswith(
+        "Error after 1 and 10 instants over that of linear extrapolation with reflection at the "
+        "walls, B: mpnn that predicts the change, 128 wide, 4,000 steps, 0.085 and 0.098 (1 seed), "
+    )
     assert "simulator" in path.read_text(encoding="utf-8")
     assert (tmp_path / "figures" / "ratios.svg").is_file()
 
@@ -55,9 +63,9 @@ def test_copying_shows_accuracy_and_activity(tmp_path):
     np.savez(tmp_path / "activity.npz", begins=np.array([10, 12]), **arrays)
     folder = run_of(tmp_path, "copying", copying=pd.read_csv(RESULTS / "copying.csv"))
     path, text = write_report(folder)
-    assert "Accuracy after 48 blanks: RIMs 0.885 (5 seeds), LSTM 0.549 (5 seeds)." in text
+    assert "Accuracy after 48 blanks: RIMs 1.000 (1 seed), LSTM 0.610 (1 seed)." in text
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
-    assert saved == {"accuracy.svg", "active_0.png"}
+    assert saved == {"errors.svg", "active_0.png"}
     assert "<h2>Which RIMs are active</h2>" in path.read_text(encoding="utf-8")
 
 

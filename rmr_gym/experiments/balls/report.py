@@ -13,10 +13,14 @@ from rmr_gym.report.runs import Schema, load_run, parts, where
 from rmr_gym.report.statistics import means
 from rmr_gym.report.worlds import own_names
 
-SCORES = ("mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "excursion", "energy")
-_POINT = ("game", "model", "predict", "aggregation", "dim")
+SCORES = (
+    *("training_mse", "validation_mse", "mse_1", "ratio_1", "mse_10", "ratio_10"),
+    *("outside", "excursion", "energy"),
+)
+RATIOS = {"ratio_1": "1 instant", "ratio_10": "10 instants"}
+_POINT = ("game", "model", "predict", "aggregation", "dim", "step")
 TABLES = {
-    "rollouts": Schema((), (*_POINT, "seed", "step", *SCORES)),
+    "rollouts": Schema((*_POINT, "seed"), SCORES),
     "curves": Schema(("game", "model", "dim", "seed", "step"), ("loss",)),
 }
 
@@ -40,28 +44,30 @@ def report(folder: Path) -> Page:
     )
 
 
-def width_curves(rows: pd.DataFrame, score: str = "ratio_10") -> Figure:
-    """Draw a score of rollouts against the width of the latents, a panel a world.
+def width_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the errors of rollouts against the width of the latents.
 
     Source: RMR, Figure 5, for balls.
 
     Args:
         rows: Of rollouts.csv; those without latents are left out.
-        score: A column.
 
     Raises:
         RMRError: There is none.
     """
     narrow = where(rows, rows["dim"] >= 0)
     ticks = sorted({int(dim) for dim in narrow["dim"]})
-    axes = ("width of the latents", "error after 10 steps over copying", ticks, 10.0)
+    axes = ("width of the latents", "error over that of reflection", ticks, 10.0)
     panels = [
         charts.Panel(
-            str(game), charts.over_seeds(own, "dim", score, "model", own_names(own)), *axes
+            f"{game}, {instants}",
+            charts.over_seeds(own, "dim", ratio, "model", own_names(own)),
+            *axes,
         )
         for (game,), own in parts(narrow, "game").items()
+        for ratio, instants in RATIOS.items()
     ]
-    return charts.lines(panels, file="rollouts.csv")
+    return charts.lines(panels, len(RATIOS), file="rollouts.csv")
 
 
 def loss_curves(rows: pd.DataFrame) -> Figure:

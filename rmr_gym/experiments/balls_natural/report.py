@@ -36,7 +36,7 @@ def report(folder: Path) -> Page:
         run,
         "Bouncing balls on pixels",
         {"rows": rows, "worse": worse, "ratios": ratios, "errors": ERRORS},
-        {"arms": partial(arms_figure, rows)},
+        {"arms": partial(arms_figure, rows), "widths": partial(width_curves, rows)},
         {"balls_natural_ratios": ratios},
         len(rows) > 0,
     )
@@ -99,15 +99,17 @@ def arms_figure(table: pd.DataFrame) -> Figure:
     """Draw the error of every arm and seed over that of copying the last frame.
 
     Left the next frame, right a rollout; large dots are means (geometric) over seeds, arms that
-    hand the abstract pipeline over are in another colour.
+    hand the abstract pipeline over are in another colour. Of a sweep the first point is drawn.
 
     Args:
-        table: ``arm``, ``seed``, ``mse``, ``copy_mse``, ``rollout_mse``, ``rollout_copy_mse``.
+        table: ``arm``, ``seed``, ``mse``, ``copy_mse``, ``rollout_mse``, ``rollout_copy_mse`` and
+            what `POINT` names, where it is known.
 
     Raises:
         RMRError: There is none.
     """
-    rows = table.query("arm != @WARM_START")
+    point = [name for name in POINT if name in table]
+    rows = next(iter(parts(table.query("arm != @WARM_START"), *point).values()), table)
     panels = []
     for error, title in ERRORS.items():
         marks = [
@@ -125,3 +127,20 @@ def arms_figure(table: pd.DataFrame) -> Figure:
     for ax in figure.axes:
         ax.set_xscale("log")
     return figure
+
+
+def width_curves(table: pd.DataFrame) -> Figure:
+    """Draw the error of every arm over that of copying against the width of the latents.
+
+    Args:
+        table: Of balls_natural.csv; the interaction network, which has one width, is left out.
+
+    Raises:
+        RMRError: There is one width alone.
+    """
+    rows = where(table, table["arm"] != WARM_START)
+    rows = where(rows, core=list(rows["core"][:1]))
+    dims = sorted({int(dim) for dim in rows["dim"]})
+    drawn = charts.over_seeds(rows, "dim", "ratio_to_copy", "arm", {}) if len(dims) > 1 else []
+    axes = ("width of the latents", "error over that of the last frame seen", dims, 10.0)
+    return charts.lines([charts.Panel("next frame", drawn, *axes)], file="balls_natural.csv")

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page
 from rmr_gym.report.pictures import activation_figure
-from rmr_gym.report.runs import Schema, load_run, read_arrays, where
+from rmr_gym.report.runs import Schema, load_run, parts, read_arrays, where
 from rmr_gym.report.statistics import means
 
 LABELS = {"rims": "RIMs", "lstm": "LSTM"}
 SCORES = ("accuracy", "cross_entropy")
 _KEY = ("model", "active", "seed", "step")
+_POINT = ("model", "active", "span", "dropped")
 TABLES = {
     "copying": Schema((*_KEY, "span", "dropped"), SCORES),
     "copying_curves": Schema(_KEY, ("loss",)),
@@ -29,7 +30,7 @@ def report(folder: Path) -> Page:
     """
     run = load_run(folder, TABLES, "copying")
     rows = run["copying"]
-    table = means(rows, ("model", "active", "span", "dropped"), SCORES)
+    table = means(where(rows, step=rows["step"].max()), (*_POINT, "step"), SCORES)
     arrays = read_arrays(folder / "activity.npz")
     seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
     active = {}
@@ -49,7 +50,7 @@ def report(folder: Path) -> Page:
             "seeds": seeds,
         },
         {
-            "accuracy": partial(span_curves, rows),
+            "errors": partial(error_curves, rows),
             "loss": partial(loss_curves, run["copying_curves"]),
             **active,
         },
@@ -58,17 +59,22 @@ def report(folder: Path) -> Page:
     )
 
 
-def span_curves(rows: pd.DataFrame) -> Figure:
-    """Draw the accuracy of recalled digits against the length of the pause.
+def error_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the cross-entropy of recalled digits against the checkpoint, a panel a pause.
 
     Raises:
         RMRError: There is none.
     """
-    whole = where(rows, dropped=-1)
-    ticks = sorted({int(span) for span in whole["span"]})
-    drawn = charts.over_seeds(whole, "span", "accuracy", "model", LABELS)
-    panel = charts.Panel("", drawn, "blanks between digits and recall", "accuracy", ticks)
-    return charts.lines([panel], file="copying.csv")
+    panels = [
+        charts.Panel(
+            f"{span:.0f} blanks",
+            charts.over_seeds(own, "step", "cross_entropy", "model", LABELS),
+            *("gradient step", "nats a digit"),
+            log=20.0,
+        )
+        for (span,), own in parts(where(rows, dropped=-1), "span").items()
+    ]
+    return charts.lines(panels, file="copying.csv")
 
 
 def loss_curves(rows: pd.DataFrame) -> Figure:
