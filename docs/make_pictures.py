@@ -26,7 +26,7 @@ from rmr_gym.experiments.views.report import views_figure
 from rmr_gym.experiments.world_models.report import TABLES as WORLDS
 from rmr_gym.experiments.world_models.report import score_dots, simulation_curves
 from rmr_gym.report.arms import ABSTRACT, NATURAL, checkpoint_curves
-from rmr_gym.report.charts import COLOURS, Block, heat_map, new_figure, save_figure, styled
+from rmr_gym.report.charts import Block, heat_map, look, new_figure, save_figure, styled
 from rmr_gym.report.names import label
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import load_run, read_frames
@@ -113,7 +113,7 @@ def gain_and_lead(cells: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     leads = cells.groupby("source")["relative"].mean()
     for name, gain in gains.groupby("p")["gain"].mean().items():
         role = cells.loc[cells["source"] == name, "role"].iloc[0]
-        colour = COLOURS[{"game": "rmr", "other": "random_p", "control": "cswm"}[role]]
+        colour = look({"game": "rmr", "other": "random_p", "control": "cswm"}[role])["color"]
         words = label(str(name)).replace("_", " ")
         axes.plot(gain, leads[name], "o", color=colour)
         axes.annotate(words, (gain, leads[name]), (5, 3), textcoords="offset points", fontsize=8)

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,29 +24,15 @@ from scipy.cluster.hierarchy import dendrogram
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
+from rmr_gym.report.names import looks_of
 from rmr_gym.report.runs import in_order, where
 
-COLOURS = {
-    "rmr": "#0072B2",
-    "cswm": "#D55E00",
-    "random_p": "#E69F00",
-    "shuffled_p": "#009E73",
-    "no_p": "#CC79A7",
-    "untrained": "#000000",
-    "supervised": "#56B4E9",
-    "pca": "#7F7F7F",
-    "player": "#555555",
-    "copy": "#7F7F7F",
-    "mlp": "#E69F00",
-    "deep_sets": "#009E73",
-    "mpnn": "#0072B2",
-}
-"""A colour an arm or model, of Okabe and Ito's palette: colour-blind readers tell them apart."""
+LOOKS = looks_of("arm", "model")
+"""Colour and marker of arms and abstract models."""
 
 OTHER = "#555555"
 """Colour of what has none of its own."""
 
-MARKERS = {"rmr": "o", "cswm": "s", "random_p": "^", "shuffled_p": "v", "no_p": "D"}
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F")
 DASHES = ("-", "--", "-.", ":")
 ACROSS = 3
@@ -54,26 +41,17 @@ ACROSS = 3
 CURVE_POINTS = 200
 """A longer curve is averaged over groups of neighbouring steps."""
 
-STYLE: Any = {
-    "svg.hashsalt": "rmr_gym",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E3E3E3",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
 HATCHED: Any = {"facecolor": "#F2F2F2", "edgecolor": "#A6A6A6", "hatch": "////", "linewidth": 0.0}
 
 Numbers = Sequence[float | int] | np.ndarray
 Named = tuple[str, Callable[[], Figure]]
 """Name of a figure, and what draws it."""
 
-styled = mpl.rc_context(STYLE)
-"""Decorator: the function draws in `STYLE`, and leaves matplotlib's settings as they were."""
+_STYLE: Any = mpl.rc_params_from_file(
+    str(files("rmr_gym.report") / "templates" / "figures.mplstyle"), use_default_template=False
+)
+styled = mpl.rc_context(_STYLE)
+"""Decorator: the function draws in one style, and leaves matplotlib's settings as they were."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +161,9 @@ def new_figure(width: float, height: float) -> Figure:
 
 def look(name: str, place: int = 0) -> dict[str, Any]:
     """Return colour and marker of an arm or model; by its place where it has none of its own."""
-    colour = COLOURS.get(name, CYCLE[place % len(CYCLE)])
-    dash = "--" if name == "untrained" else DASHES[place // len(CYCLE) % len(DASHES)]
-    return {"color": colour, "marker": MARKERS.get(name, "o"), "linestyle": dash}
+    colour, dash = CYCLE[place % len(CYCLE)], DASHES[place // len(CYCLE) % len(DASHES)]
+    style = {"color": colour, "marker": "o", "linestyle": dash} | LOOKS.get(name, {})
+    return style | ({"linestyle": "--"} if name == "untrained" else {})
 
 
 @styled
@@ -497,7 +475,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """Return a figure as "svg" or "png", the same bytes for the same figure."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format=kind, dpi=130, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 

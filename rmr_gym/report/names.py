@@ -1,48 +1,32 @@
-"""What arms, objectives, probes and abstract models are called, and their order everywhere."""
+"""What arms, objectives, probes, models and agents are called: a row each of names.csv.
 
+The rows of a kind stand in the order of every table and figure. Colours are of Okabe and Ito's
+palette: colour-blind readers tell them apart.
+"""
+
+import csv
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 
 import numpy as np
 
-ARM_LABELS = {
-    "rmr": "RMR (frozen P)",
-    "cswm": "C-SWM (P trained)",
-    "random_p": "frozen random P",
-    "shuffled_p": "weight-shuffled P",
-    "no_p": "no P",
-    "untrained": "untrained encoder",
-    "supervised": "supervised on RAM (ceiling)",
-    "pca": "pixels through PCA",
-    "player": "player that sees RAM",
-}
-"""Arms in the order in which every table and figure shows them."""
+with (files("rmr_gym.report") / "names.csv").open(encoding="utf-8") as _file:
+    ROWS = tuple(csv.DictReader(_file))
 
-OBJECTIVE_LABELS = {
-    "cswm": "C-SWM hinge",
-    "infonce": "InfoNCE",
-    "infonce_slow": "InfoNCE, lower rate",
-    "infonce_current": "InfoNCE, the state itself a negative",
-    "infonce_3step": "InfoNCE, 3 steps",
-    "cswm_aligned": "C-SWM hinge, aligned start",
-    "infonce_aligned": "InfoNCE, aligned start",
-}
-"""Objectives in the order of tables and figures, those of committed runs too."""
 
-PROBE_LABELS = {
-    "ridge": "ridge",
-    "adam_raw": "Adam on raw features",
-    "adam_std": "Adam on standardised features",
-}
-"""Probes, the headline first."""
+def labels_of(kind: str) -> dict[str, str]:
+    """Return what the names of a kind are called, in order."""
+    return {row["name"]: row["label"] for row in ROWS if row["kind"] == kind}
 
-MODEL_LABELS = {
-    "copy": "copy baseline",
-    "mlp": "MLP",
-    "deep_sets": "Deep Sets",
-    "mpnn": "MPNN",
-}
-"""Abstract models in the order of the paper's Table 2."""
 
+def looks_of(*kinds: str) -> dict[str, dict[str, str]]:
+    """Return colour and marker of the names of some kinds that have any."""
+    rows = [row for row in ROWS if row["kind"] in kinds and row["colour"]]
+    return {row["name"]: {"color": row["colour"], "marker": row["marker"]} for row in rows}
+
+
+ARM_LABELS, OBJECTIVE_LABELS = labels_of("arm"), labels_of("objective")
+PROBE_LABELS, MODEL_LABELS = labels_of("probe"), labels_of("model")
 _LABELS = {**PROBE_LABELS, **MODEL_LABELS, **ARM_LABELS}
 
 

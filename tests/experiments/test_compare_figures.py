@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.compare.report import difference_dots, natural_curves
 from rmr_gym.report import arms
-from rmr_gym.report.charts import COLOURS, figure_bytes, save_figure
+from rmr_gym.report.charts import LOOKS, figure_bytes, save_figure
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import load_run, read_frames
 
@@ -48,7 +48,7 @@ def test_curves_show_each_seed_and_the_mean(make_run):
     mean = labelled(pong)["RMR (frozen P)"]
     assert mean.get_ydata() == pytest.approx(curves.groupby("step")["loss"].mean().to_numpy())
     same_colour = [
-        line for line in pong.lines if to_hex(line.get_color()) == COLOURS["rmr"].lower()
+        line for line in pong.lines if to_hex(line.get_color()) == LOOKS["rmr"]["color"].lower()
     ]
     assert len(same_colour) == 4
 
@@ -100,7 +100,7 @@ def test_differences_show_each_pair(make_run):
     dots = [
         line
         for line in pong.lines
-        if line.get_marker() == "o" and to_hex(line.get_color()) == COLOURS["rmr"].lower()
+        if line.get_marker() == "o" and to_hex(line.get_color()) == LOOKS["rmr"]["color"].lower()
     ]
     (points,) = dots
     assert len(points.get_xdata()) == 6

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
+from rmr_gym.report.names import labels_of, looks_of
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Schema, groups, load_run, parts, where
 from rmr_gym.report.statistics import corrected, paired
@@ -20,34 +21,12 @@ TABLES = {"results": Schema(KEY, ("return", "episodes"))}
 ALL, RANDOM = "all", "random"
 RESAMPLES = 2000
 
-FEATURE_LABELS = {
-    "rmr": "RMR features",
-    "cswm": "C-SWM features",
-    "baseline": "features of a trained P",
-    "tuned_p": "features of a tuned P",
-    "random_p": "features of a frozen random P",
-    "shuffled_p": "features of a weight-shuffled P",
-    "no_p": "features without P",
-    "untrained": "untrained encoder",
-    "supervised": "features supervised on RAM",
-    "cnn": "NatureCNN, end to end",
-    "ram": "RAM bits",
-    "state": "positions and velocities",
-}
-"""What agents see, in the order of tables and figures."""
-
-ALGORITHM_LABELS = {
-    "ppo": "PPO",
-    "recurrent_ppo": "recurrent PPO (LSTM)",
-    "rims_ppo": "recurrent PPO (RIMs)",
-    "dqn": "DQN",
-    "qrdqn": "QR-DQN",
-}
+FEATURE_LABELS, ALGORITHM_LABELS = labels_of("features"), labels_of("algorithm")
+LOOKS = looks_of("features")
 MEASURES = {"final": "final score", "efficiency": "sample efficiency"}
 ALIGNED = "_aligned"
 """How arms of bouncing balls end that start aligned."""
 
-_COLOURS = {"baseline": "#D55E00", "cnn": "#7F7F7F", "ram": "#56B4E9", "state": "#56B4E9"}
 _STROKES: Any = ("-", "-.", (0, (2, 1)), "--", (0, (5, 1, 1, 1)))
 _DASHES = dict(zip(ALGORITHM_LABELS, _STROKES, strict=True))
 
@@ -365,6 +344,5 @@ def _label(kind: str) -> str:
 
 def _style(kind: str) -> dict[str, Any]:
     algorithm, _, features = kind.partition(" ")
-    plain = features.removesuffix(ALIGNED)
-    colour = _COLOURS.get(plain, charts.COLOURS.get(plain, charts.OTHER))
-    return {"color": colour, "linestyle": _DASHES.get(algorithm, "-."), "marker": "o"}
+    style = {"color": charts.OTHER, "marker": "o"} | LOOKS.get(features.removesuffix(ALIGNED), {})
+    return style | {"linestyle": _DASHES.get(algorithm, "-.")}

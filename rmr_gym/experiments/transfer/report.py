@@ -20,22 +20,12 @@ from scipy.spatial.distance import squareform
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
-from rmr_gym.report import arms, charts
+from rmr_gym.report import arms, charts, statistics
 from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label, objective_label
 from rmr_gym.report.page import Page
 from rmr_gym.report.paper import paper_natural
 from rmr_gym.report.runs import Row, Run, Schema, groups, in_order, load_run, parts, records, where
-from rmr_gym.report.statistics import (
-    CORRECTED,
-    DIFFERENCE,
-    MIN_PAIRS,
-    TOO_FEW,
-    bootstrap_interval,
-    corrected,
-    means,
-    paired,
-    paired_difference,
-)
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, MIN_PAIRS, TOO_FEW, means
 from rmr_gym.report.tables import signed, wide
 
 KEY = ("recipient", "donor", "objective", "arm", "seed", "step", "probe")
@@ -218,14 +208,14 @@ def transfer_table(
         return generator(0, "interval", *names, baseline)
 
     key = [*arms.PLACE, "arm"]
-    tests = paired(compared, "micro_f1", "arm", (against,), arms.PLACE, draws=draws)
+    tests = statistics.paired(compared, "micro_f1", "arm", (against,), arms.PLACE, draws=draws)
     table = means(rows, [*key, "source", "role", "own"], ["micro_f1"], "micro_f1")
     table = table.merge(tests[[*key, *DIFFERENCE, "relative"]], "left", key)
     table = table.fillna({"pairs": 0, "verdict": ""}).astype({"pairs": int})
     table = table.assign(against=against, label=called(table["source"], ARM_LABELS))
     sources = [*matrix.games, *matrix.donors, *ARM_LABELS]
     order = {"objective": OBJECTIVE_LABELS, "game": matrix.recipients, "source": sources}
-    table = corrected(arms.ordered(table, **order), ("objective", "role"))
+    table = statistics.corrected(arms.ordered(table, **order), ("objective", "role"))
     columns = ["objective", "probe", "checkpoint", "against", "recipient", "source", "label"]
     columns += ["role", "own", "seeds", "micro_f1_mean", "relative", *DIFFERENCE, *CORRECTED]
     return pd.DataFrame(table.rename(columns={"game": "recipient"})[columns])
@@ -299,7 +289,7 @@ def _counted(compared: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
         "relative": compared["relative"].mean(),
         "recipients": len(gaps),
         "above": int((gaps > 0).sum()),
-        **paired_difference(gaps, generator(0, "across recipients", *names)),
+        **statistics.paired_difference(gaps, generator(0, "across recipients", *names)),
     }
 
 
@@ -332,7 +322,7 @@ def ranking_table(table: pd.DataFrame) -> pd.DataFrame:
 
 def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
     for (name,), own in parts(ranked_fields(table, role), SIDES[role]).items():
-        low, high = bootstrap_interval(
+        low, high = statistics.bootstrap_interval(
             own["adjusted"].to_numpy(), generator(0, "ranking", role, name)
         )
         raw, adjusted = (list(own[column]) for column in ("verdict", "verdict_bh"))
@@ -561,7 +551,7 @@ def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
             row["name"],
             where(fields, **{SIDES[role]: row["name"]})["adjusted"].to_numpy(),
             *(row[name] for name in ("adjusted", "low", "high")),
-            style={"color": charts.COLOURS["rmr" if row["is_game"] else "random_p"]},
+            style={"color": charts.look("rmr" if row["is_game"] else "random_p")["color"]},
         )
         for row in ranking.to_dict("records")
     ]
