@@ -17,10 +17,9 @@ import pandas as pd
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.files import alone, write_atomically
-from rmr_gym.runs.jobs import Outcome, with_needs
 from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan, write_states
 from rmr_gym.runs.store import Progress, Store, Task
-from rmr_gym.runs.sweep import Group, run_tasks
+from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
 
 ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.memory import KEPT
-from rmr_gym.runs.jobs import ATTEMPTS, Agenda, Job, Outcome
+from rmr_gym.runs.sweep import ATTEMPTS, Agenda, Job, Outcome
 
 if TYPE_CHECKING:
     from distributed import Client, Future

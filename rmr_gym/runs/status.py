@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.runs.jobs import Traces, with_needs
 from rmr_gym.runs.store import Store, Task
+from rmr_gym.runs.sweep import Traces, with_needs
 
 DONE, FAILED, WAITING = "done", "failed", "waiting"
 RECENT = 50

@@ -12,12 +12,16 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import SLOTS, AtariModel, NaturalData, natural_pipeline, pixel_encoder
-from rmr_gym.domains.atari_alignment import (
+from rmr_gym.domains.atari import (
+    SLOTS,
     AbstractLatents,
+    AtariModel,
+    NaturalData,
     abstract_latents,
     fit_decoder,
     match_moments,
+    natural_pipeline,
+    pixel_encoder,
 )
 from rmr_gym.models.rmr.encoders import SlotCNN
 from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
@@ -64,7 +68,7 @@ class Objective(NamedTuple):
         similarity: What it draws a prediction to the next state by: "euclidean" or "cosine".
         horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
         aligned: Encoder and decoder start from the abstract latents' moments, see
-            `rmr_gym.domains.atari_alignment`.
+            `rmr_gym.domains.atari`.
     """
 
     terms: Callable[[Natural, Latents], ContrastiveTerms]

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.ranking import ranking_scores
+from rmr_gym.core.metrics import ranking_scores
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import AtariModel

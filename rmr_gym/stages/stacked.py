@@ -30,8 +30,8 @@ from rmr_gym.models.rmr.losses import ContrastiveTerms, ram_loss
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.models.rmr.stacked import StackedPipeline, kind
-from rmr_gym.runs.jobs import Job, traces_of
 from rmr_gym.runs.store import Artifact, Progress, Room, Store, Task
+from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import (
     CURVE_POINTS,
     Checkpoint,

@@ -3,12 +3,15 @@ from itertools import product
 import numpy as np
 import torch
 
-from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, pixel_encoder
-from rmr_gym.domains.atari_alignment import (
+from rmr_gym.domains.atari import (
+    AbstractData,
     AbstractLatents,
+    AtariModel,
+    NaturalData,
     abstract_latents,
     fit_decoder,
     match_moments,
+    pixel_encoder,
 )
 from rmr_gym.models.rmr.decoders import LatentDecoder
 from rmr_gym.models.rmr.encoders import RamEncoder

@@ -15,9 +15,8 @@ import pytest
 from squares import kill_self, lines, square, total
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.runs.jobs import ATTEMPTS, Job, traces_of
 from rmr_gym.runs.store import Place, Store
-from rmr_gym.runs.sweep import run_tasks
+from rmr_gym.runs.sweep import ATTEMPTS, Job, run_tasks, traces_of
 
 PATIENCE = 120
 """Seconds after which something hangs, on a busy machine too."""
@@ -60,7 +59,7 @@ def kill_some(folder, times, stopped):
 def test_killing_random_workers_changes_no_byte(store, tmp_path):
     here, killed, stopped = Place(tmp_path), set(), threading.Event()
     other = Store(tmp_path / "undisturbed")
-    parts = [square(value, here, 0.1) for value in range(8)]
+    parts = [square(value, here, 0.3) for value in range(8)]
     tasks = [total(parts), *parts]
     killer = threading.Thread(
         target=lambda: killed.update(kill_some(tmp_path, 4, stopped)), daemon=True

@@ -22,7 +22,6 @@ from threadpoolctl import threadpool_limits
 from rmr_gym.core import files
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import WriteError
-from rmr_gym.runs.jobs import ATTEMPTS, Job, job_log, jobs_of, traces_of
 from rmr_gym.runs.status import (
     Estimate,
     JobState,
@@ -34,7 +33,7 @@ from rmr_gym.runs.status import (
     write_states,
 )
 from rmr_gym.runs.store import Place, Store
-from rmr_gym.runs.sweep import run_tasks
+from rmr_gym.runs.sweep import ATTEMPTS, Job, job_log, jobs_of, run_tasks, traces_of
 
 
 def traces(store, task):

@@ -8,11 +8,12 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.ram import ram_to_bits
 from rmr_gym.domains.atari import make_core
-from rmr_gym.domains.random_world import RandomDynamics, RandomWorld
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact
 from rmr_gym.stages.donors import (
     AMPLIFICATION,
+    RandomDynamics,
+    RandomWorld,
     amplified_random,
     folder_donor,
     random_dynamics_donor,

@@ -3,9 +3,9 @@ import inspect
 import numpy as np
 import pytest
 
-from rmr_gym.core import ranking
+from rmr_gym.core import metrics as ranking
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.ranking import ranking_scores, ranks
+from rmr_gym.core.metrics import ranking_scores, ranks
 
 
 def plain_ranks(true, predicted):
