@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def write_activity(
     which blanks and recall begin.
     """
     span = max(task.test_spans)
-    arrays = {"begins": np.array([task.digits, task.digits + span])}
+    arrays: dict[str, Any] = {"begins": np.array([task.digits, task.digits + span])}
     for (_, seed), own in tasks.items():
         artifact = store.find(own)
         if artifact is not None and artifact.part("activity"):

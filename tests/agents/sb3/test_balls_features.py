@@ -122,7 +122,7 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
     folder = str(make_encoder("BouncingBalls").save_pretrained(tmp_path / "encoder"))
     for features, message in (
         ("rmr", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
-        ("cswm", "features of PushedBalls among rmr, .* found 'cswm'"),
+        ("supervised", "features of PushedBalls among rmr, .* found 'supervised'"),
         ("rmr_alined", "did you mean 'rmr_aligned'"),
     ):
         with pytest.raises(RMRError, match=message):
