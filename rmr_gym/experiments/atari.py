@@ -14,7 +14,7 @@ from rmr_gym.stages.chain import PIXELS, UNTRAINED, Game
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
 from rmr_gym.stages.probe import METRICS
-from rmr_gym.stages.stacked import stacking
+from rmr_gym.stages.stacked import check_stack, stacking
 
 NATURAL_KEY = ("game", "objective", "arm", "seed", "step")
 ABSTRACT_KEY = ("game", "model", "seed", "step")
@@ -28,12 +28,15 @@ NATURAL_COLUMNS = {
 }
 
 
-def abstract_rows(game: Game, seed: int, *, copy: bool = True) -> list[Rows]:
+def abstract_rows(game: Game, seed: int) -> list[Rows]:
     """Return where the rows of a pretraining come from, and those of the copy baseline."""
     model = {"model": game.preset.model.core}
     names, task = {"game": game.name, **model, "seed": seed}, game.pretrained(seed)
-    rows = [Rows("abstract", task, names), Rows("abstract_curves", task, names, "curve")]
-    return [Rows("abstract", task, names, "copy"), *rows] if copy else rows
+    return [
+        Rows("abstract", task, names, "copy", shared=True),
+        Rows("abstract", task, names),
+        Rows("abstract_curves", task, names, "curve"),
+    ]
 
 
 def natural_rows(game: Game, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
@@ -83,7 +86,7 @@ class AtariExperiment(AtariPreset, Experiment):
         Raises:
             RMRError: An unknown game or device, or data of another game.
         """
-        find_device(self.device)
+        self._check()
         preset, workers = self.chosen, self.worker_count
         chosen = game_names(names or self.games or preset.games)
         folder = self.data or self.root / "data"
@@ -93,6 +96,12 @@ class AtariExperiment(AtariPreset, Experiment):
             for name, path in zip(chosen, paths, strict=True)
         ]
         return [Game(data, preset, self.device) for data in datas]
+
+    def _check(self) -> None:
+        """Refuse numbers and devices that cannot be, before anything is recorded for them."""
+        find_device(self.device)
+        self.seed_range(1)
+        check_stack(self.stack)
 
     def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **parts: Any) -> Plan:
         """Return the plan of a run over games, with what run.json says of all of them.

@@ -43,12 +43,14 @@ class Rows(NamedTuple):
         task: Whose record.
         names: What every row says beside.
         part: Entry of the record that holds the rows.
+        shared: Whether other tasks hold the same rows, which are written once.
     """
 
     table: str
     task: Task
     names: dict[str, Any]
     part: str = "rows"
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,12 +270,17 @@ class _Books:
 
     def _write(self) -> None:
         tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
+        shared: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
         timings: dict[str, dict[str, Any]] = {}
         for rows in self.plan.rows:
             record = self._record(rows.task)
             if record is None:
                 continue
-            tables[rows.table] += [rows.names | row for row in record.get(rows.part, [])]
+            found = [rows.names | row for row in record.get(rows.part, [])]
+            if rows.shared:
+                found = [row for row in found if row not in shared[rows.table]]
+                shared[rows.table] += found
+            tables[rows.table] += found
             timings.setdefault(rows.task.key, _timing(rows, record["seconds"]))
         for name, columns in self.plan.columns.items():
             write_table(self.out / f"{name}.csv", tables[name], columns)

@@ -83,9 +83,18 @@ def stacking(store: Store, size: int | None) -> Callable[[Sequence[Job]], list[J
     Raises:
         RMRError: A size below 1.
     """
+    check_stack(size)
+    return partial(_with_stacks, store=store, size=size)
+
+
+def check_stack(size: int | None) -> None:
+    """Refuse a number of runs that train as one.
+
+    Raises:
+        RMRError: It is below 1.
+    """
     if size is not None and size < 1:
         raise RMRError(f"a stack must be of 1 run or more, got {size}")
-    return partial(_with_stacks, store=store, size=size)
 
 
 def _with_stacks(jobs: Sequence[Job], store: Store, size: int | None) -> list[Job]:

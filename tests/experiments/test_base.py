@@ -265,9 +265,9 @@ def test_workers_change_no_byte(tmp_path, tiny):
     from rmr_gym.experiments.compare.grid import Compare
 
     tables = ("abstract.csv", "abstract_curves.csv", "natural.csv", "natural_curves.csv")
-    one, _ = run(Compare.of_preset("tiny", **tiny))
+    one, _ = run(Compare(**Compare.proposals("tiny"), **tiny))
     changed = {"root": tmp_path / "root", "workers": 2, "out": tmp_path / "two"}
-    two, problems = run(Compare.of_preset("tiny", **(tiny | changed)))
+    two, problems = run(Compare(**Compare.proposals("tiny"), **(tiny | changed)))
     assert problems == []
     for name in tables:
         assert (one / name).read_bytes() == (two / name).read_bytes(), name

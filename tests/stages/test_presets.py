@@ -33,21 +33,21 @@ def test_the_paper_preset_is_the_papers():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_options_of_a_preset_are_the_preset_until_they_are_changed(name):
-    options = AtariPreset.of_preset(name)
+    options = AtariPreset(**AtariPreset.proposals(name))
     assert options.chosen == PRESETS[name]
     natural = replace(options.natural, objective="infonce")
     assert replace(options, natural=natural).chosen == replace(PRESETS[name], natural=natural)
 
 
 def test_the_default_options_are_those_of_the_default_preset():
-    assert AtariPreset() == AtariPreset.of_preset("laptop")
+    assert AtariPreset() == AtariPreset(**AtariPreset.proposals("laptop"))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: find_preset(PRESETS, "smok"), "did you mean 'smoke'"),
-        (lambda: AtariPreset.of_preset("smok"), "did you mean 'smoke'"),
+        (lambda: AtariPreset.proposals("smok"), "did you mean 'smoke'"),
         (lambda: Natural(cnn="fp23"), "did you mean 'fp32'"),
         (lambda: Natural(objective="cswn"), "did you mean 'cswm'"),
         (lambda: Natural(negatives="papr"), "did you mean 'paper'"),

@@ -30,15 +30,15 @@ class Table2(AtariExperiment):
         return f"{self.preset}-table2"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
-        """Return what is to be computed; the copy baseline is told once a game and seed."""
+        """Return what is to be computed."""
         require_known("abstract model", self.models, MODELS)
         require_distinct("abstract model", self.models)
         games = self.recorded(progress_for)
-        rows = []
-        for game, seed in product(games, self.seed_list):
-            for model in self.models:
-                with_core = game.with_preset(model={"core": model})
-                rows += abstract_rows(with_core, seed, copy=model == self.models[0])
+        rows = [
+            row
+            for game, seed, model in product(games, self.seed_list, self.models)
+            for row in abstract_rows(game.with_preset(model={"core": model}), seed)
+        ]
         return self.atari_plan(
             rows,
             games,
