@@ -269,24 +269,31 @@ class _Books:
         return self._records[task.key]
 
     def _write(self) -> None:
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
-        shared: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
-        timings: dict[str, dict[str, Any]] = {}
-        for rows in self.plan.rows:
-            record = self._record(rows.task)
-            if record is None:
-                continue
-            found = [rows.names | row for row in record.get(rows.part, [])]
-            if rows.shared:
-                found = [row for row in found if row not in shared[rows.table]]
-                shared[rows.table] += found
-            tables[rows.table] += found
-            timings.setdefault(rows.task.key, _timing(rows, record["seconds"]))
-        for name, columns in self.plan.columns.items():
-            write_table(self.out / f"{name}.csv", tables[name], columns)
+        for name, table in self._tables().items():
+            write_table(self.out / f"{name}.csv", table, self.plan.columns[name])
+        timings = {
+            rows.task.key: _timing(rows, record["seconds"])
+            for rows in self.plan.rows
+            if (record := self._record(rows.task))
+        }
         write_table(self.out / "timings.csv", timings.values(), TIMING_COLUMNS)
         self._write_states()
         self._written = time.monotonic()
+
+    def _tables(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the rows of what is finished, by table."""
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
+        written = set()
+        for rows in self.plan.rows:
+            record = self._record(rows.task) or {}
+            for row in record.get(rows.part, []):
+                named = rows.names | row
+                content = (rows.table, *named.values())
+                if not rows.shared or content not in written:
+                    tables[rows.table].append(named)
+                if rows.shared:
+                    written.add(content)
+        return tables
 
     def _write_states(self) -> None:
         states = [self._done.get(job.result) or job.state() for job in self._jobs]

@@ -25,8 +25,8 @@ from rmr_gym.experiments.measures.grid import Measures
 from rmr_gym.experiments.objectives.grid import Objectives
 from rmr_gym.experiments.table2.grid import MODELS, Table2
 from rmr_gym.experiments.transfer.grid import COLUMNS, CONTROLS, Transfer
-from rmr_gym.runs.jobs import ATTEMPTS
 from rmr_gym.runs.store import Store
+from rmr_gym.runs.sweep import ATTEMPTS
 from rmr_gym.stages import natural as natural_module
 from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import REFERENCES
