@@ -37,7 +37,7 @@ def look(folder: Path) -> None:
     loaded = dataset.load(columns=("pixels", "ram", "action"), episodes=[0])
     changed = (loaded["ram"][1:] != loaded["ram"][:-1]).any(axis=0).sum()
     colours = len(np.unique(palette_to_rgb(loaded["pixels"]).reshape(-1, 3), axis=0))
-    print(f"episode 0: {len(loaded)} steps, {changed} RAM cells changed, {colours} colours")
+    print(f"episode 0: {len(loaded)} steps, {changed} RAM bytes changed, {colours} colours")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -43,7 +43,7 @@ def save_and_load(agent: BaseAlgorithm, path: Path) -> None:
     agent.save(path)
     again = type(agent).load(path, device="cpu")
     observation = agent.get_env().reset()
-    actions = [each.predict(observation, deterministic=True)[0] for each in (agent, again)]
+    actions = [which.predict(observation, deterministic=True)[0] for which in (agent, again)]
     print(f"saved {path.name}; loaded, it does the same: {np.array_equal(*actions)}")
 
 
