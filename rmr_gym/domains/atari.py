@@ -55,6 +55,11 @@ class AtariModel:
         if min(self.dim, self.maps) < 1:
             raise RMRError(f"dim and maps must be 1 or more, got {self.dim} and {self.maps}")
 
+    @property
+    def label(self) -> str:
+        """What tells it from others in titles."""
+        return f"{self.core} dim {self.dim}"
+
 
 def make_core(model: AtariModel, core: str, seed: int) -> Processor:
     """Make a processor with initial weights from (seed, "processor")."""

@@ -5,6 +5,7 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
+from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import (
     PRESETS,
     AtariPreset,
@@ -14,6 +15,7 @@ from rmr_gym.stages.presets import (
     as_json,
     find_preset,
 )
+from rmr_gym.stages.pretrain import pretrain
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
@@ -60,3 +62,15 @@ def test_the_default_options_are_those_of_the_default_preset():
 def test_bad_configurations_are_refused(make, message):
     with pytest.raises(RMRError, match=message):
         make()
+
+
+def test_jobs_of_other_cores_and_widths_have_other_titles(tmp_path):
+    preset = PRESETS["smoke"]
+    data = GameData.of("Pong", tmp_path, preset.recording)
+    models = [preset.model, replace(preset.model, dim=2), replace(preset.model, core="mlp")]
+    titles = {pretrain(data, model, preset.pretraining).title for model in models}
+    assert titles == {
+        "pretrain Pong mpnn dim 64",
+        "pretrain Pong mpnn dim 2",
+        "pretrain Pong mlp dim 64",
+    }
