@@ -1,9 +1,11 @@
 """Errors that a user can mend: what was expected, what came, what to do, in one sentence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
 
 
 class RMRError(ValueError):
@@ -46,6 +48,20 @@ def known_name(kind: str, name: Any, choices: Iterable[str]) -> str:
     if name not in known:
         raise unknown_name(kind, str(name), known)
     return name
+
+
+def from_options(kind: type[Made], options: Mapping[str, Any]) -> Made:
+    """Return a dataclass made of options by their names.
+
+    Args:
+        kind: The dataclass.
+        options: Its fields.
+
+    Raises:
+        RMRError: One is no field of it; the closest is named.
+    """
+    names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
+    return kind(**{known_name("option", name, names): value for name, value in options.items()})
 
 
 def check_counts(sizes: Any) -> None:

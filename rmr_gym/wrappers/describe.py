@@ -1,8 +1,9 @@
 """What the manifest of a recording says about the environment, single or vector."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -22,16 +23,36 @@ _OF_VECTORS = ("workers", "threads", "copy", "autoreset_mode")
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What is asked of an environment, whatever its kind."""
+class Source:
+    """What an environment, or a vector of them, shows and tells of itself.
 
-    observations: tuple[ColumnSpec, ...]
-    actions: gym.Space[Any]
-    env_kwargs: dict[str, Any]
-    wrapping: dict[str, Any]
-    on_ale: bool
-    game: str | None
-    rom: str | None
+    Attributes:
+        space: Of one environment's observation.
+        count: Number of environments.
+        game: What they play, if known.
+        palette: Screens of one channel hold palette indices.
+        action_names: Tells what each action presses, in ALE's words; None where nobody knows.
+        emulator: The ALE underneath, where there is just one environment.
+    """
+
+    space: gym.Space[Any]
+    count: int = 1
+    game: str | None = None
+    palette: bool = False
+    action_names: Callable[[], Sequence[str] | None] = lambda: None
+    emulator: Any = None
+
+
+def source_of(env: AnyEnv) -> Source:
+    """Return what an environment or a vector of Gymnasium tells of itself."""
+    return Source(
+        space=env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space,
+        count=env.num_envs if isinstance(env, VectorEnv) else 1,
+        game=name_of_game(env.unwrapped, env.spec),
+        palette=shows_palette(env.unwrapped, env.spec),
+        action_names=partial(_action_names, env),
+        emulator=ale_of(env),
+    )
 
 
 def describe(
@@ -55,24 +76,29 @@ def describe(
         RMRError: The environment is none, or what it shows or takes cannot be stored.
     """
     known_name("choice of what to store", store, STORES)
-    facts = _of_vector(env) if isinstance(env, VectorEnv) else _of_single(env, store)
-    packages = (*_PACKAGES, "ale-py" if facts.on_ale else "mujoco")
+    if not isinstance(env, gym.Env | VectorEnv):
+        raise RMRError(f"expected a Gymnasium environment, found {type(env).__name__}")
+    ale, kwargs, actions = ale_of(env), _kwargs(env), _actions(env)
+    tells = ale is not None or isinstance(env, VectorEnv)
+    game = known_game(env.unwrapped, env.spec) if tells else None
+    rom = game.rom if game else ale and kwargs.get("game")
+    packages = (*_PACKAGES, "ale-py" if game or ale else "mujoco")
     return Manifest(
-        observations=facts.observations,
-        steps=step_columns(facts.actions),
+        observations=_columns(env, game, store),
+        steps=step_columns(actions),
         env_id=env.spec.id if env.spec else None,
-        env_kwargs=facts.env_kwargs,
-        game=facts.game,
-        rom_md5=_md5(facts.rom) if facts.rom else None,
-        actions=int(facts.actions.n) if isinstance(facts.actions, gym.spaces.Discrete) else None,
+        env_kwargs=_without_vectors(kwargs) if isinstance(env, VectorEnv) else kwargs,
+        game=game.name if game else ale and env.spec and env.spec.name,
+        rom_md5=_md5(rom) if rom else None,
+        actions=int(actions.n) if isinstance(actions, gym.spaces.Discrete) else None,
         heads=heads,
-        settings={**facts.wrapping, **(settings or {})},
+        settings={**_wrapping(env), **(settings or {})},
         versions={name: number for name in packages if (number := _version(name))},
     )
 
 
-def ale_of(env: gym.Env[Any, Any]) -> Any:
-    """Return the emulator under an environment, or None."""
+def ale_of(env: AnyEnv) -> Any:
+    """Return the emulator under an environment, or None, as for any vector."""
     ale = getattr(env.unwrapped, "ale", None)
     return ale if hasattr(ale, "getRAM") and hasattr(ale, "getScreen") else None
 
@@ -137,52 +163,39 @@ def _named_game(spec: EnvSpec | None) -> str | None:
     return spec.kwargs.get("game") or (spec.id if spec.namespace in ("ALE", "rmr") else None)
 
 
-def _of_single(env: gym.Env[Any, Any], store: str) -> _Facts:
-    if not isinstance(env, gym.Env):
-        raise RMRError(f"expected a Gymnasium environment, found {type(env).__name__}")
-    kwargs = dict(env.spec.kwargs) if env.spec else {}
-    on_ale = ale_of(env) is not None
-    game = known_game(env.unwrapped, env.spec) if on_ale else None
-    name = env.spec.name if on_ale and env.spec else None
-    return _Facts(
-        observations=_columns_of(env, store),
-        actions=env.action_space,
-        env_kwargs=kwargs,
-        wrapping=_wrapping(env),
-        on_ale=on_ale,
-        game=game.name if game else name,
-        rom=game.rom if game else kwargs.get("game") if on_ale else None,
-    )
+def _kwargs(env: AnyEnv) -> dict[str, Any]:
+    return dict(env.spec.kwargs) if env.spec else {}
 
 
-def _of_vector(envs: VectorEnv[Any, Any, Any]) -> _Facts:
-    game = known_game(envs.unwrapped, envs.spec)
-    kwargs = dict(envs.spec.kwargs) if envs.spec else {}
+def _actions(env: AnyEnv) -> gym.Space[Any]:
+    """Return the action space of one environment."""
+    return env.single_action_space if isinstance(env, VectorEnv) else env.action_space
+
+
+def _action_names(env: AnyEnv) -> list[str] | None:
+    """Return what each action presses, where the environment or one of its copies tells."""
+    own = getattr(env.unwrapped, "get_action_meanings", None)
+    call = getattr(env.unwrapped, "call", None)
+    if not isinstance(_actions(env), gym.spaces.Discrete):
+        return None
+    return own() if own else call and list(call("get_action_meanings")[0])
+
+
+def _without_vectors(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what a vector was made with beyond its environments."""
     own = kwargs.get("vectorization_mode") == "vector_entry_point"
     dropped = (*_OF_MAKE_VEC, *_OF_VECTORS) if own else _OF_MAKE_VEC
-    return _Facts(
-        observations=_columns_of_vector(envs, game),
-        actions=envs.single_action_space,
-        env_kwargs={name: value for name, value in kwargs.items() if name not in dropped},
-        wrapping=_wrapping_of_vector(envs, kwargs),
-        on_ale=game is not None,
-        game=game.name if game else None,
-        rom=game.rom if game else None,
-    )
+    return {name: value for name, value in kwargs.items() if name not in dropped}
 
 
-def _columns_of(env: gym.Env[Any, Any], store: str) -> tuple[ColumnSpec, ...]:
+def _columns(env: AnyEnv, game: Game | None, store: str) -> tuple[ColumnSpec, ...]:
+    space: Any = env.single_observation_space if isinstance(env, VectorEnv) else None
+    if space is not None and game is not None and _shows_indices(env):
+        return _columns_on_ale(space, space["pixels"].shape[:2], space["ram"].shape[0])
     ale = ale_of(env)
-    if store == "observation" or ale is None:
-        return observation_columns(env.observation_space)
-    return _columns_on_ale(env.observation_space, ale.getScreenDims(), ale.getRAMSize())
-
-
-def _columns_of_vector(envs: VectorEnv[Any, Any, Any], game: Game | None) -> tuple[ColumnSpec, ...]:
-    space: Any = envs.single_observation_space
-    if game is None or not _shows_indices(envs):
-        return observation_columns(space)
-    return _columns_on_ale(space, space["pixels"].shape[:2], space["ram"].shape[0])
+    if ale is not None and store == "auto":
+        return _columns_on_ale(env.observation_space, ale.getScreenDims(), ale.getRAMSize())
+    return observation_columns(space or env.observation_space)
 
 
 def _columns_on_ale(
@@ -198,14 +211,14 @@ def _columns_on_ale(
     return (*emulated, *(column for column in shown if column.name not in ("pixels", "ram")))
 
 
-def _shows_indices(envs: VectorEnv[Any, Any, Any]) -> bool:
+def _shows_indices(envs: AnyEnv) -> bool:
     """Tell whether the pixels of a vector of `rmr_gym` games are palette indices, unchanged."""
     changed = any(isinstance(layer, VectorObservationWrapper) for layer in _layers(envs))
     within = envs.spec is not None and envs.spec.kwargs.get("wrappers")
     return not changed and not within and shows_palette(envs.unwrapped, envs.spec)
 
 
-def _layers(envs: VectorEnv[Any, Any, Any]) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
+def _layers(envs: AnyEnv) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
     """Return the wrappers around a vector, outermost first."""
     layers = []
     while isinstance(envs, VectorWrapper):
@@ -221,27 +234,18 @@ def _md5(rom: str) -> str | None:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path else None
 
 
-def _wrappers(spec: EnvSpec) -> list[list[Any]]:
-    return [[wrapper.name, wrapper.kwargs] for wrapper in spec.additional_wrappers]
-
-
-def _wrapping(env: gym.Env[Any, Any]) -> dict[str, Any]:
+def _wrapping(env: AnyEnv) -> dict[str, Any]:
+    """Return what is around an environment or a vector, and around the vector's environments."""
+    around = [[type(layer).__name__, None] for layer in reversed(_layers(env))]
+    kwargs = _kwargs(env) if isinstance(env, VectorEnv) else {}
     if env.spec is None:
-        return {"environment": type(env.unwrapped).__qualname__}
-    return {
-        "wrappers": _wrappers(env.spec),
-        "max_episode_steps": env.spec.max_episode_steps,
-    }
-
-
-def _wrapping_of_vector(envs: VectorEnv[Any, Any, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-    around = [[type(layer).__name__, None] for layer in reversed(_layers(envs))]
-    if envs.spec is None:
-        return {"environment": type(envs.unwrapped).__qualname__, "wrappers": around}
+        alone = {"environment": type(env.unwrapped).__qualname__}
+        return {**alone, "wrappers": around} if isinstance(env, VectorEnv) else alone
+    named = [[wrapper.name, wrapper.kwargs] for wrapper in env.spec.additional_wrappers]
     within = [[getattr(made, "__name__", repr(made)), None] for made in kwargs.get("wrappers", ())]
     return {
-        "wrappers": _wrappers(envs.spec) + within + around,
-        "max_episode_steps": kwargs.get("max_episode_steps", envs.spec.max_episode_steps),
+        "wrappers": named + within + around,
+        "max_episode_steps": kwargs.get("max_episode_steps", env.spec.max_episode_steps),
     }
 
 

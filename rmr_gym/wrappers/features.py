@@ -17,19 +17,12 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Int, Shaped, UInt8
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.envs.atari.games import ACTION_NAMES
-from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
-from rmr_gym.wrappers.describe import (
-    AnyEnv,
-    ale_of,
-    autoreset_mode,
-    name_of_game,
-    row_of,
-    shows_palette,
-)
+from rmr_gym.wrappers.describe import AnyEnv, Source, autoreset_mode, row_of, source_of
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
 Encoder = str | os.PathLike[str] | PretrainedEncoder
@@ -107,7 +100,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     """
 
     def __init__(self, env: AnyEnv, encoder: Encoder, output: str = "slots", **options: Any):
-        shown = Options(output, **options)
+        shown = from_options(Options, {"output": output, **options})
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
         RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
         if not isinstance(env, gym.Env):
@@ -116,15 +109,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
                 "vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
             )
         super().__init__(env)
-        self._stream = FeatureStream(
-            encoder,
-            shown,
-            env.observation_space,
-            game=name_of_game(env.unwrapped, env.spec),
-            palette=shows_palette(env.unwrapped, env.spec),
-            action_names=_action_names(env, env.action_space),
-            emulator=ale_of(env),
-        )
+        self._stream = FeatureStream(encoder, shown, source_of(env))
         self.observation_space = self._stream.space
 
     def reset(
@@ -174,16 +159,8 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             )
         super().__init__(env)
         self._mode = autoreset_mode(env)
-        named = output == "processed"
-        self._stream = FeatureStream(
-            encoder,
-            Options(output, **options),
-            env.single_observation_space,
-            count=env.num_envs,
-            game=name_of_game(env.unwrapped, env.spec),
-            palette=shows_palette(env.unwrapped, env.spec),
-            action_names=_action_names(env, env.single_action_space) if named else None,
-        )
+        shown = from_options(Options, {"output": output, **options})
+        self._stream = FeatureStream(encoder, shown, source_of(env))
         self.single_observation_space = self._stream.space
         self.observation_space = batch_space(self._stream.space, env.num_envs)
         self._over = np.zeros(env.num_envs, bool)
@@ -285,12 +262,7 @@ class FeatureStream:
     Args:
         encoder: The encoder.
         options: What to show.
-        space: Observation space of one environment.
-        count: Number of environments.
-        game: Name of the environments' game, if known.
-        palette: Screens of one channel hold palette indices.
-        action_names: What each action presses, in ALE's words; needed for ``processed``.
-        emulator: The ALE underneath, where there is just one environment.
+        source: The environments.
 
     Attributes:
         space: Of one environment's features.
@@ -299,46 +271,24 @@ class FeatureStream:
         RMRError: See `RMRObservationWrapper`.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        options: Options,
-        space: spaces.Space[Any],
-        *,
-        count: int = 1,
-        game: str | None = None,
-        palette: bool = False,
-        action_names: Sequence[str] | None = None,
-        emulator: Any = None,
-    ):
+    def __init__(self, encoder: Encoder, options: Options, source: Source):
         if not isinstance(encoder, PretrainedEncoder):
             encoder = PretrainedEncoder.from_pretrained(encoder)
         self._config = config = encoder.config
-        if isinstance(config, BallsEncoderConfig):
-            self._frames = PictureReader(space, config.resolution)
-        else:
-            palette = options.pixels == "palette" or (options.pixels == "auto" and palette)
-            sizes = (config.height, config.width)
-            self._frames = FrameReader(space, *sizes, palette=palette, emulator=emulator)
-        _compare_games(config.game, game, options.strict)
+        self._frames = _reader(config, options, source)
+        _compare_games(config.game, source.game, options.strict)
         self._options = options
         self._lengths = options.lengths() | {_CLIP: config.instants}
         self._place = _find_place(options.device)
         self._encoder, self._processor = deepcopy((encoder.encoder, encoder.processor))
         self._index_of: np.ndarray | None = None
         if options.output == "processed":
-            if self._processor is None:
-                raise RMRError(
-                    "expected an encoder with P for output='processed', found one without: export "
-                    "it with its processor, or use output='slots'"
-                )
-            if not isinstance(self._processor, PassiveProcessor):
-                self._index_of = _indices_of(action_names)
+            self._index_of = _indices_of(self._processor, source)
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
-        self.space = self._make_space(space)
+        self.space = self._make_space(source.space)
         self._stacks: dict[str, np.ndarray] = {}
-        self._count, self._actions = count, np.full(count, NO_OPERATION)
+        self._count, self._actions = source.count, np.full(source.count, NO_OPERATION)
 
     def begin(self, observations: Any, chosen: Bool[np.ndarray, " batch"] | None = None) -> Shown:
         """Return the features of first observations.
@@ -477,14 +427,34 @@ def _find_place(device: str) -> torch.device:
     return find_device(device)
 
 
-def _indices_of(action_names: Sequence[str] | None) -> np.ndarray:
-    """Return, for each action of the environment, its index among P's 18."""
-    if action_names is None or not set(action_names) <= set(ACTION_NAMES):
+def _reader(
+    config: AnyEncoderConfig, options: Options, source: Source
+) -> FrameReader | PictureReader:
+    """Return what reads off observations what the encoder sees."""
+    if isinstance(config, BallsEncoderConfig):
+        return PictureReader(source.space, config.resolution)
+    asked = {"palette": True, "gray": False, "auto": source.palette}
+    sizes = (config.height, config.width)
+    palette, emulator = asked[options.pixels], source.emulator
+    return FrameReader(source.space, *sizes, palette=palette, emulator=emulator)
+
+
+def _indices_of(processor: Any, source: Source) -> np.ndarray | None:
+    """Return, for each action of the environments, its index among P's 18; None for P of balls."""
+    if processor is None:
+        raise RMRError(
+            "expected an encoder with P for output='processed', found one without: export "
+            "it with its processor, or use output='slots'"
+        )
+    if isinstance(processor, PassiveProcessor):
+        return None
+    names = source.action_names()
+    if names is None or not set(names) <= set(ACTION_NAMES):
         raise RMRError(
             "expected discrete actions with ALE's names (get_action_meanings) for "
-            f"output='processed', found {action_names}: use output='slots'"
+            f"output='processed', found {names}: use output='slots'"
         )
-    return np.array([ACTION_NAMES.index(name) for name in action_names], np.int64)
+    return np.array([ACTION_NAMES.index(name) for name in names], np.int64)
 
 
 def _over(begun: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -499,12 +469,3 @@ def _batch_of_one(observation: Any) -> Any:
     if isinstance(observation, Mapping):
         return {name: np.asarray(entry)[None] for name, entry in observation.items()}
     return np.asarray(observation)[None]
-
-
-def _action_names(env: AnyEnv, actions: spaces.Space[Any]) -> list[str] | None:
-    """Return what each action presses, where the environment or one of its copies tells."""
-    own = getattr(env.unwrapped, "get_action_meanings", None)
-    call = getattr(env.unwrapped, "call", None)
-    if not isinstance(actions, spaces.Discrete):
-        return None
-    return own() if own else call and list(call("get_action_meanings")[0])

@@ -1,9 +1,8 @@
 """Recording what an environment, or every environment of a vector, does, episode by episode."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -255,89 +254,76 @@ class _Recording:
     ):
         self._path, self._manifest, self._overwrite = path, manifest, overwrite
         self._heads, self._next = heads, 0
-        self._writer: DatasetWriter | None = None
-        self._episodes: list[_Episode | None] = [None] * len(heads)
+        self._dataset: DatasetWriter | None = None
+        self._beginnings: dict[int, tuple[int | None, dict[str, np.ndarray]]] = {}
+        self._writers: dict[int, EpisodeWriter] = {}
 
     def runs(self, i: int) -> bool:
         """Whether an episode of environment ``i`` is being recorded."""
-        return self._episodes[i] is not None
+        return i in self._beginnings
 
     def begin(self, i: int, seed: int | None, first: Mapping[str, Any]) -> None:
         """Begin an episode of environment ``i``, whose first observation is ``first``."""
         self._opened()
-        self._episodes[i] = _Episode(partial(self._numbered, seed, self._heads[i]), first)
+        self._beginnings[i] = seed, {name: np.array(value) for name, value in first.items()}
 
-    def append(self, i: int, *step: Any) -> None:
+    def append(
+        self, i: int, action: Any, reward: Any, terminated: Any, truncated: Any, to: Any
+    ) -> None:
         """Take one step of environment ``i``; if it is the last one, the episode is written.
 
         Args:
             i: The environment.
-            *step: Action, reward, terminated, truncated, and the observation that followed.
+            action: As it was taken; what is passed may change later.
+            reward: For it.
+            terminated: Whether the episode ended.
+            truncated: Whether it was cut off.
+            to: The columns of the observation that followed.
         """
-        episode = self._episodes[i]
-        assert episode is not None
-        episode.append(*step)
-        if step[2] or step[3]:
+        if i not in self._writers:
+            self._writers[i] = self._numbered(i)
+        action = action.copy() if isinstance(action, np.ndarray) else action
+        self._writers[i].append(action, float(reward), bool(terminated), bool(truncated), to)
+        if terminated or truncated:
             self.finish(i, interrupted=False)
 
     def finish(self, i: int, *, interrupted: bool) -> None:
-        """Write the episode of environment ``i``, if one runs."""
-        episode, self._episodes[i] = self._episodes[i], None
-        if episode is not None:
-            episode.finish(interrupted=interrupted)
+        """Write the episode of environment ``i``, if one runs and has a step."""
+        self._beginnings.pop(i, None)
+        writer = self._writers.pop(i, None)
+        if writer is None:
+            return
+        try:
+            if writer.length:
+                writer.finish(interrupted=interrupted)
+        finally:
+            writer.abandon()
 
     def close(self) -> None:
         """Write what was cut short and let other writers in; may be called twice."""
         with ExitStack() as stack:
             stack.callback(self._release)
-            for i in reversed(range(len(self._episodes))):
+            for i in reversed(range(len(self._heads))):
                 stack.callback(self.finish, i, interrupted=True)
 
     def _release(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._dataset is not None:
+            self._dataset.close()
+            self._dataset = None
 
-    def _numbered(self, seed: int | None, head: str) -> EpisodeWriter:
-        """Return the writer of an episode, which takes the next number."""
-        episode = self._opened().episode(self._next, seed, head)
+    def _numbered(self, i: int) -> EpisodeWriter:
+        """Return the writer of an episode, which takes its number with its first step."""
+        seed, first = self._beginnings[i]
+        episode = self._opened().episode(self._next, seed, self._heads[i])
         self._next += 1
+        episode.begin(first)
         return episode
 
     def _opened(self) -> DatasetWriter:
-        if self._writer is None:
-            self._writer = DatasetWriter(
+        if self._dataset is None:
+            self._dataset = DatasetWriter(
                 self._path, self._manifest, overwrite=self._overwrite, exclusive=True
             )
             self._overwrite = False
-            self._next = max(self._writer.finished(), default=-1) + 1
-        return self._writer
-
-
-class _Episode:
-    """An episode that takes its number with its first step, so that one without a step has none."""
-
-    def __init__(self, number: Callable[[], EpisodeWriter], first: Mapping[str, Any]):
-        self._number = number
-        self._writer: EpisodeWriter | None = None
-        self._first = {name: np.array(value) for name, value in first.items()}
-
-    def append(
-        self, action: Any, reward: Any, terminated: Any, truncated: Any, to: Mapping[str, Any]
-    ) -> None:
-        """Take one step and the observation that it led to; what is passed may change later."""
-        if self._writer is None:
-            self._writer = self._number()
-            self._writer.begin(self._first)
-        action = action.copy() if isinstance(action, np.ndarray) else action
-        self._writer.append(action, float(reward), bool(terminated), bool(truncated), to)
-
-    def finish(self, *, interrupted: bool) -> None:
-        """Write the episode, if it has a step."""
-        if self._writer is None:
-            return
-        try:
-            if self._writer.length:
-                self._writer.finish(interrupted=interrupted)
-        finally:
-            self._writer.abandon()
+            self._next = max(self._dataset.finished(), default=-1) + 1
+        return self._dataset

@@ -13,6 +13,7 @@ from rmr_gym.agents.sb3.worlds import make_games, read_config
 from rmr_gym.core.seeding import integer_seed
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.report.pictures import check_film, write_film
+from rmr_gym.wrappers.describe import Source
 from rmr_gym.wrappers.features import FeatureStream, Options
 
 FRAMES_A_SECOND = 15.0
@@ -91,7 +92,7 @@ def _slots_of(encoder: str | None, screen: np.ndarray) -> Any:
     if encoder is None:
         return None
     read = PretrainedEncoder.from_pretrained(encoder)
-    stream = FeatureStream(read, Options(), spaces.Box(0, 255, screen.shape, np.uint8))
+    stream = FeatureStream(read, Options(), Source(spaces.Box(0, 255, screen.shape, np.uint8)))
     stream.begin(screen[None])
     still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
     return lambda screen: np.asarray(stream.step(screen[None], still, goes_on))[0]

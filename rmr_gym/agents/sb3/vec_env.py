@@ -1,14 +1,15 @@
 """RMR features instead of screens, around the vectors of Stable-Baselines3."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from rmr_gym.core.errors import RMRError
-from rmr_gym.wrappers.describe import AnyEnv, name_of_game, row_of, shows_palette
+from rmr_gym.core.errors import RMRError, from_options
+from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, row_of, shows_palette
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 
 
@@ -22,11 +23,7 @@ class RMRVecEnv(VecEnvWrapper):
             ``pixels`` of a Dict.
         encoder: As in `rmr_gym.wrappers.features.RMRObservationWrapper`, like all that follow.
         output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
-        device: Where to compute.
-        keep: Entries of a Dict observation to show as well.
-        strict: Raise, rather than warn, where the encoder is of another game.
-        history: How many observations are stacked.
-        pixels: What screens of one channel hold.
+        **options: Further fields of `rmr_gym.wrappers.features.Options`.
 
     Raises:
         RMRError: As `rmr_gym.wrappers.features.RMRVectorObservation`.
@@ -40,15 +37,7 @@ class RMRVecEnv(VecEnvWrapper):
     """
 
     def __init__(
-        self,
-        venv: VecEnv | AnyEnv,
-        encoder: Encoder,
-        output: str = "flat",
-        device: str = "auto",
-        keep: Sequence[str] = (),
-        strict: bool = False,
-        history: int | Mapping[str, int] | None = None,
-        pixels: str = "auto",
+        self, venv: VecEnv | AnyEnv, encoder: Encoder, output: str = "flat", **options: Any
     ):
         if not isinstance(venv, VecEnv):
             raise RMRError(
@@ -56,16 +45,15 @@ class RMRVecEnv(VecEnvWrapper):
                 "with stable_baselines3.common.env_util.make_vec_env"
             )
         spec = venv.get_attr("spec", 0)[0]
-        named = output == "processed" and isinstance(venv.action_space, spaces.Discrete)
-        self._stream = FeatureStream(
-            encoder,
-            Options(output, device, keep, strict, history, pixels),
+        source = Source(
             venv.observation_space,
             count=venv.num_envs,
             game=name_of_game(None, spec),
             palette=shows_palette(None, spec),
-            action_names=venv.env_method("get_action_meanings", indices=0)[0] if named else None,
+            action_names=partial(_action_names, venv),
         )
+        shown = from_options(Options, {"output": output, **options})
+        self._stream = FeatureStream(encoder, shown, source)
         super().__init__(venv, observation_space=self._stream.space)
         self._taken = np.zeros(venv.num_envs, np.int64)
 
@@ -93,6 +81,11 @@ class RMRVecEnv(VecEnvWrapper):
         for row, i in enumerate(ended):
             changed[i] = {**infos[i], "terminal_observation": row_of(features, row)}
         return changed
+
+
+def _action_names(venv: VecEnv) -> list[str] | None:
+    discrete = isinstance(venv.action_space, spaces.Discrete)
+    return venv.env_method("get_action_meanings", indices=0)[0] if discrete else None
 
 
 def stacked(observations: Sequence[Any]) -> Any:
