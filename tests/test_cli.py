@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import rmr_gym
 from rmr_gym import cli
 
 
@@ -17,13 +18,16 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("compare", "--games", "Pnog"), "did you mean 'Pong'"),
-        (("compare", "--games", "Pong", "pong"), "each game may be named once"),
-        (("compare", "--preset", "laptp"), "did you mean 'laptop'"),
-        (("compare", "--objective", "cswn"), "did you mean 'cswm'"),
-        (("compare", "--seeds", "0"), "seeds must be 1 or more"),
-        (("compare", "--device", "cuda:7"), "'cuda:7' is not there: choose one of cpu"),
-        (("compare", "--device", "gpu"), "'gpu' is not there"),
+        (("rnu", "compare"), "did you mean 'run'"),
+        (("run", "comprae"), "did you mean 'compare'"),
+        (("run", "compare", "--games", "Pnog"), "did you mean 'Pong'"),
+        (("run", "compare", "--games", "Pong", "pong"), "each game may be named once"),
+        (("run", "compare", "--preset", "laptp"), "did you mean 'laptop'"),
+        (("run", "compare", "--natural.objective", "cswn"), "did you mean 'cswm'"),
+        (("run", "compare", "--seeds", "0"), "seeds must be 1 or more"),
+        (("run", "compare", "--out", "x.csv"), "expected a folder for --out"),
+        (("run", "compare", "--device", "cuda:7"), "'cuda:7' is not there: choose one of cpu"),
+        (("run", "compare", "--device", "gpu"), "'gpu' is not there"),
         (("demo", "--workers", "0"), "workers must be 1 or more"),
         (("record", "--game", "Brekout", "--out", "x"), "did you mean 'Breakout'"),
         (
@@ -32,8 +36,10 @@ def refused(capsys, *arguments):
         ),
         (("record", "--game", "Pong", "--out", "x", "--episodes", "0"), "episodes"),
         (("pretrain", "--data", "nowhere", "--out", "x"), "nowhere"),
-        (("probe", "--data", "nowhere", "--encoder", "y"), "y holds no record.json"),
+        (("pretrain", "--data", "nowhere", "--out", "x", "--preset", "somke"), "mean 'smoke'"),
+        (("probe", "--data", "nowhere", "--encoder", "./y"), "expected the folder of a pretrained"),
         (("report", "nowhere"), "nowhere"),
+        (("status", "nowhere"), "nowhere holds no run"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -41,17 +47,50 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
 ):
     monkeypatch.chdir(tmp_path)
     assert message in refused(capsys, *arguments)
-    assert not (tmp_path / "x").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "command", ["record", "pretrain", "train", "probe", "compare", "report", "demo"]
-)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_names_every_option(capsys, command):
     with pytest.raises(SystemExit) as stop:
         cli.main([command, "--help"])
     assert stop.value.code == 0
-    assert "(default" in capsys.readouterr().out or command == "report"
+    assert f"rmr-gym {command}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (("run", "compare"), ("--natural.objective", "--recording.max-steps", "--model.dim")),
+        (("run", "transfer"), ("--donors", "--probing.train-rows", "--stack", "--scheduler")),
+        (("run", "agents"), ("--algorithms", "--steps")),
+        (("pretrain",), ("--data", "--out", "--pretraining.steps", "--force")),
+        (("train",), ("--arm", "--processor", "--natural.checkpoints")),
+        (("encoder", "export"), ("--game", "--ship", "--natural.cnn")),
+    ],
+)
+def test_help_names_the_options_of_nested_settings_with_what_the_preset_says(
+    capsys, arguments, options
+):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*arguments, "--help"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(option in printed for option in options)
+
+
+def test_help_shows_what_the_chosen_preset_proposes(capsys):
+    for preset, steps in (("smoke", "5 15"), ("laptop", "100 300")):
+        with pytest.raises(SystemExit):
+            cli.main(["run", "compare", "--preset", preset, "--help"])
+        assert f"(default: {steps})" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_version_is_told():
+    done = subprocess.run(
+        [sys.executable, "-m", "rmr_gym", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"rmr-gym {rmr_gym.__version__}\n"
 
 
 def test_help_is_light():
@@ -63,7 +102,7 @@ def test_help_is_light():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("policies", "list")])
+@pytest.mark.parametrize("arguments", [("--help",), ("players", "list")])
 def test_an_output_that_its_reader_closes_ends_in_silence(arguments):
     code = f"from rmr_gym import cli; cli.main({arguments})"
     reader, writer = os.pipe()
@@ -84,32 +123,12 @@ def test_another_broken_pipe_is_not_silenced(monkeypatch):
         cli.main([])
 
 
-def test_the_chain_stage_by_stage(capsys, monkeypatch, tmp_path, tiny_preset, recorded):
-    from rmr_gym.stages import presets as config
-
-    monkeypatch.setitem(config.PRESETS, "tiny", tiny_preset)
-    monkeypatch.chdir(tmp_path)
-    data = ("--data", str(recorded("Pong")), "--preset", "tiny")
-    cli.main(["pretrain", *data, "--out", "p"])
-    assert "copy" in capsys.readouterr().out
-    cli.main(["train", *data, "--processor", "p", "--arm", "rmr", "--out", "e"])
-    cli.main(["probe", *data, "--encoder", "e"])
-    assert "ridge" in capsys.readouterr().out
-    assert "exists already" in refused(capsys, "pretrain", *data, "--out", "p")
-    assert "holds no encoder" in refused(capsys, "probe", *data, "--encoder", "p")
-    assert "holds no processor" in refused(capsys, "train", *data, "--processor", "e", "--out", "z")
-    assert "did you mean 'rmr'" in refused(capsys, "train", *data, "--arm", "rnr", "--out", "z")
-    assert "did you mean 'mpnn'" in refused(
-        capsys, "pretrain", *data, "--processor", "mpn", "--out", "z"
-    )
-
-
 def test_an_output_that_cannot_be_written_is_said(capsys, monkeypatch, tmp_path, recorded):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     data = str(recorded("Pong"))
-    said = refused(capsys, "pretrain", "--data", data, "--out", "p", "--root", "file/runs")
-    assert "cannot write" in said
+    printed = refused(capsys, "pretrain", "--data", data, "--out", "p", "--root", "file/runs")
+    assert "cannot write" in printed
 
 
 def test_record_says_what_it_made_and_goes_on(capsys, monkeypatch, tmp_path):
@@ -128,7 +147,7 @@ def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rmr_gym.agents.record.record", interrupted)
+    monkeypatch.setattr("rmr_gym.experiments.atari.record", interrupted)
     with pytest.raises(SystemExit) as stop:
         cli.main(["demo"])
     assert stop.value.code == 130

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import tyro
@@ -62,7 +63,7 @@ def _untouched(options: Any, preset: str | None) -> Any:
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
     """Return what was typed after an option, or None."""
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for word, following in pairwise([*arguments, ""]):
         if word == option:
             return following
         if word.startswith(f"{option}="):

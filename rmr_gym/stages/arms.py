@@ -70,8 +70,13 @@ def arm_processor(
 
 def fresh_processor(name: str, model: AtariModel, seed: int) -> Processor:
     """Make a P of an arm's core with initial weights; nothing is loaded and nothing frozen."""
-    arm = find_arm(name)
-    return make_core(model, model.core if arm.core == "configured" else arm.core, seed)
+    return make_core(model, arm_core(name, model), seed)
+
+
+def arm_core(name: str, model: AtariModel) -> str:
+    """Return the name of the core that an arm's P has."""
+    core = find_arm(name).core
+    return model.core if core == "configured" else core
 
 
 def prepare(

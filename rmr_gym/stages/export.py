@@ -60,7 +60,8 @@ def pretrained_encoder(
     processor = _processor(game, arm, artifact, step)
     training = {"arm": arm, "seed": seed, "step": step}
     provenance = _provenance(game, training) | {"metrics": _scores(game, task, seed, step, store)}
-    config = _config(game, affine=encoder.affine is not None, core=processor is not None)
+    core = arm_core(arm, game.preset.model) if processor else None
+    config = _config(game, affine=encoder.affine is not None, core=core)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 
@@ -87,7 +88,7 @@ def _scores(game: Game, task: Task, seed: int, step: int, store: Store) -> list[
     return [{name: row[name] for name in ("features", *METRICS)} for row in rows]
 
 
-def _config(game: Game, *, affine: bool, core: bool) -> EncoderConfig:
+def _config(game: Game, *, affine: bool, core: str | None) -> EncoderConfig:
     model = game.preset.model
     return EncoderConfig(
         game=game.name,
@@ -97,7 +98,7 @@ def _config(game: Game, *, affine: bool, core: bool) -> EncoderConfig:
         maps=model.maps,
         dim=model.dim,
         trunk=model.trunk,
-        core=model.core if core else None,
+        core=core,
         aggregation=model.aggregation,
         precision=model.precision,
         actions=ACTIONS,

@@ -1,0 +1,118 @@
+import pytest
+import torch
+
+from rmr_gym.commands.encoder import encoder as command
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models import pretrained as artifacts
+from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.models.rmr.processors import parameter_hash
+from rmr_gym.stages.chain import UNTRAINED
+from rmr_gym.stages.natural import kept_encoder
+
+
+@pytest.fixture
+def run(tiny, tmp_path, monkeypatch):
+    """Export an encoder of Pong; without --out, below tmp_path."""
+    monkeypatch.setattr(artifacts, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("rmr_gym.commands.stages.SHIPPED", tmp_path / "shipped")
+    common = ["--preset", "tiny", "--data", tiny["data"], "--root", tiny["root"]]
+
+    def export(*arguments):
+        command(["export", "--game", "pong", *map(str, (*common, *arguments))])
+
+    return export
+
+
+def test_it_writes_what_the_comparison_trained(run, game, chain):
+    run("--arm", "rmr", "--seed", "1")
+    folder = chain.root.parent / "encoders" / "Pong-rmr-1-4"
+    read = PretrainedEncoder.from_pretrained(folder)
+    trained = chain.compute(game.trained("rmr", 1))
+    last = kept_encoder(game.preset.model, trained, 4)
+    assert parameter_hash(read.encoder) == parameter_hash(last)
+    assert read.processor is not None
+    assert parameter_hash(read.processor) == trained.record["processor_hash"]["after"]
+    assert read.provenance["data"]["fingerprint"] == game.data.open().dataset.fingerprint
+    assert read.provenance["data"]["scored_ram_bytes"] == len(game.data.slots)
+    assert read.provenance["training"]["step"] == 4
+    metrics = read.provenance["metrics"]
+    assert metrics[0]["probe"] == "ridge"
+    first = {row["features"]: row["micro_f1"] for row in reversed(metrics)}
+    assert set(first) == {"this encoder", "untrained encoder", "pixels through PCA"}
+    untrained = chain.compute(game.scored(UNTRAINED, 1)).record["rows"][0]
+    assert first["untrained encoder"] == untrained["micro_f1"] != first["this encoder"]
+    assert "micro_f1" in (folder / "README.md").read_text()
+    with pytest.raises(RMRError, match="exists already"):
+        run("--arm", "rmr", "--seed", "1")
+
+
+def test_other_arms_and_checkpoints(run, game, chain, tmp_path):
+    run("--arm", "shuffled_p", "--step", "2", "--out", tmp_path / "s")
+    shuffled = PretrainedEncoder.from_pretrained(tmp_path / "s")
+    hashes = chain.compute(game.trained("shuffled_p", 0)).record["processor_hash"]
+    assert shuffled.processor is not None
+    assert parameter_hash(shuffled.processor) == hashes["after"]
+    assert shuffled.provenance["training"]["step"] == 2
+    run("--arm", "untrained", "--out", tmp_path / "u")
+    untrained = PretrainedEncoder.from_pretrained(tmp_path / "u")
+    assert untrained.processor is None
+    start = kept_encoder(game.preset.model, chain.compute(game.trained(UNTRAINED, 0)), 0)
+    assert torch.equal(untrained.encoder.project.weight, start.project.weight)
+    assert untrained.encoder.mean_frame.std() > 0
+    run("--arm", "supervised", "--out", tmp_path / "c")
+    assert PretrainedEncoder.from_pretrained(tmp_path / "c").processor is None
+
+
+def test_an_encoder_of_an_aligned_start_keeps_its_affine_maps(run, game, chain, tmp_path):
+    run("--natural.objective", "infonce_aligned", "--out", tmp_path / "a")
+    read = PretrainedEncoder.from_pretrained(tmp_path / "a")
+    aligned = game.with_preset(natural={"objective": "infonce_aligned"})
+    artifact = chain.compute(aligned.trained("rmr", 0))
+    last = kept_encoder(game.preset.model, artifact, 4)
+    assert parameter_hash(read.encoder) == parameter_hash(last)
+    assert read.config.affine
+
+
+def test_an_encoder_that_collapsed_is_not_exported(run, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("rmr_gym.stages.natural.count_dead_slots", lambda encoder, data: 100)
+    with pytest.raises(RMRError, match="the encoder of arm 'rmr' collapsed"):
+        run("--root", tmp_path / "root", "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_shipping_listing_showing(run, capsys):
+    run("--ship")
+    assert PretrainedEncoder.from_pretrained("pong").config.game == "Pong"
+    with pytest.raises(RMRError, match="exists already"):
+        run("--ship")
+    run("--ship", "--force")
+    capsys.readouterr()
+    command(["list"])
+    assert "pong" in capsys.readouterr().out
+    command(["show", "pong"])
+    assert "Slot encoder of Pong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arm", "rmrr"), "did you mean 'rmr'"),
+        (("--step", "3"), r"expected one of the checkpoints \[2, 4\] as step, got 3"),
+        (("--ship", "--out", "x"), "either --out or --ship"),
+        (("--preset", "smok"), "did you mean 'smoke'"),
+        (("--game", "breakou"), "did you mean 'Breakout'"),
+        (("--device", "tpu"), "tpu"),
+        (("--seeds", "0"), "seeds must be 1 or more"),
+    ],
+)
+def test_bad_input(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RMRError, match=message):
+        run(*arguments)
+
+
+def test_data_of_another_game_are_refused(run, recorded, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "Pong").symlink_to(recorded("Breakout"))
+    with pytest.raises(RMRError, match=r"Pong.*Breakout|Breakout.*Pong"):
+        run("--data", tmp_path / "data", "--out", tmp_path / "x")

@@ -1,0 +1,102 @@
+"""`rmr-gym run`, `status`, `report`, `demo`."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from rmr_gym.commands.console import parsed
+from rmr_gym.commands.experiments import demo, report, run, status
+from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.compare.grid import Compare
+from rmr_gym.stages.presets import PRESETS
+
+
+def typed(name, tiny, *arguments, **changes):
+    folders = tiny | changes
+    options = [word for option, value in folders.items() for word in (f"--{option}", str(value))]
+    run([name, "--preset", "tiny", *options, *map(str, arguments)])
+    return folders["out"]
+
+
+def test_what_is_typed_overrides_the_preset_field_by_field():
+    words = ["--preset", "smoke", "--natural.objective", "infonce", "--seeds", "2"]
+    chosen = parsed(Compare, words, "compare")
+    smoke = PRESETS["smoke"]
+    assert (chosen.preset, chosen.seeds, chosen.natural.objective) == ("smoke", 2, "infonce")
+    assert chosen.natural.checkpoints == smoke.natural.checkpoints
+    assert (chosen.model, chosen.probing) == (smoke.model, smoke.probing)
+    assert parsed(Compare, ["--preset=smoke"], "compare").chosen == smoke
+    assert parsed(Compare, [], "compare").chosen == PRESETS["laptop"]
+    with pytest.raises(RMRError, match="did you mean 'laptop'"):
+        parsed(Compare, ["--preset", "latpop"], "compare")
+    with pytest.raises(RMRError, match="checkpoints must be rising"):
+        parsed(Compare, ["--natural.checkpoints", "5", "3"], "compare")
+
+
+def test_measures_are_computed_reported_and_their_status_told(tiny, capsys):
+    out = typed("measures", tiny, "--arms", "no_p", "untrained", "player", "--seeds", 1)
+    assert set(pd.read_csv(out / "labels.csv")["arm"]) == {"no_p", "untrained", "player"}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert str(out / "report.html") in printed.replace(" ", "") or "report:" in printed
+    assert (out / "report.html").is_file()
+    status(out)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "label_probe" in told
+    assert "the rest needs 0.0 seconds" in told
+    (out / "report.html").unlink()
+    report(out)
+    assert (out / "report.html").is_file()
+
+
+def test_table_of_two_games_beside_the_paper(tiny, two_games, tmp_path, capsys):
+    arguments = ("--games", "pong", "Breakout", "--models", "deep_sets")
+    out = typed("table2", tiny, *arguments, data=two_games)
+    table = pd.read_csv(out / "abstract.csv")
+    assert columns_of(table) == {
+        (game, model) for game in ("Pong", "Breakout") for model in ("copy", "deep_sets")
+    }
+    assert json.loads((out / "run.json").read_text())["games"] == ["Pong", "Breakout"]
+    assert "Deep Sets" in capsys.readouterr().out
+
+
+def columns_of(table):
+    return set(zip(table["game"], table["model"], strict=True))
+
+
+def test_status_names_what_failed_and_its_log(tiny, tmp_path, monkeypatch, capsys):
+    from rmr_gym.stages.pretrain import pretrain
+
+    train = pretrain.function
+
+    def fail(data, model, *rest, **more):
+        if model.core == "mlp":
+            raise RMRError("broken on purpose")
+        return train(data, model, *rest, **more)
+
+    monkeypatch.setattr(pretrain, "function", fail)
+    arguments = ("--games", "Pong", "--models", "mlp", "deep_sets")
+    out = typed("table2", tiny, *arguments, root=tmp_path / "root")
+    problems = capsys.readouterr().err
+    assert "note: pretrain Pong: broken on purpose" in problems
+    status(out)
+    told = capsys.readouterr().out
+    assert "failed, attempt 1: pretrain Pong: broken on purpose" in told
+    log = next(line for line in told.splitlines() if line.strip().startswith("log: "))
+    assert str(tmp_path / "root" / "store" / "pretrain") in log
+
+
+def test_status_of_no_run_is_said(tmp_path):
+    with pytest.raises(RMRError, match="holds no run"):
+        status(tmp_path)
+
+
+def test_the_demo_compares_two_games_and_writes_a_page(
+    tiny_preset, two_games, tmp_path, monkeypatch, capsys
+):
+    preset = tiny_preset
+    monkeypatch.setitem(PRESETS, "smoke", preset)
+    demo(root=tmp_path, workers=1)
+    assert set(pd.read_csv(tmp_path / "demo" / "natural.csv")["game"]) == {"Pong", "Breakout"}
+    assert (tmp_path / "demo" / "report.html").is_file()
+    assert "report:" in capsys.readouterr().out
