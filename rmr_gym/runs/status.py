@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,10 +66,20 @@ class Planned(NamedTuple):
 def write_plan(out: Path, tasks: Iterable[Task], store: Store) -> list[Planned]:
     """Write which jobs a run consists of, what its tasks need included; return them.
 
+    No two have one title: where those of tasks are equal, the beginning of the key stands behind.
+
     Raises:
         RMRError: It cannot be written.
     """
-    plan = [Planned(task.title, store.folder(task)) for task in with_needs(tasks)]
+    needed = with_needs(tasks)
+    counts = Counter(task.title for task in needed)
+    plan = [
+        Planned(
+            task.title if counts[task.title] == 1 else f"{task.title} ({task.key[:6]})",
+            store.folder(task),
+        )
+        for task in needed
+    ]
     jobs = [{"title": job.title, "result": str(job.result.resolve())} for job in plan]
     write_atomically(out / PLAN, json.dumps(jobs, indent=1))
     return plan

@@ -11,7 +11,7 @@ from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Progress, Store, Task
-from rmr_gym.stages.arms import ARMS, find_arm, fresh_processor
+from rmr_gym.stages.arms import ARMS, arm_core, find_arm, fresh_processor
 from rmr_gym.stages.balls import (
     BALLS_ARMS,
     BallsWorld,

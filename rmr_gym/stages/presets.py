@@ -108,6 +108,11 @@ class Natural:
         check_checkpoints(self.checkpoints)
 
     @property
+    def label(self) -> str:
+        """What tells it from others in titles."""
+        return self.objective if self.episodes is None else f"{self.objective}/{self.episodes}"
+
+    @property
     def steps(self) -> int:
         """Gradient steps in all: the last checkpoint."""
         return self.checkpoints[-1]

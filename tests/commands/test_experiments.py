@@ -1,6 +1,7 @@
 """`rmr-gym run`, `status`, `report`, `demo`."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ def typed(name, tiny, *arguments, **changes):
     return folders["out"]
 
 
-def test_what_is_typed_overrides_the_preset_field_by_field():
+def test_what_is_typed_overrides_the_preset_field_by_field(capsys):
     words = ["--preset", "smoke", "--natural.objective", "infonce", "--seeds", "2"]
     chosen = parsed(Compare, words, "compare")
     smoke = PRESETS["smoke"]
@@ -30,8 +31,10 @@ def test_what_is_typed_overrides_the_preset_field_by_field():
     assert parsed(Compare, [], "compare").chosen == PRESETS["laptop"]
     with pytest.raises(RMRError, match="did you mean 'laptop'"):
         parsed(Compare, ["--preset", "latpop"], "compare")
-    with pytest.raises(RMRError, match="checkpoints must be rising"):
+    with pytest.raises(SystemExit) as stop:
         parsed(Compare, ["--natural.checkpoints", "5", "3"], "compare")
+    assert stop.value.code == 2
+    assert "checkpoints must be rising" in capsys.readouterr().err
 
 
 def test_measures_are_computed_reported_and_their_status_told(tiny, capsys):
@@ -78,10 +81,10 @@ def test_status_names_what_failed_and_its_log(tiny, tmp_path, monkeypatch, capsy
     arguments = ("--games", "Pong", "--models", "mlp", "deep_sets")
     out = typed("table2", tiny, *arguments, root=tmp_path / "root")
     problems = capsys.readouterr().err
-    assert "note: pretrain Pong: broken on purpose" in problems
+    assert "note: pretrain Pong mlp dim 4: broken on purpose" in problems
     status(out)
     told = capsys.readouterr().out
-    assert "failed, attempt 1: pretrain Pong: broken on purpose" in told
+    assert "failed, attempt 1: pretrain Pong mlp dim 4: broken on purpose" in told
     log = next(line for line in told.splitlines() if line.strip().startswith("log: "))
     assert str(tmp_path / "root" / "store" / "pretrain") in log
 
@@ -94,8 +97,13 @@ def test_status_of_no_run_is_said(tmp_path):
 def test_the_demo_compares_two_games_and_writes_a_page(
     tiny_preset, two_games, tmp_path, monkeypatch, capsys
 ):
-    preset = tiny_preset
-    monkeypatch.setitem(PRESETS, "smoke", preset)
+    quick = replace(
+        tiny_preset,
+        seeds=1,
+        natural=replace(tiny_preset.natural, checkpoints=(2,)),
+        probing=replace(tiny_preset.probing, probes=("ridge",)),
+    )
+    monkeypatch.setitem(PRESETS, "smoke", quick)
     demo(root=tmp_path, workers=1)
     assert set(pd.read_csv(tmp_path / "demo" / "natural.csv")["game"]) == {"Pong", "Breakout"}
     assert (tmp_path / "demo" / "report.html").is_file()

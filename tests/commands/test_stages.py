@@ -50,7 +50,7 @@ def test_train_writes_what_probe_wrappers_and_agents_read(run, encoder, game, ch
     assert "Slot encoder of Pong" in read.card()
     run("probe", "--encoder", encoder)
     printed = capsys.readouterr().out
-    scores = chain.record(game.probed(game.trained("rmr", 0)))["rows"]
+    scores = chain.compute(game.probed(game.trained("rmr", 0))).record["rows"]
     ridge = next(row for row in scores if row["step"] == 4 and row["probe"] == "ridge")
     assert f"{ridge['micro_f1']:.4f}" in printed
     assert f"{ridge['effective_rank']:.4f}" in printed
@@ -61,6 +61,7 @@ def test_a_checkpoint_an_arm_and_changed_settings(run, tmp_path):
     read = PretrainedEncoder.from_pretrained(tmp_path / "e")
     assert read.provenance["training"]["step"] == 2
     assert read.provenance["training"]["arm"] == "no_p"
+    assert read.config.core == "none"
     run("pretrain", "--model.dim", 6, "--seed", 1, "--out", tmp_path / "p")
     record = read_artifact(tmp_path / "p").record
     assert (record["kind"], record["game"], record["model"]["dim"]) == ("processor", "Pong", 6)
@@ -92,14 +93,12 @@ def test_an_encoder_of_another_game_is_warned_of_and_strict_refuses(run, encoder
 
 
 def test_nothing_is_overwritten_unless_it_is_asked_for(run, processor, encoder):
-    before = (processor / "record.json").read_bytes(), (encoder / "config.json").read_bytes()
+    files = (processor / "record.json", encoder / "config.json")
+    before = [path.read_bytes() for path in files]
     for command, out in (("pretrain", processor), ("train", encoder)):
         with pytest.raises(RMRError, match="exists already: choose another folder or add --force"):
             run(command, "--out", out, "--seed", 1)
-    assert before == (
-        (processor / "record.json").read_bytes(),
-        (encoder / "config.json").read_bytes(),
-    )
+    assert before == [path.read_bytes() for path in files]
     run("pretrain", "--out", processor, "--seed", 1, "--force")
     assert (processor / "record.json").read_bytes() != before[0]
     assert json.loads((processor / "record.json").read_bytes())["kind"] == "processor"

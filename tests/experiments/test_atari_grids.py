@@ -110,9 +110,10 @@ class TestCompare:
 
         monkeypatch.setattr(natural_module.natural, "function", fail)
         out, problems = run(options(Compare, root=tmp_path / "root"))
+        arm = "natural Pong mpnn dim 4 cswm no_p 0"
         assert problems == [
-            "natural Pong no_p 0: broken on purpose",
-            "probe Pong (natural Pong no_p 0): it needs 'natural Pong no_p 0', which failed",
+            f"{arm}: broken on purpose",
+            f"probe Pong mpnn dim 4 ({arm}): it needs '{arm}', which failed",
         ]
         assert set(table(out, "natural")["arm"]) == {*ARMS, *REFERENCES} - {"no_p"}
 
@@ -139,9 +140,7 @@ class TestCompare:
         monkeypatch.setattr(natural_module, "count_dead_slots", lambda encoder, data: 100)
         out, problems = run(options(Compare, root=tmp_path / "root"))
         assert len(problems) == len(ARMS)
-        assert problems[0].startswith(
-            "natural Pong rmr 0 (pretrain Pong): the encoder of arm 'rmr'"
-        )
+        assert "rmr 0 (pretrain Pong mpnn dim 4): the encoder of arm 'rmr'" in problems[0]
         assert described(out)["problems"] == problems
         rows = table(out, "natural")
         assert set(rows[rows["arm"] == "rmr"]["step"]) == {2}
@@ -219,7 +218,7 @@ class TestTable2:
         monkeypatch.setattr(pretrain, "function", fail)
         root = tmp_path / "root"
         out, problems = run(options(Table2, games=("Pong",), root=root))
-        assert problems == ["pretrain Pong: broken on purpose"]
+        assert problems == ["pretrain Pong mlp dim 4: broken on purpose"]
         assert set(table(out, "abstract")["model"]) == {"copy", "deep_sets", "mpnn"}
         with pytest.raises(RMRError, match=r"every job failed.*broken on purpose"):
             run(options(Table2, games=("Pong",), root=root, models=("mlp",), out=tmp_path / "no"))
@@ -316,6 +315,9 @@ class TestObjectives:
         assert columns_of(table(out, "natural"), "objective", "arm", "step") == {
             (label, *arm) for label in labels for arm in arms
         }
+        titles = list(table(out, "jobs")["key"])
+        assert len(set(titles)) == len(titles)
+        assert "natural Pong mpnn dim 4 cswm/2 rmr 0 (pretrain Pong mpnn dim 4)" in titles
         info = described(out)
         assert (info["kind"], info["natural_episodes"]) == ("objectives", [2, 3])
         assert info["objective"] == "cswm, infonce_aligned"

@@ -233,6 +233,11 @@ class TestStatus:
         assert table[0] == "key,state,seconds,attempts,error"
         assert "total,waiting,,0," in table
 
+    def test_jobs_of_equal_titles_are_told_apart(self, store, here, tmp_path):
+        tasks = [total([square(value, here)]) for value in (1, 2)]
+        titles = [job.title for job in write_plan(tmp_path, tasks, store)]
+        assert titles[1::2] == [f"total ({task.key[:6]})" for task in tasks]
+
     def test_a_folder_without_a_plan_is_said(self, tmp_path):
         with pytest.raises(RMRError, match="holds no run: expected a folder of `rmr-gym run`"):
             read_plan(tmp_path)
