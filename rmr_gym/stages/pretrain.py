@@ -30,13 +30,16 @@ class AbstractWorld(Protocol):
 
     def key(self) -> Any:
         """Return what decides results, as JSON."""
+        ...
 
     def abstract(self, part: str) -> AbstractData:
         """Return the "training" or the "validation" transitions."""
+        ...
 
     @property
     def slots(self) -> np.ndarray:
         """The bytes that are scored."""
+        ...
 
 
 @stage(version=3)

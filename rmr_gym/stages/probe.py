@@ -72,19 +72,20 @@ def probe(
 
 @runtime_checkable
 class Reference(Protocol):
-    """Features of the probe's frames from elsewhere.
+    """Features of the probe's frames from elsewhere."""
 
-    Attributes:
-        slots: How many parts a row has, whose death is counted; 0: none.
-    """
-
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many parts a row has, whose death is counted; 0: none."""
+        ...
 
     def key(self) -> Any:
         """Return what decides them, as JSON."""
+        ...
 
     def features(self, train: ProbeData, test: ProbeData) -> tuple["Features", "Features"]:
         """Return those of the training and of the test rows."""
+        ...
 
 
 @stage(version=2)

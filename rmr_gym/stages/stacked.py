@@ -365,8 +365,8 @@ def _pretrain_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     loaded: dict[Any, AbstractRun] = {}
     for data in (each["data"] for each in arguments):
         if data not in loaded:
-            parts = (data.abstract(part) for part in ("training", "validation"))
-            loaded[data] = AbstractRun(*parts, data.slots, 0)
+            training, validation = data.abstract("training"), data.abstract("validation")
+            loaded[data] = AbstractRun(training, validation, data.slots, 0)
     runs = [loaded[each["data"]]._replace(seed=each["seed"]) for each in arguments]
     config, model, device = (arguments[0][name] for name in ("config", "model", "device"))
     return pretrain_stack(config, model, runs, device=device)
