@@ -34,10 +34,12 @@ class Schema(NamedTuple):
     Attributes:
         key: Those that must be there and that together name a row; none: rows have no name.
         values: Further ones; NaN where they are not noted.
+        text: Those of them that hold text and stand in no other run's tables.
     """
 
     key: tuple[str, ...]
     values: tuple[str, ...]
+    text: tuple[str, ...] = ()
 
 
 EVERY_RUN = {
@@ -183,14 +185,15 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
         RMRError: If it is damaged, lacks a column of its key, or has two rows of one name.
     """
     key, columns = list(schema.key), [*schema.key, *schema.values]
-    table = _read_csv(path, columns)
+    text = (*_TEXT, *schema.text)
+    table = _read_csv(path, columns, text)
     missing = [column for column in (key or columns) if column not in table]
     if missing:
         raise RMRError(
             f"{path} lacks the columns {', '.join(missing)}: expected {', '.join(columns)}; it may "
             f"be another program's file: {_AGAIN}"
         )
-    table = table.assign(**{column: _typed(table, column, path) for column in columns})
+    table = table.assign(**{column: _typed(table, column, text, path) for column in columns})
     if key and table.duplicated(key).any():
         first = records(table, table.duplicated(key))[0]
         raise RMRError(
@@ -200,20 +203,20 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
     return pd.DataFrame(table[[*columns, *(name for name in table if name not in columns)]])
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def _read_csv(path: Path, columns: Sequence[str], text: Sequence[str]) -> pd.DataFrame:
     """Return a table; an empty one where there is no file, or none with as much as a header."""
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        return pd.read_csv(path, dtype=dict.fromkeys(text, str))
     except (pd.errors.EmptyDataError, FileNotFoundError):
         return pd.DataFrame(columns=list(columns))
     except (ValueError, OSError) as error:
         raise RMRError(f"{path} cannot be read as CSV ({error}): {_AGAIN}") from error
 
 
-def _typed(table: pd.DataFrame, column: str, path: Path) -> np.ndarray:
+def _typed(table: pd.DataFrame, column: str, text: Sequence[str], path: Path) -> np.ndarray:
     if column not in table:
         return np.full(len(table), np.nan)
-    if column in _TEXT:
+    if column in text:
         return table[column].fillna("").astype(str).to_numpy(object)
     try:
         numbers = table[column].to_numpy(object).astype(float)

@@ -6,7 +6,15 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report.arms import ABSTRACT, NATURAL, probes
-from rmr_gym.report.runs import EVERY_RUN, Schema, load_run, read_frames, run_kind, where
+from rmr_gym.report.runs import (
+    EVERY_RUN,
+    Schema,
+    load_run,
+    read_frames,
+    read_table,
+    run_kind,
+    where,
+)
 
 TABLES = NATURAL | ABSTRACT
 
@@ -150,3 +158,11 @@ def test_jobs_are_read_and_named_once(make_run):
     (folder / "jobs.csv").write_text(f"key,state,seconds,attempts,error\n{line}{line}")
     with pytest.raises(RMRError, match="two rows for key Pong<-balls"):
         load(folder)
+
+
+def test_columns_of_text_may_be_a_table_s_own(tmp_path):
+    (tmp_path / "planets.csv").write_text("planet,seed,mass\nMars,0,1.5\n12,1,\n")
+    table = read_table(tmp_path / "planets.csv", Schema(("planet", "seed"), ("mass",), ("planet",)))
+    assert table["planet"].tolist() == ["Mars", "12"]
+    with pytest.raises(RMRError, match="column planet: expected numbers"):
+        read_table(tmp_path / "planets.csv", Schema(("planet", "seed"), ("mass",)))
