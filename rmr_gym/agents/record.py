@@ -23,6 +23,7 @@ from rmr_gym.agents.players.graded import (
     UNSKILLED,
     Player,
     Policy,
+    is_trained,
     networks,
     select_players,
     weights_sha256,
@@ -289,7 +290,7 @@ def record(
         policy: Who plays: a function from an observation to an action, or a model of
             Stable-Baselines3; stored under its name or, failing that, its class's.
         players: Who plays a game, as for `rmr_gym.agents.players.graded.select_players`; default:
-            all, of a game beyond the paper's 24 those without skill.
+            all, or those without skill where no networks of the game are shipped.
         weights: Folder of the trained networks of the players with skill; default: the shipped.
         max_steps: Steps after which an episode is cut, its last step marked as truncated; None for
             no cut before the environment's own, which there must be one of then (in games it comes
@@ -324,7 +325,7 @@ def record(
     if game is not None and policy is None:
         shown = _OF_ALE if game.startswith("ALE/") else {"pixels": "palette"}
         made_with = {**shown, "frameskip": 4, "repeat_action_probability": 0.0, **options}
-        chosen = _choose_players(game, players)
+        chosen = _choose_players(game, players, weights)
         plan = GamePlan(
             game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED
         )
@@ -468,9 +469,12 @@ def _letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
-def _choose_players(game: str, choice: str | Sequence[str] | None) -> tuple[Player, ...]:
-    """Return who plays a game; of one that is not ours, those without skill."""
-    if not game.startswith("ALE/"):
+def _choose_players(
+    game: str, choice: str | Sequence[str] | None, weights: Path | None
+) -> tuple[Player, ...]:
+    """Return who plays a game; of one that is not ours, or is not trained, those without skill."""
+    ours = not game.startswith("ALE/")
+    if ours and (choice is not None or weights is not None or is_trained(game)):
         return select_players("all" if choice is None else choice)
     if choice is None:
         _log.warning("no networks of %s are trained: players without skill play it", game)

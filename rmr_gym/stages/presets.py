@@ -24,7 +24,8 @@ class Recording:
         train_episodes: Episodes for training every stage (the paper: 48).
         validation_episodes: Episodes that only scores are computed on (the paper: 48).
         max_steps: Agent steps after which an episode is cut.
-        players: Which players play: "all", "uniform" or names.
+        players: Which players play: "all", "unskilled", "uniform" or names; default: all, or those
+            without skill where no networks of the game are shipped.
         frameskip: Emulated frames an agent step.
         repeat_action_probability: Sticky actions; 0 keeps RAM deterministic.
         entropy_threshold: RAM bytes above so many nats are scored.
@@ -33,7 +34,7 @@ class Recording:
     train_episodes: int = 48
     validation_episodes: int = 48
     max_steps: int = 500
-    players: str = "all"
+    players: str | None = None
     frameskip: int = 4
     repeat_action_probability: float = 0.0
     entropy_threshold: float = 0.6

@@ -399,6 +399,13 @@ def test_any_game_of_ale_is_played_without_skill(tmp_path, caplog, name):
     assert len(np.unique(dataset.load(("ram",))["ram"], axis=0)) > 20
 
 
+def test_a_game_of_ours_without_networks_is_played_without_skill(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("rmr_gym.agents.record.is_trained", lambda game: False)
+    dataset = record("Pong", tmp_path, episodes=2, max_steps=20)
+    assert "no networks of rmr/Pong-v0 are trained" in caplog.text
+    assert [episode.head for episode in dataset.episodes] == ["uniform-1", "fire-2"]
+
+
 def test_a_recording_process_that_dies(tmp_path, unbroken):
     def kill_one(done: int, total: int) -> None:
         if done == 1:

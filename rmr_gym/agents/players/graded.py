@@ -241,6 +241,11 @@ def networks(game: str, folder: Path = SHIPPED) -> dict[str, RamNetwork]:
     return by_skill
 
 
+def is_trained(game: str) -> bool:
+    """Tell whether networks of a game come with the package."""
+    return (SHIPPED / f"{find_game(game).name}.safetensors").is_file()
+
+
 def weights_path(game: str, folder: Path = SHIPPED) -> Path:
     """Return the file of a game's weights.
 
