@@ -3,7 +3,6 @@
 import copy
 import logging
 import os
-import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from rmr_gym.agents.players.graded import (
     weights_sha256,
 )
 from rmr_gym.agents.processes import in_processes
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, letters, unknown_name
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
@@ -456,17 +455,13 @@ def game_id(text: str) -> str | None:
     try:
         return find_game(text).env_id
     except RMRError:
-        spellings = {_letters(text), _letters(f"ALE/{text}-v5")}
+        spellings = {letters(text), letters(f"ALE/{text}-v5")}
         for env_id in gym.registry:
-            if env_id.startswith("ALE/") and _letters(env_id) in spellings:
+            if env_id.startswith("ALE/") and letters(env_id) in spellings:
                 return env_id
         if "/" in text or ":" in text or text in gym.registry:
             return None
         raise
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
 def _choose_players(

@@ -1,5 +1,6 @@
 """Errors that a user can mend: what was expected, what came, what to do, in one sentence."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
@@ -62,6 +63,11 @@ def from_options(kind: type[Made], options: Mapping[str, Any]) -> Made:
     """
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     return kind(**{known_name("option", name, names): value for name, value in options.items()})
+
+
+def letters(text: str) -> str:
+    """Return what all spellings of a name share: its letters and digits, in lower case."""
+    return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
 def check_counts(sizes: Any) -> None:

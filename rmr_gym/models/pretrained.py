@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
+from jinja2 import Template
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr.encoders import TRUNKS, SlotCNN
@@ -25,13 +26,14 @@ from rmr_gym.models.rmr.processors import (
     PassiveProcessor,
     Processor,
     ProcessorSizes,
-    load_weights,
     make_processor,
 )
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
 FORMAT_VERSION = 1
-SHIPPED = Path(str(files("rmr_gym.models") / "weights"))
+_HERE = Path(str(files("rmr_gym.models")))
+_CARD = _HERE / "card.md.j2"
+SHIPPED = _HERE / "weights"
 """Folder of the encoders that come with the package, a folder a game."""
 
 _CHOICES = {
@@ -219,7 +221,7 @@ class PretrainedEncoder:
         versions = {name: version(name) for name in ("torch", "numpy", "safetensors")}
         provenance = {"versions": versions, **self.provenance}
         with replacing(folder) as hidden:
-            tensors = _tensors(self.encoder, self.processor)
+            tensors = _together(self.encoder, self.processor).state_dict()
             weights = save({name: part.cpu().contiguous() for name, part in tensors.items()})
             record = {
                 "format": self.config.kind,
@@ -247,28 +249,17 @@ class PretrainedEncoder:
         record = _read_record(folder)
         config = _config_of(record, folder)
         with torch.device("meta"):
-            expected = _tensors(config.encoder(), config.processor())
+            expected = _together(config.encoder(), config.processor()).state_dict()
         tensors = _read_tensors(folder, expected, record.get("weights_sha256"))
         with torch.random.fork_rng(devices=[]):
             encoder, processor = config.encoder(), config.processor()
-        for prefix, part in (("encoder", encoder), ("processor", processor)):
-            if part is not None:
-                own = {name: tensors[f"{prefix}.{name}"] for name in part.state_dict()}
-                load_weights(part, own, f"the {prefix} in {folder}")
-                part.eval()
+        _together(encoder, processor).eval().load_state_dict(tensors)
         return cls(config, encoder, processor, record.get("provenance") or {})
 
     def card(self) -> str:
         """Return the card in Markdown: what it is, what it was made from, how good it is."""
-        facts, core = asdict(self.config), self.config.core
-        own = {name: text.format(**facts) for name, text in _CARDS[self.config.kind].items()}
-        processor = f"P ({core}) is included." if core else "P is not included."
-        parts = [_HEAD.format(**facts, **own, processor=processor)]
-        for title in ("data", "training", "metrics", "versions"):
-            if content := self.provenance.get(title):
-                text = _table(content) if title == "metrics" else _facts(content)
-                parts.append(f"## {title.capitalize()}\n\n{text}")
-        return "\n".join(parts)
+        template = Template(_CARD.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
+        return template.render(config=self.config, provenance=self.provenance)
 
 
 def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
@@ -285,9 +276,9 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
         return given
     text = str(folder_or_name)
     shipped = shipped_encoders()
-    by_letters = {_letters(name): path for name, path in shipped.items()}
-    if isinstance(folder_or_name, str) and _letters(text) in by_letters:
-        return by_letters[_letters(text)]
+    by_letters = {letters(name): path for name, path in shipped.items()}
+    if isinstance(folder_or_name, str) and letters(text) in by_letters:
+        return by_letters[letters(text)]
     if re.fullmatch(r"[\w' .*-]+", text) and shipped:
         raise unknown_name("folder or shipped encoder", text, shipped)
     raise RMRError(
@@ -302,10 +293,6 @@ def shipped_encoders() -> dict[str, Path]:
     if not SHIPPED.is_dir():
         return {}
     return {path.name: path for path in sorted(SHIPPED.iterdir()) if (path / CONFIG).is_file()}
-
-
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
 def _check(config: AnyEncoderConfig, **largest: int) -> None:
@@ -327,13 +314,9 @@ def _some(config: AnyEncoderConfig, *names: str) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def _tensors(encoder: nn.Module, processor: nn.Module | None) -> dict[str, Tensor]:
-    return {
-        f"{part}.{name}": tensor
-        for part, module in (("encoder", encoder), ("processor", processor))
-        if module is not None
-        for name, tensor in module.state_dict().items()
-    }
+def _together(encoder: nn.Module, processor: nn.Module | None) -> nn.ModuleDict:
+    """Return both as one module, whose tensors have the names of the file."""
+    return nn.ModuleDict({"encoder": encoder} | ({"processor": processor} if processor else {}))
 
 
 def _require_replaceable(folder: Path, overwrite: bool) -> None:
@@ -467,60 +450,3 @@ def _damaged(path: Path, what: str) -> RMRError:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-_HEAD = """\
----
-license: mit
-library_name: rmr-gym
-tags: [reinforcement-learning, representation-learning, {tag}]
----
-# Slot encoder of {game}
-
-{what} to
-{slots} slots of {dim} numbers. {processor}
-
-    import {imports}
-    from rmr_gym.wrappers.features import RMRObservationWrapper
-
-{use}
-Licence: MIT. The files are `config.json` and `weights.safetensors`; neither can run code.
-"""
-_CARDS = {
-    EncoderConfig.kind: {
-        "tag": "atari",
-        "imports": "ale_py, gymnasium as gym",
-        "what": "From gray frames of {game} "
-        "({height} x {width} pixels, shrunk from the whole screen by area)",
-        "use": """\
-    gym.register_envs(ale_py)
-    env = RMRObservationWrapper(gym.make("ALE/{game}-v5"), "FOLDER OF THIS FILE")
-""",
-    },
-    BallsEncoderConfig.kind: {
-        "tag": "bouncing-balls",
-        "imports": "gymnasium as gym, rmr_gym",
-        "what": "From the last {instants} frames of {game} "
-        "(RGB, {resolution} x {resolution} pixels, shrunk from larger ones by area)",
-        "use": """\
-    env = RMRObservationWrapper(gym.make("rmr/{game}-v0"), "FOLDER OF THIS FILE")
-
-It knows the balls of the world that its data were recorded from, with the options below.
-""",
-    },
-}
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(rows[0])
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_entry(row.get(name)) for name in columns] for row in rows]
-    return "".join(f"| {' | '.join(entries)} |\n" for entries in lines)
-
-
-def _entry(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -198,7 +198,7 @@ def test_pickles_are_never_read(folder, tmp_path):
 
 def test_other_tensors_types_and_numbers(folder):
     path = folder / "weights.safetensors"
-    tensors = artifacts._tensors(make().encoder, make().processor)
+    tensors = artifacts._together(make().encoder, make().processor).state_dict()
     save_file({**tensors, "extra": torch.zeros(1)}, path)
     with pytest.raises(RMRError, match=r"found \['F32', \[1\]\]"):
         PretrainedEncoder.from_pretrained(folder)

@@ -1,9 +1,8 @@
 """What an agent is trained on: a world, what it sees of it, and rewards that it can learn from."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +15,7 @@ from gymnasium.wrappers import TimeLimit, TransformObservation, TransformReward
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES, find_game
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.stages.balls import BALLS_ARMS
@@ -71,10 +70,8 @@ class AgentConfig:
     max_steps: int = 4500
 
     def __post_init__(self) -> None:
-        if self.features not in FEATURES:
-            raise unknown_name("features", self.features, FEATURES)
-        if self.algorithm not in ALGORITHMS:
-            raise unknown_name("algorithm", self.algorithm, ALGORITHMS)
+        known_name("features", self.features, FEATURES)
+        known_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
         if self.features not in (possible := features_of(self.game)):
@@ -87,15 +84,6 @@ class AgentConfig:
                 "expected an encoder with features that an arm's encoder makes, and none with cnn, "
                 f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
             )
-
-    def key(self) -> dict[str, Any]:
-        """Return what decides results; an encoder counts by its weights and not by its path."""
-        return {name: value for name, value in asdict(self).items() if name != "encoder"}
-
-    @property
-    def label(self) -> str:
-        """What it is called in titles."""
-        return f"{self.game} {self.features} {self.algorithm} {self.seed}"
 
     @property
     def encodes_inside(self) -> bool:
@@ -119,8 +107,7 @@ def find_world(name: str) -> str:
     Raises:
         RMRError: There is none of the name.
     """
-    letters = re.sub(r"[^a-z]", "", name.casefold())
-    if letters in ("pushedballs", "rmrpushedballsv", "balls"):
+    if letters(name) in ("pushedballs", "rmrpushedballsv0", "balls"):
         return BALLS
     try:
         return find_game(name).name

@@ -6,7 +6,7 @@ Source: RMR, tables 1 and 2, which list the games of Anand et al. (2019).
 import re
 from dataclasses import dataclass
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, letters, unknown_name
 
 _MOVES = ("UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT")
 
@@ -82,12 +82,8 @@ GAMES: dict[str, Game] = {game.name: game for game in _ROWS}
 _ID = re.compile(r"(?:rmr_gym:)?(?:rmr/|ALE/)?(.*?)(?:-v\d+)?", re.IGNORECASE | re.DOTALL)
 
 
-def _letters(text: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", text.casefold())
-
-
 _BY_SPELLING = {
-    _letters(spelling): game for game in _ROWS for spelling in (game.name, game.title, game.rom)
+    letters(spelling): game for game in _ROWS for spelling in (game.name, game.title, game.rom)
 }
 
 
@@ -107,7 +103,7 @@ def find_game(text: str) -> Game:
         raise RMRError(f"expected the name of a game, for instance 'Pong', found {text!r}")
     match = _ID.fullmatch(text.strip())
     bare = match[1] if match else text
-    game = _BY_SPELLING.get(_letters(bare))
+    game = _BY_SPELLING.get(letters(bare))
     if game is None:
         raise unknown_name("game", bare, GAMES)
     return game
