@@ -11,7 +11,7 @@ from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.world.base import CUT
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
 from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
-from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES
 from rmr_gym.stages.arms import ARMS, Arm
 
 

@@ -15,8 +15,7 @@ from rmr_gym.domains.clips import Clips
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import unroll
 from rmr_gym.models.world.crops import LocalWorld
-from rmr_gym.models.world.s2rm import S2RM
-from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS
+from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS
 from rmr_gym.protocol.store import Artifact, Scratch, Store
 from rmr_gym.protocol.world_model_presets import find_world_model
 from rmr_gym.protocol.world_model_rollouts import (

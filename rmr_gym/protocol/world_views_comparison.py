@@ -10,7 +10,7 @@ import numpy as np
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS
+from rmr_gym.models.world.s2rm import S2RM_MODELS
 from rmr_gym.protocol.computing import Computing
 from rmr_gym.protocol.sweep import Cell
 from rmr_gym.protocol.world_model_checks import check_lengths

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from rmr_gym.agents.players.graded import networks
-from rmr_gym.agents.players.network import ram_features
+from rmr_gym.agents.players.graded import networks, ram_features
 from rmr_gym.domains.atari import ProbeData
 from rmr_gym.stages.probe import Features, targets
 

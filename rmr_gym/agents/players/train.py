@@ -1,16 +1,15 @@
 """Training players: PPO from RAM with SB3, graded into low, middle and high by what they score."""
 
-import csv
-import io
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
@@ -18,18 +17,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rmr_gym.agents.players.graded import (
     COLUMNS,
+    HIDDEN,
     PLAYERS,
+    RAM_BYTES,
     SHIPPED,
     SKILLS,
     UNIFORM,
     Player,
-    networks,
-)
-from rmr_gym.agents.players.network import (
-    HIDDEN,
-    RAM_BYTES,
     RamNetwork,
     load_networks,
+    networks,
     ram_features,
     save_networks,
 )
@@ -86,7 +83,6 @@ def train_player(
     *,
     steps: int,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Train a policy of one game and keep it at several points on the way.
 
@@ -96,7 +92,6 @@ def train_player(
             are all there is not trained again.
         steps: Steps of the environment (4 frames each), over all copies of it.
         seed: Seed of the training.
-        progress: Called with (steps done, ``steps``).
 
     Returns:
         The checkpoints, least trained first.
@@ -121,7 +116,7 @@ def train_player(
             save_networks(paths[mark], {"policy": _network(model)}, notes)
 
     model = _ppo(row.env_id, seed)
-    model.learn(steps, callback=Keep(marks[:-1], keep, steps, progress))
+    model.learn(steps, callback=Keep(marks[:-1], keep, steps))
     keep(model, [mark for mark in marks if mark == marks[-1] or not paths[mark].exists()])
     return list(paths.values())
 
@@ -237,7 +232,6 @@ def grade(
     episodes: int,
     seed: int = 0,
     max_steps: int = MAX_STEPS,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Choose a low, a middle and a high checkpoint by measured return, and write them together.
 
@@ -253,7 +247,6 @@ def grade(
         episodes: Episodes that each checkpoint is measured on.
         seed: Of the measurement.
         max_steps: Steps after which an episode is cut.
-        progress: Called with (checkpoints measured, all of them).
 
     Returns:
         The file; its notes hold the returns that decided.
@@ -269,11 +262,7 @@ def grade(
 
     random_return = mean_return(UNIFORM, None)
     trained = [load_networks(path) for path in checkpoints]
-    means = []
-    for done, (policies, _) in enumerate(trained, 1):
-        means.append(mean_return(_PLAIN, policies["policy"]))
-        if progress is not None:
-            progress(done, len(trained))
+    means = [mean_return(_PLAIN, policies["policy"]) for policies, _ in trained]
     env.close()
     chosen = choose_levels(random_return, means)
     notes = {
@@ -310,8 +299,5 @@ def choose_levels(random_return: float, means: Sequence[float]) -> dict[str, int
 
 def write_returns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of `evaluate_players` as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    write_atomically(path, table.to_csv(index=False, na_rep="nan"))

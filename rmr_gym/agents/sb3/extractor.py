@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import freeze
@@ -69,8 +69,7 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         processed: bool = False,
         scaled: bool = True,
     ):
-        if mode not in MODES:
-            raise unknown_name("mode", str(mode), MODES)
+        known_name("mode", mode, MODES)
         if not isinstance(encoder, PretrainedEncoder):
             encoder = PretrainedEncoder.from_pretrained(encoder)
         config = encoder.config
@@ -135,16 +134,16 @@ def freeze_as_buffers(module: nn.Module) -> None:
 
 def _number_of_frames(space: spaces.Space[Any], frame_shape: tuple[int, ...]) -> int:
     *channels, height, width = frame_shape
-    shape, each = space.shape or (), prod(channels)
+    shape, depth = space.shape or (), prod(channels)
     bytes_ = isinstance(space, spaces.Box) and str(space.dtype) == "uint8"
-    if not bytes_ or len(shape) != 3 or shape[1:] != (height, width) or shape[0] % each:
-        several = f"{each} x " if each > 1 else ""
+    if not bytes_ or len(shape) != 3 or shape[1:] != (height, width) or shape[0] % depth:
+        several = f"{depth} x " if depth > 1 else ""
         raise RMRError(
             f"expected frames of bytes, [{several}frames, {height}, {width}], as the encoder was "
             f"trained on, found {space}: put RMRObservationWrapper with output='frames' around the "
             "environment"
         )
-    return shape[0] // each
+    return shape[0] // depth
 
 
 def _drawn_anew(encoder: PretrainedEncoder) -> nn.Module:

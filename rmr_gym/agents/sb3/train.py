@@ -168,7 +168,7 @@ class Keep(BaseCallback):
         marks: Sequence[int],
         keep: Callable[[BaseAlgorithm, Sequence[int]], object],
         steps: int,
-        progress: Callable[[int, int], None] | None,
+        progress: Callable[[int, int], None] | None = None,
     ):
         super().__init__()
         self._ahead, self._keep, self._steps, self._progress = marks, keep, steps, progress

@@ -11,6 +11,10 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError
 
 State = TypeVar("State")
+Frame = Float[Tensor, "batch height width channels"]
+Frames = Float[Tensor, "*rest height width channels"]
+Actions = Int[Tensor, " batch"]
+
 CUT = 0.5
 """Above this a predicted pixel is lit, below it dark, where a model takes in its own prediction."""
 SURE = 1e-6
@@ -26,7 +30,7 @@ class Prediction(NamedTuple):
             (slots); None for models that do not group pixels.
     """
 
-    frame: Float[Tensor, "batch height width channels"]
+    frame: Frame
     groups: Float[Tensor, "batch slots height width"] | None = None
 
 
@@ -56,12 +60,7 @@ class WorldModel(Protocol[State]):
         """
         ...
 
-    def step(
-        self,
-        state: State,
-        observation: Float[Tensor, "batch height width channels"] | None,
-        action: Int[Tensor, " batch"] | None,
-    ) -> State:
+    def step(self, state: State, observation: Frame | None, action: Actions | None) -> State:
         """Return the state after one more frame; states are not changed in place.
 
         Args:
@@ -75,9 +74,7 @@ class WorldModel(Protocol[State]):
         """Return what the state predicts for the next frame."""
         ...
 
-    def loss(
-        self, state: State, following: Float[Tensor, "batch height width channels"]
-    ) -> Float[Tensor, " batch"]:
+    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
         """Return the training loss, summed over pixels, of the prediction of the next frame.
 
         Args:
@@ -87,14 +84,12 @@ class WorldModel(Protocol[State]):
         ...
 
 
-def taken_in(
-    predicted: Float[Tensor, "*rest height width channels"], cut: float
-) -> Float[Tensor, "*rest height width channels"]:
+def taken_in(predicted: Frames, cut: float) -> Frames:
     """Return what a model takes in of its own prediction, see `WorldModel`."""
     return (predicted > cut).to(predicted) if cut else predicted
 
 
-def need_actions(action: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
+def need_actions(action: Actions | None) -> Actions:
     """Return the actions that a model of a world with actions is told.
 
     Raises:
@@ -106,9 +101,7 @@ def need_actions(action: Int[Tensor, " batch"] | None) -> Int[Tensor, " batch"]:
 
 
 def frame_bce(
-    frame: Float[Tensor, "*rest height width channels"],
-    following: Float[Tensor, "*rest height width channels"],
-    weight: Float[Tensor, "*rest height width channels"] | None = None,
+    frame: Frames, following: Frames, weight: Frames | None = None
 ) -> Float[Tensor, "*rest"]:
     """Return the binary cross-entropy in nats of predicted frames, summed over their pixels.
 

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.world.base import CUT, Prediction, taken_in
+from rmr_gym.models.world.base import CUT, Frame, Prediction, taken_in
 
 Core = TypeVar("Core")
 Centres = Int[Tensor, "batch views 2"]
 Crops = Float[Tensor, "batch views size size channels"]
-Frame = Float[Tensor, "batch height width channels"]
+Places = Float[Tensor, "batch views place"]
+Vectors = Float[Tensor, "batch views dim"]
 FeatureMap = Float[Tensor, "batch channels height width"]
+
+_BASE = 10000.0
 
 
 class Views(NamedTuple):
@@ -68,13 +71,7 @@ class ViewGeometry:
 
     def draw(self, batch: int, generator: torch.Generator) -> Centres:
         """Draw centres uniformly among the pixels, on the device of the generator."""
-        chosen = torch.randint(
-            self.height * self.width,
-            (batch, self.views),
-            generator=generator,
-            device=generator.device,
-        )
-        return torch.stack([chosen // self.width, chosen % self.width], dim=-1)
+        return drawn_pixels((self.height, self.width), (batch, self.views), generator)
 
     def look(self, frames: Frame, centres: Centres) -> Crops:
         """Return the crops around centres, 0 beyond the edge."""
@@ -139,6 +136,94 @@ class ViewGeometry:
                 f"expected queries at pixels (row, column) of a frame of {self.height} x "
                 f"{self.width}, found one at {wrong}, outside it"
             )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    r"""The truncated Gaussian kernel on the unit sphere.
+
+    .. math:: Z(p, s) = \exp[-2 \epsilon (1 - p \cdot s)] \;\; (p \cdot s \ge \tau), \quad
+              Z(p, s) = 0 \;\; (\text{else})
+
+    Gradients pass as if it were not truncated.
+
+    Source: S2RM, eq. 5, Appendix C.1 and E.4.1. Differs: none.
+
+    Attributes:
+        bandwidth: :math:`\epsilon`, above 0.
+        truncation: :math:`\tau`, in [-1, 1).
+
+    Raises:
+        RMRError: Numbers outside these ranges.
+    """
+
+    bandwidth: float = 1.0
+    truncation: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.bandwidth <= 0 or not -1 <= self.truncation < 1:
+            raise RMRError(
+                "expected a kernel with a bandwidth above 0 and a truncation in [-1, 1), got "
+                f"{self.bandwidth} and {self.truncation}"
+            )
+
+    def __call__(
+        self, places: Float[Tensor, "*rest i dim"], others: Float[Tensor, "*more j dim"]
+    ) -> Float[Tensor, "*out i j"]:
+        """Return the kernel of each pair of unit vectors."""
+        cosine = places @ others.transpose(-1, -2)
+        whole = torch.exp(-2 * self.bandwidth * (1 - cosine))
+        truncated = torch.where(cosine >= self.truncation, whole, 0.0)
+        return whole + (truncated - whole).detach()
+
+
+class SpherePositions(nn.Module):
+    r"""Places in the frame as points of a sphere; nothing is learned.
+
+    .. math:: P(x) = s / \|s\|, \quad
+              (s_{m,i}, s_{m,i+1}) = (\sin, \cos)(x_m / 10000^{i n / d}), \quad i = 0, 2, \dots
+
+    for the n = 2 coordinates :math:`x_m`, in pixels. The scalar product of two of these is a mean
+    of cosines of their differences.
+
+    Source: S2RM, eq. 3.
+    Differs: the exponent is i n / d, and coordinates do not share components; taken literally
+    (exponent i, index i + m) all but the first frequency are 0 to working accuracy, and components
+    overwrite each other. The unit of x is not given; pixels make the wavelengths 6 to 6,000 pixels.
+
+    Args:
+        dim: Width d, a multiple of 4.
+        unit: Pixels that count as 1 in x, above 0.
+
+    Raises:
+        RMRError: Another width or unit.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int, unit: float = 1.0):
+        super().__init__()
+        if dim < 4 or dim % 4:
+            raise RMRError(f"expected a width of places that is a multiple of 4, got {dim}")
+        if not unit > 0:
+            raise RMRError(f"expected a unit of places above 0 pixels, got {unit}")
+        exponents = torch.arange(dim // 4, dtype=torch.float64) * (4 / dim)
+        self.register_buffer("frequencies", (_BASE**-exponents / unit).float(), persistent=False)
+
+    def forward(self, centres: Int[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
+        """Return the points of pixels (row, column), of length 1."""
+        angles = (centres[..., None] * self.frequencies).flatten(-2)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5
+
+
+def drawn_pixels(
+    frame: tuple[int, int], shape: tuple[int, ...], generator: torch.Generator
+) -> Int[Tensor, "*shape 2"]:
+    """Draw pixels (row, column) of a frame uniformly, on the device of the generator."""
+    height, width = frame
+    place = generator.device
+    chosen = torch.randint(height * width, shape, generator=generator, device=place)
+    return torch.stack([chosen // width, chosen % width], dim=-1)
 
 
 class ResidualBlock(nn.Module):
@@ -217,9 +302,7 @@ class CropEncoder(nn.Module):
             nn.Linear(2 * width * quarter**2, dim),
         )
 
-    def forward(
-        self, crops: Crops, places: Float[Tensor, "batch views place"] | None = None
-    ) -> Float[Tensor, "batch views dim"]:
+    def forward(self, crops: Crops, places: Places | None = None) -> Vectors:
         """Return an encoding a crop."""
         x = self.before(rearrange(crops.flatten(0, 1), "b h w c -> b c h w"))
         if self.place is not None and places is not None:
@@ -265,11 +348,7 @@ class CropDecoder(nn.Module):
             nn.Conv2d(width, channels, 3, padding=1),
         )
 
-    def forward(
-        self,
-        vectors: Float[Tensor, "batch views dim"],
-        places: Float[Tensor, "batch views place"] | None = None,
-    ) -> Crops:
+    def forward(self, vectors: Vectors, places: Places | None = None) -> Crops:
         """Return the logits of a crop a vector."""
         x = self.before(vectors.flatten(0, 1))
         if self.place is not None and places is not None:
@@ -382,9 +461,8 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
 
     def init_state(self, batch: int, generator: torch.Generator) -> LocalState[Core]:
         """Return the state before the first frame; see `WorldModel.init_state`."""
-        return LocalState(
-            self.start(batch, generator), self.geometry.draw(batch, generator), generator
-        )
+        core = self.start(batch, generator)
+        return LocalState(core, self.geometry.draw(batch, generator), generator)
 
     def step(
         self, state: LocalState[Core], observation: Frame | None, action: Tensor | None
@@ -433,18 +511,13 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     def asked(self, state: LocalState[Core], following: Frame) -> Asked:
         """Return what the state predicts where it will look next, and what comes there."""
         truth = self.geometry.look(following, state.queries)
-        return Asked(self.logits(self.foresight(state, truth), state.queries), truth)
+        return Asked(self.logits(state.core, state.queries), truth)
 
     def loss(self, state: LocalState[Core], following: Frame) -> Float[Tensor, " batch"]:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
         logits, truth = self.asked(state, following)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return losses.sum(dim=(2, 3, 4)).mean(dim=1)
-
-    def foresight(self, state: LocalState[Core], truth: Crops) -> Core:
-        """Return the core that answers for the next frame; only an oracle looks at ``truth``."""
-        del truth
-        return state.core
 
     @abstractmethod
     def start(self, batch: int, generator: torch.Generator) -> Core:

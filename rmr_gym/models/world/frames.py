@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import gcd
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +17,9 @@ from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import (
     CUT,
+    Actions,
+    Frame,
+    Frames,
     Prediction,
     draw_uniformly,
     frame_bce,
@@ -26,7 +29,6 @@ from rmr_gym.models.world.base import (
 from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState
 
 State = TypeVar("State")
-Frame = Float[Tensor, "batch height width channels"]
 Vector = Float[Tensor, "batch dim"]
 
 KERNEL = 4
@@ -63,9 +65,7 @@ class FrameEncoder(nn.Module):
         layers += [nn.Flatten(), nn.Linear(cells, width), nn.LayerNorm(width), nn.ELU()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(
-        self, frames: Float[Tensor, "*batch height width channels"]
-    ) -> Float[Tensor, "*batch dim"]:
+    def forward(self, frames: Frames) -> Float[Tensor, "*rest dim"]:
         """Return a vector a frame."""
         flat = frames.flatten(0, -4)
         vectors = self.layers(rearrange(flat, "batch h w c -> batch c h w"))
@@ -99,9 +99,7 @@ class FrameDecoder(nn.Module):
             layers += [DoublingConv(before, after), nn.GroupNorm(1, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-2], nn.Sigmoid())
 
-    def forward(
-        self, vectors: Float[Tensor, "*batch dim"]
-    ) -> Float[Tensor, "*batch height width channels"]:
+    def forward(self, vectors: Float[Tensor, "*rest dim"]) -> Frames:
         """Return a frame a vector, in (0, 1)."""
         frames = self.layers(vectors.flatten(0, -2))
         frames = rearrange(frames, "batch c h w -> batch h w c")
@@ -131,8 +129,7 @@ class DoublingConv(nn.Conv2d):
         self.register_buffer("taps", torch.tensor(_TAPS), persistent=False)
 
     def forward(
-        self,
-        input: Float[Tensor, "batch before height width"],
+        self, input: Float[Tensor, "batch before height width"]
     ) -> Float[Tensor, "batch after height2 width2"]:
         """Return a picture of twice the height and width."""
         weight = torch.einsum("pya,qxb,ocab->opqcyx", self.taps, self.taps, self.weight)
@@ -188,11 +185,8 @@ class Recurrence(nn.Module, ABC, Generic[State]):
         """Return what of the state is decoded."""
 
 
-class LSTMState(NamedTuple):
-    """The state of an LSTM: what it shows, and what it remembers."""
-
-    hidden: Vector
-    memory: Vector
+LSTMState = tuple[Vector, Vector]
+"""The state of an LSTM: what it shows, and what it remembers."""
 
 
 class LSTMRecurrence(Recurrence[LSTMState]):
@@ -208,15 +202,15 @@ class LSTMRecurrence(Recurrence[LSTMState]):
         """Return a state of 0."""
         del generator
         zeros = self.lstm.weight_hh.new_zeros(batch, self.lstm.hidden_size)
-        return LSTMState(zeros, zeros)
+        return zeros, zeros
 
     def take(self, core: LSTMState, vector: Vector) -> LSTMState:
         """Return the state after a vector."""
-        return LSTMState(*self.lstm(vector, core))
+        return self.lstm(vector, core)
 
     def shown(self, core: LSTMState) -> Vector:
         """Return what the LSTM shows."""
-        return core.hidden
+        return core[0]
 
 
 class RIMsRecurrence(Recurrence[RIMState]):
@@ -307,9 +301,7 @@ class RecurrentFrames(Recurrence[State]):
         """Return the state before the first frame; see `WorldModel.init_state`."""
         return self.start(batch, generator)
 
-    def step(
-        self, state: State, observation: Frame | None, action: Int[Tensor, " batch"] | None
-    ) -> State:
+    def step(self, state: State, observation: Frame | None, action: Actions | None) -> State:
         """Take in a frame, or what was predicted; see `WorldModel.step`.
 
         Raises:
@@ -426,9 +418,7 @@ class Memoryless(nn.Module):
         del generator
         return self.pixel.weight.new_zeros(batch, *self.shape)
 
-    def step(
-        self, state: Frame, observation: Frame | None, action: Int[Tensor, " batch"] | None
-    ) -> Frame:
+    def step(self, state: Frame, observation: Frame | None, action: Actions | None) -> Frame:
         """Return the frame, or what was predicted; see `WorldModel.step`."""
         del action
         return taken_in(self.decode(state).frame, self.cut) if observation is None else observation

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import CUT, SURE, Prediction, need_actions, taken_in
+from rmr_gym.models.world.base import CUT, SURE, Actions, Frame, Prediction, need_actions, taken_in
 from rmr_gym.models.world.frames import FrameDecoder, FrameEncoder, halving
 
 ACTION = 10
@@ -28,8 +28,7 @@ LEAST = 1e-12
 VISIBLE = 0.1
 """Above this a predicted pixel counts as lit where no frame is seen."""
 
-Frame = Float[Tensor, "batch height width channels"]
-Frames = Float[Tensor, "batch slots height width channels"]
+Pictures = Float[Tensor, "batch slots height width channels"]
 Shares = Float[Tensor, "batch slots height width"]
 Memory = Float[Tensor, "batch slots memory"]
 Seen = Float[Tensor, "batch slots seen"]
@@ -303,7 +302,7 @@ class NEMState(NamedTuple):
     """
 
     memory: Memory
-    pictures: Frames
+    pictures: Pictures
     groups: Shares
     attention: Attention
     noisy: Frame
@@ -346,10 +345,8 @@ class SpatialMixture(nn.Module, ABC):
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
         """Return the state before the first frame; see `WorldModel.init_state`."""
         place, (height, width, channels) = generator.device, self.shape
-        shares = torch.randn(
-            batch, self.groups, height, width, generator=generator, device=place
-        ).abs()
-        shares = shares.clamp(min=LEAST)
+        grid = (batch, self.groups, height, width)
+        shares = torch.randn(*grid, generator=generator, device=place).abs().clamp(min=LEAST)
         memory = torch.zeros(batch, self.groups, self.memory, device=place)
         return NEMState(
             memory=memory,
@@ -360,9 +357,7 @@ class SpatialMixture(nn.Module, ABC):
             generator=generator,
         )
 
-    def step(
-        self, state: NEMState, observation: Frame | None, action: Int[Tensor, " batch"] | None
-    ) -> NEMState:
+    def step(self, state: NEMState, observation: Frame | None, action: Actions | None) -> NEMState:
         """Do one E-step and one M-step; see `WorldModel.step`."""
         if observation is None:
             lit = (state.pictures.amax(dim=1) > VISIBLE).float()
@@ -374,7 +369,7 @@ class SpatialMixture(nn.Module, ABC):
         return self.m_step(state._replace(noisy=noisy, started=True), action)
 
     @abstractmethod
-    def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
+    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
         """Return the state with new memory, pictures and attention."""
 
     def decode(self, state: NEMState) -> Prediction:
@@ -425,14 +420,14 @@ class RecurrentMixture(SpatialMixture):
         self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.action = nn.Linear(actions, ACTION) if actions else None
 
-    def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
+    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
         """Show every group its part of the error, and update and decode it."""
         error = state.groups[..., None] * (state.noisy[:, None] - state.pictures)
         embedded = self.embed(action, state.memory)
         memory, output, attention = self.update(state.memory, self.encoder(error), embedded)
         return state._replace(memory=memory, pictures=self.decoder(output), attention=attention)
 
-    def embed(self, action: Int[Tensor, " batch"] | None, memory: Memory) -> Action:
+    def embed(self, action: Actions | None, memory: Memory) -> Action:
         """Return the embedding of the actions for every group, of width 0 in a world without.
 
         Raises:
@@ -469,7 +464,7 @@ class GradientMixture(SpatialMixture):
         self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.rate = nn.Parameter(torch.tensor(0.1))
 
-    def m_step(self, state: NEMState, action: Int[Tensor, " batch"] | None) -> NEMState:
+    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
         """Take one step of gradient ascent, and decode."""
         del action
         memory = state.memory + self.rate * self.slope(state)
@@ -489,7 +484,7 @@ class GradientMixture(SpatialMixture):
         return slope
 
 
-def responsibilities(pictures: Frames, frame: Frame) -> Shares:
+def responsibilities(pictures: Pictures, frame: Frame) -> Shares:
     """Return gamma, the E-step: how well each group explains each pixel, 1 in sum over groups.
 
     Source: R-NEM, section 2.1. Differs: 1e-6 is added to each probability, as in the code; channels
@@ -513,9 +508,8 @@ def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Fra
     return torch.where(drawn < probability, 1 - frame, frame)
 
 
-def no_attention(sizes: NEMSizes, action: int) -> RelationalUpdate:
-    """Make the update of groups that act on each other in pairs, all pairs alike."""
-    return RelationalUpdate(sizes, action, attentive=False)
+no_attention = partial(RelationalUpdate, attentive=False)
+"""Makes the update of groups that act on each other in pairs, all pairs alike."""
 
 
 def relational(sizes: NEMSizes, action: int) -> InteractingUpdate:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, check_counts, unknown_name
+from rmr_gym.core.errors import RMRError, check_counts, known_name
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import draw_uniformly, mark_dropped
 
@@ -21,6 +21,10 @@ VALUES_PER_UNIT = 4
 Hidden = Float[Tensor, "batch slots dim"]
 Active = Bool[Tensor, "batch slots"]
 Present = Bool[Tensor, " slots"]
+Memory = Float[Tensor, "batch slots memory"]
+Drive = Float[Tensor, "batch slots drive"]
+Mapped = Float[Tensor, "batch slots maps"]
+Heard = Float[Tensor, "batch slots heard"]
 
 
 def blockwise(
@@ -68,9 +72,7 @@ class BlockDynamics(nn.Module, ABC):
         return torch.einsum("...v,svg->...sg", values, self.input_weight)
 
     @abstractmethod
-    def forward(
-        self, drive: Float[Tensor, "batch slots drive"], hidden: Hidden, memory: Hidden
-    ) -> tuple[Hidden, Hidden]:
+    def forward(self, drive: Drive, hidden: Hidden, memory: Memory) -> tuple[Hidden, Memory]:
         """Return every cell's next state and memory, as if all were active."""
 
 
@@ -85,9 +87,7 @@ class BlockLSTM(BlockDynamics):
 
     gates, remembers = 4, True
 
-    def forward(
-        self, drive: Float[Tensor, "batch slots drive"], hidden: Hidden, memory: Hidden
-    ) -> tuple[Hidden, Hidden]:
+    def forward(self, drive: Drive, hidden: Hidden, memory: Memory) -> tuple[Hidden, Memory]:
         """Return every cell's next state and memory, as if all were active."""
         bias = self.input_bias + self.hidden_bias
         i, f, g, o = (blockwise(hidden, self.hidden_weight, bias) + drive).chunk(4, dim=-1)
@@ -107,12 +107,7 @@ class BlockGRU(BlockDynamics):
 
     gates = 3
 
-    def forward(
-        self,
-        drive: Float[Tensor, "batch slots drive"],
-        hidden: Hidden,
-        memory: Float[Tensor, "batch slots nothing"],
-    ) -> tuple[Hidden, Float[Tensor, "batch slots nothing"]]:
+    def forward(self, drive: Drive, hidden: Hidden, memory: Memory) -> tuple[Hidden, Memory]:
         """Return every cell's next state, as if all were active, and the empty memory."""
         taken = (drive + self.input_bias).chunk(3, dim=-1)
         kept = blockwise(hidden, self.hidden_weight, self.hidden_bias).chunk(3, dim=-1)
@@ -162,8 +157,7 @@ class RIMSizes:
             )
         if not 0 <= self.dropout < 1:
             raise RMRError(f"expected a dropout of RIMs in [0, 1), got {self.dropout}")
-        if self.dynamics not in DYNAMICS:
-            raise unknown_name("dynamics", self.dynamics, DYNAMICS)
+        known_name("dynamics", self.dynamics, DYNAMICS)
         check_counts(self)
 
 
@@ -253,9 +247,7 @@ class Communication(nn.Module, ABC):
         return hidden + self.gate(mixed).sigmoid() * message.tanh()
 
     @abstractmethod
-    def mix(
-        self, mapped: Float[Tensor, "batch slots maps"], present: Present
-    ) -> Float[Tensor, "batch slots heard"]:
+    def mix(self, mapped: Mapped, present: Present) -> Heard:
         """Return m, what each RIM hears."""
 
 
@@ -282,9 +274,7 @@ class AttentiveCommunication(Communication):
         """Draw the maps of the RIMs from a normal of deviation 0.01, as the authors' code does."""
         self.maps.normal_(0, INITIAL_DEVIATION, generator=generator)
 
-    def mix(
-        self, mapped: Float[Tensor, "batch slots maps"], present: Present
-    ) -> Float[Tensor, "batch slots heard"]:
+    def mix(self, mapped: Mapped, present: Present) -> Heard:
         """Return what each RIM reads from those that are present."""
         queries, keys, values = rearrange(
             mapped, "b s (part h d) -> part b h s d", part=3, h=self.heads
@@ -318,9 +308,7 @@ class ProcessorCommunication(Communication):
         """Draw the maps into P as linear layers are drawn."""
         draw_uniformly([self.maps], self.maps.shape[1], generator)
 
-    def mix(
-        self, mapped: Float[Tensor, "batch slots maps"], present: Present
-    ) -> Float[Tensor, "batch slots heard"]:
+    def mix(self, mapped: Mapped, present: Present) -> Heard:
         """Return what P changes in those that are present."""
         assert self.processor is not None
         there = present.nonzero()[:, 0]
@@ -365,7 +353,7 @@ class RIMState(NamedTuple):
     """
 
     hidden: Hidden
-    memory: Float[Tensor, "batch slots memory"]
+    memory: Memory
     active: Active
     generator: torch.Generator
 

@@ -1,111 +1,47 @@
-"""Spatially structured recurrent modules: world models of frames that are seen as a few crops."""
+"""Spatially structured recurrent modules and their baselines: all models of crops by name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, check_counts, unknown_name
-from rmr_gym.models.world.base import draw_uniformly, mark_dropped
+from rmr_gym.core.errors import check_counts, known_name
+from rmr_gym.models.world.base import Frame, draw_uniformly, mark_dropped
 from rmr_gym.models.world.crops import (
+    Asked,
     Centres,
+    Core,
     CropDecoder,
     CropEncoder,
     Crops,
+    Kernel,
+    LocalState,
     LocalWorld,
+    SpherePositions,
+    Vectors,
     ViewGeometry,
     Views,
+    drawn_pixels,
 )
-from rmr_gym.models.world.rims import BlockGRU, RIMSizes, blockwise
+from rmr_gym.models.world.frames import (
+    LSTMRecurrence,
+    LSTMState,
+    Recurrence,
+    RIMsRecurrence,
+    Vector,
+)
+from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise
 
 TERMS = ("both", "local", "nonlocal")
-_BASE = 10000.0
 
 Hidden = Float[Tensor, "batch slots dim"]
 Rows = Float[Tensor, "batch slots rows row"]
 Memory = Float[Tensor, "batch slots *memory"]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    r"""The truncated Gaussian kernel on the unit sphere.
-
-    .. math:: Z(p, s) = \exp[-2 \epsilon (1 - p \cdot s)] \;\; (p \cdot s \ge \tau), \quad
-              Z(p, s) = 0 \;\; (\text{else})
-
-    Gradients pass as if it were not truncated.
-
-    Source: S2RM, eq. 5, Appendix C.1 and E.4.1. Differs: none.
-
-    Attributes:
-        bandwidth: :math:`\epsilon`, above 0.
-        truncation: :math:`\tau`, in [-1, 1).
-
-    Raises:
-        RMRError: Numbers outside these ranges.
-    """
-
-    bandwidth: float = 1.0
-    truncation: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.bandwidth <= 0 or not -1 <= self.truncation < 1:
-            raise RMRError(
-                "expected a kernel with a bandwidth above 0 and a truncation in [-1, 1), got "
-                f"{self.bandwidth} and {self.truncation}"
-            )
-
-    def __call__(
-        self, places: Float[Tensor, "*rest i dim"], others: Float[Tensor, "*more j dim"]
-    ) -> Float[Tensor, "*out i j"]:
-        """Return the kernel of each pair of unit vectors."""
-        cosine = places @ others.transpose(-1, -2)
-        whole = torch.exp(-2 * self.bandwidth * (1 - cosine))
-        truncated = torch.where(cosine >= self.truncation, whole, 0.0)
-        return whole + (truncated - whole).detach()
-
-
-class SpherePositions(nn.Module):
-    r"""Places in the frame as points of a sphere; nothing is learned.
-
-    .. math:: P(x) = s / \|s\|, \quad
-              (s_{m,i}, s_{m,i+1}) = (\sin, \cos)(x_m / 10000^{i n / d}), \quad i = 0, 2, \dots
-
-    for the n = 2 coordinates :math:`x_m`, in pixels. The scalar product of two of these is a mean
-    of cosines of their differences.
-
-    Source: S2RM, eq. 3.
-    Differs: the exponent is i n / d, and coordinates do not share components; taken literally
-    (exponent i, index i + m) all but the first frequency are 0 to working accuracy, and components
-    overwrite each other. The unit of x is not given; pixels make the wavelengths 6 to 6,000 pixels.
-
-    Args:
-        dim: Width d, a multiple of 4.
-        unit: Pixels that count as 1 in x, above 0.
-
-    Raises:
-        RMRError: Another width or unit.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, dim: int, unit: float = 1.0):
-        super().__init__()
-        if dim < 4 or dim % 4:
-            raise RMRError(f"expected a width of places that is a multiple of 4, got {dim}")
-        if not unit > 0:
-            raise RMRError(f"expected a unit of places above 0 pixels, got {unit}")
-        exponents = torch.arange(dim // 4, dtype=torch.float64) * (4 / dim)
-        self.register_buffer("frequencies", (_BASE**-exponents / unit).float(), persistent=False)
-
-    def forward(self, centres: Int[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
-        """Return the points of pixels (row, column), of length 1."""
-        angles = (centres[..., None] * self.frequencies).flatten(-2)
-        return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5
 
 
 @dataclass(frozen=True)
@@ -128,8 +64,7 @@ class AttentionSizes:
     terms: str = "both"
 
     def __post_init__(self) -> None:
-        if self.terms not in TERMS:
-            raise unknown_name("terms of attention", self.terms, TERMS)
+        known_name("terms of attention", self.terms, TERMS)
         check_counts(self)
 
 
@@ -260,11 +195,10 @@ class S2RMSizes:
         input_attention: From modules to encoded crops.
         cell_attention: Among modules.
         module_memory: Of a module of S2RMC.
-        summary: Width of the sum of encoded crops that baselines take in.
-        lstm_units: Of the LSTM.
+        summary: Width of the sum of encoded crops that baselines take in, and of the states of the
+            LSTM and of the time-travelling oracle.
         rims: Of the RIMs.
         memory: Of the relational memory core.
-        oracle: Hidden width of the time-travelling oracle.
 
     Raises:
         RMRError: Counts below 1, places that cannot be, see `SpherePositions`.
@@ -282,10 +216,8 @@ class S2RMSizes:
     cell_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(4, 16, 128))
     module_memory: MemorySizes = field(default_factory=lambda: MemorySizes(4, 4, 64, 64))
     summary: int = 512
-    lstm_units: int = 512
     rims: RIMSizes = field(default_factory=lambda: RIMSizes(rims=6, active=5, units=85, keys=32))
     memory: MemorySizes = field(default_factory=MemorySizes)
-    oracle: int = 512
 
     def __post_init__(self) -> None:
         check_counts(self)
@@ -485,9 +417,8 @@ class SpatialModules(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Put the modules at pixels drawn uniformly."""
-        height, width = self.shape
-        chosen = torch.randint(height * width, (len(self.embedding),), generator=generator)
-        self.embedding.copy_(self.places(torch.stack([chosen // width, chosen % width], dim=-1)))
+        pixels = drawn_pixels(self.shape, (len(self.embedding),), generator)
+        self.embedding.copy_(self.places(pixels))
 
     @property
     def at(self) -> Float[Tensor, "slots place"]:
@@ -502,12 +433,7 @@ class SpatialModules(nn.Module):
         """
         mark_dropped(self.present, modules, "modules")
 
-    def forward(
-        self,
-        memory: Memory,
-        features: Float[Tensor, "batch views dim"],
-        centres: Centres,
-    ) -> Memory:
+    def forward(self, memory: Memory, features: Vectors, centres: Centres) -> Memory:
         """Return what the modules remember after some views, or none."""
         hidden, at = self.dynamics.shown(memory), self.at
         everything = self.present.new_ones(features.shape[1])
@@ -519,7 +445,7 @@ class SpatialModules(nn.Module):
         aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
         return self.dynamics(taken, aggregated, memory)
 
-    def poll(self, memory: Memory, centres: Centres) -> Float[Tensor, "batch views dim"]:
+    def poll(self, memory: Memory, centres: Centres) -> Vectors:
         """Return the output attention, eq. 10: what modules near each query show, in sum."""
         near = self.kernel(self.places(centres), self.at) * self.present
         return near @ self.dynamics.shown(memory)
@@ -589,3 +515,191 @@ class S2RM(LocalWorld[Tensor]):
     def logits(self, core: Tensor, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
         return self.decoder(self.spatial.poll(core, centres))
+
+
+class Aggregated(LocalWorld[Core], Recurrence[Core]):
+    r"""The scaffold of all baselines: encoded crops are summed, a network takes in their sum.
+
+    .. math:: r_t = \sum_a E(O_t^a, s_t^a), \quad h_{t+1} = F(r_t, h_t), \quad
+              \hat O^q_{t+1} = D(h_{t+1}, s^q)
+
+    Source: S2RM, Appendix D, eq. 29 to 31. Differs: see `LocalWorld`, `CropEncoder`.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions, which must be 0.
+        dim: Width of h.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int, dim: int):
+        super().__init__(ViewGeometry(*shape, sizes.views, sizes.size), actions)
+        self.places = SpherePositions(sizes.place, sizes.unit)
+        seen = (sizes.size, shape[2], sizes.channels)
+        self.encoder = CropEncoder(*seen, sizes.summary, sizes.place)
+        self.decoder = CropDecoder(dim, *seen, sizes.place)
+
+    def advance(self, core: Core, views: Views) -> Core:
+        """Return the network's state after some views, of r, the sum of the encoded crops."""
+        summary = self.encoder(views.crops, self.places(views.centres)).sum(dim=1)
+        return self.take(core, summary)
+
+    def logits(self, core: Core, centres: Centres) -> Crops:
+        """Return the logits of the crops around some pixels of the next frame."""
+        hidden = self.shown(core)[:, None].expand(-1, centres.shape[1], -1)
+        return self.decoder(hidden, self.places(centres))
+
+
+class CropLSTM(LSTMRecurrence, Aggregated[LSTMState]):
+    """An LSTM on the scaffold.
+
+    Source: S2RM, Appendix D. Differs: see `Aggregated`.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions, which must be 0.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
+        super().__init__(shape, sizes, actions, sizes.summary)
+        self.lstm = nn.LSTMCell(sizes.summary, sizes.summary)
+
+
+class CropRIMs(RIMsRecurrence, Aggregated[RIMState]):
+    """A layer of RIMs on the scaffold; all their states are decoded together.
+
+    Source: S2RM, Appendix D. Differs: see `Aggregated` and `RIMCell`.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions, which must be 0.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
+        super().__init__(shape, sizes, actions, sizes.rims.rims * sizes.rims.units)
+        self.cell = RIMCell(sizes.summary, sizes.rims)
+
+
+class CropRMC(Aggregated[Tensor]):
+    """A relational memory core on the scaffold; its whole memory is decoded.
+
+    Source: S2RM, Appendix D. Differs: see `Aggregated` and `MemoryCores`.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions, which must be 0.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
+        super().__init__(shape, sizes, actions, sizes.memory.slots * sizes.memory.row)
+        self.core = MemoryCores(1, sizes.summary, 1, sizes.memory)
+
+    def start(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return the memory before the first frame; nothing is drawn."""
+        del generator
+        return self.core.start(batch)
+
+    def take(self, core: Tensor, vector: Vector) -> Tensor:
+        """Return the memory after a sum of encoded crops."""
+        return self.core(vector[:, None, None], core)
+
+    def shown(self, core: Tensor) -> Vector:
+        """Return the memory as one vector."""
+        return core.flatten(1)
+
+
+class CropOracle(Aggregated[Tensor]):
+    """The time-travelling oracle: it sees the views of the frame that it is asked about.
+
+    It has no memory and no dynamics; it shows what encoder, sum and decoder can do. `loss` and
+    `asked` let it see the future. ``decode`` and simulations have none to see, and get what it
+    makes of the frame that it saw last.
+
+    Source: S2RM, Appendix D: h_{t+1} = F(r_{t+1}) with a two-layer MLP F.
+    Differs: see `Aggregated`; ReLU between the layers, tanh after them, as a recurrent state has.
+
+    Args:
+        shape: Height, width and channels of a frame.
+        sizes: Of all parts.
+        actions: Number of actions, which must be 0.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
+        super().__init__(shape, sizes, actions, sizes.summary)
+        self.first = nn.Linear(sizes.summary, sizes.summary)
+        self.second = nn.Linear(sizes.summary, sizes.summary)
+
+    def asked(self, state: LocalState[Tensor], following: Frame) -> Asked:
+        """Return what it makes of the views of the next frame, and what comes there."""
+        crops = self.geometry.look(following, state.queries)
+        core = self.advance(state.core, self.seen(crops, state))
+        return super().asked(replace(state, core=core), following)
+
+    def start(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return a state of 0; nothing is drawn."""
+        del generator
+        return self.second.bias.new_zeros(batch, self.second.out_features)
+
+    def take(self, core: Tensor, vector: Vector) -> Tensor:
+        """Return what it makes of a sum of encoded crops, whatever came before."""
+        del core
+        return self.second(self.first(vector).relu()).tanh()
+
+    def shown(self, core: Tensor) -> Vector:
+        """Return the state."""
+        return core
+
+
+def ablated(
+    shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0, *, attention: str, terms: str
+) -> S2RM:
+    """Make an S2GRU one of whose attentions, a field of its sizes, has a single term."""
+    left = replace(getattr(sizes, attention), terms=terms)
+    return S2RM(shape, replace(sizes, **{attention: left}), actions)
+
+
+S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], LocalWorld]] = {
+    "s2gru": S2RM,
+    "s2rmc": partial(S2RM, make_dynamics=MemoryModules),
+    "s2gru_input_local": partial(ablated, attention="input_attention", terms="local"),
+    "s2gru_input_nonlocal": partial(ablated, attention="input_attention", terms="nonlocal"),
+    "s2gru_cells_local": partial(ablated, attention="cell_attention", terms="local"),
+    "s2gru_cells_nonlocal": partial(ablated, attention="cell_attention", terms="nonlocal"),
+    "crops_lstm": CropLSTM,
+    "crops_rims": CropRIMs,
+    "crops_rmc": CropRMC,
+    "crops_oracle": CropOracle,
+}
+"""Models by name, made from (shape of a frame, sizes, number of actions)."""
+
+S2RM_SIZES = {
+    "smoke": S2RMSizes(
+        views=4,
+        size=5,
+        channels=4,
+        modules=3,
+        units=8,
+        place=8,
+        input_attention=AttentionSizes(2, 4, 4),
+        cell_attention=AttentionSizes(2, 4, 4),
+        module_memory=MemorySizes(2, 2, 4, 4),
+        summary=16,
+        rims=RIMSizes(rims=3, active=2, units=6, keys=4, heads=2, message=4),
+        memory=MemorySizes(1, 2, 8, 4),
+    ),
+    "laptop": S2RMSizes(
+        channels=8,
+        units=64,
+        input_attention=AttentionSizes(2, 16, 64),
+        cell_attention=AttentionSizes(4, 16, 64),
+        module_memory=MemorySizes(4, 4, 16, 16),
+        summary=256,
+        rims=RIMSizes(rims=6, active=5, units=42, keys=32),
+        memory=MemorySizes(1, 4, 64, 64),
+    ),
+    "paper": S2RMSizes(),
+}
+"""Sizes by the name of the preset."""

@@ -3,8 +3,16 @@ import itertools
 import numpy as np
 import pytest
 
-from rmr_gym.agents.players.graded import PLAYERS, SKILLS, UNSKILLED, Player, select_players
-from rmr_gym.agents.players.network import HIDDEN, RamNetwork, ram_features
+from rmr_gym.agents.players.graded import (
+    HIDDEN,
+    PLAYERS,
+    SKILLS,
+    UNSKILLED,
+    Player,
+    RamNetwork,
+    ram_features,
+    select_players,
+)
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import ACTION_NAMES
 

@@ -5,8 +5,7 @@ import pytest
 
 from rmr_gym.agents.players import graded
 from rmr_gym.agents.players import train as training
-from rmr_gym.agents.players.graded import PLAYERS
-from rmr_gym.agents.players.network import load_networks
+from rmr_gym.agents.players.graded import PLAYERS, load_networks
 from rmr_gym.agents.players.train import CHECKPOINTS, train_player
 from rmr_gym.core.errors import RMRError
 

@@ -14,6 +14,7 @@ from rmr_gym.agents.sb3 import train as training
 from rmr_gym.agents.sb3.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
 from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
+from rmr_gym.commands import experiments
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.rims import Reading, RIMSizes
@@ -172,7 +173,7 @@ def test_rims_and_an_lstm_are_compared(tmp_path):
     small += ("--copies", "2", "--max-steps", "5", "--workers", "1", "--out", str(tmp_path))
     chosen = ("--games", "balls", "--features", "state")
     algorithms = ("--algorithms", "recurrent_ppo", "rims_ppo")
-    commands.app.cli(args=["compare", *chosen, *algorithms, *small], prog="agent")
+    experiments.run(["agents", *chosen, *algorithms, *small, "--root", str(tmp_path / "root")])
     agents = pd.read_csv(tmp_path / "results.csv").query("features == 'state'")
     assert list(agents["algorithm"]) == ["recurrent_ppo", "rims_ppo"]
     pair = pd.read_csv(tmp_path / "agents_pairs.csv").iloc[0]

@@ -11,7 +11,7 @@ from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.base import SURE, WorldModel, frame_bce, unroll
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
 from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
-from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES
 
 SHAPE = (12, 12, 1)
 P = ProcessorSizes(dim=8, passes=1)

@@ -7,10 +7,9 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.base import WorldModel, unroll
-from rmr_gym.models.world.crops import ViewGeometry, Views
+from rmr_gym.models.world.crops import SpherePositions, ViewGeometry, Views
 from rmr_gym.models.world.rims import RIMSizes
-from rmr_gym.models.world.s2rm import S2RMSizes, SpherePositions
-from rmr_gym.models.world.s2rm_baselines import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES, S2RMSizes
 
 SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
 

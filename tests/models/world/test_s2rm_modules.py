@@ -7,17 +7,16 @@ from torch.nn.functional import normalize
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
+from rmr_gym.models.world.crops import Kernel, SpherePositions
 from rmr_gym.models.world.s2rm import (
     AttentionSizes,
     GRUModules,
-    Kernel,
     KernelAttention,
     MemoryCores,
     MemoryModules,
     MemorySizes,
     S2RMSizes,
     SpatialModules,
-    SpherePositions,
 )
 
 UNITS, COUNT, MEMORY = 6, 4, MemorySizes(2, 2, 3, 5)

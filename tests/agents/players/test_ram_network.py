@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rmr_gym.agents.players.network import (
+from rmr_gym.agents.players.graded import (
     HIDDEN,
     RamNetwork,
     load_networks,
