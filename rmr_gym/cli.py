@@ -41,8 +41,9 @@ COMMANDS = {
     "players": Command("players", "app", "train, measure and list the recorded players"),
     "encoder": Command("encoder", "encoder", "make, show and list pretrained encoders", True),
     "agent": Command("agent", "app", "train, measure and watch agents"),
-    "pictures": Command("pictures", "pictures", "films of balls, rollouts of arms", True),
-    "world-model": Command("world_model", "app", "models of whole worlds from frames"),
+    "pictures": Command(
+        "pictures", "pictures", "films of balls, rollouts of arms, world models at work", True
+    ),
 }
 """Commands by name, in the order of the help."""
 

@@ -344,3 +344,51 @@ def make_bottleneck(tmp_path):
         return folder
 
     return make
+
+
+FRAMES = {
+    "four": ("rmr/RNEMBalls4-v0", 5, 11, {"observe": ["radii", "velocities"]}),
+    "crowd": ("rmr/RNEMBalls6to8-v0", 2, 11, {"observe": ["radii", "velocities"]}),
+    "balls3": ("rmr/S2RMBalls3-v0", 4, 11, {}),
+    "balls5": ("rmr/S2RMBalls5-v0", 2, 11, {}),
+    "more": ("rmr/RNEMBalls4-v0", 6, 11, {"observe": ["radii", "velocities"]}),
+    "other": ("rmr/RNEMBalls4-v0", 2, 11, {"seed": 1}),
+    "wide": ("rmr/RNEMBalls4-v0", 2, 11, {"seed": 1, "resolution": 32}),
+    "short": ("rmr/RNEMBalls4-v0", 4, 6, {"seed": 1}),
+    "pushed": ("rmr/PushedBalls-v0", 2, 11, {"frames": "binary"}),
+    "one": ("rmr/RNEMBalls4-v0", 1, 11, {}),
+}
+"""Environment, episodes, steps and options of data sets for world models."""
+
+
+@pytest.fixture(scope="session")
+def frames_of(tmp_path_factory):
+    """Record frames of balls once; the folder must not be changed."""
+    from rmr_gym.agents.record import record
+
+    root = tmp_path_factory.mktemp("frames")
+
+    def recording_of(name):
+        if not (root / name).exists():
+            env, episodes, steps, options = FRAMES[name]
+            options = {"resolution": 16} | options
+            record(env, root / name, episodes=episodes, max_steps=steps, **options)
+        return root / name
+
+    return recording_of
+
+
+@pytest.fixture(scope="session")
+def donor_of_balls(tmp_path_factory):
+    """A folder with an abstract pipeline of balls; it must not be changed."""
+    from rmr_gym.agents.record import record
+    from rmr_gym.domains.balls import BallsModel
+    from rmr_gym.runs.store import write_artifact
+    from rmr_gym.runs.training import Phase
+    from rmr_gym.stages.balls import RecordedBalls, pretrain_balls
+
+    root = tmp_path_factory.mktemp("donor")
+    options = {"episodes": 4, "max_steps": 11, "resolution": 16}
+    record("rmr/BouncingBalls-v0", root / "bouncing", **options)
+    data, sizes = RecordedBalls("balls", root / "bouncing", 0.4), BallsModel(dim=8, passes=1)
+    return write_artifact(root / "p", pretrain_balls.function(data, sizes, (Phase(2, batch=4),)))

@@ -1,6 +1,5 @@
 """What every command shares: options, two consoles, tables, progress with the time left."""
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +9,6 @@ from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
-
-from rmr_gym.core.errors import RMRError
 
 
 class _Console(Console):
@@ -134,27 +131,3 @@ def _progress_lines(title: str) -> Callable[[int, int], None]:
         )
 
     return progress
-
-
-def read_options(texts: Sequence[str], instance: str) -> dict[str, Any]:
-    """Return the values of options ``name=value`` by name, as JSON or, failing that, as text.
-
-    Args:
-        texts: The options; parts of a name may be separated by dots.
-        instance: One as it should be, for the error.
-
-    Raises:
-        RMRError: One is written otherwise, or comes twice.
-    """
-    found: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or name in found or not all(map(str.isidentifier, name.split("."))):
-            raise RMRError(
-                f"expected each option once, as name=value, for instance {instance}, found {text!r}"
-            )
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
-    return found

@@ -1,9 +1,9 @@
-"""`rmr-gym pictures`: films of the worlds of balls, rollouts of trained arms."""
+"""`rmr-gym pictures`: films of the worlds of balls, rollouts of arms, world models at work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tyro.extras import SubcommandApp
@@ -11,17 +11,23 @@ from tyro.extras import SubcommandApp
 from rmr_gym.commands.console import out_console, parsed, progress_bars
 from rmr_gym.commands.stages import ArmOfBalls
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.balls.config import PRESETS
-from rmr_gym.experiments.base import require_known
+from rmr_gym.experiments.base import folder_of_files, require_known
+from rmr_gym.experiments.frames import WorldOptions, check_tests
 from rmr_gym.report.charts import save_figure
 from rmr_gym.report.pictures import (
+    film_frames,
+    groups_figure,
     masks_figure,
     rollout_figure,
     rollout_frames,
     write_film,
     write_sheet,
 )
+from rmr_gym.runs.store import Store
 from rmr_gym.stages.balls import imagined
+from rmr_gym.stages.world_model import check_groups, drawn, to_draw
 
 SHEET = 16
 """Frames on a sheet."""
@@ -31,8 +37,9 @@ app = SubcommandApp()
 
 def pictures(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym pictures` out."""
-    if arguments[:1] == ["rollouts"]:
-        parsed(Rollouts, arguments[1:], "rmr-gym pictures rollouts").execute()
+    name = arguments[0] if arguments else ""
+    if name in DRAWN:
+        parsed(DRAWN[name], arguments[1:], f"rmr-gym pictures {name}").execute()
     else:
         app.cli(prog="rmr-gym pictures", args=list(arguments))
 
@@ -136,6 +143,71 @@ class Rollouts(ArmOfBalls):
                 save_figure(picture, self.out / f"{name}.png"),
                 write_film(self.out / f"{name}.gif", film, fps=4.0),
             )
+
+
+@app.command
+def world_model() -> None:
+    """Draw what a world model sees, groups and predicts; its --help tells the options."""
+    pictures(["world-model"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelPictures(WorldOptions):
+    """Draw what a trained model sees, groups and predicts, first shown frames and then by itself.
+
+    A model that is not in ROOT/store is trained first.
+
+    Attributes:
+        out: Folder of MODEL_N.png and MODEL_N.gif.
+        model: Which model, as in `rmr-gym run world-models`.
+        seed: Its seed.
+        sequences: Number of sequences.
+        seen: Frames that are shown.
+        ahead: Frames that it predicts from its own predictions.
+        test: Another data set, or environment, to take the sequences from.
+        groups: Number of groups (K) in training; default: the preset's.
+        test_groups: Number of groups now.
+        processor: Folder of `rmr-gym pretrain` on balls, for the models with a P inside.
+    """
+
+    out: Path
+    model: str = "rnem"
+    seed: int = 0
+    sequences: int = 3
+    seen: int = 10
+    ahead: int = 10
+    test: Path | None = None
+    groups: int | None = None
+    test_groups: int | None = None
+    processor: Path | None = None
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        check_seed(self.seed)
+        folder_of_files(self.out)
+        with progress_bars() as progress_for:
+            (planned,) = self.planned([self.model], progress_for, self.groups, self.processor)
+            if self.test_groups is not None:
+                check_groups(self.model, self.test_groups)
+            tests = self.found([self.test] if self.test else [], progress_for)
+            check_tests([planned], tests)
+            data, scoring = [planned.data, *tests][-1], planned.preset.scoring
+            clips = to_draw(data, scoring.sequences, self.sequences, self.seen, self.ahead)
+            progress = progress_for(f"{self.model}, seed {self.seed}")
+            trained = Store(self.root / "store").compute(planned.trained(self.seed), progress)
+        how = (clips, scoring.cut, self.test_groups)
+        model = planned.architecture.simulator(data, trained, *how)
+        for row, sheet in enumerate(drawn(model, clips, self.sequences, self.seen)):
+            name = f"{self.model}_{row}"
+            film = film_frames(sheet.truth, sheet.predicted, sheet.shares)
+            _print_written(
+                save_figure(groups_figure(*sheet), self.out / f"{name}.png"),
+                write_film(self.out / f"{name}.gif", film, fps=8.0),
+            )
+
+
+DRAWN: dict[str, Any] = {"rollouts": Rollouts, "world-model": WorldModelPictures}
+"""Pictures whose options hang on a preset, or have options of a preset inside."""
 
 
 def _print_written(*paths: Path) -> None:

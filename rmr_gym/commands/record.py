@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
-from rmr_gym.commands.console import out_console, progress_bars, read_options
+from rmr_gym.commands.console import out_console, progress_bars
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.options import read_options
 
 
 def record(

@@ -105,10 +105,7 @@ class Experiment:
         Raises:
             RMRError: It is named like a file, or is one.
         """
-        out = self.out or self.root / default
-        if out.suffix in (".csv", ".gif", ".html", ".json", ".png") or out.is_file():
-            raise RMRError(f"expected a folder for --out, which holds several files, got {out}")
-        return out
+        return folder_of_files(self.out or self.root / default)
 
     @property
     def worker_count(self) -> int:
@@ -141,6 +138,17 @@ class Experiment:
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; data that are missing are recorded first."""
         raise AssertionError("every experiment says it")
+
+
+def folder_of_files(out: Path) -> Path:
+    """Return a folder for several files.
+
+    Raises:
+        RMRError: It is named like a file, or is one.
+    """
+    if out.suffix in (".csv", ".gif", ".html", ".json", ".png") or out.is_file():
+        raise RMRError(f"expected a folder for --out, which holds several files, got {out}")
+    return out
 
 
 def require_distinct(kind: str, names: Sequence[Any]) -> None:

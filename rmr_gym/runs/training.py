@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -37,7 +38,7 @@ class Phase:
     unroll: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.unroll) < 1 or self.learning_rate <= 0:
+        if min(self.steps, self.batch, self.unroll) < 1 or not 0 < self.learning_rate < inf:
             raise RMRError(
                 f"a phase needs steps, batch and unroll of 1 or more and a rate above 0, got {self}"
             )
@@ -247,7 +248,7 @@ def check_loss(loss: float, step: int, beside: str = "earlier checkpoints are ke
     Raises:
         DivergedError: It is not.
     """
-    if not abs(loss) < float("inf"):
+    if not abs(loss) < inf:
         raise DivergedError(
             f"the loss became {loss} at step {step}, expected a number: try another seed or a "
             f"lower learning rate; {beside}"

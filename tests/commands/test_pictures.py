@@ -8,7 +8,7 @@ from rmr_gym.agents.record import record
 from rmr_gym.commands.pictures import pictures
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import PRESETS
-from rmr_gym.stages import balls
+from rmr_gym.stages import balls, world_model
 
 
 def test_a_film_and_a_sheet_of_every_preset(tmp_path):
@@ -40,3 +40,35 @@ def test_rollouts_are_drawn_of_what_was_trained(tmp_path, monkeypatch):
     assert (tmp_path / "out" / "rollout_no_p_0.gif").is_file()
     for name in ("rollout_no_p_0.png", "masks_no_p.png"):
         assert matplotlib.image.imread(tmp_path / "out" / name).std() > 0
+
+
+def world_model_pictures(frames_of, tmp_path, *arguments):
+    places = ("--data", frames_of("four"), "--root", tmp_path, "--out", tmp_path / "out")
+    counts = ("--preset", "smoke", "--steps", 2, "--seen", 3, "--ahead", 2, "--sequences", 1)
+    pictures(["world-model", *map(str, (*places, *counts, *arguments))])
+
+
+def test_a_world_model_is_trained_once_and_drawn(frames_of, tmp_path, capsys, monkeypatch):
+    overrides = ("--model", "rnn", "--set", "sizes.dim=6", "--set", "training.batch=2")
+    world_model_pictures(frames_of, tmp_path, *overrides)
+    assert "rnn, seed 0: 2/2" in capsys.readouterr().err
+    monkeypatch.setattr(world_model, "train", None)
+    world_model_pictures(frames_of, tmp_path, *overrides, "--test", frames_of("other"))
+    assert matplotlib.image.imread(tmp_path / "out" / "rnn_0.png").ndim == 3
+    with Image.open(tmp_path / "out" / "rnn_0.gif") as film:
+        assert film.n_frames == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--seed", -2), "a seed of 0 or more, found -2"),
+        (("--ahead", 20), "23 frames or more"),
+        (("--model", "rnn", "--test-groups", 3), "2 groups or more"),
+        (("--out", "rollout.csv"), "expected a folder for --out, .*rollout.csv"),
+    ],
+)
+def test_what_cannot_be_drawn_is_not_trained(frames_of, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.setattr(world_model, "train", None)
+    with pytest.raises(RMRError, match=message):
+        world_model_pictures(frames_of, tmp_path, *arguments)

@@ -1,1 +1,1 @@
-"""World models of crops that see less."""
+"""World models that see crops, where they see less: fewer crops, fewer modules, more balls."""

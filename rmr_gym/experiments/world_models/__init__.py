@@ -1,1 +1,1 @@
-"""World models compared on sequences of frames."""
+"""World models of frames: R-NEM, RIMs, S2RM, what they are compared with, a P inside them."""

@@ -1,13 +1,12 @@
-"""Changing settings by name: what is changed, what is refused and told."""
+"""Options by name: what is overridden, what is refused and told."""
 
 from dataclasses import dataclass, field
 
 import pytest
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.options import has_option, overridden
 from rmr_gym.models.world.rims import RIMSizes
-from rmr_gym.protocol.settings import altered
-from rmr_gym.protocol.world_model_presets import WORLD_PRESETS
 
 
 @dataclass(frozen=True)
@@ -19,27 +18,38 @@ class Outer:
     inner: RIMSizes = field(default_factory=RIMSizes)
 
 
-def test_only_what_is_named_changes():
-    changes = {"rate": 1, "widths": [3], "shared": True, "inner.active": 6, "inner.dynamics": "gru"}
+def test_only_what_is_named_overrides():
+    overrides = {
+        "rate": 1,
+        "widths": [3],
+        "shared": True,
+        "inner.active": 6,
+        "inner.dynamics": "gru",
+    }
     inner = RIMSizes(active=6, dynamics="gru")
-    assert altered(Outer(), changes) == Outer("outer", 1.0, (3,), shared=True, inner=inner)
-    assert isinstance(altered(Outer(), {"rate": 1}).rate, float)
-    assert altered(Outer(), {}) == Outer()
+    assert overridden(Outer(), overrides) == Outer("outer", 1.0, (3,), shared=True, inner=inner)
+    assert isinstance(overridden(Outer(), {"rate": 1}).rate, float)
+    assert overridden(Outer(), {}) == Outer()
 
 
-def test_settings_that_only_go_together_are_changed_together():
-    changed = altered(WORLD_PRESETS["smoke"], {"last": 7, "length": 8})
-    assert (changed.last, changed.length) == (7, 8)
-    with pytest.raises(RMRError, match="fewer last predictions"):
-        altered(WORLD_PRESETS["smoke"], {"last": 7})
+def test_options_that_only_go_together_are_overridden_together():
+    fewer = {"inner.rims": 3, "inner.active": 3}
+    assert overridden(Outer(), fewer).inner == RIMSizes(rims=3, active=3)
+    with pytest.raises(RMRError, match="active RIMs out of 3"):
+        overridden(Outer(), {"inner.rims": 3})
+
+
+def test_options_inside_options_are_known():
+    assert has_option(Outer(), "inner.active")
+    assert not has_option(Outer(), "inner.activ")
+    assert not has_option(Outer(), "rate.half")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("overrides", "message"),
     [
-        ({"rat": 1.0}, "unknown setting 'sizes.rat': did you mean 'sizes.rate'"),
+        ({"rat": 1.0}, "unknown option 'sizes.rat': did you mean 'sizes.rate'"),
         ({"inner.activ": 1}, "did you mean 'sizes.inner.active'"),
-        ({"name": "other"}, "unknown setting 'sizes.name'"),
         ({"rate": "fast"}, "a value of type float for sizes.rate, which is 0.001, got 'fast'"),
         ({"rate": True}, "a value of type float"),
         ({"shared": 1}, "a value of type bool"),
@@ -52,6 +62,6 @@ def test_settings_that_only_go_together_are_changed_together():
         ({"inner.active": 7}, "expected 1 to 6 active RIMs out of 6, got 7"),
     ],
 )
-def test_what_cannot_be_set_is_told(changes, message):
+def test_what_cannot_be_set_is_told(overrides, message):
     with pytest.raises(RMRError, match=message):
-        altered(Outer(), changes, "sizes.")
+        overridden(Outer(), overrides, "sizes.")

@@ -1,1 +1,0 @@
-"""The stages (pretrain, natural, probe) and what runs them: configuration, store, sweep."""

@@ -1,0 +1,1067 @@
+"""World models: the table of them, how they are trained on frames, what they are scored on."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from math import log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.metrics import foreground_ari
+from rmr_gym.core.options import has_option, overridden
+from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.sampling import batch_indices
+from rmr_gym.domains.clips import Clips, frames_of, load_clips, relational_weight, true_groups
+from rmr_gym.models.rmr.pipeline import build_seeded, find_device
+from rmr_gym.models.rmr.processors import (
+    PassiveProcessor,
+    ProcessorSizes,
+    load_weights,
+    parameter_hash,
+)
+from rmr_gym.models.world.base import CUT, SURE, frame_bce, unroll
+from rmr_gym.models.world.crops import LocalWorld
+from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
+from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
+from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
+from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, stage
+from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
+from rmr_gym.stages.arms import ARMS, Arm, prepare
+from rmr_gym.stages.balls import BallsEpisodes, open_balls
+from rmr_gym.stages.presets import as_json
+
+VALIDATION = 200
+"""At most so many validation sequences decide when training ends and which weights are kept."""
+SCORE_BATCH = 32
+WRONG = -log(SURE)
+"""What a pixel that is predicted with certainty and wrong costs, in nats."""
+
+
+@dataclass(frozen=True)
+class WorldTraining(Phase):
+    """How a model is trained: a `Phase` of at most so many steps.
+
+    In ``unroll`` frames of a sequence it predicts the one after each.
+
+    Attributes:
+        check_every: Gradient steps between two validations.
+        patience: Validations without improvement after which training ends.
+    """
+
+    check_every: int = 250
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.check_every, self.patience) < 1:
+            raise RMRError(f"expected check_every and patience of 1 or more, got {self}")
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Steps after which the validation loss is computed."""
+        return (*range(self.check_every, self.steps, self.check_every), self.steps)
+
+
+@dataclass(frozen=True)
+class WorldScoring:
+    """How a trained model is scored.
+
+    Attributes:
+        sequences: At most so many sequences.
+        last: Predictions at the end of a sequence that the scores are taken on.
+        seen: Frames that are shown before a simulation.
+        ahead: Frames that are simulated.
+        cut: Of predictions that a model takes in, see `rmr_gym.models.world.base.WorldModel`; gray
+            frames are never cut.
+    """
+
+    sequences: int = 1000
+    last: int = 10
+    seen: int = 10
+    ahead: int = 10
+    cut: float = CUT
+
+    def __post_init__(self) -> None:
+        if min(self.sequences, self.last, self.seen, self.ahead) < 1:
+            raise RMRError(f"expected counts of 1 or more, got {self}")
+        if not 0 <= self.cut < 1:
+            raise RMRError(f"expected a cut from 0 to less than 1, got {self.cut}")
+
+
+@dataclass(frozen=True)
+class WorldPreset:
+    """Everything that fixes a run but data, model and seeds.
+
+    Attributes:
+        training: How the model is trained.
+        scoring: How it is scored.
+        sizes: Of the model, a frozen dataclass.
+        validation_share: Share of the episodes that are not trained on.
+    """
+
+    training: WorldTraining
+    scoring: WorldScoring
+    sizes: Any = None
+    validation_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.scoring.last >= self.training.unroll:
+            raise RMRError(
+                "expected fewer last predictions than frames of a sequence, got "
+                f"{self.scoring.last} and {self.training.unroll}"
+            )
+        if not 0 < self.validation_share < 1:
+            raise RMRError(
+                f"expected a validation share between 0 and 1, got {self.validation_share}"
+            )
+
+    @property
+    def horizon(self) -> int:
+        """Frames of the longest sequence that is scored."""
+        return max(self.training.unroll + 1, self.scoring.seen + self.scoring.ahead)
+
+
+WORLD_PRESETS: dict[str, WorldPreset] = {
+    "smoke": WorldPreset(
+        WorldTraining(steps=6, batch=4, unroll=5, check_every=3),
+        WorldScoring(sequences=8, last=2, seen=3, ahead=2),
+        validation_share=0.4,
+    ),
+    "laptop": WorldPreset(
+        WorldTraining(steps=4000, batch=16, unroll=15, check_every=250),
+        WorldScoring(sequences=200),
+    ),
+    "paper": WorldPreset(
+        WorldTraining(steps=390_500, batch=64, unroll=30, check_every=781), WorldScoring(seen=20)
+    ),
+}
+"""Presets by name. "paper" is R-NEM's: 50,000 sequences in batches of 64 are 781 steps an epoch, at
+most 500 epochs, early stopping after 10 without improvement. Differs: 20 frames are shown before 10
+are simulated, where R-NEM's Figure 4 shows 5 and the RIMs' authors 15."""
+
+CROPS_PRESETS: dict[str, WorldPreset] = {
+    "smoke": WORLD_PRESETS["smoke"],
+    "laptop": WorldPreset(
+        WorldTraining(steps=4000, batch=16, unroll=20, check_every=250),
+        WorldScoring(sequences=200, seen=20, ahead=25),
+    ),
+    "paper": WorldPreset(
+        WorldTraining(125_000, learning_rate=3e-4, batch=32, unroll=99, check_every=625),
+        WorldScoring(last=79, seen=20, ahead=25),
+    ),
+}
+"""Presets of the models that see crops. "paper" is S2RM's: 20,000 sequences of 100 frames in
+batches of 32 are 625 steps an epoch, at most 200 epochs. Its rate is not lowered on plateaus."""
+
+_FAST_PRESETS = {
+    name: replace(preset, training=replace(preset.training, learning_rate=1e-2))
+    for name, preset in WORLD_PRESETS.items()
+}
+
+
+@dataclass(frozen=True)
+class WorldEntry:
+    """One world model.
+
+    Attributes:
+        make: Makes it from (height, width and channels of a frame, sizes, number of actions or 0).
+        sizes: A frozen dataclass a preset, by the preset's name.
+        grouped: Whether it has a number of groups that can be chosen, ``sizes.groups`` in training
+            and ``model.groups`` at any time.
+        presets: How it is trained and scored, by the preset's name.
+        arm: Where the P inside comes from and whether it learns; None for models without.
+    """
+
+    make: Callable[[tuple[int, int, int], Any, int], nn.Module]
+    sizes: Mapping[str, Any]
+    grouped: bool = False
+    presets: Mapping[str, WorldPreset] = field(default_factory=lambda: WORLD_PRESETS)
+    arm: Arm | None = None
+
+
+_INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
+
+WORLD_MODELS: dict[str, WorldEntry] = {
+    **{
+        name: WorldEntry(make, NEM_SIZES, grouped=name not in ("rnn", "lstm"))
+        for name, make in NEM_MODELS.items()
+    },
+    **{name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()},
+    "memoryless": WorldEntry(
+        Memoryless, dict.fromkeys(WORLD_PRESETS, MemorylessSizes()), presets=_FAST_PRESETS
+    ),
+}
+WORLD_MODELS |= {
+    f"{family}_{name}": replace(WORLD_MODELS[family], arm=ARMS[arm])
+    for family in ("rnem", "rims")
+    for name, arm in _INSIDE.items()
+}
+WORLD_MODELS |= {
+    name: WorldEntry(make, S2RM_SIZES, presets=CROPS_PRESETS) for name, make in S2RM_MODELS.items()
+}
+"""World models by name. In ``rnem_*`` and ``rims_*`` groups or RIMs act on each other through a P:
+pretrained and frozen (rmr), fresh and trained (fresh_p), fresh and frozen (random_p), pretrained,
+shuffled and frozen (shuffled_p); all else in them starts from the same weights."""
+
+
+def find_world_model(name: str) -> WorldEntry:
+    """Return a model's entry by name.
+
+    Raises:
+        RMRError: With the choices and the nearest, if there is none of that name.
+    """
+    if name not in WORLD_MODELS:
+        raise unknown_name("world model", name, WORLD_MODELS)
+    return WORLD_MODELS[name]
+
+
+def find_world_preset(name: str, model: str) -> WorldPreset:
+    """Return the preset of a model, with its sizes.
+
+    Raises:
+        RMRError: With the choices and the nearest, if there is no such model or preset.
+    """
+    entry = find_world_model(model)
+    if name not in entry.presets:
+        raise unknown_name("preset", name, entry.presets)
+    return replace(entry.presets[name], sizes=entry.sizes[name])
+
+
+GROUPS = "sizes.groups"
+"""The option that is K in training."""
+
+Frames = tuple[tuple[int, int, int], int]
+"""Height, width and channels of a frame, and the number of actions or 0."""
+
+
+def known_overrides(model: str, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some overrides that a model has an option for."""
+    entry, whole = find_world_model(model), find_world_preset(preset, model)
+    return {
+        path: value
+        for path, value in overrides.items()
+        if has_option(whole, path) and (path != GROUPS or entry.grouped)
+    }
+
+
+def chosen_preset(
+    model: str, preset: str, overrides: Mapping[str, Any], frames: Frames | None = None
+) -> WorldPreset:
+    """Return the preset of a model with what is overridden of it.
+
+    Args:
+        model: A name in `WORLD_MODELS`.
+        preset: Its name.
+        overrides: New values by name, see `rmr_gym.core.options.overridden`.
+        frames: What sizes are fitted to where the model sees whole frames; None: to none.
+
+    Raises:
+        RMRError: No such model, preset or option, or the model cannot be so.
+    """
+    chosen = find_world_preset(preset, model)
+    if frames and hasattr(chosen.sizes, "fitted"):
+        chosen = replace(chosen, sizes=chosen.sizes.fitted(*frames))
+    chosen = overridden(chosen, overrides)
+    if GROUPS in overrides:
+        check_groups(model, chosen.sizes.groups)
+    return chosen
+
+
+def check_groups(model: str, groups: int) -> None:
+    """Make sure that a model can have so many groups.
+
+    Raises:
+        RMRError: It cannot.
+    """
+    if groups < 2 or not find_world_model(model).grouped:
+        raise RMRError(
+            f"expected 2 groups or more in a model that has groups, got {groups} and {model}: "
+            "leave their number out, or for one group choose the model rnn"
+        )
+
+
+def donor_sizes(donor: Artifact) -> ProcessorSizes:
+    """Return the sizes of a pretrained P of balls.
+
+    Raises:
+        RMRError: It is one of a fixed number of slots.
+    """
+    model = donor.record["model"]
+    if model["core"] not in ("mpnn", "deep_sets", "none"):
+        raise RMRError(
+            f"expected a P of any number of slots that works inside latents, got the core "
+            f"{model['core']!r}: pretrain one with --model.core mpnn"
+        )
+    return ProcessorSizes(**{size.name: model[size.name] for size in fields(ProcessorSizes)})
+
+
+@dataclass(frozen=True)
+class RecordedFrames:
+    """A data set of frames of one channel; it counts by its content, not by its folder.
+
+    Attributes:
+        path: Its folder.
+        validation_share: Share of the episodes that are not trained on; 1 for a test set.
+    """
+
+    path: Path
+    validation_share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables and titles."""
+        return self.path.resolve().name
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results: the content and the split."""
+        episodes = self.open()
+        split = [len(episodes.training), len(episodes.validation)]
+        return {"data": episodes.dataset.fingerprint, "split": split}
+
+    def open(self) -> BallsEpisodes:
+        """Open and split the data set.
+
+        Raises:
+            RMRError: There is none, or it cannot be split.
+        """
+        return _opened(self)
+
+    @property
+    def frames(self) -> Frames:
+        """The shape of its frames and the number of actions; no frame is read.
+
+        Raises:
+            RMRError: There are no frames of one channel.
+        """
+        return frames_of(self.open().dataset.manifest, self.path)
+
+    @property
+    def balls(self) -> int | None:
+        """How many balls move; None where it varies or the data do not say."""
+        columns = self.open().dataset.manifest.columns
+        known = "presence" not in columns and "state" in columns
+        return columns["state"].shape[0] if known else None
+
+    def longest(self, part: str) -> int:
+        """Return how many frames the longest "training" or "validation" episode has."""
+        episodes = self.open()
+        lengths = (episodes.dataset.episodes[n].length + 1 for n in getattr(episodes, part))
+        return max(lengths, default=0)
+
+    def training(self, part: str, length: int) -> Clips:
+        """Load all windows of the "training" episodes, or those side by side of "validation"."""
+        return _clips(self, part, length, 1 if part == "training" else length)
+
+    def scored(self, length: int, most: int) -> Clips:
+        """Load sequences that are not trained on, side by side, with what is true of them.
+
+        Args:
+            length: Frames of a sequence.
+            most: At most so many sequences, always the same.
+
+        Raises:
+            RMRError: No episode is long enough.
+        """
+        clips = _clips(self, "validation", length, length, truth=True)
+        order = generator(0, "world model sequences").permutation(len(clips.rows))
+        return replace(clips, rows=clips.rows[np.sort(order[:most])])
+
+    def summary(self) -> dict[str, Any]:
+        """Return what run.json says of the data; no frame is read."""
+        dataset = self.open().dataset
+        return {
+            "name": self.label,
+            "fingerprint": dataset.fingerprint,
+            "episodes": len(dataset.episodes),
+            "balls": self.balls,
+        }
+
+
+@lru_cache(maxsize=8)
+def _opened(data: RecordedFrames) -> BallsEpisodes:
+    if data.validation_share < 1:
+        return open_balls(data.path, data.validation_share)
+    dataset = TransitionDataset(data.path)
+    return BallsEpisodes(dataset, [], list(range(len(dataset.episodes))))
+
+
+@lru_cache(maxsize=4)
+def _clips(
+    data: RecordedFrames, part: str, length: int, stride: int, *, truth: bool = False
+) -> Clips:
+    episodes = data.open()
+    return load_clips(episodes.dataset, getattr(episodes, part), length, stride, truth=truth)
+
+
+def forget_frames() -> None:
+    """Let go of all frames that this process holds."""
+    _opened.cache_clear()
+    _clips.cache_clear()
+
+
+class Batch(NamedTuple):
+    """Some sequences, and the noise of a model's state.
+
+    Attributes:
+        index: Which sequences.
+        frames: In [0, 1]; the last is only ever predicted.
+        actions: Taken at each frame, or None.
+        noise: On the device of the frames.
+    """
+
+    index: Int[np.ndarray, " batch"]
+    frames: Float[Tensor, "batch time height width channels"]
+    actions: Int[Tensor, "batch time"] | None
+    noise: torch.Generator
+
+    def states(self, model: Any, seen: int | None = None) -> Iterator[Any]:
+        """Give the state of a model after each frame but the last, see `unroll`."""
+        actions = None if self.actions is None else self.actions[:, :-1]
+        return unroll(model, self.frames[:, :-1], actions, self.noise, seen)
+
+
+def batch_of(
+    clips: Clips, index: Int[np.ndarray, " batch"], place: torch.device, noise: tuple[Any, ...]
+) -> Batch:
+    """Return some sequences, with noise of a stream: a seed and names."""
+    source = torch.Generator(place).manual_seed(integer_seed(*noise))
+    return Batch(index, *clips.shown(index, place), source)
+
+
+def batches(model: nn.Module, clips: Clips, size: int, stream: str) -> Iterator[Batch]:
+    """Give all sequences in their order, with noise that is the same for every model.
+
+    Models see the same noise where they draw alike: those of N-EM's family at equal K, those of
+    crops always; at another K the first shares come first from the stream and the rest is shifted.
+    """
+    place, count = next(model.parameters()).device, len(clips.rows)
+    for start in range(0, count, size):
+        index = np.arange(start, min(start + size, count))
+        yield batch_of(clips, index, place, (0, stream, start))
+
+
+def sequence_loss(model: Any, batch: Batch) -> Tensor:
+    """Return the loss of the next frame, mean over frames and sequences, sum over pixels."""
+    losses = [model.loss(s, batch.frames[:, t + 1]) for t, s in enumerate(batch.states(model))]
+    return torch.stack(losses).mean()
+
+
+@torch.no_grad()
+def validation_loss(model: nn.Module, clips: Clips, batch: int) -> float:
+    """Return the training loss on validation sequences, with noise that is always the same."""
+    count = min(len(clips.rows), VALIDATION)
+    chosen = np.linspace(0, len(clips.rows) - 1, count).astype(np.int64)
+    few = replace(clips, rows=clips.rows[chosen])
+    model.eval()
+    losses = [
+        len(sequences.index) * sequence_loss(model, sequences).item()
+        for sequences in batches(model, few, batch, "world model validation")
+    ]
+    model.train()
+    return sum(losses) / count
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A world model that can be made for the frames of any data.
+
+    Attributes:
+        label: A name in `WORLD_MODELS`.
+        sizes: Its sizes.
+    """
+
+    label: str
+    sizes: Any
+
+    def initial(self, data: RecordedFrames, seed: int, donor: Artifact | None = None) -> nn.Module:
+        """Make the model; weights from (seed, "world model"), P as its arm says."""
+        entry = find_world_model(self.label)
+        model = self._made(data, seed)
+        if entry.arm is not None:
+            given = donor.part("processor") if donor else None
+            prepare(self.label, entry.arm, inner_processor(model), given, seed)
+        return model
+
+    def trained(self, data: RecordedFrames, artifact: Artifact, device: str = "cpu") -> Any:
+        """Make the trained model that an artifact holds, to be scored on some data."""
+        model: Any = self._made(data, 0)
+        load_weights(model, artifact.tensors, f"the world model {self.label}")
+        return model.to(find_device(device)).eval()
+
+    def simulator(
+        self, data: RecordedFrames, artifact: Artifact, clips: Clips, cut: float, groups: int | None
+    ) -> Any:
+        """Make the trained model that an artifact holds, to go on by itself.
+
+        Args:
+            data: What it is scored on.
+            artifact: Its training.
+            clips: Sequences of the data.
+            cut: Of predictions that it takes in; gray frames are never cut.
+            groups: K; None: as in training.
+        """
+        model = self.trained(data, artifact)
+        model.cut = cut if clips.binary else 0.0
+        if groups is not None:
+            model.groups = groups
+        return model
+
+    def parts(self, data: RecordedFrames) -> int:
+        """Return how many modules the model has, of those that see crops; 0 for one without."""
+        model: Any = self._made(data, 0)
+        return model.parts
+
+    def _made(self, data: RecordedFrames, seed: int) -> nn.Module:
+        entry, (shape, choices) = find_world_model(self.label), data.frames
+        return build_seeded(lambda: entry.make(shape, self.sizes, choices), seed, "world model")
+
+
+def inner_processor(model: nn.Module) -> PassiveProcessor:
+    """Return the P inside a world model."""
+    return next(part for part in model.modules() if isinstance(part, PassiveProcessor))
+
+
+@stage(version=3)
+def world_model(
+    data: RecordedFrames,
+    architecture: Architecture,
+    training: WorldTraining,
+    seed: int,
+    donor: Artifact | None = None,
+    device: str = "cpu",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train a model to predict the next frame.
+
+    Source: R-NEM, Appendix A: Adam, the loss of the next frame at every step, early stopping on the
+    validation loss, the best weights kept.
+    Differs: a validation every so many steps instead of every epoch; training sequences begin
+    anywhere in an episode.
+
+    Args:
+        data: Frames to learn from, and to validate on.
+        architecture: The model.
+        training: How it is trained.
+        seed: Fixes initial weights, batches and noise.
+        donor: Abstract pipeline whose P stands inside, for the models that need one.
+        device: Where to train, for instance "cpu" or "cuda".
+        room: Room for unfinished state.
+
+    Returns:
+        The best weights; the record holds ``curve``, ``validations`` and the ``step`` of the best.
+
+    Raises:
+        RMRError: An unknown device, frames or groups that do not fit the model.
+    """
+    place = find_device(device)
+    clips, held_out = (
+        data.training(part, training.unroll + 1) for part in ("training", "validation")
+    )
+    model = architecture.initial(data, seed, donor).to(place)
+
+    def step_at(step: int, phase: Phase) -> Step:
+        index = batch_indices(clips, phase.batch, seed, "world model", step)
+        batch = batch_of(clips, index, place, (seed, "world model noise", step))
+        return Step(_checked_loss(model, batch, step))
+
+    def checkpoint_at(step: int) -> Checkpoint:
+        loss = validation_loss(model, held_out, training.batch)
+        return Checkpoint(model.state_dict(), {"step": step, "validation_loss": loss}, score=loss)
+
+    trained = train(
+        model,
+        step_at,
+        checkpoint_at,
+        phases=[training],
+        checkpoints=training.checkpoints,
+        keep="best",
+        patience=training.patience,
+        room=room,
+    )
+    record = {
+        "step": trained.best["step"],
+        "seed": seed,
+        "model": architecture.label,
+        "sizes": as_json(architecture.sizes),
+        "unroll": training.unroll,
+        "curve": trained.curve,
+        "validations": trained.records,
+    }
+    if find_world_model(architecture.label).arm is not None:
+        record["processor_hash"] = parameter_hash(inner_processor(model))
+    return Artifact(record, trained.tensors)
+
+
+def _checked_loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
+    try:
+        return sequence_loss(model, batch)
+    except RuntimeError as problem:
+        if "between 0 and 1" not in str(problem):
+            raise
+        raise DivergedError(
+            f"expected a prediction in [0, 1], got NaN at step {step}: try another seed or a lower "
+            "learning rate"
+        ) from problem
+
+
+class Simulated(NamedTuple):
+    """What a model made of some sequences.
+
+    Attributes:
+        frames: Predictions of the second frame and of all that follow.
+        groups: Shares of the groups in each frame but the last; None without groups.
+        pictures: What every group predicts; None for models without.
+        attention: What group k takes of group i; None for models without.
+    """
+
+    frames: Float[Tensor, "batch time height width channels"]
+    groups: Float[Tensor, "batch time slots height width"] | None
+    pictures: Float[Tensor, "batch time slots height width channels"] | None
+    attention: Float[Tensor, "batch time slots slots"] | None
+
+
+@torch.no_grad()
+def simulate(model: Any, batch: Batch, seen: int | None = None) -> Simulated:
+    """Show a model the first frames of sequences, or all, and let it go on by itself."""
+    states = list(batch.states(model, seen))
+    decoded = [model.decode(state) for state in states]
+    grouped = decoded[0].groups is not None
+    parts = [
+        torch.stack([getattr(state, name) for state in states], dim=1)
+        if grouped and hasattr(states[0], name)
+        else None
+        for name in ("pictures", "attention")
+    ]
+    groups = torch.stack([now.groups for now in decoded], dim=1) if grouped else None
+    return Simulated(torch.stack([now.frame for now in decoded], dim=1), groups, *parts)
+
+
+class Sums(NamedTuple):
+    """Scores of single frames, a row a sequence.
+
+    Attributes:
+        bce: Of each predicted frame.
+        copied: Of the frame before it, taken for a prediction.
+        relational: BCE on the pixels of colliding balls; NaN without truth.
+        relational_copied: That of the frame before.
+        ari: Of the groups of each frame but the first; NaN without truth or groups.
+    """
+
+    bce: Float[np.ndarray, "rows time"]
+    copied: Float[np.ndarray, "rows time"]
+    relational: Float[np.ndarray, "rows time"]
+    relational_copied: Float[np.ndarray, "rows time"]
+    ari: Float[np.ndarray, "rows time"]
+
+
+class Simulation(NamedTuple):
+    """Scores of simulated frames, by how far ahead they are.
+
+    Attributes:
+        bce: Mean over sequences.
+        copied: That of the last frame that was shown.
+        f1: Of lit pixels, all sequences together; NaN where nothing is lit nor said to be.
+        f1_copied: That of the last frame that was shown.
+    """
+
+    bce: Float[np.ndarray, " ahead"]
+    copied: Float[np.ndarray, " ahead"]
+    f1: Float[np.ndarray, " ahead"]
+    f1_copied: Float[np.ndarray, " ahead"]
+
+
+SCORES = (
+    "groups", "step", "bce", "relative_bce", "relational_bce", "relative_relational_bce", "ari",
+    "ari_last", "rollout_bce", "relative_rollout_bce", "rollout_f1",
+)  # fmt: skip
+
+
+@stage(version=2)
+def world_scores(
+    data: RecordedFrames,
+    architecture: Architecture,
+    scoring: WorldScoring,
+    trained: Artifact,
+    groups: int | None = None,
+    device: str = "cpu",
+) -> Artifact:
+    """Score a trained model on sequences that it was not trained on.
+
+    Source: R-NEM, section 4: BCE and relational BCE of max_k psi in nats a frame, relative to the
+    BCE of copying the frame before; ARI of the groups' hard shares on the pixels that balls own;
+    BCE of simulations.
+    Differs: BCE is the mean of the last predictions of a sequence (10, as in the code) where the
+    text says the last one; ``ari`` is that of all frames after the first, ``ari_last`` of the last.
+    A simulation is also given relative to the last frame that was shown, and as F1 of the pixels
+    that it predicts to be lit, which a gray cloud has none of.
+
+    Args:
+        data: Their validation episodes, or a test set.
+        architecture: The model.
+        scoring: How it is scored.
+        trained: Its training.
+        groups: K while scoring, for models that have groups; None: as in training.
+        device: Where to compute.
+
+    Returns:
+        The record's ``rows`` holds one row of `SCORES`, its ``simulation`` a row a simulated frame,
+        those of `Simulation`; None where there is no truth in the data or no group in the model.
+    """
+    shown = data.scored(trained.record["unroll"] + 1, scoring.sequences)
+    longer = data.scored(scoring.seen + scoring.ahead, scoring.sequences)
+    model = architecture.simulator(data, trained, shown, scoring.cut, groups)
+    model.to(find_device(device))
+    step = {"groups": getattr(model, "groups", None), "step": trained.record["step"]}
+    simulation = score_simulation(model, longer, scoring.seen)
+    row = step | _row(score_frames(model, shown), simulation, (shown, longer), scoring.last)
+    curves = zip(*(curve.tolist() for curve in simulation), strict=True)
+    frames = [
+        {"frame": frame} | dict(zip(Simulation._fields, values, strict=True))
+        for frame, values in enumerate(curves, 1)
+    ]
+    return Artifact({"rows": [_known(row)], "simulation": list(map(_known, frames))})
+
+
+def _row(
+    sums: Sums, simulation: Simulation, clips: tuple[Clips, Clips], last: int
+) -> dict[str, float]:
+    shown, longer = clips
+    ends = Sums(*(part[:, -last:] for part in sums))
+    return {
+        "bce": _mean(ends.bce),
+        "relative_bce": _ratio(ends.bce, ends.copied, shown),
+        "relational_bce": _mean(ends.relational),
+        "relative_relational_bce": _ratio(ends.relational, ends.relational_copied, shown),
+        "ari": _mean(sums.ari),
+        "ari_last": _mean(ends.ari),
+        "rollout_bce": _mean(simulation.bce),
+        "relative_rollout_bce": _ratio(simulation.bce, simulation.copied, longer),
+        "rollout_f1": _mean(simulation.f1),
+    }
+
+
+def score_frames(model: Any, clips: Clips) -> Sums:
+    """Return the scores of all sequences, every frame of which is shown."""
+    parts = [
+        _frame_scores(simulate(model, batch), batch, clips)
+        for batch in batches(model, clips, SCORE_BATCH, "world model scores")
+    ]
+    return Sums(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> Sums:
+    before, after = batch.frames[:, :-1], batch.frames[:, 1:]
+    predicted = (made.frames, before)
+    bce = [_array(frame_bce(frames, after)) for frames in predicted]
+    relational = [np.full(bce[0].shape, np.nan)] * 2
+    ari = np.full(bce[0].shape, np.nan)
+    if clips.truth is not None:
+        instants = clips.rows[batch.index, :-1].T
+        weights = np.stack([relational_weight(clips, rows) for rows in instants], axis=1)
+        weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
+        relational = [_array(frame_bce(frames, after, weight)) for frames in predicted]
+        if made.groups is not None:
+            hard = _array(made.groups.argmax(dim=2))
+            for t, rows in list(enumerate(instants))[1:]:
+                ari[:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
+    return Sums(*bce, *relational, ari)
+
+
+def score_simulation(model: Any, clips: Clips, seen: int) -> Simulation:
+    """Show a model the first frames of all sequences, and score what it makes of the others."""
+    parts: list[list[Tensor]] = []
+    for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
+        made, truth = simulate(model, batch, seen).frames, batch.frames[:, seen:]
+        both = made[:, seen - 1 :], batch.frames[:, seen - 1 : seen].expand_as(truth)
+        parts.append(
+            [
+                *(frame_bce(frames, truth).sum(dim=0) for frames in both),
+                *(_lit(frames, truth) for frames in both),
+            ]
+        )
+    sums = (torch.stack(column).sum(dim=0) for column in zip(*parts, strict=True))
+    bce, copied, *hits = sums
+    means = (_array(total) / len(clips.rows) for total in (bce, copied))
+    return Simulation(*means, *(_array(both / either) for both, either in hits))
+
+
+def _lit(frames: Tensor, truth: Tensor) -> Int[Tensor, "2 time"]:
+    """Return numerator and denominator of F1 by instant: 2 TP, and 2 TP + FP + FN."""
+    said, lit = frames > CUT, truth > CUT
+    pixels = (0, 2, 3, 4)
+    return torch.stack([2 * (said & lit).sum(pixels), said.sum(pixels) + lit.sum(pixels)])
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().numpy()
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _ratio(values: np.ndarray, baseline: np.ndarray, clips: Clips) -> float:
+    """Return the ratio of means; NaN where the baseline has no pixel wrong in all scored frames.
+
+    A frame without any costs a little all the same, because probabilities are cut off; one wrong
+    pixel costs `WRONG` more.
+    """
+    nothing, frames = torch.zeros(clips.shape), len(clips.rows) * baseline.shape[-1]
+    below, never = _mean(baseline), frame_bce(nothing, nothing).item()
+    return _mean(values) / below if below > never + WRONG / 2 / frames else float("nan")
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with None for NaN."""
+    return {
+        name: None if isinstance(value, float) and np.isnan(value) else value
+        for name, value in row.items()
+    }
+
+
+class PixelCounts(NamedTuple):
+    """How many pixels were lit or dark, and said to be so."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Arithmetic mean of recall and specificity; NaN where a class does not occur."""
+        lit = self.true_positives + self.false_negatives
+        dark = self.true_negatives + self.false_positives
+        if not lit or not dark:
+            return float("nan")
+        return (self.true_positives / lit + self.true_negatives / dark) / 2
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; NaN where nothing is lit nor said to be."""
+        wrong = self.false_positives + self.false_negatives
+        either = 2 * self.true_positives + wrong
+        return 2 * self.true_positives / either if either else float("nan")
+
+
+@stage(version=2)
+def crop_scores(
+    data: RecordedFrames,
+    architecture: Architecture,
+    scoring: WorldScoring,
+    trained: Artifact,
+    views: int,
+    dropped: int = 0,
+    device: str = "cpu",
+) -> Artifact:
+    """Score a trained model of crops where it sees less.
+
+    Source: S2RM, section 6: balanced accuracy and F1 of the pixels of queried crops, one step
+    ahead, over all frames but the first, with fractions of views (Figures 6, 20, 21), with modules
+    taken out (Figure 7), with other numbers of balls (Figure 4).
+    Differs: sequences are as long as the preset's; a pixel of a crop beyond the edge counts as
+    dark. Which modules go is drawn once: those that go first are gone too when more go.
+
+    Args:
+        data: Their validation episodes, or a test set.
+        architecture: The model.
+        scoring: On how many sequences.
+        trained: Its training.
+        views: Crops that it sees of each frame.
+        dropped: Number of modules that are taken out.
+        device: Where to compute.
+
+    Raises:
+        RMRError: The model cannot have so few views or modules.
+    """
+    clips = data.scored(trained.record["unroll"] + 1, scoring.sequences)
+    model = architecture.trained(data, trained, device)
+    model.drop(dropped_parts(model, dropped))
+    model.views = views
+    counts = count_pixels(model, clips)
+    row = {"step": trained.record["step"], "views": views, "dropped": dropped}
+    row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1}
+    return Artifact({"rows": [row]})
+
+
+def dropped_parts(model: LocalWorld, count: int) -> list[int]:
+    """Return which modules of a model go if so many do.
+
+    Raises:
+        RMRError: The model has no modules, or not so many.
+    """
+    if count and not 0 <= count < model.parts:
+        raise RMRError(
+            f"expected to drop fewer than all {model.parts} modules, got {count}: models without "
+            "modules have none to drop"
+        )
+    order = generator(0, "dropped modules").permutation(model.parts)
+    return [int(part) for part in order[:count]]
+
+
+@torch.no_grad()
+def count_pixels(model: Any, clips: Clips) -> PixelCounts:
+    """Count the pixels of the crops that a model is asked about, all frames being shown."""
+    total = torch.zeros(4, dtype=torch.int64)
+    for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
+        for t, state in enumerate(batch.states(model)):
+            logits, truth = model.asked(state, batch.frames[:, t + 1])
+            total += _confusion(logits > 0, truth > CUT).cpu()
+    return PixelCounts(*total.tolist())
+
+
+def _confusion(said: Bool[Tensor, "..."], lit: Bool[Tensor, "..."]) -> Int[Tensor, " 4"]:
+    both = (said & lit, said & ~lit, ~said & lit, ~said & ~lit)
+    return torch.stack([pixels.sum() for pixels in both])
+
+
+class Enclaves(NamedTuple):
+    """Where the modules of a trained S2RM are.
+
+    Attributes:
+        attended: How much each attends to each pixel, from 0 to 1.
+        heard: How much each can hear of each, from 0 to 1.
+    """
+
+    attended: Float[np.ndarray, "slots height width"]
+    heard: Float[np.ndarray, "slots slots"]
+
+
+@torch.no_grad()
+def enclaves(
+    data: RecordedFrames, architecture: Architecture, trained: Artifact
+) -> Enclaves | None:
+    """Return what to draw as Figures 5 and 9 of S2RM; None for a model without places."""
+    model = architecture.trained(data, trained)
+    if not isinstance(model, S2RM):
+        return None
+    return Enclaves(_array(model.spatial.enclaves()), _array(model.spatial.interactions()))
+
+
+class Drawn(NamedTuple):
+    """One sequence to look at: its frames but the first and the last, what was made of them.
+
+    Attributes:
+        truth: Frames, in [0, 1].
+        predicted: Predictions of them.
+        seen: How many of them the model was shown.
+        shares: Of the groups in them; None for models without.
+        pictures: What each group predicted; None for models without.
+        attention: What group k took of group i to predict them; None for models without.
+    """
+
+    truth: Float[np.ndarray, "time height width"]
+    predicted: Float[np.ndarray, "time height width"]
+    seen: int
+    shares: Float[np.ndarray, "time slots height width"] | None
+    pictures: Float[np.ndarray, "time slots height width"] | None
+    attention: Float[np.ndarray, "time slots slots"] | None
+
+
+def drawn(model: Any, clips: Clips, count: int, seen: int) -> list[Drawn]:
+    """Run a trained model over the first of some sequences, to be drawn.
+
+    Args:
+        model: See `Architecture.simulator`.
+        clips: See `to_draw`.
+        count: Number of sequences.
+        seen: Frames that are shown; the model goes on by itself.
+    """
+    batch = batch_of(clips, np.arange(count), torch.device("cpu"), (0, "world model scores", 0))
+    made = simulate(model, batch, seen)
+    return [_drawn(_array(batch.frames[row]), made, row, seen) for row in range(count)]
+
+
+def to_draw(data: RecordedFrames, most: int, count: int, seen: int, ahead: int) -> Clips:
+    """Return sequences to be drawn.
+
+    Args:
+        data: Their validation episodes, or a test set.
+        most: At most so many are chosen from.
+        count: Number of sequences.
+        seen: Frames that are shown, 2 or more.
+        ahead: Frames that follow, 2 or more.
+
+    Raises:
+        RMRError: Too few frames, no sequence that is long enough, or too few sequences.
+    """
+    if min(seen, ahead) < 2:
+        raise RMRError(f"expected to show and to predict 2 frames or more, got {seen} and {ahead}")
+    clips = data.scored(seen + ahead, most)
+    if not 1 <= count <= len(clips.rows):
+        raise RMRError(f"expected 1 to {len(clips.rows)} sequences to draw, got {count}")
+    return clips
+
+
+def _drawn(frames: np.ndarray, made: Simulated, row: int, seen: int) -> Drawn:
+    def of(part: Tensor | None, instants: slice) -> np.ndarray | None:
+        return None if part is None else _array(part[row])[instants]
+
+    pictures = None if made.pictures is None else made.pictures[..., 0]
+    before = slice(None, -1)
+    return Drawn(
+        frames[1:-1, ..., 0],
+        _array(made.frames[row])[before, ..., 0],
+        seen - 1,
+        of(made.groups, slice(1, None)),
+        of(pictures, before),
+        of(made.attention, before),
+    )
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A world model under a preset, on a data set: its stages as tasks.
+
+    Attributes:
+        data: What it is trained on.
+        name: A name in `WORLD_MODELS`.
+        preset: Its preset, sizes fitted to the data.
+        donor: The task of the P inside, for the models that need a pretrained one.
+        device: Where to compute, for instance "cpu" or "cuda".
+    """
+
+    data: RecordedFrames
+    name: str
+    preset: WorldPreset
+    donor: Task | None = None
+    device: str = "cpu"
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model that is trained."""
+        return Architecture(self.name, self.preset.sizes)
+
+    def trained(self, seed: int) -> Task:
+        """Return the task of a training."""
+        how = (self.preset.training, seed, self.donor, self.device)
+        return world_model(self.data, self.architecture, *how)
+
+    def scored(
+        self, seed: int, test: RecordedFrames | None = None, groups: int | None = None
+    ) -> Task:
+        """Return the task of the scores of a training.
+
+        Args:
+            seed: Of the training.
+            test: A test set; None: the validation episodes of the data.
+            groups: K while scoring; models without groups have none.
+        """
+        own = groups if find_world_model(self.name).grouped else None
+        how = (self.architecture, self.preset.scoring, self.trained(seed), own, self.device)
+        return world_scores(test or self.data, *how)
+
+    def scored_crops(
+        self, seed: int, test: RecordedFrames | None, views: int, dropped: int = 0
+    ) -> Task:
+        """Return the task of the scores of a training on crops, see `crop_scores`."""
+        how = (self.architecture, self.preset.scoring, self.trained(seed), views, dropped)
+        return crop_scores(test or self.data, *how, self.device)
