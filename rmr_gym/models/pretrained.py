@@ -290,9 +290,7 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
 
 def shipped_encoders() -> dict[str, Path]:
     """Return the folders of the encoders that come with the package, by the game's name."""
-    if not SHIPPED.is_dir():
-        return {}
-    return {path.name: path for path in sorted(SHIPPED.iterdir()) if (path / CONFIG).is_file()}
+    return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
 
 
 def _check(config: AnyEncoderConfig, **largest: int) -> None:

@@ -12,7 +12,7 @@ from rmr_gym.commands import agent as commands
 from rmr_gym.core import files as atomic
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.atari import AtariModel, load_natural
+from rmr_gym.domains.atari import load_natural
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 
@@ -197,7 +197,7 @@ def test_what_an_agent_meets_is_recorded(encoder, tmp_path, capsys):
     played = record("Pong", tmp_path / "heads", episodes=1, max_steps=4)
     assert dataset.manifest.observations == played.manifest.observations
     assert dataset.episodes[0].head == "ppo on cswm"
-    frames = load_natural(dataset, [0, 1], AtariModel(height=84, width=84)).frames
+    frames = load_natural(dataset, [0, 1], 84, 84).frames
     assert frames.shape == (14, 84, 84)
     assert frames.float().std() > 0
     with pytest.raises(RMRError, match="at least 1 as episodes, found 0"):

@@ -11,7 +11,6 @@ from rmr_gym.agents.record import chooser
 from rmr_gym.agents.sb3.train import load_agent
 from rmr_gym.agents.sb3.worlds import make_games, read_config
 from rmr_gym.core.seeding import integer_seed
-from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.report.pictures import check_film, write_film
 from rmr_gym.wrappers.describe import Source
 from rmr_gym.wrappers.features import FeatureStream, Options
@@ -44,19 +43,16 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game))
     observation, choose = venv.reset(), chooser(agent)
-    over, shown = False, [_screen(venv)]
-    slots = _slots_of(config.encoder, shown[0])
-    seen = [slots(shown[0])] if slots else []
-    while not over and len(shown) <= steps:
-        observation, _, dones, _ = venv.step(choose(observation))
-        over = bool(dones[0])
+    over, screens = False, [_screen(venv)]
+    while not over and len(screens) <= steps:
+        observation, _, (over,), _ = venv.step(choose(observation))
         if not over:
-            shown.append(_screen(venv))
-            seen += [slots(shown[-1])] if slots else []
+            screens.append(_screen(venv))
     venv.close()
-    pictures = beside(shown, movements(np.stack(seen))) if slots else shown
-    write_film(out, pictures, FRAMES_A_SECOND)
-    return len(pictures)
+    if config.encoder is not None:
+        screens = beside(screens, movements(_slots_of(config.encoder, screens)))
+    write_film(out, screens, FRAMES_A_SECOND)
+    return len(screens)
 
 
 def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "time slots"]:
@@ -87,12 +83,16 @@ def _screen(venv: Any) -> np.ndarray:
     return np.asarray(venv.env_method("render")[0])
 
 
-def _slots_of(encoder: str | None, screen: np.ndarray) -> Any:
-    """Return the function from the screens of an episode to slots, or None without an encoder."""
-    if encoder is None:
-        return None
-    read = PretrainedEncoder.from_pretrained(encoder)
-    stream = FeatureStream(read, Options(), Source(spaces.Box(0, 255, screen.shape, np.uint8)))
-    stream.begin(screen[None])
+def _slots_of(
+    encoder: str, screens: list[UInt8[np.ndarray, "height width 3"]]
+) -> Float[np.ndarray, "time slots dim"]:
+    """Return the slots of each screen of an episode."""
+    source = Source(spaces.Box(0, 255, screens[0].shape, np.uint8))
+    stream = FeatureStream(encoder, Options(), source)
     still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
-    return lambda screen: np.asarray(stream.step(screen[None], still, goes_on))[0]
+    first, *later = (screen[None] for screen in screens)
+    slots: list[Any] = [
+        stream.begin(first),
+        *(stream.step(screen, still, goes_on) for screen in later),
+    ]
+    return np.concatenate(slots)

@@ -1,7 +1,7 @@
 """What an agent is trained on: a world, what it sees of it, and rewards that it can learn from."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -11,7 +11,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import TimeLimit, TransformObservation, TransformReward
+from gymnasium.wrappers import (
+    FilterObservation,
+    FlattenObservation,
+    TimeLimit,
+    TransformObservation,
+    TransformReward,
+)
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from rmr_gym.agents.sb3.vec_env import RMRVecEnv
@@ -200,15 +206,7 @@ def _ram_bits(env: Any) -> gym.Env[Any, Any]:
 
 def _balls_state(env: Any) -> gym.Env[Any, Any]:
     """Show x and y of each ball, then the velocities, in one row."""
-    low, high = (
-        _in_a_row({n: getattr(env.observation_space[n], end) for n in STATE})
-        for end in ("low", "high")
-    )
-    return TransformObservation(env, _in_a_row, spaces.Box(low, high, dtype=np.float32))
-
-
-def _in_a_row(seen: Mapping[str, np.ndarray]) -> np.ndarray:
-    return np.concatenate([seen[name].reshape(-1) for name in STATE])
+    return FlattenObservation(FilterObservation(env, STATE))
 
 
 def _picture(env: Any) -> gym.Env[Any, Any]:

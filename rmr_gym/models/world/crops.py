@@ -82,8 +82,6 @@ class ViewGeometry:
         """Return centres of the fewest crops whose union is the whole frame."""
         axes = [
             torch.linspace(self.size // 2, side - 1 - self.size // 2, -(-side // self.size)).long()
-            if side > self.size
-            else torch.tensor([self.size // 2])
             for side in (self.height, self.width)
         ]
         return torch.cartesian_prod(*axes)
