@@ -1,36 +1,30 @@
 """What can be stepped: the paired Atari environments, the table of games, bouncing balls."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gymnasium as gym
 
-from rmr_gym.envs.atari.games import GAMES, Game, find_game
+from rmr_gym.core.lazy import lazy_names
+from rmr_gym.envs.atari.games import GAMES as GAMES
+from rmr_gym.envs.atari.games import Game as Game
+from rmr_gym.envs.atari.games import find_game as find_game
 from rmr_gym.envs.balls.config import PRESETS
 
 if TYPE_CHECKING:
-    from rmr_gym.envs.atari.env import PairedAtariEnv
-    from rmr_gym.envs.atari.vector import PairedAtariVectorEnv
-    from rmr_gym.envs.balls.env import BouncingBallsEnv
-    from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
+    from rmr_gym.envs.atari.env import PairedAtariEnv as PairedAtariEnv
+    from rmr_gym.envs.atari.vector import PairedAtariVectorEnv as PairedAtariVectorEnv
+    from rmr_gym.envs.balls.env import BouncingBallsEnv as BouncingBallsEnv
+    from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv as BouncingBallsVectorEnv
 
-__all__ = [
-    "GAMES",
-    "BouncingBallsEnv",
-    "BouncingBallsVectorEnv",
-    "Game",
-    "PairedAtariEnv",
-    "PairedAtariVectorEnv",
-    "find_game",
-    "register_envs",
-]
-
-_LAZY = {
-    "BouncingBallsEnv": "rmr_gym.envs.balls.env",
-    "BouncingBallsVectorEnv": "rmr_gym.envs.balls.vector",
-    "PairedAtariEnv": "rmr_gym.envs.atari.env",
-    "PairedAtariVectorEnv": "rmr_gym.envs.atari.vector",
-}
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "atari.env": "PairedAtariEnv",
+        "atari.vector": "PairedAtariVectorEnv",
+        "balls.env": "BouncingBallsEnv",
+        "balls.vector": "BouncingBallsVectorEnv",
+    },
+)
 
 
 def register_envs() -> None:
@@ -58,9 +52,3 @@ def _register(
             max_episode_steps=steps,
             kwargs=arguments,
         )
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

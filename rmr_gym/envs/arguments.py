@@ -4,6 +4,7 @@ import operator
 import os
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from jaxtyping import Int
 
@@ -20,6 +21,15 @@ def whole_number(name: str, value: Any, at_least: int = 0) -> int:
     if number < at_least:
         raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
     return number
+
+
+def limit(name: str, value: Any) -> int | None:
+    """Return a whole number of at least 1, or None for no limit.
+
+    Raises:
+        RMRError: It is neither.
+    """
+    return None if value is None else whole_number(name, value, at_least=1)
 
 
 def one_action(action: Any, choices: int) -> int:
@@ -66,6 +76,14 @@ def all_seeds(seed: Any, envs: int) -> list[int | None]:
     if len(seed) != envs:
         raise RMRError(f"expected one seed or {envs}, one an environment, found {len(seed)}")
     return [None if s is None else whole_number("seed", s) for s in seed]
+
+
+def warn_of_no_render_mode() -> None:
+    """Say how an environment is made that can be rendered."""
+    gym.logger.warn(
+        "render() was called without a render mode: make the environment with "
+        'render_mode="rgb_array"'
+    )
 
 
 def processors() -> int:

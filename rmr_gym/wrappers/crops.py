@@ -8,12 +8,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorWrapper
+from gymnasium.vector import VectorEnv, VectorObservationWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Float, Int, Shaped
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.core.seeding import generator
+from rmr_gym.envs.arguments import all_seeds
+from rmr_gym.wrappers.describe import batch_of_one, row_of
 from rmr_gym.wrappers.occlusion import picture_space
 
 Frames = Shaped[np.ndarray, "batch height width channels"]
@@ -70,31 +72,25 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(self, env: gym.Env, **options: Any):
-        chosen = CropOptions(**options)
+        chosen = from_options(CropOptions, options)
         RecordConstructorArgs.__init__(self, **asdict(chosen))
         super().__init__(env)
-        self._views = _Views(self.observation_space, chosen)
-        self._rng = np.random.default_rng()
-        self._next = self._views.draw([self._rng])
+        self._views = _Views(self.observation_space, chosen, 1)
         self.observation_space = self._views.space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; a seed also sets where the crops are."""
-        if seed is not None:
-            self._rng = generator(seed, "crops")
-            self._next = self._views.draw([self._rng])
+        self._views.reset([seed])
         return super().reset(seed=seed, options=options)
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """Return crops, their positions and the next ones' positions."""
-        now, self._next = self._next, self._views.draw([self._rng])
-        batch = {name: entry[None] for name, entry in self._views.entries(observation).items()}
-        return {name: rows[0] for name, rows in self._views.look(batch, now, self._next).items()}
+        return row_of(self._views.look(batch_of_one(observation)), 0)
 
 
-class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorRandomCrops(VectorObservationWrapper[Any, Any, Any, Any]):
     """`RandomCrops` around a vector of environments, bit-equal to it around each.
 
     World i of ``reset(seed=s)`` sees the crops of `RandomCrops` after ``reset(seed=s + i)``.
@@ -109,36 +105,28 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: VectorEnv[Any, Any, Any], **options: Any):
         super().__init__(env)
-        self._views = _Views(env.single_observation_space, CropOptions(**options))
-        self._generators = [np.random.default_rng() for _ in range(env.num_envs)]
-        self._next = self._views.draw(self._generators)
+        chosen = from_options(CropOptions, options)
+        self._views = _Views(env.single_observation_space, chosen, env.num_envs)
         self.single_observation_space = self._views.space
         self.observation_space = batch_space(self._views.space, env.num_envs)
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode in every world; a seed also sets where the crops are."""
-        if seed is not None:
-            self._generators = [generator(seed + world, "crops") for world in range(self.num_envs)]
-            self._next = self._views.draw(self._generators)
-        observation, info = self.env.reset(seed=seed, options=options)
-        return self._look(observation), info
+        self._views.reset(all_seeds(seed, self.num_envs))
+        given: Any = seed
+        return super().reset(seed=given, options=options)
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step every world."""
-        observation, reward, terminated, truncated, info = self.env.step(actions)
-        return self._look(observation), reward, terminated, truncated, info
-
-    def _look(self, observation: Any) -> dict[str, np.ndarray]:
-        now, self._next = self._next, self._views.draw(self._generators)
-        return self._views.look(self._views.entries(observation), now, self._next)
+    def observations(self, observations: Any) -> dict[str, np.ndarray]:
+        """Return crops, their positions and the next ones' positions in every world."""
+        return self._views.look(observations)
 
 
 class _Views:
-    """What single and vector wrapper have in common: spaces, centres, crops."""
+    """What single and vector wrapper have in common: spaces, streams, centres, crops."""
 
-    def __init__(self, space: spaces.Space[Any], options: CropOptions):
+    def __init__(self, space: spaces.Space[Any], options: CropOptions, count: int):
         picture = picture_space(space, options.key)
         self._height, self._width, *channels = picture.shape
         crops, size = options.crops, options.size
@@ -155,29 +143,31 @@ class _Views:
                 **{name: kept[name] for name in self._keep},
             }
         )
+        self._generators = [np.random.default_rng() for _ in range(count)]
+        self._next = np.stack([self._draw(rng) for rng in self._generators])
 
-    def draw(self, generators: Sequence[np.random.Generator]) -> Int[np.ndarray, "batch crops 2"]:
-        """Draw the (row, column) of new centres in every world."""
-        limits = (self._height, self._width)
-        return np.stack([rng.integers(0, limits, (self._crops, 2)) for rng in generators])
+    def reset(self, seeds: Sequence[int | None]) -> None:
+        """Draw anew where the crops are, if there are seeds."""
+        for world, seed in enumerate(seeds):
+            if seed is not None:
+                self._generators[world] = generator(seed, "crops")
+                self._next[world] = self._draw(self._generators[world])
 
-    def entries(self, observation: Any) -> dict[str, np.ndarray]:
-        """Return the observation as a dict, also where it is the bare picture."""
-        return observation if isinstance(observation, dict) else {self._key: observation}
+    def _draw(self, rng: np.random.Generator) -> Int[np.ndarray, "crops 2"]:
+        """Draw the (row, column) of new centres in one world."""
+        return rng.integers(0, (self._height, self._width), (self._crops, 2))
 
-    def look(
-        self,
-        batch: dict[str, np.ndarray],
-        now: Int[np.ndarray, "batch crops 2"],
-        following: Int[np.ndarray, "batch crops 2"],
-    ) -> dict[str, np.ndarray]:
-        """Return the observation of every world."""
+    def look(self, observations: Any) -> dict[str, np.ndarray]:
+        """Return what every world shows, and draw where it is looked at next."""
+        bare = not isinstance(observations, dict)
+        batch = {self._key: observations} if bare else observations
+        now, self._next = self._next, np.stack([self._draw(rng) for rng in self._generators])
         frames = batch[self._key]
         frames = frames if frames.ndim == 4 else frames[..., None]
         return {
             "crops": crop(frames, now, self._size),
             "positions": _as_positions(now, self._height, self._width),
-            "queries": _as_positions(following, self._height, self._width),
+            "queries": _as_positions(self._next, self._height, self._width),
             **{name: batch[name] for name in self._keep},
         }
 

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper, VectorWrapper
 
@@ -15,6 +16,7 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, observation_columns, step_columns
 from rmr_gym.envs.atari.games import Game, find_game
 
+Env = TypeVar("Env")
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
 STORES = ("auto", "observation")
 _PACKAGES = ("rmr-gym", "gymnasium", "numpy", "h5py", "hdf5plugin", "zstandard", "xxhash")
@@ -97,6 +99,20 @@ def describe(
     )
 
 
+def require(kind: type[Env], env: Any, advice: str) -> Env:
+    """Return an environment that is of the kind that is expected, single or vector.
+
+    Raises:
+        RMRError: It is of another; the advice says what to do.
+    """
+    if not isinstance(env, kind):
+        wanted = "single" if kind is gym.Env else "vector"
+        raise RMRError(
+            f"expected a {wanted} Gymnasium environment, found {type(env).__name__}: {advice}"
+        )
+    return env
+
+
 def ale_of(env: AnyEnv) -> Any:
     """Return the emulator under an environment, or None, as for any vector."""
     ale = getattr(env.unwrapped, "ale", None)
@@ -147,6 +163,13 @@ def autoreset_mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
             "without it, episodes cannot be told apart"
         )
     return mode
+
+
+def batch_of_one(observation: Any) -> Any:
+    """Return an observation of one environment as a batch of one."""
+    if isinstance(observation, Mapping):
+        return {name: np.asarray(entry)[None] for name, entry in observation.items()}
+    return np.asarray(observation)[None]
 
 
 def row_of(batch: Any, row: int) -> Any:

@@ -22,7 +22,15 @@ from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
-from rmr_gym.wrappers.describe import AnyEnv, Source, autoreset_mode, row_of, source_of
+from rmr_gym.wrappers.describe import (
+    AnyEnv,
+    Source,
+    autoreset_mode,
+    batch_of_one,
+    require,
+    row_of,
+    source_of,
+)
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
 Encoder = str | os.PathLike[str] | PretrainedEncoder
@@ -103,12 +111,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         shown = from_options(Options, {"output": output, **options})
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
         RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
-        if not isinstance(env, gym.Env):
-            raise RMRError(
-                f"expected a single Gymnasium environment, found {type(env).__name__}: around a "
-                "vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
-            )
-        super().__init__(env)
+        advice = "around a vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
+        super().__init__(require(gym.Env, env, advice))
         self._stream = FeatureStream(encoder, shown, source_of(env))
         self.observation_space = self._stream.space
 
@@ -117,12 +121,12 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return row_of(self._stream.begin(_batch_of_one(observation)), 0), info
+        return row_of(self._stream.begin(batch_of_one(observation)), 0), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the wrapped environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        shown = self._stream.step(_batch_of_one(observation), np.array([action]), np.zeros(1, bool))
+        shown = self._stream.step(batch_of_one(observation), np.array([action]), np.zeros(1, bool))
         return row_of(shown, 0), reward, terminated, truncated, info
 
 
@@ -152,18 +156,14 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
     """
 
     def __init__(self, env: AnyEnv, encoder: Encoder, output: str = "slots", **options: Any):
-        if not isinstance(env, VectorEnv):
-            raise RMRError(
-                f"expected a Gymnasium vector environment, found {type(env).__name__}: around a "
-                "single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
-            )
-        super().__init__(env)
-        self._mode = autoreset_mode(env)
+        advice = "around a single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
+        super().__init__(require(VectorEnv, env, advice))
+        self._mode = autoreset_mode(self.env)
         shown = from_options(Options, {"output": output, **options})
         self._stream = FeatureStream(encoder, shown, source_of(env))
         self.single_observation_space = self._stream.space
-        self.observation_space = batch_space(self._stream.space, env.num_envs)
-        self._over = np.zeros(env.num_envs, bool)
+        self.observation_space = batch_space(self._stream.space, self.num_envs)
+        self._over = np.zeros(self.num_envs, bool)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -301,9 +301,8 @@ class FeatureStream:
         self._actions = np.where(begun, NO_OPERATION, self._actions)
 
         def remember(name: str, rows: np.ndarray) -> np.ndarray:
-            first = self._repeated(name, rows)
-            self._stacks[name] = np.where(_over(begun, first), first, self._stacks.get(name, first))
-            return self._stacks[name]
+            stack = self._stacks.get(name, self._repeated(name, rows))
+            return self._begun(name, stack, rows, begun)
 
         return self._look(observations, self._actions, remember)
 
@@ -323,11 +322,7 @@ class FeatureStream:
         self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
 
         def remember(name: str, rows: np.ndarray) -> np.ndarray:
-            after = _appended(self._stacks[name], rows)
-            if begun.any():
-                after[begun] = self._repeated(name, rows)[begun]
-            self._stacks[name] = after
-            return after
+            return self._begun(name, _appended(self._stacks[name], rows), rows, begun)
 
         return self._look(observations, self._actions, remember)
 
@@ -380,6 +375,15 @@ class FeatureStream:
         if self._options.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()
+
+    def _begun(
+        self, name: str, stack: np.ndarray, rows: np.ndarray, begun: np.ndarray
+    ) -> np.ndarray:
+        """Return, and remember, a history that begins with this observation where one does."""
+        if begun.any():
+            stack[begun] = self._repeated(name, rows[begun])
+        self._stacks[name] = stack
+        return stack
 
     def _repeated(self, name: str, rows: np.ndarray) -> np.ndarray:
         return np.repeat(rows[:, None], self._lengths[name], axis=1)
@@ -457,15 +461,5 @@ def _indices_of(processor: Any, source: Source) -> np.ndarray | None:
     return np.array([ACTION_NAMES.index(name) for name in names], np.int64)
 
 
-def _over(begun: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return begun.reshape(-1, *[1] * (rows.ndim - 1))
-
-
 def _appended(stack: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.concatenate((stack[:, 1:], rows[:, None]), axis=1)
-
-
-def _batch_of_one(observation: Any) -> Any:
-    if isinstance(observation, Mapping):
-        return {name: np.asarray(entry)[None] for name, entry in observation.items()}
-    return np.asarray(observation)[None]

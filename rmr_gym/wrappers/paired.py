@@ -8,7 +8,7 @@ from gymnasium.utils import RecordConstructorArgs
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.emulator import Pixels, ScreenAndRAM
-from rmr_gym.wrappers.describe import ale_of
+from rmr_gym.wrappers.describe import ale_of, require
 
 
 class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -61,15 +61,11 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
 
 
 def _ale_of(env: object) -> Any:
-    if not isinstance(env, gym.Env):
-        raise RMRError(
-            f"expected a single Gymnasium environment over ALE, found {type(env).__name__}: "
-            "wrap each environment before they are put into a vector"
-        )
-    ale = ale_of(env)
+    advice = "wrap each environment before they are put into a vector"
+    ale = ale_of(require(gym.Env, env, advice))
     if ale is None:
         raise RMRError(
             "expected an environment over ALE, for instance gym.make('ALE/Pong-v5'), found "
-            f"{env.unwrapped}: it has no emulator whose RAM could be read"
+            f"{env}: it has no emulator whose RAM could be read"
         )
     return ale

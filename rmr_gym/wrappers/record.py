@@ -14,7 +14,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.arguments import all_seeds
-from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, row_of
+from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, require, row_of
 
 
 class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -64,11 +64,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         RecordConstructorArgs.__init__(
             self, path=os.fspath(path), head=head, overwrite=overwrite, store=store
         )
-        if not isinstance(env, gym.Env):
-            raise RMRError(
-                f"expected a single Gymnasium environment, found {type(env).__name__}: around a "
-                "vector, use RecordVectorTransitions"
-            )
+        env = require(gym.Env, env, "around a vector, use RecordVectorTransitions")
         manifest = describe(env, heads=(head,), store=store)
         super().__init__(env)
         self._recording = _Recording(path, manifest, (head,), overwrite)
@@ -159,17 +155,12 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
         heads: str | Sequence[str] = "unknown",
         overwrite: bool = False,
     ):
-        if not isinstance(env, VectorEnv):
+        super().__init__(require(VectorEnv, env, "around a single one, use RecordTransitions"))
+        self._mode = autoreset_mode(self.env)
+        heads = [heads] * self.num_envs if isinstance(heads, str) else list(heads)
+        if len(heads) != self.num_envs:
             raise RMRError(
-                f"expected a vector environment, found {type(env).__name__}: around a single one, "
-                "use RecordTransitions"
-            )
-        super().__init__(env)
-        self._mode = autoreset_mode(env)
-        heads = [heads] * env.num_envs if isinstance(heads, str) else list(heads)
-        if len(heads) != env.num_envs:
-            raise RMRError(
-                f"expected the name of one head, or {env.num_envs}, one an environment, found "
+                f"expected the name of one head, or {self.num_envs}, one an environment, found "
                 f"{len(heads)}"
             )
         manifest = describe(env, heads=tuple(dict.fromkeys(heads)))

@@ -122,11 +122,11 @@ class FrameReader:
         emulator: Any = None,
     ):
         shrink = Shrinker(height, width)
-        picture = _picture(space)
+        shape = _shape_of_bytes(space)
         self._emulator = None
-        if _is_screen(picture):
+        if shape[:2] == SCREEN and shape[2:] in ((), (1,), (3,)):
             one_channel = _from_palette if palette else _from_gray
-            to_gray = _from_rgb if picture.shape[2:] == (3,) else one_channel
+            to_gray = _from_rgb if shape[2:] == (3,) else one_channel
             self._frames = _Strips(to_gray, shrink)
         elif emulator is not None and tuple(emulator.getScreenDims()) == SCREEN:
             self._emulator, self._frames = emulator, _Strips(_from_palette, shrink)
@@ -155,13 +155,11 @@ class PictureReader:
     """
 
     def __init__(self, space: spaces.Space[Any], size: int):
-        picture = _picture(space)
-        shape = picture.shape if isinstance(picture, spaces.Box) else ()
-        square = len(shape) == 3 and shape[0] == shape[1] >= size and shape[2] == 3
-        if not square or picture.dtype != np.uint8:
+        shape = _shape_of_bytes(space)
+        if len(shape) != 3 or shape[2] != 3 or not shape[0] == shape[1] >= size:
             raise _no_picture(space, size)
         self._shape = shape
-        self._weights = area_weights(picture.shape[0], size).astype(np.float64)
+        self._weights = area_weights(shape[0], size).astype(np.float64)
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
         """Return the pictures of a batch of observations, channels first."""
@@ -198,11 +196,11 @@ def _no_picture(space: spaces.Space[Any], size: int) -> RMRError:
     )
 
 
-def _is_screen(picture: Any) -> bool:
-    if not isinstance(picture, spaces.Box) or picture.dtype != np.uint8:
-        return False
-    shape = picture.shape
-    return shape[:2] == SCREEN and shape[2:] in ((), (1,), (3,))
+def _shape_of_bytes(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Return the shape of an observation's picture; () where it holds none of bytes."""
+    picture = _picture(space)
+    of_bytes = isinstance(picture, spaces.Box) and picture.dtype == np.uint8
+    return picture.shape if of_bytes else ()
 
 
 def _no_screen(space: spaces.Space[Any]) -> RMRError:

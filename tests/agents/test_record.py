@@ -208,6 +208,7 @@ def test_overwriting(broken):
         ({"max_steps": 0}, "at least 1 as max_steps, found 0"),
         ({"seed": -1}, "a seed of 0 or more, found -1"),
         ({"frameskip": 0}, "at least 1 as frameskip, found 0"),
+        ({"frame_skip": 2}, "unknown option 'frame_skip': did you mean 'frameskip'"),
         ({"repeat_action_probability": 1.5}, r"probability in \[0, 1\]"),
         ({"env": "rmr/BouncyBalls-v0"}, "did you mean 'rmr/BouncingBalls-v0'"),
         ({"env": "nowhere_to_be_found:Walk-v0"}, "unknown environment"),

@@ -122,6 +122,7 @@ def test_crop_by_hand():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"crop": 3}, "unknown option 'crop': did you mean 'crops'"),
         ({"crops": 0}, "1 crop or more"),
         ({"size": 10}, "odd size of crops from 1 to 48"),
         ({"size": 0}, "odd size"),

@@ -213,6 +213,7 @@ class Screens(gym.Env):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"histroy": 2}, "unknown option 'histroy': did you mean 'history'"),
         ({"output": "slot"}, "did you mean 'slots'"),
         ({"device": "cuda:99"}, "device 'cuda:99' is not there"),
         ({"keep": "ram"}, r"for instance \['ram'\]"),

@@ -9,8 +9,8 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
-from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.arguments import one_action, whole_number
+from rmr_gym.core.errors import RMRError, from_options
+from rmr_gym.envs.arguments import limit, one_action, warn_of_no_render_mode, whole_number
 from rmr_gym.envs.atari.emulator import Pixels, ScreenAndRAM, choose_mode, load
 from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
 
@@ -52,8 +52,7 @@ class AtariOptions:
     def __post_init__(self) -> None:
         whole_number("frameskip", self.frameskip, at_least=1)
         whole_number("noop_max", self.noop_max)
-        if self.max_num_frames_per_episode is not None:
-            whole_number("max_num_frames_per_episode", self.max_num_frames_per_episode, at_least=1)
+        limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
         probability = self.repeat_action_probability
         if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
             raise RMRError(
@@ -127,7 +126,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
 
     def __init__(self, game: str, **options: Any):
         EzPickle.__init__(self, game, **options)
-        self.game, self.options = find_game(game), AtariOptions(**options)
+        self.game, self.options = find_game(game), from_options(AtariOptions, options)
         self.render_mode = self.options.render_mode
         rate = max(1, _FRAMES_A_SECOND // self.options.frameskip)
         self.metadata = {**self.metadata, "render_fps": rate}
@@ -176,11 +175,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the screen of the current instant in RGB; None without a render mode."""
         if self.render_mode is None:
-            gym.logger.warn(
-                "render() was called without a render mode: make the environment with "
-                'render_mode="rgb_array"'
-            )
-            return None
+            return warn_of_no_render_mode()
         return self.ale.getScreenRGB()
 
     def get_action_meanings(self) -> list[str]:

@@ -8,7 +8,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.arguments import all_actions, all_seeds, processors, whole_number
+from rmr_gym.envs.arguments import all_actions, all_seeds, limit, processors, whole_number
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.envs.atari.workers import FINAL, INFO, Plan, make_copies
@@ -79,8 +79,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         **options: Any,
     ):
         self.num_envs = whole_number("num_envs", num_envs, at_least=1)
-        if max_episode_steps is not None:
-            whole_number("max_episode_steps", max_episode_steps, at_least=1)
+        steps = limit("max_episode_steps", max_episode_steps)
         workers = processors() if workers is None else whole_number("workers", workers)
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels
@@ -92,9 +91,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._copy, self._begun = copy, False
-        plan = Plan(self.game.name, self.num_envs, self._mode, max_episode_steps, options)
-        layout = plan.layout({name: part.shape for name, part in space.items()})
-        self._copies = make_copies(plan, layout, min(workers, self.num_envs))
+        plan = Plan(self.game.name, self.num_envs, self._mode, steps, options)
+        self._copies = make_copies(plan, plan.space(space), min(workers, self.num_envs))
         self._arrays = self._copies.arrays
 
     def reset(

@@ -9,19 +9,28 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import (
+    create_empty_array,
+    create_shared_memory,
+    read_from_shared_memory,
+)
+from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.env import PairedAtariEnv
 
-Arrays = dict[str, np.ndarray]
-Layout = Mapping[str, tuple[tuple[int, ...], str]]
-
 INFO = ("lives", "episode_frame_number", "frame_number")
+OUTCOME = ("rewards", "terminated", "truncated")
 FINAL = "final_"
 """Beginning of the names of the arrays of an episode's last observation and info (SAME_STEP)."""
 
+_COUNT = spaces.Box(0, np.iinfo(np.int64).max, (), np.int64)
+_REWARD = spaces.Box(-np.inf, np.inf, (), np.float64)
+_FLAG = spaces.Box(0, 1, (), np.dtype(bool))  # pyright: ignore
 _SECONDS_TO_END = 5.0
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -44,47 +53,56 @@ class Plan:
     max_episode_steps: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def layout(self, observation: Mapping[str, tuple[int, ...]]) -> Layout:
-        """Return shape and type of the arrays that the copies read and write.
-
-        Args:
-            observation: Shape of each part of a single observation; all are of bytes.
-        """
-        shown = {name: (shape, "uint8") for name, shape in observation.items()}
-        rows = {**shown, **dict.fromkeys(INFO, ((), "int64"))}
+    def space(self, observation: Mapping[str, spaces.Space[Any]]) -> spaces.Space[Any]:
+        """Return the space of all that one copy reads and writes, beside its observation."""
+        shown: dict[str, Any] = {**observation, **dict.fromkeys(INFO, _COUNT)}
         if self.autoreset is AutoresetMode.SAME_STEP:
-            rows |= {f"{FINAL}{name}": row for name, row in rows.items()}
-        rows |= {"actions": ((), "int64"), "rewards": ((), "float64")}
-        rows |= {"terminated": ((), "bool"), "truncated": ((), "bool")}
-        return {name: ((self.copies, *shape), dtype) for name, (shape, dtype) in rows.items()}
+            shown |= {f"{FINAL}{name}": part for name, part in shown.items()}
+        outcome = dict(zip(OUTCOME, (_REWARD, _FLAG, _FLAG), strict=True))
+        return spaces.Dict({**shown, "actions": _COUNT, **outcome})
 
 
 class Copies:
     """Some of the copies, stepped one after another in this process.
 
+    Args:
+        plan: How each copy is made and played.
+        indices: Which of the plan's copies these are.
+        shared: Memory for what they read and write; None for memory of this process.
+
     Attributes:
         arrays: What the copies read and write.
     """
 
-    def __init__(self, plan: Plan, arrays: Arrays, indices: Sequence[int]):
-        self._plan, self.arrays = plan, arrays
-        self._envs = {i: PairedAtariEnv(plan.game, **plan.options) for i in indices}
-        self._elapsed = dict.fromkeys(indices, 0)
+    def __init__(self, plan: Plan, indices: Sequence[int], shared: Any = None):
+        self._plan = plan
+        self._envs = {i: _make(plan) for i in indices}
+        shown: Any = self._envs[indices[0]].observation_space
+        space, count = plan.space(shown), plan.copies
+        self.arrays: Any = (
+            read_from_shared_memory(space, shared, count)
+            if shared is not None
+            else create_empty_array(space, count)
+        )
 
     def reset(self, seeds: Mapping[int, int | None]) -> None:
         """Begin an episode in each copy that is named."""
         for i, seed in seeds.items():
             self._begin(i, seed)
+            self._end(i, 0.0, False, False)
 
     def step(self) -> None:
         """Move every copy on by the action that the shared array holds for it."""
         for i, env in self._envs.items():
-            if self._plan.autoreset is AutoresetMode.NEXT_STEP and self._over(i):
+            observation, *outcome, info = env.step(self.arrays["actions"][i])
+            if self._plan.autoreset is AutoresetMode.SAME_STEP and (outcome[1] or outcome[2]):
+                self._show(FINAL, i, observation, info)
                 self._begin(i)
             else:
-                self._play(i, env)
+                self._show("", i, observation, info)
+            self._end(i, *outcome)
 
-    def render(self) -> list[np.ndarray | None]:
+    def render(self) -> list[Any]:
         """Return what each copy renders."""
         return [env.render() for env in self._envs.values()]
 
@@ -93,33 +111,23 @@ class Copies:
         for env in self._envs.values():
             env.close()
 
-    def _over(self, i: int) -> bool:
-        return bool(self.arrays["terminated"][i] or self.arrays["truncated"][i])
-
     def _begin(self, i: int, seed: int | None = None) -> None:
         self._show("", i, *self._envs[i].reset(seed=seed))
-        self._elapsed[i] = 0
-        self._end(i, 0.0, False, False)
-
-    def _play(self, i: int, env: PairedAtariEnv) -> None:
-        observation, reward, terminated, truncated, info = env.step(self.arrays["actions"][i])
-        self._elapsed[i] += 1
-        truncated = truncated or self._elapsed[i] == self._plan.max_episode_steps
-        if self._plan.autoreset is AutoresetMode.SAME_STEP and (terminated or truncated):
-            self._show(FINAL, i, observation, info)
-            self._begin(i)
-        else:
-            self._show("", i, observation, info)
-        self._end(i, reward, terminated, truncated)
 
     def _show(self, prefix: str, i: int, observation: Mapping[str, Any], info: Any) -> None:
         for name, value in (*observation.items(), *((name, info[name]) for name in INFO)):
             self.arrays[prefix + name][i] = value
 
-    def _end(self, i: int, reward: float, terminated: bool, truncated: bool) -> None:
-        self.arrays["rewards"][i] = reward
-        self.arrays["terminated"][i] = terminated
-        self.arrays["truncated"][i] = truncated
+    def _end(self, i: int, *outcome: Any) -> None:
+        for name, value in zip(OUTCOME, outcome, strict=True):
+            self.arrays[name][i] = value
+
+
+def _make(plan: Plan) -> gym.Env[Any, Any]:
+    env: gym.Env[Any, Any] = PairedAtariEnv(plan.game, **plan.options)
+    if plan.max_episode_steps is not None:
+        env = TimeLimit(env, plan.max_episode_steps)
+    return Autoreset(env) if plan.autoreset is AutoresetMode.NEXT_STEP else env
 
 
 class CopiesInProcesses:
@@ -129,25 +137,25 @@ class CopiesInProcesses:
 
     Args:
         plan: How each copy is made and played.
-        layout: Of the arrays.
+        space: Of what one of them reads and writes.
         workers: Number of processes, from 1 to the number of copies.
 
     Attributes:
         arrays: What the copies read and write, in memory that all processes share.
     """
 
-    def __init__(self, plan: Plan, layout: Layout, workers: int):
+    def __init__(self, plan: Plan, space: spaces.Space[Any], workers: int):
         self._plan = plan
         self._context = get_context("spawn")
-        buffers = {name: self._context.RawArray("B", _size(*row)) for name, row in layout.items()}
-        self.arrays = _views(layout, buffers)
+        shared: Any = create_shared_memory(space, plan.copies, self._context)
+        self.arrays: Any = read_from_shared_memory(space, shared, plan.copies)
         self._shares = [part.tolist() for part in np.array_split(np.arange(plan.copies), workers)]
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._finish = weakref.finalize(self, _end_all, self._pipes, self._processes)
         try:
             for share in self._shares:
-                self._start(plan, layout, buffers, share)
+                self._start(share, shared)
             self._answers()
         except BaseException:
             self._finish()
@@ -169,12 +177,10 @@ class CopiesInProcesses:
         """End the processes."""
         self._finish()
 
-    def _start(
-        self, plan: Plan, layout: Layout, buffers: Mapping[str, Any], share: list[int]
-    ) -> None:
+    def _start(self, share: list[int], shared: Any) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, plan, layout, buffers, share), daemon=True
+            target=_serve, args=(theirs, self._plan, share, shared), daemon=True
         )
         self._pipes.append(ours)
         try:
@@ -235,33 +241,23 @@ class CopiesInProcesses:
         )
 
 
-def make_copies(plan: Plan, layout: Layout, workers: int) -> Copies | CopiesInProcesses:
+def make_copies(plan: Plan, space: spaces.Space[Any], workers: int) -> Copies | CopiesInProcesses:
     """Return all copies, in this process alone where more than one worker is not asked for."""
     if workers > 1:
-        return CopiesInProcesses(plan, layout, workers)
-    arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()}
-    return Copies(plan, arrays, range(plan.copies))
+        return CopiesInProcesses(plan, space, workers)
+    return Copies(plan, range(plan.copies))
 
 
-def _size(shape: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+def _serve(pipe: Connection, plan: Plan, indices: Sequence[int], shared: Any) -> None:
+    """Do what the pipe asks for until it is closed, also by its owner's death.
 
-
-def _views(layout: Layout, buffers: Mapping[str, Any]) -> Arrays:
-    return {
-        name: np.frombuffer(buffers[name], dtype).reshape(shape)
-        for name, (shape, dtype) in layout.items()
-    }
-
-
-def _serve(
-    pipe: Connection, plan: Plan, layout: Layout, buffers: Mapping[str, Any], indices: Sequence[int]
-) -> None:
-    """Do what the pipe asks for until it is closed, also by its owner's death."""
+    The arguments are small: where they fill the pipe that starts a process, starting one that dies
+    at once would never return.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(*_GONE):
         try:
-            copies = Copies(plan, _views(layout, buffers), indices)
+            copies = Copies(plan, indices, shared)
             commands = {name: getattr(copies, name) for name in ("reset", "step", "render")}
             pipe.send((True, None))
             while True:

@@ -37,7 +37,6 @@ class MujocoCamera:
     """
 
     _context: Any
-    _target: Any
 
     def __init__(self, config: BallsConfig, resolution: int):
         self._mujoco: Any = load_mujoco()

@@ -14,6 +14,7 @@ Color = tuple[int, int, int]
 
 FRAMES = ("rgb", "binary")
 COLORS = ("distinct", "white")
+RENDERERS = ("raster", "mujoco")
 EXTRAS = ("velocities", "radii", "masses", "presence")
 SMALLEST_RADIUS = 0.03
 _MOST_BALLS = 254
@@ -51,6 +52,9 @@ class BallsConfig:
         observe: More entries of the observation: any of ``velocities``, ``radii``, ``masses``,
             ``presence``.
         masks: Whether info holds ``masks``, the ball that owns each pixel.
+        renderer: ``"raster"`` (needs no graphics library) or ``"mujoco"`` (OpenGL through EGL or
+            OSMesa).
+        render_size: Height and width of what ``render`` shows of a world, in pixels.
 
     Raises:
         RMRError: A value that cannot be, alone or beside the others. That the balls fit into the
@@ -71,6 +75,8 @@ class BallsConfig:
     push: float = 0.0
     observe: tuple[str, ...] = ()
     masks: bool = False
+    renderer: str = "raster"
+    render_size: int = 480
 
     def __post_init__(self) -> None:
         for name, parse in _PARSERS.items():
@@ -143,11 +149,8 @@ class BallsConfig:
 
 def distinct_colors(count: int) -> list[Color]:
     """Return hues evenly around the colour circle, light and full ones in turn."""
-    colors = []
-    for k in range(count):
-        rgb = colorsys.hsv_to_rgb(k / count, 0.5 if k % 2 else 0.9, 1.0)
-        colors.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
-    return colors
+    hues = (colorsys.hsv_to_rgb(k / count, 0.5 if k % 2 else 0.9, 1.0) for k in range(count))
+    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
 
 
 def _repeated(values: float | tuple[float, ...], count: int) -> tuple[float, ...]:
@@ -167,28 +170,23 @@ def parse_sides(sides: Any) -> tuple[float, float]:
     return float(sides[0]), float(sides[1])
 
 
-def parse_pixels(name: str, value: Any) -> int:
-    """Return the height and width of a picture.
-
-    Raises:
-        RMRError: It is no whole number of pixels that a picture can have.
-    """
-    low, high = _PIXELS
-    fits = _whole(value) and low <= value <= high
-    _expect(fits, f"{name} to be a whole number of pixels from {low} to {high}", value)
-    return value
-
-
-def _expect(fits: bool, what: str, value: Any) -> None:
+def _expect(fits: Any, what: str, value: Any) -> None:
     if not fits:
         raise RMRError(f"expected {what}, found {value!r}")
 
 
 def _balls(value: Any) -> int | tuple[int, int]:
     both = value if isinstance(value, tuple) else (value, value)
-    whole = len(both) == 2 and all(map(_whole, both))
+    whole = len(both) == 2 and all(type(number) is int for number in both)
     what = f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)"
     _expect(whole and 1 <= both[0] <= both[1] <= _MOST_BALLS, what, value)
+    return value
+
+
+def _pixels(name: str, value: Any) -> int:
+    low, high = _PIXELS
+    fits = type(value) is int and low <= value <= high
+    _expect(fits, f"{name} to be a whole number of pixels from {low} to {high}", value)
     return value
 
 
@@ -223,10 +221,13 @@ def _colors(value: Any) -> str | tuple[Color, ...]:
     if isinstance(value, str):
         return known_name("colors", value, COLORS)
     what = "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255"
-    triples = isinstance(value, tuple) and all(isinstance(c, tuple) and len(c) == 3 for c in value)
-    _expect(triples and bool(value), what, value)
-    _expect(all(part in range(256) for color in value for part in color), what, value)
+    _expect(isinstance(value, tuple) and value and all(map(_is_color, value)), what, value)
     return tuple((int(red), int(green), int(blue)) for red, green, blue in value)
+
+
+def _is_color(value: Any) -> bool:
+    triple = isinstance(value, tuple) and len(value) == 3
+    return triple and all(part in range(256) for part in value)
 
 
 def _push(value: Any) -> float:
@@ -253,16 +254,12 @@ def _plain(value: Any) -> Any:
     return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+    return type(value) in (int, float) and 0 < value < math.inf
 
 
 def _ascending(pair: Any) -> bool:
-    two = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_positive, pair))
+    two = isinstance(pair, tuple) and len(pair) == 2 and all(map(_positive, pair))
     return two and pair[0] <= pair[1]
 
 
@@ -274,13 +271,15 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "speeds": _speeds,
     "colors": _colors,
     "frames": partial(known_name, "frames", choices=FRAMES),
-    "resolution": partial(parse_pixels, "resolution"),
+    "resolution": partial(_pixels, "resolution"),
     "fps": partial(_above_0, "fps, frames a second,"),
     "curtain": partial(_or_none, parse_sides),
     "fixed_ball": partial(_or_none, partial(_radius, name="fixed_ball")),
     "push": _push,
     "observe": _observe,
     "masks": bool,
+    "renderer": partial(known_name, "renderer", choices=RENDERERS),
+    "render_size": partial(_pixels, "render_size"),
 }
 
 
@@ -346,9 +345,7 @@ def configure(preset: str, options: Mapping[str, Any]) -> BallsConfig:
         for name, value in options.items()
     }
     sizes = [name for name in ("radii", "masses") if name in options]
-    if sizes:
-        changes = {"kinds": (), **changes}
-    config = replace(base, **changes)
+    config = replace(base, **({"kinds": ()} if sizes else {}) | changes)
     if sizes and config.kinds:
         raise RMRError(
             f"expected either kinds or {' and '.join(sizes)}, found both: leave one of them out"

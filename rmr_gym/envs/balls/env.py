@@ -13,15 +13,14 @@ from gymnasium.vector.utils import create_empty_array
 from jaxtyping import Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.envs.arguments import one_action
+from rmr_gym.envs.arguments import one_action, warn_of_no_render_mode
 from rmr_gym.envs.balls.camera import MujocoCamera
-from rmr_gym.envs.balls.config import BallsConfig, configure, parse_pixels
+from rmr_gym.envs.balls.config import BallsConfig, configure
 from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
 from rmr_gym.envs.balls.raster import Centres, Radii, Rasterizer, draw_curtain, hide
 from rmr_gym.envs.balls.start import check_fit, draw_start
 
 RENDER_MODES = ("human", "rgb_array")
-RENDERERS = ("raster", "mujoco")
 ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
 _DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
 _AGENT, _TARGET = 0, 1
@@ -74,10 +73,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
 
     Args:
         preset: A name of `rmr_gym.envs.balls.config.PRESETS`.
-        renderer: ``"raster"`` (default; needs no graphics library) or ``"mujoco"`` (OpenGL through
-            EGL or OSMesa).
         render_mode: ``"human"`` (a Matplotlib window), ``"rgb_array"`` or None.
-        render_size: Height and width of what `render` shows, in pixels.
         **options: Fields of `rmr_gym.envs.balls.config.BallsConfig` that change the preset.
 
     Raises:
@@ -96,26 +92,11 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
 
     metadata: dict[str, Any] = {"render_modes": list(RENDER_MODES), "render_fps": 20}  # noqa: RUF012
 
-    def __init__(
-        self,
-        preset: str = "rmr",
-        *,
-        renderer: str = "raster",
-        render_mode: str | None = None,
-        render_size: int = 480,
-        **options: Any,
-    ):
-        EzPickle.__init__(
-            self,
-            preset,
-            renderer=renderer,
-            render_mode=render_mode,
-            render_size=render_size,
-            **options,
-        )
-        self.config = config = configure(preset, options)
+    def __init__(self, preset: str = "rmr", *, render_mode: str | None = None, **options: Any):
+        EzPickle.__init__(self, preset, render_mode=render_mode, **options)
+        self.config = configure(preset, options)
         self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
-        self._world = BallsWorld(config, 1, renderer=renderer, render_size=render_size)
+        self._world = BallsWorld(self.config, 1)
         self._window: Window | None = None
         self._started = False
         self.metadata = {**self.metadata, "render_fps": self._world.render_fps}
@@ -130,7 +111,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         self._world.start([self.np_random], options)
         self._started = True
         self._refresh_window()
-        return self._observation(), self._info()
+        return _alone(self._world.observe()), _alone(self._world.truth())
 
     def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
         """Move the balls on by one frame, after a push if the action is one."""
@@ -140,16 +121,12 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         self._world.settle(self._world.mover(actions)(), actions)
         self._refresh_window()
         reward = float(self._world.rewards[0])
-        return self._observation(), reward, False, False, self._info()
+        return _alone(self._world.observe()), reward, False, False, _alone(self._world.truth())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the picture of this instant (``rgb_array``), or show it in the window."""
         if self.render_mode is None:
-            gym.logger.warn(
-                "render() was called without a render mode: make the environment with "
-                'render_mode="rgb_array"'
-            )
-            return None
+            return warn_of_no_render_mode()
         if not self._started:
             raise RMRError("expected an episode to show, found none: call reset() before render()")
         picture = self._world.pictures()[0]
@@ -171,15 +148,13 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         """Return the names of the actions."""
         return list(ACTIONS[: self._world.actions])
 
-    def _observation(self) -> dict[str, np.ndarray]:
-        return {name: rows[0] for name, rows in self._world.observe().items()}
-
-    def _info(self) -> dict[str, Any]:
-        return {name: rows[0] for name, rows in self._world.truth().items()}
-
     def _refresh_window(self) -> None:
         if self.render_mode == "human":
             self.render()
+
+
+def _alone(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: rows[0] for name, rows in batch.items()}
 
 
 class BallsWorld:
@@ -188,8 +163,6 @@ class BallsWorld:
     Args:
         config: The world.
         simulations: How many there are.
-        renderer: One of `RENDERERS`.
-        render_size: Height and width of pictures for people.
         threads: Number of MuJoCo's threads.
 
     Attributes:
@@ -199,21 +172,12 @@ class BallsWorld:
         rewards: Of the last frame, one a simulation.
 
     Raises:
-        RMRError: The balls do not fit, an unknown renderer, or OpenGL that is missing.
+        RMRError: The balls do not fit, or OpenGL that is missing.
     """
 
-    def __init__(
-        self,
-        config: BallsConfig,
-        simulations: int,
-        *,
-        renderer: str,
-        render_size: int,
-        threads: int = 1,
-    ):
+    def __init__(self, config: BallsConfig, simulations: int, *, threads: int = 1):
         check_fit(config)
-        self._config, self._renderer = config, renderer
-        self._render_size = parse_pixels("render_size", render_size)
+        self._config = config
         self._painter = self._make_painter(config.resolution)
         self._studio: Painter | None = None
         self._physics = BallsPhysics(config, simulations, threads)
@@ -319,7 +283,7 @@ class BallsWorld:
 
     def pictures(self) -> UInt8[np.ndarray, "batch height width 3"]:
         """Return RGB pictures for people; a curtain shows as a gray veil."""
-        size = self._render_size
+        size = self._config.render_size
         self._studio = self._studio or self._make_painter(size)
         frames = np.zeros((len(self._hits), size, size, 3), np.uint8)
         self._studio.rgb(*self._discs(), self._palette, frames)
@@ -348,17 +312,14 @@ class BallsWorld:
 
     def _discs(self) -> tuple[Centres, Radii]:
         """Return places and radii of all that is drawn: the balls, then the fixed one if any."""
-        positions, radii = self._positions, self._physics.radii
-        if not self._config.fixed_ball:
+        positions, radii, fixed = self._positions, self._physics.radii, self._config.fixed_ball
+        if not fixed:
             return positions, radii
-        count = len(radii)
-        return (
-            np.concatenate([positions, np.zeros((count, 1, 2))], axis=1),
-            np.concatenate([radii, np.full((count, 1), self._config.fixed_ball)], axis=1),
-        )
+        middle = np.pad(positions, ((0, 0), (0, 1), (0, 0)))
+        return middle, np.pad(radii, ((0, 0), (0, 1)), constant_values=fixed)
 
     def _make_painter(self, resolution: int) -> Painter:
-        if known_name("renderer", self._renderer, RENDERERS) == "mujoco":
+        if self._config.renderer == "mujoco":
             return MujocoCamera(self._config, resolution)
         return Rasterizer(resolution, self._config.largest_radius)
 
@@ -403,7 +364,7 @@ class Window:
         self._figure: Any = plt.figure(title, figsize=(_INCHES, _INCHES), clear=True)
         self._axes: Any = self._figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
-        self._image: Any = None
+        self._image: Any = self._axes.imshow(np.zeros((1, 1, 3), np.uint8))
         self._due = time.monotonic()
         if mpl.get_backend().lower() == "agg":
             warnings.warn(
@@ -416,10 +377,7 @@ class Window:
 
     def show(self, picture: UInt8[np.ndarray, "height width 3"], seconds: float) -> None:
         """Show a picture and wait until it has been seen for ``seconds``."""
-        if self._image is None:
-            self._image = self._axes.imshow(picture)
-        else:
-            self._image.set_data(picture)
+        self._image.set_data(picture)
         self._figure.canvas.draw()
         self._figure.canvas.flush_events()
         self._due = max(self._due + seconds, time.monotonic())

@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,12 +59,6 @@ class BallsPhysics:
         radii: Of this episode, like masses and presence.
     """
 
-    positions: Vectors
-    velocities: Vectors
-    radii: Scalars
-    masses: Scalars
-    presence: Presence
-
     def __init__(self, config: BallsConfig, simulations: int, threads: int = 1):
         mujoco = load_mujoco()
         model = compile_model(config)
@@ -76,8 +71,8 @@ class BallsPhysics:
         shape = (simulations, config.most)
         self.radii, self.masses = np.zeros(shape), np.zeros(shape)
         self.presence = np.zeros(shape, bool)
-        self.positions = self._batch.bind("qpos").reshape(*shape, 2)
-        self.velocities = self._batch.bind("qvel").reshape(*shape, 2)
+        self.positions: Vectors = self._batch.bind("qpos").reshape(*shape, 2)
+        self.velocities: Vectors = self._batch.bind("qvel").reshape(*shape, 2)
 
     def start(self, starts: Sequence[Start]) -> None:
         """Begin a new episode in every simulation."""
@@ -160,11 +155,9 @@ def load_mujoco() -> Any:
 def has_library(back_end: str) -> bool:
     """Whether the shared library of an OpenGL back end, ``egl`` or ``osmesa``, can be loaded."""
     for name in GL_LIBRARIES[back_end]:
-        try:
+        with suppress(OSError):
             ctypes.CDLL(name)
-        except OSError:
-            continue
-        return True
+            return True
     return False
 
 

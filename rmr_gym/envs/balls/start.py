@@ -202,6 +202,4 @@ def _check_energy(
 
 
 def _padded(rows: np.ndarray, most: int) -> np.ndarray:
-    padded = np.zeros((most, *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    return padded
+    return np.pad(rows, [(0, most - len(rows)), *[(0, 0)] * (rows.ndim - 1)])

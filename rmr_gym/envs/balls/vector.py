@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import UInt8
 
 from rmr_gym.core.errors import known_name
-from rmr_gym.envs.arguments import all_actions, all_seeds, processors, whole_number
+from rmr_gym.envs.arguments import all_actions, all_seeds, limit, processors, whole_number
 from rmr_gym.envs.balls.config import configure
 from rmr_gym.envs.balls.env import ACTIONS, BallsWorld
 from rmr_gym.envs.balls.physics import Motion
@@ -40,9 +40,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         max_episode_steps: Steps after which an episode is truncated, those that the id registers
             when made by `gymnasium.make_vec`; None for no limit.
         threads: Number of MuJoCo's threads; None for one a processor.
-        renderer: ``"raster"`` or ``"mujoco"``.
         render_mode: ``"rgb_array"`` or None.
-        render_size: Height and width of what `render` returns for each world, in pixels.
         **options: Fields of `rmr_gym.envs.balls.config.BallsConfig` that change the preset.
 
     Raises:
@@ -70,19 +68,15 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         max_episode_steps: int | None = None,
         threads: int | None = None,
-        renderer: str = "raster",
         render_mode: str | None = None,
-        render_size: int = 480,
         **options: Any,
     ):
         self.config = config = configure(preset, options)
         self.num_envs = whole_number("num_envs", num_envs, 1)
-        self._limit = max_episode_steps and whole_number("max_episode_steps", max_episode_steps, 1)
+        self._limit = limit("max_episode_steps", max_episode_steps)
         self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
         threads = processors() if threads is None else whole_number("threads", threads, 1)
-        self._world = world = BallsWorld(
-            config, self.num_envs, renderer=renderer, render_size=render_size, threads=threads
-        )
+        self._world = world = BallsWorld(config, self.num_envs, threads=threads)
         self._pool = ThreadPoolExecutor(1) if threads > 1 and not config.push else None
         self._next: Future[Motion] | None = None
         self.metadata = {**self.metadata, "render_fps": world.render_fps}

@@ -353,6 +353,7 @@ def test_every_kind_of_integer_is_an_action(pong, action):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"framskip": 2}, "unknown option 'framskip': did you mean 'frameskip'"),
         ({"game": "Pnog"}, "unknown game 'Pnog': did you mean 'Pong'"),
         ({"frameskip": 0}, "whole number of at least 1 as frameskip, found 0"),
         ({"noop_max": -1}, "whole number of at least 0 as noop_max, found -1"),
