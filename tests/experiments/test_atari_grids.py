@@ -174,6 +174,7 @@ class TestCompare:
                 done = list(store.glob(f"{stage_name}/*/record.json"))
                 if list(store.glob(f"{stage_name}/*.part")) and len(done) >= results:
                     process.send_signal(signal.SIGKILL)
+                time.sleep(0.005)
             assert process.wait() == -signal.SIGKILL
             unfinished |= {path.name for path in store.glob("*/*.part")}
         assert unfinished
