@@ -2,9 +2,9 @@
 
     python benchmarks/size.py
 
-Code lines are those without docstrings, comments and blank lines. The exit status is 1 where a
-limit is passed, so that growth is a decision and not an accident: raise the limit in the commit
-that needs it, and say why there.
+Code lines are those without docstrings, comments and blank lines. Beside each measure stands what
+the design aims at, and the ceiling, which only ever goes down until the aim is reached. The exit
+status is 1 where a ceiling is passed, so that growth is a decision and not an accident.
 """
 
 import ast
@@ -15,7 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
-LIMITS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
+AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
+CEILINGS = {"code lines": 19_300, "files": 175, "modules in a folder": 15, "spine": 6_900}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
@@ -61,7 +62,7 @@ def in_spine(path: Path) -> bool:
 
 
 def main() -> None:
-    """Print the measures beside their limits."""
+    """Print the measures beside aims and ceilings."""
     counts = {path: code_lines(path) for path in sorted(PACKAGE.rglob("*.py"))}
     modules = Counter(path.parent for path in counts if path.name != "__init__.py")
     folders: Counter[str] = Counter()
@@ -76,8 +77,8 @@ def main() -> None:
     }
     print(", ".join(f"{name} {count:,}" for name, count in folders.most_common()))
     for name, measure in measures.items():
-        print(f"{name}: {measure:,} (at most {LIMITS[name]:,})")
-    sys.exit(any(measure > LIMITS[name] for name, measure in measures.items()))
+        print(f"{name}: {measure:,} (aim {AIMS[name]:,}, ceiling {CEILINGS[name]:,})")
+    sys.exit(any(measure > CEILINGS[name] for name, measure in measures.items()))
 
 
 if __name__ == "__main__":

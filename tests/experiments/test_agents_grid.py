@@ -135,3 +135,15 @@ def test_bad_input(tmp_path):
         compare(tmp_path, "--games", "Pong", "--features", "state")
     with pytest.raises(RMRError, match="each game may be named once"):
         compare(tmp_path, "--games", "Pong", "pong")
+
+
+def test_an_agent_counts_by_its_encoder_s_weights_and_not_by_its_path(tmp_path):
+    folders = [write_encoder(tmp_path / name, "cswm", 0) for name in "ab"]
+    other = write_encoder(tmp_path / "c", "cswm", 1)
+    experiment = grid.Agents(out=tmp_path / "out")
+    tasks = [
+        experiment._task(AgentConfig("Pong", "cswm", "ppo", str(folder), 0))
+        for folder in (*folders, other)
+    ]
+    assert tasks[0].key == tasks[1].key != tasks[2].key
+    assert tasks[0].title == "agent Pong cswm ppo 0"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -90,6 +90,15 @@ class AgentConfig:
                 "expected an encoder with features that an arm's encoder makes, and none with cnn, "
                 f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
             )
+
+    def key(self) -> dict[str, Any]:
+        """Return what counts of it in keys: an encoder does by its weights, not by its path."""
+        return {name: value for name, value in asdict(self).items() if name != "encoder"}
+
+    @property
+    def label(self) -> str:
+        """What it is called in titles of tasks."""
+        return f"{self.game} {self.features} {self.algorithm} {self.seed}"
 
     @property
     def encodes_inside(self) -> bool:
