@@ -8,6 +8,7 @@ import importlib
 import re
 import shlex
 import shutil
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,7 @@ REASONS = ("a cluster of another program",)
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN = ("python", "diff", "text")
 SHELLS = ("console", "bash")
 FORMAT_NAME = "rmr_gym.dataset"
 """Is no module, but what episodes and manifests call their format."""
@@ -130,8 +132,8 @@ def tiny(monkeypatch, tiny_preset):
 @pytest.mark.parametrize("page", by_name(PAGES))
 def test_every_block_says_what_it_is(page):
     for language, _, line in (blocks := blocks_of(page)):
-        known = language in ("python", "text", *SHELLS) or language.startswith("{")
-        assert known, f"{page.name}, line {line}: expected python, console, bash or text"
+        known = language in (*SHOWN, *SHELLS) or language.startswith("{")
+        assert known, f"{page.name}, line {line}: expected one of {(*SHOWN, *SHELLS)}"
     assert {block.reason for block in blocks} <= {None, *REASONS}
 
 
@@ -149,6 +151,24 @@ def test_what_a_page_shows_works(page, tmp_path, monkeypatch):
         elif block.language in SHELLS and not block.reason:
             for words in block.commands:
                 check(words, f"{place}: {shlex.join(words)}", page.name in WHOLE)
+
+
+@pytest.mark.parametrize("page", by_name(page for page in PAGES if "\n```diff" in page.read_text()))
+def test_differences_can_be_made_and_what_is_new_imports(page):
+    for block in blocks_of(page):
+        if block.language == "diff":
+            check = ["git", "apply", "--check", "-"]
+            subprocess.run(check, cwd=ROOT, input=block.code, text=True, check=True)
+            for name, code in new_modules(block.code):
+                exec(compile(code, name, "exec"), {"__name__": name})
+
+
+def new_modules(diff):
+    """Yield name and text of every module that a difference makes."""
+    for part in diff.split("--- /dev/null\n+++ b/")[1:]:
+        name, *lines = part.splitlines()
+        if name.endswith(".py"):
+            yield name, "\n".join(line[1:] for line in lines if line.startswith("+"))
 
 
 def lay_given(page):
