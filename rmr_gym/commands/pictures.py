@@ -195,8 +195,8 @@ class WorldModelPictures(WorldOptions):
             clips = to_draw(data, scoring.sequences, self.sequences, self.seen, self.ahead)
             progress = progress_for(f"{self.model}, seed {self.seed}")
             trained = Store(self.root / "store").compute(planned.trained(self.seed), progress)
-        how = (clips, scoring.cut, self.test_groups)
-        model = planned.architecture.simulator(data, trained, *how)
+        cut = scoring.cut if clips.binary else 0.0
+        model = planned.network(trained, cut, self.test_groups)
         for row, sheet in enumerate(drawn(model, clips, self.sequences, self.seen)):
             name = f"{self.model}_{row}"
             film = film_frames(sheet.truth, sheet.predicted, sheet.shares)

@@ -13,18 +13,16 @@ from rmr_gym.core.options import read_options
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.experiments.worlds import Playing, find_data
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.runs.store import Artifact
 from rmr_gym.stages.balls import BallsFolder, given_balls
 from rmr_gym.stages.presets import as_json
 from rmr_gym.stages.world_model import (
     GROUPS,
     PlannedModel,
     RecordedFrames,
-    WorldPreset,
     chosen_preset,
     donor_sizes,
     find_world_model,
-    known_overrides,
+    refuse_unknown,
 )
 
 DECIDING = ("preset", "steps", "overrides", "groups", "processor")
@@ -94,22 +92,15 @@ class WorldOptions:
         """
         find_device(self.device)
         overrides = self._overrides({GROUPS: groups, "training.steps": self.steps})
-        own = {model: known_overrides(model, self.preset, overrides) for model in models}
-        nowhere = {*overrides} - {path for paths in own.values() for path in paths}
-        own = {m: paths | {path: overrides[path] for path in nowhere} for m, paths in own.items()}
-        presets = [chosen_preset(model, self.preset, own[model]) for model in models]
+        refuse_unknown(models, self.preset, overrides)
+        presets = [chosen_preset(model, self.preset, overrides) for model in models]
         pretrained = _processor(models, processor)
-        folder = self._folder(self.data, progress_for)
-        made = []
-        for model, preset in zip(models, presets, strict=True):
-            data, entry = RecordedFrames(folder, preset.validation_share), find_world_model(model)
-            fitted = chosen_preset(model, self.preset, own[model], data.frames)
-            if pretrained is not None and entry.arm:
-                fitted = _with_processor(fitted, pretrained.read())
-            given = pretrained if entry.arm and entry.arm.pretrained else None
-            donor = given and given_balls(given)
-            made.append(PlannedModel(data, model, fitted, donor, self.device))
-        return made
+        data = RecordedFrames(self._folder(self.data, progress_for), presets[0].validation_share)
+        fitted = [chosen_preset(model, self.preset, overrides, data.frames) for model in models]
+        return [
+            _with_processor(PlannedModel(data, model, preset, device=self.device), pretrained)
+            for model, preset in zip(models, fitted, strict=True)
+        ]
 
     def _overrides(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is overridden by its name, with options that have a name of their own."""
@@ -146,8 +137,14 @@ def _processor(models: Sequence[str], folder: Path | None) -> BallsFolder | None
     return BallsFolder(folder)
 
 
-def _with_processor(preset: WorldPreset, donor: Artifact) -> WorldPreset:
-    return replace(preset, sizes=preset.sizes.with_processor(donor_sizes(donor)))
+def _with_processor(model: PlannedModel, pretrained: BallsFolder | None) -> PlannedModel:
+    """Return a model with the P of a folder inside, if it has one."""
+    arm = model.entry.arm
+    if pretrained is None or arm is None:
+        return model
+    sizes = model.preset.sizes.with_processor(donor_sizes(pretrained.read()))
+    donor = given_balls(pretrained) if arm.pretrained else None
+    return replace(model, preset=replace(model.preset, sizes=sizes), donor=donor)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,17 +182,17 @@ class WorldExperiment(WorldOptions, Experiment):
         seeds, data = self.seed_list, models[0].data.summary()
         (curves,) = CURVES
         validations = [
-            Rows(curves, model.trained(seed), {"model": model.name, "seed": seed}, "validations")
+            Rows(curves, model.trained(seed), {"model": model.label, "seed": seed}, "validations")
             for model, seed in product(models, seeds)
         ]
         facts = {
             "preset": self.preset,
-            "models": [model.name for model in models],
-            "steps": {model.name: model.preset.training.steps for model in models},
+            "models": [model.label for model in models],
+            "steps": {model.label: model.preset.training.steps for model in models},
             "seeds": list(seeds),
             "data": data,
             "tests": {test.label: test.summary() for test in tests},
-            "presets": {model.name: as_json(model.preset) for model in models},
+            "presets": {model.label: as_json(model.preset) for model in models},
         } | parts.pop("facts", {})
         options = {name: str(value) for name, value in vars(self).items() if name in DECIDING}
         config = {"data": data["fingerprint"], **options}

@@ -1,18 +1,19 @@
 """World models: the table of them, how they are trained on frames, what they are scored on."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.options import has_option, overridden
 from rmr_gym.core.seeding import generator, integer_seed
@@ -31,7 +32,7 @@ from rmr_gym.models.world.crops import LocalWorld
 from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
 from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
-from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, stage
+from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
 from rmr_gym.stages.arms import ARMS, Arm, prepare
 from rmr_gym.stages.balls import BallsEpisodes, open_balls
@@ -217,9 +218,7 @@ def find_world_model(name: str) -> WorldEntry:
     Raises:
         RMRError: With the choices and the nearest, if there is none of that name.
     """
-    if name not in WORLD_MODELS:
-        raise unknown_name("world model", name, WORLD_MODELS)
-    return WORLD_MODELS[name]
+    return WORLD_MODELS[known_name("world model", name, WORLD_MODELS)]
 
 
 def find_world_preset(name: str, model: str) -> WorldPreset:
@@ -229,9 +228,8 @@ def find_world_preset(name: str, model: str) -> WorldPreset:
         RMRError: With the choices and the nearest, if there is no such model or preset.
     """
     entry = find_world_model(model)
-    if name not in entry.presets:
-        raise unknown_name("preset", name, entry.presets)
-    return replace(entry.presets[name], sizes=entry.sizes[name])
+    preset = entry.presets[known_name("preset", name, entry.presets)]
+    return replace(preset, sizes=entry.sizes[name])
 
 
 GROUPS = "sizes.groups"
@@ -239,16 +237,6 @@ GROUPS = "sizes.groups"
 
 Frames = tuple[tuple[int, int, int], int]
 """Height, width and channels of a frame, and the number of actions or 0."""
-
-
-def known_overrides(model: str, preset: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of some overrides that a model has an option for."""
-    entry, whole = find_world_model(model), find_world_preset(preset, model)
-    return {
-        path: value
-        for path, value in overrides.items()
-        if has_option(whole, path) and (path != GROUPS or entry.grouped)
-    }
 
 
 def chosen_preset(
@@ -259,19 +247,39 @@ def chosen_preset(
     Args:
         model: A name in `WORLD_MODELS`.
         preset: Its name.
-        overrides: New values by name, see `rmr_gym.core.options.overridden`.
+        overrides: New values by name, see `rmr_gym.core.options.overridden`; what the model has no
+            option for is left out.
         frames: What sizes are fitted to where the model sees whole frames; None: to none.
 
     Raises:
-        RMRError: No such model, preset or option, or the model cannot be so.
+        RMRError: No such model or preset, or the model cannot be so.
     """
     chosen = find_world_preset(preset, model)
+    own = {path: value for path, value in overrides.items() if _overrides(model, chosen, path)}
     if frames and hasattr(chosen.sizes, "fitted"):
         chosen = replace(chosen, sizes=chosen.sizes.fitted(*frames))
-    chosen = overridden(chosen, overrides)
-    if GROUPS in overrides:
+    chosen = overridden(chosen, own)
+    if GROUPS in own:
         check_groups(model, chosen.sizes.groups)
     return chosen
+
+
+def _overrides(model: str, preset: WorldPreset, path: str) -> bool:
+    return has_option(preset, path) and (path != GROUPS or find_world_model(model).grouped)
+
+
+def refuse_unknown(models: Sequence[str], preset: str, overrides: Mapping[str, Any]) -> None:
+    """Make sure that there is a model for everything that is overridden.
+
+    Raises:
+        RMRError: None of some models has such an option.
+    """
+    presets = {model: find_world_preset(preset, model) for model in models}
+    for path, value in overrides.items():
+        if not any(_overrides(model, own, path) for model, own in presets.items()):
+            if path == GROUPS:
+                check_groups(models[0], value)
+            overridden(presets[models[0]], {path: value})
 
 
 def check_groups(model: str, groups: int) -> None:
@@ -410,13 +418,13 @@ class Batch(NamedTuple):
     """Some sequences, and the noise of a model's state.
 
     Attributes:
-        index: Which sequences.
+        rows: Their rows in the data.
         frames: In [0, 1]; the last is only ever predicted.
         actions: Taken at each frame, or None.
         noise: On the device of the frames.
     """
 
-    index: Int[np.ndarray, " batch"]
+    rows: Int[np.ndarray, "batch time"]
     frames: Float[Tensor, "batch time height width channels"]
     actions: Int[Tensor, "batch time"] | None
     noise: torch.Generator
@@ -432,7 +440,7 @@ def batch_of(
 ) -> Batch:
     """Return some sequences, with noise of a stream: a seed and names."""
     source = torch.Generator(place).manual_seed(integer_seed(*noise))
-    return Batch(index, *clips.shown(index, place), source)
+    return Batch(clips.rows[index], *clips.shown(index, place), source)
 
 
 def batches(model: nn.Module, clips: Clips, size: int, stream: str) -> Iterator[Batch]:
@@ -461,7 +469,7 @@ def validation_loss(model: nn.Module, clips: Clips, batch: int) -> float:
     few = replace(clips, rows=clips.rows[chosen])
     model.eval()
     losses = [
-        len(sequences.index) * sequence_loss(model, sequences).item()
+        len(sequences.rows) * sequence_loss(model, sequences).item()
         for sequences in batches(model, few, batch, "world model validation")
     ]
     model.train()
@@ -469,58 +477,90 @@ def validation_loss(model: nn.Module, clips: Clips, batch: int) -> float:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """A world model that can be made for the frames of any data.
+class PlannedModel:
+    """A world model under a preset, on a data set: its stages as tasks.
 
     Attributes:
+        data: What it is trained on.
         label: A name in `WORLD_MODELS`.
-        sizes: Its sizes.
+        preset: Its preset, sizes fitted to the data.
+        donor: The task of the P inside, for the models that need a pretrained one.
+        device: Where to compute, for instance "cpu" or "cuda".
     """
 
+    data: RecordedFrames
     label: str
-    sizes: Any
+    preset: WorldPreset
+    donor: Task | None = None
+    device: str = "cpu"
 
-    def initial(self, data: RecordedFrames, seed: int, donor: Artifact | None = None) -> nn.Module:
+    def key(self) -> Any:
+        """Return what decides its weights, beside seed and donor."""
+        preset = self.preset
+        return key_of([self.data, self.label, preset.training, preset.sizes, self.device])
+
+    @property
+    def entry(self) -> WorldEntry:
+        """Its entry."""
+        return find_world_model(self.label)
+
+    def initial(self, seed: int, donor: Artifact | None = None) -> nn.Module:
         """Make the model; weights from (seed, "world model"), P as its arm says."""
-        entry = find_world_model(self.label)
-        model = self._made(data, seed)
-        if entry.arm is not None:
+        model = self._made(seed)
+        if self.entry.arm is not None:
             given = donor.part("processor") if donor else None
-            prepare(self.label, entry.arm, inner_processor(model), given, seed)
+            prepare(self.label, self.entry.arm, inner_processor(model), given, seed)
         return model
 
-    def trained(self, data: RecordedFrames, artifact: Artifact, device: str = "cpu") -> Any:
-        """Make the trained model that an artifact holds, to be scored on some data."""
-        model: Any = self._made(data, 0)
-        load_weights(model, artifact.tensors, f"the world model {self.label}")
-        return model.to(find_device(device)).eval()
+    def trained(self, seed: int) -> Task:
+        """Return the task of a training."""
+        return world_model(self, seed, self.donor)
 
-    def simulator(
-        self, data: RecordedFrames, artifact: Artifact, clips: Clips, cut: float, groups: int | None
-    ) -> Any:
-        """Make the trained model that an artifact holds, to go on by itself.
+    def network(self, trained: Artifact, cut: float = CUT, groups: int | None = None) -> Any:
+        """Make the trained model that an artifact holds, to be scored.
 
         Args:
-            data: What it is scored on.
-            artifact: Its training.
-            clips: Sequences of the data.
-            cut: Of predictions that it takes in; gray frames are never cut.
+            trained: See `world_model`.
+            cut: Of predictions that it takes in.
             groups: K; None: as in training.
         """
-        model = self.trained(data, artifact)
-        model.cut = cut if clips.binary else 0.0
+        model: Any = self._made(0)
+        load_weights(model, trained.tensors, f"the world model {self.label}")
+        model.cut = cut
         if groups is not None:
             model.groups = groups
-        return model
+        return model.to(find_device(self.device)).eval()
 
-    def parts(self, data: RecordedFrames) -> int:
-        """Return how many modules the model has, of those that see crops; 0 for one without."""
-        model: Any = self._made(data, 0)
+    @property
+    def parts(self) -> int:
+        """How many modules it has, of those that see crops; 0 for one without."""
+        model: Any = self._made(0)
         return model.parts
 
-    def _made(self, data: RecordedFrames, seed: int) -> nn.Module:
-        entry, (shape, choices) = find_world_model(self.label), data.frames
-        return build_seeded(lambda: entry.make(shape, self.sizes, choices), seed, "world model")
+    def _made(self, seed: int) -> nn.Module:
+        shape, choices = self.data.frames
+        make = partial(self.entry.make, shape, self.preset.sizes, choices)
+        return build_seeded(make, seed, "world model")
+
+    def scored(
+        self, seed: int, test: RecordedFrames | None = None, groups: int | None = None
+    ) -> Task:
+        """Return the task of the scores of a training.
+
+        Args:
+            seed: Of the training.
+            test: A test set; None: the validation episodes of the data.
+            groups: K while scoring; models without groups have none.
+        """
+        own = groups if self.entry.grouped else None
+        return world_scores(self, self.trained(seed), test or self.data, self.preset.scoring, own)
+
+    def scored_crops(
+        self, seed: int, test: RecordedFrames | None, views: int, dropped: int = 0
+    ) -> Task:
+        """Return the task of the scores of a training on crops, see `crop_scores`."""
+        most = self.preset.scoring.sequences
+        return crop_scores(self, self.trained(seed), test or self.data, most, views, dropped)
 
 
 def inner_processor(model: nn.Module) -> PassiveProcessor:
@@ -530,13 +570,7 @@ def inner_processor(model: nn.Module) -> PassiveProcessor:
 
 @stage(version=3)
 def world_model(
-    data: RecordedFrames,
-    architecture: Architecture,
-    training: WorldTraining,
-    seed: int,
-    donor: Artifact | None = None,
-    device: str = "cpu",
-    room: Room = NOWHERE,
+    model: PlannedModel, seed: int, donor: Artifact | None = None, room: Room = NOWHERE
 ) -> Artifact:
     """Train a model to predict the next frame.
 
@@ -546,12 +580,9 @@ def world_model(
     anywhere in an episode.
 
     Args:
-        data: Frames to learn from, and to validate on.
-        architecture: The model.
-        training: How it is trained.
+        model: The model, its data and how it is trained.
         seed: Fixes initial weights, batches and noise.
         donor: Abstract pipeline whose P stands inside, for the models that need one.
-        device: Where to train, for instance "cpu" or "cuda".
         room: Room for unfinished state.
 
     Returns:
@@ -560,23 +591,23 @@ def world_model(
     Raises:
         RMRError: An unknown device, frames or groups that do not fit the model.
     """
-    place = find_device(device)
+    training, place = model.preset.training, find_device(model.device)
     clips, held_out = (
-        data.training(part, training.unroll + 1) for part in ("training", "validation")
+        model.data.training(part, training.unroll + 1) for part in ("training", "validation")
     )
-    model = architecture.initial(data, seed, donor).to(place)
+    network = model.initial(seed, donor).to(place)
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(clips, phase.batch, seed, "world model", step)
         batch = batch_of(clips, index, place, (seed, "world model noise", step))
-        return Step(_checked_loss(model, batch, step))
+        return Step(_checked_loss(network, batch, step))
 
     def checkpoint_at(step: int) -> Checkpoint:
-        loss = validation_loss(model, held_out, training.batch)
-        return Checkpoint(model.state_dict(), {"step": step, "validation_loss": loss}, score=loss)
+        loss = validation_loss(network, held_out, training.batch)
+        return Checkpoint(network.state_dict(), {"step": step, "validation_loss": loss}, score=loss)
 
     trained = train(
-        model,
+        network,
         step_at,
         checkpoint_at,
         phases=[training],
@@ -585,17 +616,10 @@ def world_model(
         patience=training.patience,
         room=room,
     )
-    record = {
-        "step": trained.best["step"],
-        "seed": seed,
-        "model": architecture.label,
-        "sizes": as_json(architecture.sizes),
-        "unroll": training.unroll,
-        "curve": trained.curve,
-        "validations": trained.records,
-    }
-    if find_world_model(architecture.label).arm is not None:
-        record["processor_hash"] = parameter_hash(inner_processor(model))
+    record = {"model": model.label, "seed": seed, "sizes": as_json(model.preset.sizes)}
+    record |= {"curve": trained.curve, "validations": trained.records, "step": trained.best["step"]}
+    if model.entry.arm is not None:
+        record["processor_hash"] = parameter_hash(inner_processor(network))
     return Artifact(record, trained.tensors)
 
 
@@ -685,12 +709,11 @@ SCORES = (
 
 @stage(version=2)
 def world_scores(
-    data: RecordedFrames,
-    architecture: Architecture,
-    scoring: WorldScoring,
+    model: PlannedModel,
     trained: Artifact,
+    test: RecordedFrames,
+    scoring: WorldScoring,
     groups: int | None = None,
-    device: str = "cpu",
 ) -> Artifact:
     """Score a trained model on sequences that it was not trained on.
 
@@ -703,30 +726,25 @@ def world_scores(
     that it predicts to be lit, which a gray cloud has none of.
 
     Args:
-        data: Their validation episodes, or a test set.
-        architecture: The model.
-        scoring: How it is scored.
+        model: The model.
         trained: Its training.
+        test: Data whose episodes that are not trained on are scored.
+        scoring: How it is scored.
         groups: K while scoring, for models that have groups; None: as in training.
-        device: Where to compute.
 
     Returns:
         The record's ``rows`` holds one row of `SCORES`, its ``simulation`` a row a simulated frame,
-        those of `Simulation`; None where there is no truth in the data or no group in the model.
+        those of `Simulation`; NaN where there is no truth in the data or no group in the model.
     """
-    shown = data.scored(trained.record["unroll"] + 1, scoring.sequences)
-    longer = data.scored(scoring.seen + scoring.ahead, scoring.sequences)
-    model = architecture.simulator(data, trained, shown, scoring.cut, groups)
-    model.to(find_device(device))
-    step = {"groups": getattr(model, "groups", None), "step": trained.record["step"]}
-    simulation = score_simulation(model, longer, scoring.seen)
-    row = step | _row(score_frames(model, shown), simulation, (shown, longer), scoring.last)
-    curves = zip(*(curve.tolist() for curve in simulation), strict=True)
-    frames = [
-        {"frame": frame} | dict(zip(Simulation._fields, values, strict=True))
-        for frame, values in enumerate(curves, 1)
-    ]
-    return Artifact({"rows": [_known(row)], "simulation": list(map(_known, frames))})
+    shown = test.scored(model.preset.training.unroll + 1, scoring.sequences)
+    longer = test.scored(scoring.seen + scoring.ahead, scoring.sequences)
+    network = model.network(trained, scoring.cut if shown.binary else 0.0, groups)
+    simulation = score_simulation(network, longer, scoring.seen)
+    row = {"groups": getattr(network, "groups", None), "step": trained.record["step"]}
+    row |= _row(score_frames(network, shown), simulation, (shown, longer), scoring.last)
+    frames = pd.DataFrame(simulation._asdict()).rename_axis("frame").reset_index()
+    frames["frame"] += 1
+    return Artifact({"rows": [row], "simulation": frames.to_dict("records")})
 
 
 def _row(
@@ -763,7 +781,7 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> Sums:
     relational = [np.full(bce[0].shape, np.nan)] * 2
     ari = np.full(bce[0].shape, np.nan)
     if clips.truth is not None:
-        instants = clips.rows[batch.index, :-1].T
+        instants = batch.rows[:, :-1].T
         weights = np.stack([relational_weight(clips, rows) for rows in instants], axis=1)
         weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
         relational = [_array(frame_bce(frames, after, weight)) for frames in predicted]
@@ -771,7 +789,7 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> Sums:
             hard = _array(made.groups.argmax(dim=2))
             for t, rows in list(enumerate(instants))[1:]:
                 ari[:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
-    return Sums(*bce, *relational, ari)
+    return Sums._make([*bce, *relational, ari])
 
 
 def score_simulation(model: Any, clips: Clips, seen: int) -> Simulation:
@@ -819,14 +837,6 @@ def _ratio(values: np.ndarray, baseline: np.ndarray, clips: Clips) -> float:
     return _mean(values) / below if below > never + WRONG / 2 / frames else float("nan")
 
 
-def _known(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row with None for NaN."""
-    return {
-        name: None if isinstance(value, float) and np.isnan(value) else value
-        for name, value in row.items()
-    }
-
-
 class PixelCounts(NamedTuple):
     """How many pixels were lit or dark, and said to be so."""
 
@@ -854,13 +864,12 @@ class PixelCounts(NamedTuple):
 
 @stage(version=2)
 def crop_scores(
-    data: RecordedFrames,
-    architecture: Architecture,
-    scoring: WorldScoring,
+    model: PlannedModel,
     trained: Artifact,
+    test: RecordedFrames,
+    sequences: int,
     views: int,
     dropped: int = 0,
-    device: str = "cpu",
 ) -> Artifact:
     """Score a trained model of crops where it sees less.
 
@@ -871,22 +880,20 @@ def crop_scores(
     dark. Which modules go is drawn once: those that go first are gone too when more go.
 
     Args:
-        data: Their validation episodes, or a test set.
-        architecture: The model.
-        scoring: On how many sequences.
+        model: The model.
         trained: Its training.
+        test: Data whose episodes that are not trained on are scored.
+        sequences: At most so many sequences are scored.
         views: Crops that it sees of each frame.
         dropped: Number of modules that are taken out.
-        device: Where to compute.
 
     Raises:
         RMRError: The model cannot have so few views or modules.
     """
-    clips = data.scored(trained.record["unroll"] + 1, scoring.sequences)
-    model = architecture.trained(data, trained, device)
-    model.drop(dropped_parts(model, dropped))
-    model.views = views
-    counts = count_pixels(model, clips)
+    network = model.network(trained)
+    network.drop(dropped_parts(network, dropped))
+    network.views = views
+    counts = count_pixels(network, test.scored(model.preset.training.unroll + 1, sequences))
     row = {"step": trained.record["step"], "views": views, "dropped": dropped}
     row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1}
     return Artifact({"rows": [row]})
@@ -923,27 +930,19 @@ def _confusion(said: Bool[Tensor, "..."], lit: Bool[Tensor, "..."]) -> Int[Tenso
     return torch.stack([pixels.sum() for pixels in both])
 
 
-class Enclaves(NamedTuple):
-    """Where the modules of a trained S2RM are.
-
-    Attributes:
-        attended: How much each attends to each pixel, from 0 to 1.
-        heard: How much each can hear of each, from 0 to 1.
-    """
-
-    attended: Float[np.ndarray, "slots height width"]
-    heard: Float[np.ndarray, "slots slots"]
-
-
 @torch.no_grad()
-def enclaves(
-    data: RecordedFrames, architecture: Architecture, trained: Artifact
-) -> Enclaves | None:
-    """Return what to draw as Figures 5 and 9 of S2RM; None for a model without places."""
-    model = architecture.trained(data, trained)
-    if not isinstance(model, S2RM):
-        return None
-    return Enclaves(_array(model.spatial.enclaves()), _array(model.spatial.interactions()))
+def enclaves(model: PlannedModel, trained: Artifact) -> dict[str, Any]:
+    """Return what to draw as Figures 5 and 9 of S2RM; nothing for a model without places.
+
+    Returns:
+        ``attended``, how much each module attends to each pixel, and ``heard``, how much each can
+        hear of each; from 0 to 1.
+    """
+    network = model.network(trained)
+    if not isinstance(network, S2RM):
+        return {}
+    spatial = network.spatial
+    return {"attended": _array(spatial.enclaves()), "heard": _array(spatial.interactions())}
 
 
 class Drawn(NamedTuple):
@@ -970,12 +969,13 @@ def drawn(model: Any, clips: Clips, count: int, seen: int) -> list[Drawn]:
     """Run a trained model over the first of some sequences, to be drawn.
 
     Args:
-        model: See `Architecture.simulator`.
+        model: See `PlannedModel.network`.
         clips: See `to_draw`.
         count: Number of sequences.
         seen: Frames that are shown; the model goes on by itself.
     """
-    batch = batch_of(clips, np.arange(count), torch.device("cpu"), (0, "world model scores", 0))
+    place = next(model.parameters()).device
+    batch = batch_of(clips, np.arange(count), place, (0, "world model scores", 0))
     made = simulate(model, batch, seen)
     return [_drawn(_array(batch.frames[row]), made, row, seen) for row in range(count)]
 
@@ -1015,53 +1015,3 @@ def _drawn(frames: np.ndarray, made: Simulated, row: int, seen: int) -> Drawn:
         of(pictures, before),
         of(made.attention, before),
     )
-
-
-@dataclass(frozen=True)
-class PlannedModel:
-    """A world model under a preset, on a data set: its stages as tasks.
-
-    Attributes:
-        data: What it is trained on.
-        name: A name in `WORLD_MODELS`.
-        preset: Its preset, sizes fitted to the data.
-        donor: The task of the P inside, for the models that need a pretrained one.
-        device: Where to compute, for instance "cpu" or "cuda".
-    """
-
-    data: RecordedFrames
-    name: str
-    preset: WorldPreset
-    donor: Task | None = None
-    device: str = "cpu"
-
-    @property
-    def architecture(self) -> Architecture:
-        """The model that is trained."""
-        return Architecture(self.name, self.preset.sizes)
-
-    def trained(self, seed: int) -> Task:
-        """Return the task of a training."""
-        how = (self.preset.training, seed, self.donor, self.device)
-        return world_model(self.data, self.architecture, *how)
-
-    def scored(
-        self, seed: int, test: RecordedFrames | None = None, groups: int | None = None
-    ) -> Task:
-        """Return the task of the scores of a training.
-
-        Args:
-            seed: Of the training.
-            test: A test set; None: the validation episodes of the data.
-            groups: K while scoring; models without groups have none.
-        """
-        own = groups if find_world_model(self.name).grouped else None
-        how = (self.architecture, self.preset.scoring, self.trained(seed), own, self.device)
-        return world_scores(test or self.data, *how)
-
-    def scored_crops(
-        self, seed: int, test: RecordedFrames | None, views: int, dropped: int = 0
-    ) -> Task:
-        """Return the task of the scores of a training on crops, see `crop_scores`."""
-        how = (self.architecture, self.preset.scoring, self.trained(seed), views, dropped)
-        return crop_scores(test or self.data, *how, self.device)

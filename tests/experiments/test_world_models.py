@@ -104,7 +104,7 @@ def test_a_model_that_fails_stops_no_other_and_is_tried_again(world_models, tmp_
     monkeypatch.setattr(stages, "train", failing)
     options = {"root": tmp_path, "models": ("rnn", "lstm")}
     folder, problems = run(world_models(**options))
-    assert problems[0] == "world_model four rnn 0: these frames do not fit"
+    assert problems[0] == "world_model rnn 0: these frames do not fit"
     assert len(problems) == 2
     assert "which failed" in problems[1]
     assert json.loads((folder / "run.json").read_text())["problems"] == problems

@@ -169,11 +169,11 @@ def prophecy(monkeypatch, plan, row_of, frames_of):
 def test_every_entry_is_trained_and_scored(plan, chain, row_of, name):
     planned = plan(name)
     artifact = chain.compute(planned.trained(0))
-    assert isinstance(planned.architecture.trained(planned.data, artifact), WorldModel)
+    assert isinstance(planned.network(artifact), WorldModel)
     row, curves = row_of(planned)
     assert set(row) == set(SCORES)
     assert all(row[key] > 0 for key in SCORES if key.endswith("bce"))
-    assert (row["ari"] is not None) == WORLD_MODELS[name].grouped
+    assert (not np.isnan(row["ari"])) == WORLD_MODELS[name].grouped
     assert {len(curve) for curve in curves.values()} == {AHEAD}
 
 
@@ -237,23 +237,32 @@ def test_a_ratio_to_what_is_never_wrong_is_none(plan, chain, monkeypatch):
             return replace(clips, frames=frames)
 
         monkeypatch.setattr(RecordedFrames, "scored", still)
-        how = (planned.data, planned.architecture, planned.preset.scoring, trained)
+        how = (planned, trained, planned.data, planned.preset.scoring)
         return world_scores.function(*how).record["rows"][0]
 
     never, once, twice = row(0), row(1), row(2)
-    assert never["relative_bce"] is never["relative_rollout_bce"] is None
+    assert np.isnan([never["relative_bce"], never["relative_rollout_bce"]]).all()
     assert never["bce"] > 0
     assert once["relative_bce"] == pytest.approx(twice["relative_bce"] * 2, rel=0.1)
 
 
-def test_simulations_of_gray_frames_are_not_cut(plan, chain):
+def test_simulations_of_gray_frames_are_not_cut(plan, chain, monkeypatch):
     planned = plan("rnem")
-    clips = planned.data.scored(4, 8)
+    clips, networks, simulate = planned.data.scored(5, 8), [], stages.score_simulation
+
+    def spied(network, *arguments):
+        networks.append(network)
+        return simulate(network, *arguments)
+
+    monkeypatch.setattr(stages, "score_simulation", spied)
     gray = replace(clips, frames=clips.frames // 2)
     artifact = chain.compute(planned.trained(0))
     for shown, cut, used in ((clips, 0.3, 0.3), (clips, 0.0, 0.0), (gray, 0.3, 0.0)):
-        how = (planned.data, artifact, shown, cut, None)
-        assert planned.architecture.simulator(*how).cut == used
+        monkeypatch.setattr(RecordedFrames, "scored", lambda *arguments, clips=shown: clips)
+        soft = replace(planned.preset.scoring, cut=cut)
+        networks.clear()
+        world_scores.function(planned, artifact, planned.data, soft)
+        assert [network.cut for network in networks] == [used]
 
 
 def test_simulations_hang_on_the_cut_and_trainings_do_not(plan):
@@ -272,13 +281,20 @@ def test_simulations_hang_on_the_cut_and_trainings_do_not(plan):
         ("scoring.last", 5, "fewer last predictions than frames of a sequence, got 5 and 5"),
         ("scoring.cut", 1.0, "a cut from 0 to less than 1, got 1"),
         ("validation_share", 1.0, "a validation share between 0 and 1"),
-        ("sizes.dims", 3, "unknown option 'sizes.dims': did you mean 'sizes.dim'"),
         ("sizes.groups", 1, "2 groups or more in a model that has groups, got 1 and rnem"),
     ],
 )
 def test_a_preset_that_cannot_be_is_refused(path, value, message):
     with pytest.raises(RMRError, match=message):
         chosen_preset("rnem", "smoke", {path: value})
+
+
+def test_an_option_that_no_model_has_is_refused():
+    stages.refuse_unknown(["rnem", "rims"], "smoke", {"sizes.dim": 3, "sizes.rims.active": 2})
+    with pytest.raises(RMRError, match=r"'sizes\.dims': did you mean 'sizes\.dim'"):
+        stages.refuse_unknown(["rnem"], "smoke", {"sizes.dims": 3})
+    with pytest.raises(RMRError, match=r"2 groups or more .*, got 3 and rnn"):
+        stages.refuse_unknown(["rnn"], "smoke", {"sizes.groups": 3})
 
 
 def test_rates_that_are_no_number_are_refused():
@@ -464,7 +480,7 @@ def test_sequences_to_draw_are_in_line(plan, chain, copier):
         assert sheet.shares.shape == (4, 2, 16, 16)
         assert sheet.pictures is None
     planned = plan("rnem")
-    model = planned.architecture.trained(planned.data, chain.compute(planned.trained(0)))
+    model = planned.network(chain.compute(planned.trained(0)))
     sheet = drawn(model, clips, 1, 3)[0]
     assert sheet.pictures.shape == sheet.shares.shape == (4, 3, 16, 16)
     np.testing.assert_allclose(sheet.pictures.max(axis=1), sheet.predicted)
@@ -487,7 +503,7 @@ def test_a_pretrained_processor_inside_stays_as_it_was(plan, chain, donor_of_bal
     }
     assert hashes["rmr"] == donor.record["processor_hash"]
     assert len({*hashes.values()}) == len(INSIDE)
-    begun = {arm: p.architecture.initial(p.data, 0, donor) for arm, p in plans.items()}
+    begun = {arm: p.initial(0, donor) for arm, p in plans.items()}
     fresh = stages.inner_processor(begun["fresh_p"])
     assert hashes["random_p"] == parameter_hash(fresh) != hashes["fresh_p"]
     outside = [
@@ -523,7 +539,7 @@ def test_models_of_a_game_fit_its_screens(recorded):
     assert (preset.sizes.noise, preset.sizes.channels) == (WITH_ACTIONS, (16, 32))
     for name in ("rnem", "rims", "rims_lstm"):
         preset = chosen_preset(name, "paper", {}, data.frames)
-        PlannedModel(data, name, preset).architecture.initial(data, 0)
+        PlannedModel(data, name, preset).initial(0)
     assert chosen_preset("rnem", "paper", {"sizes.noise": 0.1}, data.frames).sizes.noise == 0.1
 
 
@@ -619,26 +635,25 @@ def test_pixels_are_counted_at_the_same_places_for_every_model(s2gru):
 
 
 def test_those_that_go_first_are_gone_when_more_go(s2gru, plan, chain, frames_of):
-    model = s2gru.architecture.initial(s2gru.data, 0)
-    assert s2gru.architecture.parts(s2gru.data) == model.parts == 3
+    model = s2gru.initial(0)
+    assert s2gru.parts == model.parts == 3
     one, two = (stages.dropped_parts(model, count) for count in (1, 2))
     assert len(set(two)) == 2
     assert two[:1] == one
     lstm = plan("crops_lstm", frames_of("balls3"))
-    assert lstm.architecture.parts(lstm.data) == 0
+    assert lstm.parts == 0
     with pytest.raises(RMRError, match="none to drop"):
         chain.compute(lstm.scored_crops(0, None, 4, 1))
 
 
 def test_enclaves_of_s2rms_alone(s2gru, plan, chain, frames_of):
-    enclaves = stages.enclaves(s2gru.data, s2gru.architecture, chain.compute(s2gru.trained(0)))
-    assert enclaves is not None
-    assert enclaves.attended.shape == (3, 16, 16)
-    assert 0 <= enclaves.attended.min() < enclaves.attended.max() <= 1
-    np.testing.assert_allclose(enclaves.heard, enclaves.heard.T, atol=1e-6)
+    enclaves = stages.enclaves(s2gru, chain.compute(s2gru.trained(0)))
+    attended, heard = enclaves["attended"], enclaves["heard"]
+    assert attended.shape == (3, 16, 16)
+    assert 0 <= attended.min() < attended.max() <= 1
+    np.testing.assert_allclose(heard, heard.T, atol=1e-6)
     lstm = plan("crops_lstm", frames_of("balls3"))
-    artifact = chain.compute(lstm.trained(0))
-    assert stages.enclaves(lstm.data, lstm.architecture, artifact) is None
+    assert stages.enclaves(lstm, chain.compute(lstm.trained(0))) == {}
 
 
 def test_crops_larger_than_the_frame(s2gru):
@@ -646,7 +661,7 @@ def test_crops_larger_than_the_frame(s2gru):
     wide = replace(s2gru, preset=replace(s2gru.preset, sizes=sizes))
     assert {"s2gru", "crops_lstm"} <= {*S2RM_MODELS}
     with pytest.raises(RMRError, match="smaller crops"):
-        wide.architecture.initial(wide.data, 0)
+        wide.initial(0)
 
 
 def test_sequences_longer_than_the_episodes(s2gru, tmp_path):

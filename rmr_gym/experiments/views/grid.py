@@ -58,7 +58,7 @@ class Views(WorldExperiment):
                 f"expected models of crops out of {', '.join(S2RM_MODELS)}, got {', '.join(wrong)}"
             )
         models = self.planned(self.models, progress_for)
-        parts = [max(1, model.architecture.parts(model.data)) for model in models]
+        parts = [max(1, model.parts) for model in models]
         crops = models[0].preset.sizes.views
         self._check_counts(crops, max(parts) - 1)
         tests = self.found(self.tests, progress_for)
@@ -112,18 +112,17 @@ class Views(WorldExperiment):
     def _write_enclaves(self, out: Path, store: Store, models: Sequence[PlannedModel]) -> None:
         for model, seed in product(models, self.seed_list):
             artifact = store.find(model.trained(seed))
-            places = artifact and enclaves(model.data, model.architecture, artifact)
-            if places:
+            if artifact and (arrays := enclaves(model, artifact)):
                 buffer = io.BytesIO()
-                np.savez_compressed(buffer, **places._asdict())
-                write_atomically(out / f"enclaves_{model.name}_{seed}.npz", buffer.getvalue())
+                np.savez_compressed(buffer, **arrays)
+                write_atomically(out / f"enclaves_{model.label}_{seed}.npz", buffer.getvalue())
 
 
 def view_rows(
     model: PlannedModel, seed: int, test: RecordedFrames | None, views: int, dropped: int
 ) -> Rows:
     """Return where a row of a trained model's scores comes from; None: validation episodes."""
-    names = {"model": model.name, "seed": seed, "test": test.label if test else HELD_OUT}
+    names = {"model": model.label, "seed": seed, "test": test.label if test else HELD_OUT}
     balls = (test or model.data).balls
     return Rows("views", model.scored_crops(seed, test, views, dropped), names | {"balls": balls})
 

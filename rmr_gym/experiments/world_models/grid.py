@@ -83,7 +83,7 @@ def score_rows(
 ) -> list[Rows]:
     """Return where the rows of a trained model's scores come from; None: validation episodes."""
     task, data = model.scored(seed, test, groups), test or model.data
-    names = {"test": test.label if test else HELD_OUT, "model": model.name, "seed": seed}
+    names = {"test": test.label if test else HELD_OUT, "model": model.label, "seed": seed}
     scores = Rows("world_models", task, names | {"balls": data.balls})
     return [scores, Rows("simulations", task, names, "simulation")]
 
