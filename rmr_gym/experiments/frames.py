@@ -194,8 +194,10 @@ class WorldExperiment(WorldOptions, Experiment):
             "tests": {test.label: test.summary() for test in tests},
             "presets": {model.label: as_json(model.preset) for model in models},
         } | parts.pop("facts", {})
-        options = {name: str(value) for name, value in vars(self).items() if name in DECIDING}
-        config = {"data": data["fingerprint"], **options}
+        config: dict[str, Any] = {"data": data["fingerprint"]}
+        for name, value in vars(self).items():
+            if name in DECIDING:
+                config[name] = str(value) if isinstance(value, Path) else value
         columns = {**parts.pop("columns"), **CURVES}
         every = [*rows, *validations]
         return Plan(rows=every, columns=columns, config=config, facts=facts, **parts)
