@@ -16,7 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 19_300, "files": 175, "modules in a folder": 15, "spine": 6_900}
+CEILINGS = {"code lines": 19_300, "files": 175, "modules in a folder": 15, "spine": 6_400}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
@@ -26,6 +26,9 @@ SPINE = (
     )),
 )  # fmt: skip
 """What a first reader reads: from a recorded game to the page of a comparison."""
+
+WINGS = ("data/minari.py", "models/rmr/kernels/", "models/rmr/stacked.py", "runs/cluster.py")
+"""What lies in rooms of the spine and is entered by those alone who need it."""
 
 QUIET = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
@@ -54,9 +57,9 @@ def _docstring_lines(text: str) -> set[int]:
 
 
 def in_spine(path: Path) -> bool:
-    """Tell whether a file is read by a first reader; the folders of kernels are not."""
+    """Tell whether a file is read by a first reader."""
     name = path.relative_to(PACKAGE).as_posix()
-    return "kernels" not in name and any(
+    return not name.startswith(WINGS) and any(
         name == part or name.startswith(f"{part}/") for part in SPINE
     )
 

@@ -161,7 +161,7 @@ class Probe(GameCommand):
         game = self.game(_sizes_of(config, self.chosen.model, folder))
         self._look_at(config.game, game.name)
         with progress_bars() as progress_for:
-            task = game.probed_reference(EncoderReference(folder))
+            task = game.probed_reference(EncoderReference(folder, self.device))
             rows = self.store.compute(task, progress_for("probing")).record["rows"]
         columns = ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank")
         print_rows(rows, columns)

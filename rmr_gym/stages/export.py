@@ -9,6 +9,7 @@ from rmr_gym.domains.atari import ACTIONS, SLOTS, ProbeData
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Progress, Store, Task
 from rmr_gym.stages.arms import ARMS, arm_core, find_arm, fresh_processor
@@ -126,15 +127,17 @@ class EncoderReference(NamedTuple):
     """The features of an encoder from a folder; they count by its weights and not by its path."""
 
     path: Path
+    device: str = "cpu"
     slots: int = SLOTS
 
-    def key(self) -> str:
-        """Return the hash of the weights."""
-        return parameter_hash(PretrainedEncoder.from_pretrained(self.path).encoder)
+    def key(self) -> list[str]:
+        """Return the hash of the weights, and where they compute."""
+        encoder = PretrainedEncoder.from_pretrained(self.path).encoder
+        return [parameter_hash(encoder), self.device]
 
     def features(self, train: ProbeData, test: ProbeData) -> tuple[Features, Features]:
         """Encode both sets of frames."""
-        encoder = PretrainedEncoder.from_pretrained(self.path).encoder
+        encoder = PretrainedEncoder.from_pretrained(self.path).encoder.to(find_device(self.device))
         return encode(encoder, train), encode(encoder, test)
 
 
