@@ -3,7 +3,7 @@
 What comparisons, studies of objectives, transfer matrices and bottlenecks share.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.report.charts import ACROSS, Line, Panel, curves, lines, look, over_seeds
+from rmr_gym.report.charts import ACROSS, Line, Panel, lines, look, loss_figure, over_seeds
 from rmr_gym.report.names import (
     ARM_LABELS,
     MODEL_LABELS,
@@ -23,7 +23,7 @@ from rmr_gym.report.names import (
     objective_label,
 )
 from rmr_gym.report.paper import paper_abstract, paper_natural
-from rmr_gym.report.runs import Row, Run, Schema, in_order, parts, where
+from rmr_gym.report.runs import Row, Run, Schema, in_order, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, means, paired
 from rmr_gym.report.tables import grouped
 
@@ -315,12 +315,7 @@ def abstract_curves(run: Run) -> Figure:
         RMRError: If the run has no abstract curves.
     """
     rows = ordered(run["abstract_curves"], game=run.games)
-    drawn = {
-        str(game): curves(own, "loss", "model", MODEL_LABELS)
-        for (game,), own in parts(rows, "game").items()
-    }
-    panels = [Panel(game, own, "gradient step", "loss", log=20.0) for game, own in drawn.items()]
-    return lines(panels, file="abstract_curves.csv")
+    return loss_figure(rows, "game", "model", MODEL_LABELS, "loss", "abstract_curves.csv")
 
 
 def checkpoint_curves(
@@ -344,19 +339,25 @@ def checkpoint_curves(
         RMRError: If there are none.
     """
     rows = where(natural, probe=probe)
-    title = panel_title(rows)
+    several = rows["objective"].nunique() > 1
     panels = [
-        _course(of_game, score, title(game, objective), len(scores) > 1)
+        _course(of_game, score, panel_title(game, objective, several), len(scores) > 1)
         for game, objective, of_game in by_objective(rows, games)
         for score in scores
     ]
     return lines(panels, len(scores) if len(scores) > 1 else ACROSS, "natural.csv")
 
 
-def panel_title(rows: pd.DataFrame) -> Callable[..., str]:
-    """Return what titles a panel by game, and by objective where the rows have more than one."""
-    several = len({*rows["objective"]}) > 1
-    return lambda game, objective: f"{game}, {objective_label(objective)}" if several else game
+def panel_title(game: str, objective: str, several: bool) -> str:
+    """Return what titles a panel by game, and by objective where there are several."""
+    return f"{game}, {objective_label(objective)}" if several else game
+
+
+def titled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with a column "panel": the game, and the objective where there are more."""
+    places = zip(rows["game"], rows["objective"], strict=True)
+    several = rows["objective"].nunique() > 1
+    return rows.assign(panel=np.array([panel_title(*p, several) for p in places], object))
 
 
 def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> Panel:

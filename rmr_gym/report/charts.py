@@ -2,8 +2,9 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,9 +26,9 @@ from scipy.cluster.hierarchy import dendrogram
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.report.names import looks_of
-from rmr_gym.report.runs import in_order, where
+from rmr_gym.report.runs import in_order, parts, records, where
 
-LOOKS = looks_of("arm", "model")
+LOOKS = looks_of("arm", "model", "reference")
 """Colour and marker of arms and abstract models."""
 
 OTHER = "#555555"
@@ -90,7 +91,8 @@ class Dots:
         hollow: Reference value, joined to the mean; NaN for none.
         label: In the legend.
         shift: Down from the middle of the row.
-        style: Colour and marker.
+        color: Of all of them.
+        marker: Of the mean.
     """
 
     row: str
@@ -101,14 +103,14 @@ class Dots:
     hollow: float = math.nan
     label: str = ""
     shift: float = 0.0
-    style: dict[str, Any] = field(default_factory=dict)
+    color: str = OTHER
+    marker: str = "D"
 
     @classmethod
-    def of(cls, row: str, scores: Any, **more: Any) -> "Dots":
-        """Return dots and their mean; what is not noted is left out."""
-        points = np.asarray(scores, float)
-        points = points[~np.isnan(points)]
-        return cls(row, points, float(points.mean()) if len(points) else math.nan, **more)
+    def of(cls, rows: pd.DataFrame) -> list["Dots"]:
+        """Return dots a row of a table: its columns that are called like the attributes here."""
+        names = [option.name for option in fields(cls) if option.name in rows]
+        return [cls(**{name: row[name] for name in names}) for row in records(rows)]
 
 
 class Panel(NamedTuple):
@@ -162,8 +164,31 @@ def new_figure(width: float, height: float) -> Figure:
 def look(name: str, place: int = 0) -> dict[str, Any]:
     """Return colour and marker of an arm or model; by its place where it has none of its own."""
     colour, dash = CYCLE[place % len(CYCLE)], DASHES[place // len(CYCLE) % len(DASHES)]
-    style = {"color": colour, "marker": "o", "linestyle": dash} | LOOKS.get(name, {})
-    return style | ({"linestyle": "--"} if name == "untrained" else {})
+    return {"color": colour, "marker": "o", "linestyle": dash} | LOOKS.get(name, {})
+
+
+def colours(names: Iterable[str]) -> list[str]:
+    """Return the colours of arms or models."""
+    return [look(name)["color"] for name in names]
+
+
+def own_names(rows: pd.DataFrame, column: str = "model") -> dict[str, str]:
+    """Return the names in a column, as they come, as their own labels."""
+    return {str(name): str(name) for name in rows[column]}
+
+
+def faceted(
+    rows: pd.DataFrame, column: str, draw: Callable[[pd.DataFrame], Sequence[Any]], **axes: Any
+) -> list[Panel]:
+    """Return a panel for each value of a column, which is its title.
+
+    Args:
+        rows: What is drawn.
+        column: Of the titles.
+        draw: From the rows of a panel to its lines, or to its rows of dots.
+        **axes: Further fields of every panel.
+    """
+    return [Panel(str(name), draw(own), **axes) for (name,), own in parts(rows, column).items()]
 
 
 @styled
@@ -197,7 +222,7 @@ def _style(mark: Line | Dots) -> dict[str, Any]:
     """Return how a line, or the mean of dots, is drawn."""
     if isinstance(mark, Line):
         return {"linewidth": 1.6, "markersize": 4} | mark.style
-    return {"marker": "D", "markersize": 4.5, "linestyle": "none"} | mark.style
+    return {"color": mark.color, "marker": mark.marker, "markersize": 4.5, "linestyle": "none"}
 
 
 def _draw_line(ax: Axes, line: Line, order: float) -> None:
@@ -228,14 +253,11 @@ def over_seeds(
         style: Of all lines.
     """
     drawn = []
-    for place, name in enumerate(in_order([*labels, *rows[by]], labels)):
-        own = where(rows, **{by: name}).dropna(subset=[y])
-        if len(own):
-            points = own.groupby(x)[y].agg(["mean", "min", "max"]).reset_index()
-            at, mean, low, high = points.to_numpy(float).T
-            band = (low, high) if own.duplicated(x).any() else ()
-            named = look(name, place) | style
-            drawn.append(Line(labels.get(name, name), at, mean, *band, style=named))
+    for name, own, look_of in _by_name(rows, y, by, labels):
+        points = own.groupby(x)[y].agg(["mean", "min", "max"]).reset_index()
+        at, mean, low, high = points.to_numpy(float).T
+        band = (low, high) if own.duplicated(x).any() else ()
+        drawn.append(Line(name, at, mean, *band, style=look_of | style))
     return drawn
 
 
@@ -249,16 +271,34 @@ def curves(rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]) -> li
         labels: What the names are called, in order.
     """
     drawn = []
+    for name, own, look_of in _by_name(rows, y, by, labels):
+        seeds = [_thinned(seed, y) for _, seed in own.groupby("seed")]
+        mean = pd.concat(seeds, axis=1).sort_index().mean(axis=1)
+        faint = [(seed.index.to_numpy(), seed.to_numpy()) for seed in seeds if len(seeds) > 1]
+        style = look_of | {"marker": None}
+        drawn.append(Line(name, mean.index.to_numpy(), mean.to_numpy(), faint=faint, style=style))
+    return drawn
+
+
+def loss_figure(rows: pd.DataFrame, panel: str, by: str, labels: Any, y: str, file: str) -> Figure:
+    """Draw `curves` of a training, a panel for each value of a column.
+
+    Raises:
+        RMRError: There are none.
+    """
+    axes: Any = {"across": "gradient step", "up": y.replace("_", " "), "log": 20.0}
+    draw = partial(curves, y=y, by=by, labels=labels)
+    return lines(faceted(rows, panel, draw, **axes), file=file)
+
+
+def _by_name(
+    rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]
+) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:
+    """Yield what each name is called, its rows that have a number, and how it looks."""
     for place, name in enumerate(in_order([*labels, *rows[by]], labels)):
         own = where(rows, **{by: name}).dropna(subset=[y])
-        seeds = [_thinned(seed, y) for _, seed in own.groupby("seed")]
-        if seeds:
-            mean = pd.concat(seeds, axis=1).sort_index().mean(axis=1)
-            faint = [(seed.index.to_numpy(), seed.to_numpy()) for seed in seeds if len(seeds) > 1]
-            style = look(name, place) | {"marker": None}
-            at, heights = mean.index.to_numpy(), mean.to_numpy()
-            drawn.append(Line(labels.get(name, name), at, heights, faint=faint, style=style))
-    return drawn
+        if len(own):
+            yield labels.get(name, name), own, look(name, place)
 
 
 def _thinned(rows: pd.DataFrame, y: str) -> pd.Series:

@@ -20,9 +20,13 @@ def labels_of(kind: str) -> dict[str, str]:
 
 
 def looks_of(*kinds: str) -> dict[str, dict[str, str]]:
-    """Return colour and marker of the names of some kinds that have any."""
-    rows = [row for row in ROWS if row["kind"] in kinds and row["colour"]]
-    return {row["name"]: {"color": row["colour"], "marker": row["marker"]} for row in rows}
+    """Return colour, marker and dashes of the names of some kinds, as far as they have any."""
+    styles = {"color": "colour", "marker": "marker", "linestyle": "line"}
+    return {
+        row["name"]: {style: row[column] for style, column in styles.items() if row[column]}
+        for row in ROWS
+        if row["kind"] in kinds and row["colour"]
+    }
 
 
 ARM_LABELS, OBJECTIVE_LABELS = labels_of("arm"), labels_of("objective")

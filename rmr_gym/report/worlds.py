@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmr_gym.report.charts import Panel, lines, over_seeds
+from rmr_gym.report.charts import Panel, lines, over_seeds, own_names
 from rmr_gym.report.runs import Schema, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, paired
 
@@ -71,11 +71,6 @@ def model_pairs(scores: pd.DataFrame, column: str, better: Mapping[str, int]) ->
     return tests.rename(columns={"difference": "improvement"}).reset_index(drop=True)
 
 
-def own_names(rows: pd.DataFrame, column: str = "model") -> dict[str, str]:
-    """Return the names in a column, as they come, as their own labels."""
-    return {str(name): str(name) for name in rows[column]}
-
-
 def validation_curves(rows: pd.DataFrame) -> Figure:
     """Draw the loss on validation sequences along training.
 
@@ -85,6 +80,7 @@ def validation_curves(rows: pd.DataFrame) -> Figure:
     Raises:
         RMRError: There are none.
     """
-    drawn = over_seeds(rows, "step", "validation_loss", "model", own_names(rows), marker=None)
+    labels = own_names(rows)
+    drawn = over_seeds(rows, "step", "validation_loss", "model", labels, marker=None)
     panel = Panel("validation loss", drawn, "step", "nats a frame", log=8.0)
     return lines([panel], file="world_model_curves.csv")

@@ -2,16 +2,18 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
+from rmr_gym.report.charts import own_names
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Schema, load_run, parts, where
+from rmr_gym.report.runs import Schema, load_run, where
 from rmr_gym.report.statistics import means
-from rmr_gym.report.worlds import own_names
+from rmr_gym.report.tables import grouped
 
 SCORES = (
     *("training_mse", "validation_mse", "mse_1", "ratio_1", "mse_10", "ratio_10"),
@@ -57,16 +59,12 @@ def width_curves(rows: pd.DataFrame) -> Figure:
     """
     narrow = where(rows, rows["dim"] >= 0)
     ticks = sorted({int(dim) for dim in narrow["dim"]})
-    axes = ("width of the latents", "error over that of reflection", ticks, 10.0)
-    panels = [
-        charts.Panel(
-            f"{game}, {instants}",
-            charts.over_seeds(own, "dim", ratio, "model", own_names(own)),
-            *axes,
-        )
-        for (game,), own in parts(narrow, "game").items()
-        for ratio, instants in RATIOS.items()
-    ]
+    axes: Any = {"across": "width of the latents", "up": "error over that of reflection"}
+    long = narrow.melt(["game", "model", "dim"], [*RATIOS], "ratio")
+    long["panel"] = long["game"] + ", " + long["ratio"].map(RATIOS)
+    long = grouped(long, "game", "ratio")
+    draw = partial(charts.over_seeds, x="dim", y="value", by="model", labels=own_names(narrow))
+    panels = charts.faceted(long, "panel", draw, ticks=ticks, log=10.0, **axes)
     return charts.lines(panels, len(RATIOS), file="rollouts.csv")
 
 
@@ -78,12 +76,4 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
     """
     names = [f"{model}, {dim} wide" for model, dim in zip(rows["model"], rows["dim"], strict=True)]
     named = rows.assign(model=np.array(names, object))
-    panels = [
-        charts.Panel(
-            str(game),
-            charts.curves(own, "loss", "model", own_names(own)),
-            *("gradient step", "loss", (), 20.0),
-        )
-        for (game,), own in parts(named, "game").items()
-    ]
-    return charts.lines(panels, file="curves.csv")
+    return charts.loss_figure(named, "game", "model", own_names(named), "loss", "curves.csv")

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, load_run, parts, records, where
+from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import paired
 
 REFERENCE, WARM_START = "cswm", "warm_start"
@@ -110,23 +111,24 @@ def arms_figure(table: pd.DataFrame) -> Figure:
     """
     point = [name for name in POINT if name in table]
     rows = next(iter(parts(table.query("arm != @WARM_START"), *point).values()), table)
-    panels = []
-    for error, title in ERRORS.items():
-        marks = [
-            charts.Dots(
-                *(str(arm), ratios, float(np.exp(np.log(ratios).mean()))),
-                style={"color": charts.CYCLE[2 if str(arm).endswith("_aligned") else 0]},
-            )
-            for (arm,), own in parts(rows, "arm").items()
-            for ratios in [(own[error] / own[error.replace("mse", "copy_mse")]).to_numpy()]
-        ]
-        panels.append(charts.Panel(title, marks, "error over that of the last frame seen"))
-    figure = charts.dots(
-        panels, list(dict.fromkeys(rows["arm"])), 1.0, most=2, file="balls_natural.csv"
-    )
+    across = "error over that of the last frame seen"
+    panels = [
+        charts.Panel(title, charts.Dots.of(_over_copying(rows, error)), across)
+        for error, title in ERRORS.items()
+    ]
+    names = list(dict.fromkeys(rows["arm"]))
+    figure = charts.dots(panels, names, 1.0, most=2, file="balls_natural.csv")
     for ax in figure.axes:
         ax.set_xscale("log")
     return figure
+
+
+def _over_copying(rows: pd.DataFrame, error: str) -> pd.DataFrame:
+    """Return the ratios of every arm to copying, their geometric mean and a colour."""
+    ratios = rows.assign(ratio=rows[error] / rows[error.replace("mse", "copy_mse")])
+    shown = groups(ratios, "arm")["ratio"].agg(points=list, mean=gmean).reset_index()
+    aligned = shown["arm"].str.endswith("_aligned")
+    return shown.assign(row=shown["arm"], color=np.where(aligned, *charts.CYCLE[2::-2]))
 
 
 def width_curves(table: pd.DataFrame) -> Figure:

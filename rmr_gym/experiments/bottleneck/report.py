@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts
 from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Row, Run, Schema, load_run, parts, where
+from rmr_gym.report.runs import Row, Run, Schema, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, paired
 from rmr_gym.report.tables import grouped
 
@@ -159,17 +160,9 @@ def size_curves(run: Run, probe: str = "ridge") -> Figure:
     Raises:
         RMRError: If there are none.
     """
-    rows = at_sizes(run, probe)
-    title = arms.panel_title(rows)
-    axes = ("latent size, dim z", "bit F1 (micro)", sizes(run))
-    panels = [
-        charts.Panel(
-            title(*place),
-            charts.over_seeds(own, "dim", "micro_f1", "arm", ARM_LABELS),
-            *axes,
-        )
-        for place, own in parts(rows, "game", "objective").items()
-    ]
+    draw = partial(charts.over_seeds, x="dim", y="micro_f1", by="arm", labels=ARM_LABELS)
+    axes: Any = {"across": "latent size, dim z", "up": "bit F1 (micro)", "ticks": sizes(run)}
+    panels = charts.faceted(arms.titled(at_sizes(run, probe)), "panel", draw, **axes)
     return charts.lines(panels, file="bottleneck.csv")
 
 
@@ -184,14 +177,9 @@ def abstract_size_curves(run: Run) -> Figure:
     """
     table = abstract_sizes(run["bottleneck_abstract"])
     long = table.melt(["game", "dim"], [*ABSTRACT_SCORES], "score")
-    axes = ("latent size, dim z", "P on RAM, next step", sizes(run))
-    panels = [
-        charts.Panel(
-            str(game), charts.over_seeds(own, "dim", "value", "score", ABSTRACT_SCORES), *axes
-        )
-        for (game,), own in parts(long, "game").items()
-    ]
-    return charts.lines(panels, file="bottleneck_abstract.csv")
+    draw = partial(charts.over_seeds, x="dim", y="value", by="score", labels=ABSTRACT_SCORES)
+    axes: Any = {"across": "latent size, dim z", "up": "P on RAM, next step", "ticks": sizes(run)}
+    return charts.lines(charts.faceted(long, "game", draw, **axes), file="bottleneck_abstract.csv")
 
 
 def narrowest(narrowing: pd.DataFrame) -> pd.DataFrame:

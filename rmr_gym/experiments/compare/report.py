@@ -10,18 +10,16 @@ from matplotlib.figure import Figure
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import REFERENCES
 from rmr_gym.report.findings import counted
-from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, label
+from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.paper import paper_natural, paper_verdict
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import (
     Row,
     Run,
-    blocks,
     groups,
     in_order,
     load_run,
-    parts,
     read_frames,
     where,
 )
@@ -142,14 +140,8 @@ def natural_curves(run: Run, column: str = "loss") -> Figure:
     """
     rows = run["natural_curves"].dropna(subset=[column])
     rows = where(rows, ~rows["arm"].isin(REFERENCES))
-    title = arms.panel_title(rows)
-    rows = arms.ordered(rows, game=run.games, objective=OBJECTIVE_LABELS)
-    axes = ("gradient step", column.replace("_", " "), (), 20.0)
-    panels = [
-        charts.Panel(title(*place), charts.curves(own, column, "arm", ARM_LABELS), *axes)
-        for place, own in parts(rows, "game", "objective").items()
-    ]
-    return charts.lines(panels, file="natural_curves.csv")
+    rows = arms.titled(arms.ordered(rows, game=run.games, objective=OBJECTIVE_LABELS))
+    return charts.loss_figure(rows, "panel", "arm", ARM_LABELS, column, "natural_curves.csv")
 
 
 def difference_dots(run: Run, probe: str = "ridge", step: int | None = None) -> Figure:
@@ -167,19 +159,12 @@ def difference_dots(run: Run, probe: str = "ridge", step: int | None = None) -> 
     """
     pairs = arms.arm_pairs(arms.standing(run["natural"], run.games, probe, step), ("cswm",))
     pairs = where(pairs, pairs["pairs"] > 0)
-    title = arms.panel_title(pairs)
-    panels = []
-    for (*place, at), tests in blocks(pairs, "game", "objective", "checkpoint").items():
-        marks = [
-            charts.Dots(
-                label(test["arm"]),
-                *(test[name] for name in ("gaps", "difference", "low", "high")),
-                style={"color": charts.look(test["arm"])["color"]},
-            )
-            for test in tests
-        ]
-        across = f"bit F1 minus that of {label('cswm')}"
-        panels.append(charts.Panel(f"{title(*place)}, step {at}", marks, across))
+    shown = arms.titled(pairs).assign(row=called(pairs["arm"], ARM_LABELS))
+    shown["panel"] += ", step " + shown["checkpoint"].astype(str)
+    shown["color"] = charts.colours(shown["arm"])
+    shown = shown.rename(columns={"gaps": "points", "difference": "mean"})
+    across = f"bit F1 minus that of {label('cswm')}"
+    panels = charts.faceted(shown, "panel", charts.Dots.of, across=across)
     names = [label(arm) for arm in in_order(pairs["arm"], ARM_LABELS)]
     return charts.dots(panels, names, 0.0, file="natural.csv")
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page
 from rmr_gym.report.pictures import activation_figure
-from rmr_gym.report.runs import Schema, load_run, parts, read_arrays, where
+from rmr_gym.report.runs import Schema, load_run, read_arrays, where
 from rmr_gym.report.statistics import means
 
 LABELS = {"rims": "RIMs", "lstm": "LSTM"}
@@ -29,7 +30,8 @@ def report(folder: Path) -> Page:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, TABLES, "copying")
-    rows = run["copying"]
+    rows, curves = run["copying"], run["copying_curves"].assign(panel="")
+    loss = ("panel", "model", LABELS, "loss", "copying_curves.csv")
     table = means(where(rows, step=rows["step"].max()), (*_POINT, "step"), SCORES)
     arrays = read_arrays(folder / "activity.npz")
     seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
@@ -51,7 +53,7 @@ def report(folder: Path) -> Page:
         },
         {
             "errors": partial(error_curves, rows),
-            "loss": partial(loss_curves, run["copying_curves"]),
+            "loss": partial(charts.loss_figure, curves, *loss),
             **active,
         },
         {"copying_summary": table},
@@ -65,24 +67,8 @@ def error_curves(rows: pd.DataFrame) -> Figure:
     Raises:
         RMRError: There is none.
     """
-    panels = [
-        charts.Panel(
-            f"{span:.0f} blanks",
-            charts.over_seeds(own, "step", "cross_entropy", "model", LABELS),
-            *("gradient step", "nats a digit"),
-            log=20.0,
-        )
-        for (span,), own in parts(where(rows, dropped=-1), "span").items()
-    ]
-    return charts.lines(panels, file="copying.csv")
-
-
-def loss_curves(rows: pd.DataFrame) -> Figure:
-    """Draw the training loss.
-
-    Raises:
-        RMRError: There is none.
-    """
-    drawn = charts.curves(rows, "loss", "model", LABELS)
-    panel = charts.Panel("", drawn, "gradient step", "loss", log=20.0)
-    return charts.lines([panel], file="copying_curves.csv")
+    whole = where(rows, dropped=-1)
+    whole = whole.assign(panel=[f"{span:.0f} blanks" for span in whole["span"]])
+    draw = partial(charts.over_seeds, x="step", y="cross_entropy", by="model", labels=LABELS)
+    axes: Any = {"across": "gradient step", "up": "nats a digit", "log": 20.0}
+    return charts.lines(charts.faceted(whole, "panel", draw, **axes), file="copying.csv")

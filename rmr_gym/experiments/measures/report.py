@@ -12,7 +12,7 @@ from rmr_gym.report import charts
 from rmr_gym.report.arms import beside, last_steps, ordered
 from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Row, Schema, in_order, load_run, parts, where
+from rmr_gym.report.runs import Row, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import means, paired
 from rmr_gym.report.tables import grouped
 
@@ -130,19 +130,11 @@ def label_dots(rows: pd.DataFrame, score: str = "macro_f1") -> Figure:
         RMRError: There are no labels.
     """
     rows = last_steps(where(rows, category=ALL_LABELS), "game", "objective", "arm")
-    arms = in_order(rows["arm"], ARM_LABELS)
-    panels = [
-        charts.Panel(
-            str(game),
-            [
-                charts.Dots.of(label(arm), own[score], style={"color": charts.look(arm)["color"]})
-                for (arm,), own in parts(of_game, "arm").items()
-            ],
-            SCORES["labels"][score],
-        )
-        for (game,), of_game in parts(rows, "game").items()
-    ]
-    return charts.dots(panels, [label(arm) for arm in arms], file="labels.csv")
+    shown = groups(rows, "game", "arm")[score].agg(points=list, mean="mean").reset_index()
+    shown = shown.assign(row=called(shown["arm"], ARM_LABELS), color=charts.colours(shown["arm"]))
+    panels = charts.faceted(shown, "game", charts.Dots.of, across=SCORES["labels"][score])
+    names = [label(arm) for arm in in_order(rows["arm"], ARM_LABELS)]
+    return charts.dots(panels, names, file="labels.csv")
 
 
 def ranking_curves(rows: pd.DataFrame, score: str = "mrr") -> Figure:
@@ -151,10 +143,7 @@ def ranking_curves(rows: pd.DataFrame, score: str = "mrr") -> Figure:
     Raises:
         RMRError: There are no ranks.
     """
-    axes = ("predicted steps", SCORES["ranking"][score])
     rows = last_steps(rows, "game", "objective", "arm")
-    panels = [
-        charts.Panel(str(game), charts.over_seeds(own, "ahead", score, "arm", ARM_LABELS), *axes)
-        for (game,), own in parts(rows, "game").items()
-    ]
-    return charts.lines(panels, file="ranking.csv")
+    draw = partial(charts.over_seeds, x="ahead", y=score, by="arm", labels=ARM_LABELS)
+    axes = {"across": "predicted steps", "up": SCORES["ranking"][score]}
+    return charts.lines(charts.faceted(rows, "game", draw, **axes), file="ranking.csv")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rmr_gym.report import arms, charts
 from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, label, objective_label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Run, in_order, load_run, parts, where
+from rmr_gym.report.runs import Run, in_order, load_run, where
 from rmr_gym.report.tables import grouped
 
 
@@ -59,15 +59,10 @@ def objective_curves(run: Run, arm: str = "rmr", probe: str = "ridge") -> Figure
         RMRError: The run has no such arm beside an untrained encoder.
     """
     rows = where(above_untrained(run, probe), arm=arm)
-    names = {name: objective_label(name) for name in in_order(rows["objective"], OBJECTIVE_LABELS)}
-    level = charts.Line("untrained encoder", [], [0.0], style={"color": "black", "linestyle": "--"})
-    axes = ("gradient steps", "bit F1 above untrained")
-    panels = [
-        charts.Panel(
-            str(game),
-            [level, *charts.over_seeds(own, "step", "above", "objective", names)],
-            *axes,
-        )
-        for (game,), own in parts(arms.ordered(rows, game=run.games), "game").items()
-    ]
-    return charts.lines(panels, 2, "natural.csv")
+    level = rows.assign(objective="untrained", above=0.0)
+    rows = arms.ordered(pd.concat([rows, level]) if len(rows) else rows, game=run.games)
+    known = in_order({*rows["objective"]} - {"untrained"}, OBJECTIVE_LABELS)
+    names = {name: objective_label(name) for name in known} | {"untrained": "untrained encoder"}
+    draw = partial(charts.over_seeds, x="step", y="above", by="objective", labels=names)
+    axes = {"across": "gradient steps", "up": "bit F1 above untrained"}
+    return charts.lines(charts.faceted(rows, "game", draw, **axes), 2, "natural.csv")

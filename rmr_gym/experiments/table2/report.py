@@ -98,21 +98,18 @@ def abstract_dots(run: Run) -> Figure:
     """
     table = beside_paper(arms.abstract_table(run))
     models = in_order(table["model"], MODEL_LABELS)
-    games = list(dict.fromkeys(table["game"]))
+    places = table["model"].map(models.index).astype(float)
+    shown = table.assign(
+        row=table["game"],
+        shift=(places + 0.5) / (len(models) + 1) - 0.4,
+        color=charts.colours(table["model"]),
+        marker="o",
+    )
     panels = [
         charts.Panel(
-            name,
-            [
-                charts.Dots(
-                    *(row["game"], (), row[metric]),
-                    hollow=row[f"paper_{metric}"],
-                    label=row["label"],
-                    shift=(models.index(row["model"]) + 0.5) / (len(models) + 1) - 0.4,
-                    style={"color": charts.look(row["model"])["color"], "marker": "o"},
-                )
-                for row in table.to_dict("records")
-            ],
+            title, charts.Dots.of(shown.assign(mean=table[name], hollow=table[f"paper_{name}"]))
         )
-        for metric, name in METRICS.items()
+        for name, title in METRICS.items()
     ]
+    games = list(dict.fromkeys(table["game"]))
     return charts.dots(panels, games, most=len(METRICS), file="abstract.csv")

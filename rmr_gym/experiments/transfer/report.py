@@ -546,14 +546,13 @@ def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
         raise RMRError("this transfer matrix has no cell to rank: let the run go on")
     role = ranking["role"].iloc[0]
     fields = ranked_fields(table, role)
-    marks = [
-        charts.Dots(
-            row["name"],
-            where(fields, **{SIDES[role]: row["name"]})["adjusted"].to_numpy(),
-            *(row[name] for name in ("adjusted", "low", "high")),
-            style={"color": charts.look("rmr" if row["is_game"] else "random_p")["color"]},
-        )
-        for row in ranking.to_dict("records")
-    ]
+    points = fields.groupby(SIDES[role])["adjusted"].agg(list)
+    shown = ranking.assign(
+        row=ranking["name"],
+        mean=ranking["adjusted"],
+        points=ranking["name"].map(points),
+        color=charts.colours(ranking["is_game"].map({True: "rmr", False: "random_p"})),
+    )
     across = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, %, adjusted"
-    return charts.dots([charts.Panel(f"{role}s", marks, across)], list(ranking["name"]), 0.0)
+    panel = charts.Panel(f"{role}s", charts.Dots.of(shown), across)
+    return charts.dots([panel], list(ranking["name"]), 0.0)

@@ -8,12 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
+from rmr_gym.report.charts import own_names
 from rmr_gym.report.findings import listing
 from rmr_gym.report.names import called
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, load_run, parts
+from rmr_gym.report.runs import Schema, groups, load_run
 from rmr_gym.report.statistics import means
-from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, own_names, validation_curves
+from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, validation_curves
 
 SCORES = {
     "bce": "BCE",
@@ -101,23 +102,14 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("n
     Raises:
         RMRError: There is none of these scores.
     """
-    known = rows.dropna(subset=[*scores], how="all")
-    styles = dict(zip(scores, zip(charts.CYCLE, "os", (-0.15, 0.15), strict=False), strict=False))
-    panels = []
-    for (test,), own in parts(known, "test").items():
-        marks = [
-            charts.Dots.of(
-                *(str(model), of_model[score]),
-                label=SCORES[score],
-                shift=shift,
-                style={"color": colour, "marker": marker},
-            )
-            for (model,), of_model in parts(own, "model").items()
-            for score, (colour, marker, shift) in styles.items()
-            if len(of_model[score].dropna())
-        ]
-        panels.append(charts.Panel(str(test), marks))
-    models = [*own_names(known)]
+    long = rows.melt(["test", "model"], [*scores], "score").dropna(subset="value")
+    dots = groups(long, "test", "model", "score")["value"].agg(points=list, mean="mean")
+    styles = zip(charts.CYCLE, "os", (-0.15, 0.15), strict=False)
+    looks = pd.DataFrame(styles, columns=["color", "marker", "shift"])[: len(scores)]
+    looks = looks.assign(score=scores, label=called(scores, SCORES))
+    shown = dots.reset_index().merge(looks, on="score").assign(row=lambda dot: dot["model"])
+    models = [name for name in own_names(rows) if name in {*shown["model"]}]
+    panels = charts.faceted(shown, "test", charts.Dots.of)
     return charts.dots(panels, models, mark, shared=True, file=f"world_models.csv: {scores[0]}")
 
 
@@ -134,12 +126,8 @@ def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
         RMRError: There are none.
     """
     copied, title = SIMULATED[score]
-    rows, last = rows.dropna(subset=score), "last frame copied"
-    dashed = {"color": charts.OTHER, "linestyle": "--", "marker": None}
-    names = own_names(rows)
-    panels = []
-    for (test,), own in parts(rows, "test").items():
-        drawn = charts.over_seeds(own, "frame", score, "model", names, marker=None)
-        drawn += charts.over_seeds(own.assign(model=last), "frame", copied, "model", {}, **dashed)
-        panels.append(charts.Panel(str(test), drawn, "simulated frame", title))
-    return charts.lines(panels, file="simulations.csv")
+    known, last = rows.dropna(subset=score), {"copied": "last frame copied"}
+    both = pd.concat([known, known.assign(model="copied", **{score: known[copied]})])
+    names, axes = own_names(known) | last, {"across": "simulated frame", "up": title}
+    draw = partial(charts.over_seeds, x="frame", y=score, by="model", labels=names, marker=None)
+    return charts.lines(charts.faceted(both, "test", draw, **axes), file="simulations.csv")
