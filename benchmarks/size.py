@@ -20,7 +20,7 @@ CEILINGS = {"code lines": 19_300, "files": 175, "modules in a folder": 15, "spin
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
-    "experiments/atari.py", "experiments/reports.py", "experiments/compare",
+    "experiments/atari.py", "experiments/__init__.py", "experiments/compare",
     *(f"stages/{name}.py" for name in (
         "presets", "games", "arms", "pretrain", "natural", "supervised", "probe", "chain",
     )),

@@ -74,7 +74,7 @@ def report(folder: Positional[Path]) -> None:
     Args:
         folder: Run folder of `rmr-gym run` or `rmr-gym demo`.
     """
-    from rmr_gym.experiments.reports import write_report  # noqa: PLC0415
+    from rmr_gym.experiments import write_report  # noqa: PLC0415
 
     page, text = write_report(folder)
     out_console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,19 +13,7 @@ from rmr_gym.runs.store import Store
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, Game
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
-from rmr_gym.stages.probe import METRICS
 from rmr_gym.stages.stacked import check_stack, stacking
-
-NATURAL_KEY = ("game", "objective", "arm", "seed", "step")
-ABSTRACT_KEY = ("game", "model", "seed", "step")
-ABSTRACT_COLUMNS = {
-    "abstract": (*ABSTRACT_KEY, "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy"),
-    "abstract_curves": (*ABSTRACT_KEY, "loss"),
-}
-NATURAL_COLUMNS = {
-    "natural": (*NATURAL_KEY, *METRICS),
-    "natural_curves": (*NATURAL_KEY, "loss", "positive_energy", "negative_energy"),
-}
 
 
 def abstract_rows(game: Game, seed: int) -> list[Rows]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
@@ -60,7 +60,6 @@ class Plan:
     Attributes:
         kind: Name of the experiment.
         rows: Where the rows of its tables come from.
-        columns: Of each table by its name.
         config: JSON of what its results hang on; a folder with another one is refused.
         facts: Further entries of run.json.
         finish: Writes further files into the folder, where all has gone well.
@@ -70,7 +69,6 @@ class Plan:
 
     kind: str
     rows: Sequence[Rows]
-    columns: Mapping[str, Sequence[str]]
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
     finish: Callable[[Path, Store], object] = lambda out, store: None
@@ -92,6 +90,9 @@ class Experiment:
         seeds: Number of paired seeds; default: the preset's.
     """
 
+    folder_name: ClassVar[str] = ""
+    """Default name of the run folder under ROOT; {0} is the experiment."""
+
     out: Path | None = None
     root: Path = Path("runs")
     device: str = "cpu"
@@ -99,13 +100,13 @@ class Experiment:
     scheduler: str | None = None
     seeds: int | None = None
 
-    def folder(self, default: str) -> Path:
+    def folder(self) -> Path:
         """Return the run folder.
 
         Raises:
             RMRError: It is named like a file, or is one.
         """
-        return folder_of_files(self.out or self.root / default)
+        return folder_of_files(self.out or self.root / self.folder_name.format(self))
 
     @property
     def worker_count(self) -> int:
@@ -130,10 +131,6 @@ class Experiment:
         if seeds < 1:
             raise RMRError(f"seeds must be 1 or more, got {seeds}")
         return range(seeds)
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        raise AssertionError("every experiment says it")
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; data that are missing are recorded first."""
@@ -198,7 +195,7 @@ def run(
         RMRError: Bad options or data, results of other settings in the folder, another command at
             work in it, or every job failed.
     """
-    out = experiment.folder(experiment.default_folder())
+    out = experiment.folder()
     workers, plan = experiment.worker_count, experiment.plan(progress_for)
     if not plan.rows:
         raise RMRError("these options leave nothing to compute: choose others")
@@ -278,7 +275,7 @@ class _Books:
 
     def _write(self) -> None:
         for name, table in self._tables().items():
-            write_table(self.out / f"{name}.csv", table, self.plan.columns[name])
+            write_table(self.out / f"{name}.csv", table)
         timings = {
             rows.task.key: _timing(rows, record["seconds"])
             for rows in self.plan.rows
@@ -290,7 +287,7 @@ class _Books:
 
     def _tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of what is finished, by table."""
-        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.columns}
+        tables: dict[str, list[dict[str, Any]]] = {rows.table: [] for rows in self.plan.rows}
         written = set()
         for rows in self.plan.rows:
             record = self._record(rows.task) or {}
@@ -344,21 +341,20 @@ def _refuse_others(out: Path, plan: Plan) -> None:
         raise RMRError(f"{out} holds tables of an earlier version: choose another folder")
 
 
-def _difference(old: Any, new: Any, where: str = "") -> str | None:
-    """Return a description of the first difference between two JSON values."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted({*old, *new}):
-            inner = f"{where}.{name}" if where else name
-            different = _difference(old.get(name), new.get(name), inner)
-            if different:
-                return different
-        return None
-    return None if old == new else f"{where} was {old!r}, is {new!r}"
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Return a description of the first difference between two JSON objects."""
+    before, after = (pd.json_normalize(dict(each)).iloc[0].to_dict() for each in (old, new))
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            return f"{name} was {before.get(name)!r}, is {after.get(name)!r}"
+    return None
 
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Path:
-    """Write the named columns of rows as CSV, whole or not at all."""
-    table = pd.DataFrame(list(rows), columns=list(columns))
+def write_table(
+    path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> Path:
+    """Write rows as CSV, whole or not at all; the columns are those that the rows have."""
+    table = pd.DataFrame(list(rows), columns=columns)
     return write_atomically(path, table.to_csv(index=False))
 
 

@@ -1,9 +1,13 @@
 """Scores of arms, by game and objective, and of abstract models, by game.
 
-What comparisons, studies of objectives, transfer matrices and bottlenecks share.
+What comparisons, studies of objectives, transfer matrices and bottlenecks share; at the end the
+paper's own figures (RMR, Tables 1 and 2), looked up by game.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.core.seeding import generator
 from rmr_gym.report.charts import ACROSS, Line, Panel, lines, look, loss_figure, over_seeds
 from rmr_gym.report.names import (
     ARM_LABELS,
@@ -22,9 +25,8 @@ from rmr_gym.report.names import (
     label,
     objective_label,
 )
-from rmr_gym.report.paper import paper_abstract, paper_natural
-from rmr_gym.report.runs import Row, Run, Schema, in_order, where
-from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, means, paired
+from rmr_gym.report.runs import Run, Schema, in_order, where
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import grouped
 
 REFERENCES = ("untrained", "supervised", "pca")
@@ -136,9 +138,7 @@ def by_objective(
             yield game, objective, pd.concat([ours, lent]).assign(objective=objective)
 
 
-def _draws(row: Row) -> np.random.Generator:
-    names = [row[name] for name in (*PLACE, "arm", "against")]
-    return generator(0, "interval", *names)
+_DRAWS = draws_by(*PLACE, "arm", "against")
 
 
 def arm_pairs(
@@ -151,7 +151,7 @@ def arm_pairs(
         baselines: Arms; the verdicts of each are corrected on their own.
         place: Columns within whose values arms are compared.
     """
-    return paired(rows, "micro_f1", "arm", baselines, place, draws=_draws)
+    return paired(rows, "micro_f1", "arm", baselines, place, draws=_DRAWS)
 
 
 def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +170,7 @@ def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
     def controls(arm: str, arms: list[str]) -> list[str]:
         return [control for control in CONTROLS if arm == "rmr" and control in arms]
 
-    found = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_draws)
+    found = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_DRAWS)
     found = found.assign(control=found["against"], label=called(found["against"], ARM_LABELS))
     return pd.DataFrame(found[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
 
@@ -339,7 +339,7 @@ def checkpoint_curves(
         RMRError: If there are none.
     """
     rows = where(natural, probe=probe)
-    several = rows["objective"].nunique() > 1
+    several = len({*rows["objective"]}) > 1
     panels = [
         _course(of_game, score, panel_title(game, objective, several), len(scores) > 1)
         for game, objective, of_game in by_objective(rows, games)
@@ -356,7 +356,7 @@ def panel_title(game: str, objective: str, several: bool) -> str:
 def titled(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with a column "panel": the game, and the objective where there are more."""
     places = zip(rows["game"], rows["objective"], strict=True)
-    several = rows["objective"].nunique() > 1
+    several = len({*rows["objective"]}) > 1
     return rows.assign(panel=np.array([panel_title(*p, several) for p in places], object))
 
 
@@ -374,3 +374,75 @@ def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> Panel:
     log = 5.0 if score == "effective_rank" else np.inf
     across = "checkpoint (gradient steps)"
     return Panel(f"{title}: {name}" if beside else title, drawn, across, name, ticks, log)
+
+
+def paper_key(name: str) -> str:
+    """Return what a game's title and its name here have in common.
+
+    >>> paper_key("Montezuma's Revenge") == paper_key("MontezumaRevenge")
+    True
+    """
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"['’]s\b", "", name.lower()))
+
+
+@cache
+def _table(name: str) -> pd.DataFrame:
+    with (files("rmr_gym.report") / "paper_figures" / name).open(encoding="utf-8") as file:
+        table = pd.read_csv(file, dtype={"p_value": str})
+    return table.assign(key=[paper_key(game) for game in table["game"]]).set_index("key")
+
+
+def paper_natural(game: str) -> dict[str, float | str]:
+    """Return the row of the paper's Table 1 for a game; empty if it has none.
+
+    Args:
+        game: Name or title of the game.
+
+    Returns:
+        ``title``, ``agent57_mean``, ``agent57_std``, ``cswm_mean``, ``cswm_std``, ``rmr_mean``,
+        ``rmr_std`` (bit F1 over 20 seeds) and ``p_value`` (text, as printed there).
+    """
+    return _row("rmr_table1_natural_f1.csv", game)
+
+
+def paper_abstract(game: str) -> dict[str, float | str]:
+    """Return the row of the paper's Table 2 for a game; empty if it has none.
+
+    Args:
+        game: Name or title of the game.
+
+    Returns:
+        ``title`` and, for each of copy, mlp, deepsets and mpnn, ``<model>_slot_acc`` (a share;
+        the paper prints per cent) and ``<model>_bit_f1``.
+    """
+    row = _row("rmr_table2_abstract.csv", game)
+    return {
+        name: value / 100 if name.endswith("slot_acc") and not isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
+def paper_verdict(game: str) -> str | None:
+    """Return what the paper found for RMR against C-SWM: better, worse, same; None if not there.
+
+    Its p-value is of one one-sided test in the direction of the difference, 20 seeds, alpha 0.05.
+    """
+    row = paper_natural(game)
+    if not row:
+        return None
+    if float(str(row["p_value"]).removeprefix("<")) >= 0.05:
+        return "same"
+    return "better" if float(row["rmr_mean"]) > float(row["cswm_mean"]) else "worse"
+
+
+def _row(table: str, game: str) -> dict[str, float | str]:
+    rows = _table(table)
+    key = paper_key(game)
+    if key not in rows.index:
+        return {}
+    row = {"title": str(rows.at[key, "game"])}
+    return row | {
+        str(name): rows.at[key, name] if name == "p_value" else float(str(rows.at[key, name]))
+        for name in rows.columns
+        if name != "game"
+    }

@@ -291,6 +291,21 @@ def loss_figure(rows: pd.DataFrame, panel: str, by: str, labels: Any, y: str, fi
     return lines(faceted(rows, panel, draw, **axes), file=file)
 
 
+def validation_curves(rows: pd.DataFrame) -> Figure:
+    """Draw the loss on validation sequences along training.
+
+    Args:
+        rows: Of ``world_model_curves.csv``.
+
+    Raises:
+        RMRError: There are none.
+    """
+    labels = own_names(rows)
+    drawn = over_seeds(rows, "step", "validation_loss", "model", labels, marker=None)
+    panel = Panel("validation loss", drawn, "step", "nats a frame", log=8.0)
+    return lines([panel], file="world_model_curves.csv")
+
+
 def _by_name(
     rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]
 ) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:

@@ -1,18 +1,17 @@
 """Pictures and films of arrays: frames beside RAM, rollouts, masks, groups, activity."""
 
 import colorsys
-import io
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as imageio
 import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
@@ -41,9 +40,9 @@ def check_film(path: Path) -> None:
     kind = path.suffix.lower()
     if kind not in (".gif", ".mp4"):
         raise RMRError(f"cannot write a film as {path.name}: choose an ending of .gif or .mp4")
-    if kind == ".mp4" and not (find_spec("imageio") and find_spec("imageio_ffmpeg")):
+    if kind == ".mp4" and not find_spec("imageio_ffmpeg"):
         raise RMRError(
-            f"expected imageio and its FFmpeg to write {path.name}: `pip install imageio[ffmpeg]`, "
+            f"expected the FFmpeg of imageio to write {path.name}: `pip install imageio[ffmpeg]`, "
             "or choose a name that ends in .gif"
         )
 
@@ -66,25 +65,15 @@ def write_film(path: Path, frames: Sequence[Pixels], fps: float = 20.0) -> Path:
             f"a film needs frames of one size and a rate above 0, got {len(frames)} frames of "
             f"{len(sizes)} sizes at {fps} a second"
         )
-    encode = _mp4 if path.suffix.lower() == ".mp4" else _gif
-    return write_atomically(path, encode([enlarged(frame, 1) for frame in frames], fps))
-
-
-def _gif(frames: Sequence[Pixels], fps: float) -> bytes:
-    first, *others = (Image.fromarray(np.ascontiguousarray(frame)) for frame in frames)
-    options = {"append_images": others, "duration": max(20, round(1000 / fps)), "loop": 0}
-    buffer = io.BytesIO()
-    first.save(buffer, format="GIF", save_all=True, **options)
-    return buffer.getvalue()
-
-
-def _mp4(frames: Sequence[Pixels], fps: float) -> bytes:
-    import imageio.v3 as imageio  # noqa: PLC0415
-
-    height, width, _ = frames[0].shape
-    film = np.pad(np.stack(frames), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-    options = {"plugin": "FFMPEG", "fps": fps, "macro_block_size": 2, "ffmpeg_log_level": "error"}
-    return imageio.imwrite("<bytes>", film, extension=".mp4", **options)
+    film = np.stack([enlarged(frame, 1) for frame in frames])
+    if path.suffix.lower() == ".gif":
+        options: Any = {"plugin": "pillow", "duration": max(20, round(1000 / fps)), "loop": 0}
+    else:
+        film = np.pad(film, ((0, 0), (0, film.shape[1] % 2), (0, film.shape[2] % 2), (0, 0)))
+        options = {"plugin": "FFMPEG", "fps": fps, "macro_block_size": 2}
+        options |= {"ffmpeg_log_level": "error"}
+    content = imageio.imwrite("<bytes>", film, extension=path.suffix.lower(), **options)
+    return write_atomically(path, content)
 
 
 def write_sheet(path: Path, frames: Sequence[Pixels], columns: int = 8, times: int = 3) -> Path:
@@ -99,9 +88,7 @@ def write_sheet(path: Path, frames: Sequence[Pixels], columns: int = 8, times: i
     tiles = [np.pad(enlarged(frame, times), pad, constant_values=90) for frame in frames]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    buffer = io.BytesIO()
-    Image.fromarray(np.vstack(rows)).save(buffer, format="PNG")
-    return write_atomically(path, buffer.getvalue())
+    return write_atomically(path, imageio.imwrite("<bytes>", np.vstack(rows), extension=".png"))
 
 
 @styled

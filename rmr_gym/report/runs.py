@@ -48,6 +48,9 @@ EVERY_RUN = {
 }
 """Tables that runs of every kind write."""
 
+CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_loss",))}
+"""Table of runs that train world models."""
+
 
 @dataclass(frozen=True, eq=False)
 class Run:

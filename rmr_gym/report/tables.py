@@ -11,6 +11,7 @@ import pandas as pd
 from rmr_gym.core.files import write_atomically
 from rmr_gym.report.names import label, objective_label
 from rmr_gym.report.runs import Row
+from rmr_gym.report.statistics import TOO_FEW
 
 MISSING = "–"
 
@@ -19,10 +20,10 @@ class Column(NamedTuple):
     """A column of a table that is shown.
 
     Attributes:
-        key: Column of the data; of "spread" and "interval" what the names of two begin with, the
-            mean of a spread also by itself.
+        key: Column of the data; of "spread", "interval" and "test" what the names of several begin
+            with, the mean of a spread also by itself.
         title: Above it.
-        form: One of `FORMS`, "spread" or "interval", and a number of digits, for instance
+        form: One of `FORMS`, "spread", "interval" or "test", and a number of digits, for instance
             "spread 1".
         look: "quiet" for what stands beside the result, "wrap" for long text.
     """
@@ -41,6 +42,10 @@ class Column(NamedTuple):
             return spread(mean, row[f"{self.key}_std"], *digits)
         if form == "interval":
             return interval(row[f"{self.key}low"], row[f"{self.key}high"])
+        if form == "test":
+            return tested(
+                *(row[f"{self.key}{name}"] for name in ("difference", "pairs", "verdict"))
+            )
         return FORMS[form](row[self.key], *digits)
 
 
@@ -122,6 +127,13 @@ def spread(mean: float, deviation: float, digits: int = 3) -> str:
 def interval(low: float, high: float) -> str:
     """Return ``low to high`` with signs, or a dash for NaN."""
     return MISSING if math.isnan(low) else f"{signed(low)} to {signed(high)}"
+
+
+def tested(difference: float, pairs: float, verdict: str) -> str:
+    """Return a difference with its verdict, or its pairs where they are too few for one."""
+    if not pairs:
+        return MISSING
+    return f"{signed(difference)} {f'(n={pairs})' if verdict == TOO_FEW else verdict}"
 
 
 def p_value(p: float) -> str:

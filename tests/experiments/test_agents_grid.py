@@ -11,6 +11,7 @@ from rmr_gym.agents.sb3.worlds import AgentConfig, find_world
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.agents import grid
+from rmr_gym.experiments.agents.report import KEY
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 
@@ -51,7 +52,7 @@ def test_compare_and_again(tmp_path, monkeypatch):
     compare(tmp_path)
     out = tmp_path / "out"
     table = pd.read_csv(out / "results.csv")
-    assert tuple(table) == grid.COLUMNS["results"]
+    assert tuple(table) == (*KEY, "return", "episodes")
     steps = table.groupby(["env", "features"])["step"].apply(list).to_dict()
     assert steps == {
         ("Pong", "random"): [0],

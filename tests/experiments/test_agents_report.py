@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.agents import report as agents
 from rmr_gym.experiments.agents.report import agents_figure
-from rmr_gym.experiments.reports import write_report
 from rmr_gym.report.runs import load_run
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments import write_report
 
 RESULTS = Path(__file__).parents[2] / "results"
 

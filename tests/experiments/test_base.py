@@ -46,8 +46,7 @@ class Squares(Experiment):
     doubled: bool = False
     kind: str = "squares"
 
-    def default_folder(self):
-        return "smoke-squares"
+    folder_name = "smoke-squares"
 
     def plan(self, progress_for):
         require_distinct("value", self.values)
@@ -58,11 +57,9 @@ class Squares(Experiment):
             rows.append(Rows("squares", double(task) if self.doubled else task, names))
             if not self.doubled:
                 rows.append(Rows("curves", task, names, "curve"))
-        columns = {"squares": ("seed", "step", "square"), "curves": ("seed", "step", "loss")}
         return Plan(
             kind=self.kind,
             rows=rows,
-            columns=columns,
             config={"natural": {"batch": self.batch}},
             facts={"games": ["Pong"]},
             finish=lambda out, store: (out / "extra").write_text("finished"),
@@ -94,7 +91,7 @@ class TestFolder:
         out, problems = run(Squares(**here), command="typed")
         assert (out, problems) == (here["root"] / "smoke-squares", [])
         table = pd.read_csv(out / "squares.csv")
-        assert table.to_numpy().tolist() == [
+        assert table[["seed", "step", "square"]].to_numpy().tolist() == [
             [1, 1, 1 / 7],
             [1, 2, 1 / 7],
             [2, 1, 2 / 7],
@@ -158,7 +155,7 @@ class TestFolder:
         monkeypatch.setattr(base, "GROWN_SECONDS", 0.0)
         lengths, write = [], base.write_table
 
-        def counted(path, rows, columns):
+        def counted(path, rows, columns=None):
             rows = list(rows)
             if path.name == "squares.csv":
                 lengths.append(len(rows))

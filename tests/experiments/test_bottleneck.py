@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.bottleneck import report as bottleneck
 from rmr_gym.experiments.bottleneck.report import (
     abstract_size_curves,
@@ -9,7 +10,6 @@ from rmr_gym.experiments.bottleneck.report import (
     missing_sizes,
     size_curves,
 )
-from rmr_gym.experiments.reports import write_report
 from rmr_gym.report.page import findings_of
 from rmr_gym.report.runs import load_run
 

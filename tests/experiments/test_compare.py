@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.compare.report import report
-from rmr_gym.experiments.reports import write_report
 from rmr_gym.report.page import findings_of
 
 

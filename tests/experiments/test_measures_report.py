@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.measures import report as measures
-from rmr_gym.experiments.reports import write_report
 from rmr_gym.report.arms import last_steps
 from rmr_gym.report.runs import load_run, where
 

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.transfer import report as transfer
 from rmr_gym.experiments.transfer.report import (
     ALL_PAIRS,

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.views.report import TABLES, cost_table, losses, view_table
 from rmr_gym.experiments.views.report import cost_pairs as paired
 from rmr_gym.report.runs import load_run

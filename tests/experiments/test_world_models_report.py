@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments import write_report
 from rmr_gym.experiments.world_models import report as world_models
 from rmr_gym.experiments.world_models.report import (
     BETTER,
@@ -14,7 +14,7 @@ from rmr_gym.experiments.world_models.report import (
     simulation_curves,
 )
 from rmr_gym.report.runs import load_run
-from rmr_gym.report.worlds import model_pairs
+from rmr_gym.report.statistics import model_pairs
 
 
 def read_world_models(folder):

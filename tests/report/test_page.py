@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.reports import write_report
+from rmr_gym.experiments import write_report
 
 VOID = {"meta", "img", "br"}
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from rmr_gym.report import findings as words
+from rmr_gym.report import page as words
 from rmr_gym.report import tables as text
 from rmr_gym.report.tables import Table, grouped, shown, wide
 

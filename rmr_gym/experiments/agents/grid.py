@@ -36,7 +36,6 @@ from rmr_gym.models.pretrained import WEIGHTS, find_artifact
 from rmr_gym.runs.store import Artifact, Place, Task, stage
 
 RANDOM = "random"
-COLUMNS = {"results": ("env", "algorithm", "features", "seed", "step", "return", "episodes")}
 EVALUATION_SEED = 0
 
 
@@ -109,6 +108,8 @@ class Agents(Experiment):
         encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
     """
 
+    folder_name = "agents-comparison"
+
     games: tuple[str, ...] = ("Pong", "Breakout", BALLS)
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
     algorithms: tuple[str, ...] = ("ppo",)
@@ -118,10 +119,6 @@ class Agents(Experiment):
     copies: int = 8
     max_steps: int = 4500
     encoders: Path = Path("runs/encoders")
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return "agents-comparison"
 
     @property
     def budget(self) -> Budget:
@@ -147,7 +144,6 @@ class Agents(Experiment):
         return Plan(
             kind="agents",
             rows=[*map(self._random_rows, worlds), *map(self._rows, configs)],
-            columns=COLUMNS,
             config=facts,
             facts=facts
             | {name: sorted(values) for name, values in named.items()}
@@ -175,7 +171,7 @@ class Agents(Experiment):
 
     def _task(self, config: AgentConfig) -> Task:
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
-        place = Place((self.folder(self.default_folder()) / "agents" / name).resolve())
+        place = Place((self.folder() / "agents" / name).resolve())
         return agent(config, weights_of(config), self.budget, place)
 
     def _random_rows(self, world: str) -> Rows:

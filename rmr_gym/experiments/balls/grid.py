@@ -14,15 +14,6 @@ from rmr_gym.stages.balls import BallsFolder, BallsWorld, given_balls
 DIMS = (2, 4, 8, 16, 32, 64)
 """Widths of the latents in RMR, Appendix C."""
 
-SCORES = ("mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "excursion", "energy")
-COLUMNS = {
-    "rollouts": (
-        *("game", "model", "predict", "aggregation", "dim", "seed", "step"),
-        *("training_mse", "validation_mse", *SCORES),
-    ),
-    "curves": ("game", "model", "dim", "seed", "step", "loss"),
-}
-
 
 def narrowed(model: BallsModel, dims: Sequence[int]) -> list[BallsModel]:
     """Return a model with narrow latents, itself, and the interaction network of its width."""
@@ -55,12 +46,10 @@ class Balls(BallsExperiment):
         processors: Folders of `rmr-gym pretrain` on balls, whose pipelines are scored too.
     """
 
+    folder_name = "{0.preset}-balls"
+
     dims: tuple[int, ...] = DIMS
     processors: tuple[Path, ...] = ()
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-balls"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -76,7 +65,7 @@ class Balls(BallsExperiment):
         rows = rollout_rows(world, [*pretrained, *map(given_balls, given)])
         rows += [curve_rows(world, model, seed) for seed, model in points]
         facts = {"dims": list(self.dims), "processors": [str(path) for path in self.processors]}
-        return self.balls_plan(rows, world, kind="balls", columns=COLUMNS, facts=facts)
+        return self.balls_plan(rows, world, kind="balls", facts=facts)
 
 
 EXPERIMENT = Balls

@@ -14,14 +14,6 @@ from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsWorld, given_ball
 GATED = ("rmr", "cswm", "random_p", "shuffled_p")
 """Arms that are compared unless others are asked for."""
 
-_POINT = ("game", "core", "dim", "arm", "seed", "step")
-COLUMNS = {
-    "balls_natural": (
-        *(*_POINT, "mse", "copy_mse", "ratio_to_copy", "ari", "rollout_mse", "rollout_copy_mse"),
-    ),
-    "curves": (*_POINT, "loss"),
-}
-
 
 def narrowed(world: BallsWorld, dims: Sequence[int]) -> list[BallsWorld]:
     """Return the world with its own latents, then with narrow ones and the interaction network."""
@@ -70,13 +62,11 @@ class BallsNatural(BallsExperiment):
             default: P is pretrained on the positions of the same data set.
     """
 
+    folder_name = "{0.preset}-balls-natural"
+
     arms: tuple[str, ...] = GATED
     dims: tuple[int, ...] = ()
     processor: Path | None = None
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-balls-natural"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -89,7 +79,7 @@ class BallsNatural(BallsExperiment):
         rows = [row for point, seed in points for row in arm_rows(point, self.arms, seed, donor)]
         facts = {"arms": list(self.arms), "dims": list(self.dims)}
         kind = "balls-natural"
-        return self.balls_plan(rows, world, kind=kind, columns=COLUMNS, facts=facts)
+        return self.balls_plan(rows, world, kind=kind, facts=facts)
 
     @property
     def _playing(self) -> Playing:

@@ -8,19 +8,11 @@ from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.stages.chain import Game
 from rmr_gym.stages.games import PRETRAIN_SEED
-from rmr_gym.stages.probe import METRICS
 
 DIMS = (2, 4, 8, 16, 32, 64)
 """Widths of the latents (RMR, Appendix C)."""
 
 ARMS = ("rmr", "cswm", "untrained")
-
-COLUMNS = {
-    "bottleneck": ("game", "dim", "objective", "arm", "seed", "step", *METRICS),
-    "bottleneck_abstract": (
-        "game", "dim", "step", "slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy", "loss",
-    ),
-}  # fmt: skip
 
 
 def narrowed_rows(games: Sequence[Game], dims: Sequence[int], seeds: Sequence[int]) -> list[Rows]:
@@ -51,11 +43,9 @@ class Bottleneck(AtariExperiment):
         dims: Widths of the latents.
     """
 
-    dims: tuple[int, ...] = DIMS
+    folder_name = "{0.preset}-{0.natural.objective}-bottleneck"
 
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-{self.natural.objective}-bottleneck"
+    dims: tuple[int, ...] = DIMS
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -65,7 +55,6 @@ class Bottleneck(AtariExperiment):
             narrowed_rows(games, self.dims, self.seed_list),
             games,
             kind="bottleneck",
-            columns=COLUMNS,
             facts={"dims": list(self.dims)},
         )
 

@@ -4,16 +4,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts
 from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Row, Run, Schema, load_run, where
-from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, paired
+from rmr_gym.report.runs import Run, Schema, load_run, where
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, paired
 from rmr_gym.report.tables import grouped
 
 TABLES = {
@@ -110,14 +108,9 @@ def narrowing_table(rows: pd.DataFrame) -> pd.DataFrame:
         arm, label, dim, widest, relative (mean over seeds, per cent of the widest); a test, with
         Benjamini-Hochberg over the table.
     """
-
-    def draws(row: Row) -> np.random.Generator:
-        names = [row[name] for name in arms.PLACE]
-        return generator(0, "interval", *names, str(row["dim"]), str(row["against"]))
-
     found = paired(
         *(rows, "micro_f1", "dim", lambda dim, dims: dims[-1:] if dim != dims[-1] else ()),
-        *((*arms.PLACE, "arm"), ("seed",), (), draws),
+        *((*arms.PLACE, "arm"), ("seed",), (), draws_by(*arms.PLACE, "dim", "against")),
     )
     found = found.rename(columns={"against": "widest"})
     found["label"] = called(found["arm"], ARM_LABELS)

@@ -12,8 +12,6 @@ import numpy as np
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.palette import palette_to_rgb
 from rmr_gym.experiments.atari import (
-    ABSTRACT_COLUMNS,
-    NATURAL_COLUMNS,
     AtariExperiment,
     abstract_rows,
     natural_rows,
@@ -46,9 +44,7 @@ class Compare(AtariExperiment):
     Source: RMR, section 5, Table 1. Differs: controls and references beside the two arms.
     """
 
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-{self.natural.objective}"
+    folder_name = "{0.preset}-{0.natural.objective}"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -59,7 +55,6 @@ class Compare(AtariExperiment):
             comparison(games, self.seed_list),
             games,
             kind="compare",
-            columns=ABSTRACT_COLUMNS | NATURAL_COLUMNS,
             facts={"message_passing": backend, "datasets": datasets},
             finish=lambda out, store: _write_frames(out, games, store),
         )

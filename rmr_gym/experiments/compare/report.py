@@ -8,14 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import REFERENCES
-from rmr_gym.report.findings import counted
+from rmr_gym.report.arms import REFERENCES, paper_natural, paper_verdict
 from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label
-from rmr_gym.report.page import Page, about
-from rmr_gym.report.paper import paper_natural, paper_verdict
+from rmr_gym.report.page import Page, about, counted
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import (
-    Row,
     Run,
     groups,
     in_order,
@@ -23,8 +20,7 @@ from rmr_gym.report.runs import (
     read_frames,
     where,
 )
-from rmr_gym.report.statistics import TOO_FEW
-from rmr_gym.report.tables import MISSING, grouped, signed, spread, wide
+from rmr_gym.report.tables import grouped, wide
 
 SLOTS = 128
 """RAM bytes, and so slots, of the machine."""
@@ -62,7 +58,7 @@ def report(folder: Path) -> Page:
             "columns": [
                 (f"{arm}_mean", label(arm), "number") for arm in in_order(table["arm"], ARM_LABELS)
             ],
-            "probe": label(arms.headline_probe(natural)),
+            "probe": arms.headline_probe(natural),
             "probes": {name: label(name) for name in arms.probes(natural)},
         },
         dict(_figures(run)),
@@ -86,36 +82,19 @@ def _figures(run: Run) -> Iterator[charts.Named]:
 
 
 def headline(natural: pd.DataFrame) -> pd.DataFrame:
-    """Return a natural table with what a terminal of 80 columns shows of it, as text."""
+    """Return a natural table with what heads its short form: seeds, and the paper's means."""
     most = natural.groupby(["game", "objective"])["seeds"].transform("max")
-    rows = natural.assign(most=most).to_dict("records")
-    told = [
-        {
-            "name": _named(row),
-            "f1": spread(row["micro_f1_mean"], row["micro_f1_std"]).replace(" ", ""),
-            "to_cswm": _compared(row, "cswm_"),
-            "to_untrained": _compared(row, "untrained_"),
-            "kind": row["probe"],
-            "most": counted(row["most"], "seed"),
-            "paper": _PAPER.format(**paper) if (paper := paper_natural(row["game"])) else "",
-        }
-        for row in rows
+    named = natural["label"].where(natural["arm"] != "supervised", "supervised (ceiling)")
+    fewer = " (n=" + natural["seeds"].astype(str) + ")"
+    papers = [
+        _PAPER.format(**paper_natural(game)) if paper_natural(game) else ""
+        for game in natural["game"]
     ]
-    return natural.join(pd.DataFrame(told))
+    named = named.where(natural["seeds"] == most, named + fewer)
+    return natural.assign(name=named, most=[counted(n, "seed") for n in most], paper=papers)
 
 
 _PAPER = "\n  the paper: RMR {rmr_mean:.3f}, C-SWM {cswm_mean:.3f}"
-
-
-def _named(row: Row) -> str:
-    name = "supervised (ceiling)" if row["arm"] == "supervised" else row["label"]
-    return name if row["seeds"] == row["most"] else f"{name} (n={row['seeds']})"
-
-
-def _compared(row: Row, prefix: str) -> str:
-    pairs, verdict = row[f"{prefix}pairs"], row[f"{prefix}verdict"]
-    words = f"(n={pairs})" if verdict == TOO_FEW else verdict
-    return f"{signed(row[f'{prefix}difference'])} {words}" if pairs else MISSING
 
 
 def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,13 +23,6 @@ from rmr_gym.runs.store import Store, Task
 from rmr_gym.stages.copying import COPYING_MODELS, Copying, CopyingPreset, copying
 from rmr_gym.stages.presets import as_json
 
-_KEY = ("model", "active", "seed", "step")
-COLUMNS = {
-    "copying": (*_KEY, "span", "dropped", "cross_entropy", "accuracy"),
-    "copying_curves": (*_KEY, "loss"),
-}
-"""``active`` is 0 for the LSTM, ``dropped`` is -1 where no RIM is."""
-
 
 @dataclass(frozen=True)
 class CopyingRun(CopyingPreset, Experiment):
@@ -41,12 +34,10 @@ class CopyingRun(CopyingPreset, Experiment):
         models: rims, lstm.
     """
 
+    folder_name = "{0.preset}-copying"
+
     seeds: int | None = 1
     models: tuple[str, ...] = tuple(COPYING_MODELS)
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-copying"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -69,7 +60,6 @@ class CopyingRun(CopyingPreset, Experiment):
         return Plan(
             kind="copying",
             rows=rows,
-            columns=COLUMNS,
             config={part: as_json(getattr(self, part)) for part in parts},
             facts={"preset": self.preset, "models": list(self.models), "seeds": list(seeds)},
             finish=lambda out, store: write_activity(out, store, tasks, self.task),

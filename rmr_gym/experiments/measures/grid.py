@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from rmr_gym.agents.players.player_features import PLAYER, PlayerReference
-from rmr_gym.experiments.atari import NATURAL_KEY, AtariExperiment
+from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import (
     Plan,
     ProgressFor,
@@ -15,16 +15,7 @@ from rmr_gym.experiments.base import (
 )
 from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
-from rmr_gym.stages.probe import METRICS
 
-COLUMNS = {
-    "labels": (*NATURAL_KEY, "label", "category", "macro_f1", "weighted_f1", "accuracy", "classes"),
-    "ranking": (
-        *NATURAL_KEY, "ahead", "similarity", "hits_at_1", "mrr", "tied",
-        "copy_hits_at_1", "copy_mrr", "rows",
-    ),
-    "references": (*NATURAL_KEY, *METRICS),
-}  # fmt: skip
 MEASURES = ("labels", "ranking")
 
 
@@ -61,12 +52,10 @@ class Measures(AtariExperiment):
         measures: labels, ranking or both.
     """
 
+    folder_name = "{0.preset}-{0.natural.objective}-measures"
+
     arms: tuple[str, ...] = (*ARMS, *REFERENCES, PLAYER)
     measures: tuple[str, ...] = MEASURES
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-{self.natural.objective}-measures"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; what has no seed is computed once."""
@@ -84,7 +73,7 @@ class Measures(AtariExperiment):
             for row in measured(game, arm, seed, self.measures)
         ]
         facts = {"arms": list(self.arms), "measures": list(self.measures)}
-        return self.atari_plan(rows, games, kind="measures", columns=COLUMNS, facts=facts)
+        return self.atari_plan(rows, games, kind="measures", facts=facts)
 
 
 EXPERIMENT = Measures

@@ -3,17 +3,15 @@
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from rmr_gym.core.seeding import generator
 from rmr_gym.report import charts
 from rmr_gym.report.arms import beside, last_steps, ordered
 from rmr_gym.report.names import ARM_LABELS, called, label
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Row, Schema, groups, in_order, load_run, where
-from rmr_gym.report.statistics import means, paired
+from rmr_gym.report.runs import Schema, groups, in_order, load_run, where
+from rmr_gym.report.statistics import draws_by, means, paired
 from rmr_gym.report.tables import grouped
 
 ALL_LABELS = "all_labels"
@@ -88,16 +86,11 @@ def measure_pairs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
         one category (or ``ahead``).
     """
     part = PARTS[name]
-    names = ("game", "objective", part, "arm", "against")
-
-    def draws(row: Row) -> np.random.Generator:
-        return generator(0, "interval", *(str(row[name]) for name in names))
-
+    place = ("game", "objective", part)
     rows = ordered(last_steps(rows, "game", "objective", "arm"), arm=ARM_LABELS)
-    family = (part, "against")
-    return paired(
-        rows, next(iter(SCORES[name])), "arm", BASELINES, names[:3], ("seed",), family, draws
-    )
+    family, draws = (part, "against"), draws_by(*place, "arm", "against")
+    score = next(iter(SCORES[name]))
+    return paired(rows, score, "arm", BASELINES, place, family=family, draws=draws)
 
 
 def measure_table(rows: pd.DataFrame, pairs: pd.DataFrame, name: str) -> pd.DataFrame:

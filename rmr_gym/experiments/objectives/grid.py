@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.experiments.atari import NATURAL_COLUMNS, AtariExperiment, natural_rows
+from rmr_gym.experiments.atari import AtariExperiment, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, require_distinct, require_known
 from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import UNTRAINED, Game
@@ -35,13 +35,11 @@ class Objectives(AtariExperiment):
         episodes: Numbers of natural episodes to train on; default: all that there are.
     """
 
+    folder_name = "{0.preset}-objectives"
+
     objectives: tuple[str, ...] = ("cswm", "infonce")
     arms: tuple[str, ...] = (*ARMS, UNTRAINED)
     episodes: tuple[int, ...] = ()
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-objectives"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -64,7 +62,7 @@ class Objectives(AtariExperiment):
         ]
         facts = {"objective": ", ".join(self.objectives), "arms": list(self.arms)}
         facts["natural_episodes"] = list(counts)
-        return self.atari_plan(rows, games, kind="objectives", columns=NATURAL_COLUMNS, facts=facts)
+        return self.atari_plan(rows, games, kind="objectives", facts=facts)
 
 
 EXPERIMENT = Objectives

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.experiments.atari import ABSTRACT_COLUMNS, AtariExperiment, abstract_rows
+from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, require_distinct, require_known
 
 MODELS = ("mlp", "deep_sets", "mpnn")
@@ -21,13 +21,11 @@ class Table2(AtariExperiment):
         models: mlp, deep_sets, mpnn; default: all three.
     """
 
+    folder_name = "{0.preset}-table2"
+
     games: tuple[str, ...] = ("all",)
     seeds: int | None = 1
     models: tuple[str, ...] = MODELS
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-table2"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -43,7 +41,6 @@ class Table2(AtariExperiment):
             rows,
             games,
             kind="table2",
-            columns=ABSTRACT_COLUMNS,
             facts={"models": ["copy", *self.models]},
         )
 

@@ -21,14 +21,9 @@ from rmr_gym.stages.donors import (
     folder_donor,
     random_dynamics_donor,
 )
-from rmr_gym.stages.probe import METRICS
 
 CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
 """The baseline and the controls, once a recipient and seed; what is shuffled is its own P."""
-
-COLUMNS = {
-    "transfer": ("recipient", "donor", "objective", "arm", "seed", "step", *METRICS),
-}
 
 
 def matrix(
@@ -56,11 +51,9 @@ class Transfer(AtariExperiment):
             P, for instance balls=runs/balls; default: the recipients.
     """
 
-    donors: tuple[str, ...] = ()
+    folder_name = "{0.preset}-{0.natural.objective}-transfer"
 
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-{self.natural.objective}-transfer"
+    donors: tuple[str, ...] = ()
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -79,7 +72,7 @@ class Transfer(AtariExperiment):
             for (recipient, donor, arm, seed), task in matrix(games, donors, self.seed_list).items()
         ]
         facts = {"recipients": [game.name for game in games], "donors": list(donors)}
-        return self.atari_plan(rows, games, kind="transfer", columns=COLUMNS, facts=facts)
+        return self.atari_plan(rows, games, kind="transfer", facts=facts)
 
     def _donors(self, names: Sequence[str], progress_for: ProgressFor) -> dict[str, Task]:
         """Return the tasks that give the donors, in their order; games may be told by "all"."""

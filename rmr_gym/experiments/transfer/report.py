@@ -21,9 +21,9 @@ from scipy.spatial.distance import squareform
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts, statistics
+from rmr_gym.report.arms import paper_natural
 from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label, objective_label
 from rmr_gym.report.page import Page
-from rmr_gym.report.paper import paper_natural
 from rmr_gym.report.runs import Row, Run, Schema, groups, in_order, load_run, parts, records, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, MIN_PAIRS, TOO_FEW, means
 from rmr_gym.report.tables import signed, wide
@@ -546,12 +546,12 @@ def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
         raise RMRError("this transfer matrix has no cell to rank: let the run go on")
     role = ranking["role"].iloc[0]
     fields = ranked_fields(table, role)
-    points = fields.groupby(SIDES[role])["adjusted"].agg(list)
+    points = [fields["adjusted"][fields[SIDES[role]] == name] for name in ranking["name"]]
     shown = ranking.assign(
         row=ranking["name"],
         mean=ranking["adjusted"],
-        points=ranking["name"].map(points),
-        color=charts.colours(ranking["is_game"].map({True: "rmr", False: "random_p"})),
+        points=points,
+        color=charts.colours(["rmr" if game else "random_p" for game in ranking["is_game"]]),
     )
     across = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, %, adjusted"
     panel = charts.Panel(f"{role}s", charts.Dots.of(shown), across)

@@ -9,14 +9,12 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names
-from rmr_gym.report.findings import listing
+from rmr_gym.report.charts import own_names, validation_curves
 from rmr_gym.report.names import called
-from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
-from rmr_gym.report.statistics import means
+from rmr_gym.report.page import Page, listing
+from rmr_gym.report.runs import CURVES, Schema, groups, load_run, read_arrays, where
+from rmr_gym.report.statistics import PRIVILEGED, means, model_pairs
 from rmr_gym.report.tables import wide
-from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, validation_curves
 
 QUESTIONS = {"balls": "balls", "views": "crops that are seen", "dropped": "modules taken out"}
 """What varies, and what it is called; where one does, the other two stay as in training."""

@@ -8,13 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names
-from rmr_gym.report.findings import listing
+from rmr_gym.report.charts import own_names, validation_curves
 from rmr_gym.report.names import called
-from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, groups, load_run
-from rmr_gym.report.statistics import means
-from rmr_gym.report.worlds import CURVES, PRIVILEGED, model_pairs, validation_curves
+from rmr_gym.report.page import Page, listing
+from rmr_gym.report.runs import CURVES, Schema, groups, load_run
+from rmr_gym.report.statistics import PRIVILEGED, means, model_pairs
 
 SCORES = {
     "bce": "BCE",

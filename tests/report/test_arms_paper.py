@@ -1,6 +1,6 @@
 import pytest
 
-from rmr_gym.report.paper import paper_abstract, paper_natural, paper_verdict
+from rmr_gym.report.arms import paper_abstract, paper_natural, paper_verdict
 
 GAMES = [
     "Asteroids",
