@@ -1,5 +1,6 @@
 """What every experiment shares: options, the rows of its tables, and how a run is computed."""
 
+import io
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from rmr_gym.core.errors import RMRError, unknown_name
@@ -161,16 +163,17 @@ def require_distinct(kind: str, names: Sequence[Any]) -> None:
         raise RMRError(f"each {kind} may be named once, got {', '.join(twice)} more than once")
 
 
-def require_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse names that are not in a table.
+def require_known(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse a list that is empty, names something twice, or what is not in a table.
 
     Raises:
-        RMRError: One is not; the nearest and all choices are told.
+        RMRError: It does; the nearest and all choices are told.
     """
     choices = list(known)
     for name in names:
         if name not in choices:
             raise unknown_name(kind, name, choices)
+    require_distinct(kind, names)
 
 
 def run(
@@ -354,8 +357,15 @@ def write_table(
     path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> Path:
     """Write rows as CSV, whole or not at all; the columns are those that the rows have."""
-    table = pd.DataFrame(list(rows), columns=columns)
+    table = pd.DataFrame(list(rows), columns=columns and list(columns))
     return write_atomically(path, table.to_csv(index=False))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
+    """Write arrays as a compressed NPZ file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return write_atomically(path, buffer.getvalue())
 
 
 def circumstances(

@@ -129,7 +129,7 @@ def interval(low: float, high: float) -> str:
     return MISSING if math.isnan(low) else f"{signed(low)} to {signed(high)}"
 
 
-def tested(difference: float, pairs: float, verdict: str) -> str:
+def tested(difference: float, pairs: int, verdict: str) -> str:
     """Return a difference with its verdict, or its pairs where they are too few for one."""
     if not pairs:
         return MISSING

@@ -90,7 +90,7 @@ def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
 
 
 @dataclass(frozen=True)
-class Agents(Experiment):
+class Agents(Budget, Experiment):
     """Train agents on several features or with several algorithms, over seeds, and compare them.
 
     Features that a world does not have are left out there: ram is of games, state is of balls, and
@@ -100,9 +100,6 @@ class Agents(Experiment):
         games: Names of games, and PushedBalls.
         features: What agents see, as in `rmr-gym agent train`.
         algorithms: How agents learn, as in `rmr-gym agent train`.
-        steps: Steps of each agent over all its copies.
-        checkpoints: How often each agent is kept and measured.
-        episodes: Episodes of a measurement.
         copies: Games that an agent plays side by side.
         max_steps: Steps after which an episode is cut.
         encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
@@ -113,9 +110,6 @@ class Agents(Experiment):
     games: tuple[str, ...] = ("Pong", "Breakout", BALLS)
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
     algorithms: tuple[str, ...] = ("ppo",)
-    steps: int = 100_000
-    checkpoints: int = 5
-    episodes: int = 10
     copies: int = 8
     max_steps: int = 4500
     encoders: Path = Path("runs/encoders")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from scipy.stats import trim_mean
 
 from rmr_gym.report import charts
 from rmr_gym.report.names import labels_of, looks_of
@@ -225,9 +226,7 @@ def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
 
     Source: Agarwal et al. 2021, section 4.3.
     """
-    ordered = np.sort(runs, axis=-1)
-    cut = ordered.shape[-1] // 4
-    return np.asarray(ordered[..., cut : ordered.shape[-1] - cut].mean(-1))
+    return np.asarray(trim_mean(runs, 0.25, axis=-1))
 
 
 def stratified_interval(strata: Strata, rng: np.random.Generator) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import charts
 from rmr_gym.report.charts import own_names
+from rmr_gym.report.names import called
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Schema, load_run, where
 from rmr_gym.report.statistics import means
@@ -61,7 +62,7 @@ def width_curves(rows: pd.DataFrame) -> Figure:
     ticks = sorted({int(dim) for dim in narrow["dim"]})
     axes: Any = {"across": "width of the latents", "up": "error over that of reflection"}
     long = narrow.melt(["game", "model", "dim"], [*RATIOS], "ratio")
-    long["panel"] = long["game"] + ", " + long["ratio"].map(RATIOS)
+    long["panel"] = long["game"] + ", " + called(long["ratio"], RATIOS)
     long = grouped(long, "game", "ratio")
     draw = partial(charts.over_seeds, x="dim", y="value", by="model", labels=own_names(narrow))
     panels = charts.faceted(long, "panel", draw, ticks=ticks, log=10.0, **axes)

@@ -1,6 +1,5 @@
 """The comparison: pretrain, train every arm with paired seeds, probe."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.core.files import write_atomically
 from rmr_gym.core.palette import palette_to_rgb
 from rmr_gym.experiments.atari import (
     AtariExperiment,
     abstract_rows,
     natural_rows,
 )
-from rmr_gym.experiments.base import Plan, ProgressFor, Rows
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, write_arrays
 from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.arms import ARMS
@@ -78,9 +76,7 @@ def _write_frames(out: Path, games: Sequence[Game], store: Store) -> None:
         rows = np.linspace(0, len(loaded["ram"]) - 1, EXAMPLE_FRAMES).astype(int)
         arrays[f"{game.name}_rgb"] = palette_to_rgb(loaded["pixels"][rows])
         arrays[f"{game.name}_ram"] = loaded["ram"][rows]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(out / "frames.npz", buffer.getvalue())
+    write_arrays(out / "frames.npz", arrays)
 
 
 EXPERIMENT = Compare

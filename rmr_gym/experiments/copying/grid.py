@@ -1,6 +1,5 @@
 """The copying task: RIMs against an LSTM, tested on longer spans than they were trained on."""
 
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -9,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.core.files import write_atomically
 from rmr_gym.experiments.base import (
     Experiment,
     Plan,
     ProgressFor,
     Rows,
-    require_distinct,
     require_known,
+    write_arrays,
 )
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store, Task
@@ -44,7 +42,6 @@ class CopyingRun(CopyingPreset, Experiment):
         del progress_for
         find_device(self.device)
         require_known("model", self.models, COPYING_MODELS)
-        require_distinct("model", self.models)
         seeds = self.seed_range(1)
         tasks = {
             (name, seed): copying(self.task, name, getattr(self, name), seed, self.device)
@@ -82,9 +79,7 @@ def write_activity(
             for name, part in (("pattern", "pattern"), ("share", "activity")):
                 tensor = artifact.tensors[f"{part}.{span}"]
                 arrays[f"{name}_{seed}"] = tensor.float().numpy()
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomically(out / "activity.npz", buffer.getvalue())
+    write_arrays(out / "activity.npz", arrays)
 
 
 EXPERIMENT = CopyingRun

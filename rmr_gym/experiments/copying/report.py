@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -35,13 +36,7 @@ def report(folder: Path) -> Page:
     table = means(where(rows, step=rows["step"].max()), (*_POINT, "step"), SCORES)
     arrays = read_arrays(folder / "activity.npz")
     seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
-    active = {}
-    for seed in seeds:
-        titles = {"one sequence": f"pattern_{seed}", "share of sequences": f"share_{seed}"}
-        patterns = {title: arrays[name].astype(float) for title, name in titles.items()}
-        begins = (0, *map(int, arrays["begins"]))
-        phases: dict[str, int] = dict(zip(("digits", "blanks", "recall"), begins, strict=True))
-        active[f"active_{seed}"] = partial(activation_figure, patterns, phases)
+    active = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
     return Page(
         run,
         "Copying after longer pauses",
@@ -72,3 +67,11 @@ def error_curves(rows: pd.DataFrame) -> Figure:
     draw = partial(charts.over_seeds, x="step", y="cross_entropy", by="model", labels=LABELS)
     axes: Any = {"across": "gradient step", "up": "nats a digit", "log": 20.0}
     return charts.lines(charts.faceted(whole, "panel", draw, **axes), file="copying.csv")
+
+
+def _activity(arrays: dict[str, np.ndarray], seed: str) -> Figure:
+    titles = {"one sequence": f"pattern_{seed}", "share of sequences": f"share_{seed}"}
+    patterns = {title: arrays[name].astype(float) for title, name in titles.items()}
+    begins = (0, *map(int, arrays["begins"]))
+    phases: dict[str, int] = dict(zip(("digits", "blanks", "recall"), begins, strict=True))
+    return activation_figure(patterns, phases)

@@ -10,7 +10,6 @@ from rmr_gym.experiments.base import (
     Plan,
     ProgressFor,
     Rows,
-    require_distinct,
     require_known,
 )
 from rmr_gym.stages.arms import ARMS
@@ -61,8 +60,6 @@ class Measures(AtariExperiment):
         """Return what is to be computed; what has no seed is computed once."""
         require_known("arm", self.arms, (*ARMS, *REFERENCES, PLAYER))
         require_known("measure", self.measures, MEASURES)
-        require_distinct("arm", self.arms)
-        require_distinct("measure", self.measures)
         games, seeds = self.recorded(progress_for), self.seed_list
         rows = [
             row

@@ -46,12 +46,7 @@ class Objectives(AtariExperiment):
         require_known("objective", self.objectives, OBJECTIVES)
         require_known("arm", self.arms, (*ARMS, UNTRAINED))
         counts: tuple[int | None, ...] = self.episodes or (None,)
-        for kind, names in (
-            ("objective", self.objectives),
-            ("arm", self.arms),
-            ("number of episodes", counts),
-        ):
-            require_distinct(kind, names)
+        require_distinct("number of episodes", counts)
         games = self.recorded(progress_for)
         rows = [
             row

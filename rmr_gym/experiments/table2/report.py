@@ -2,13 +2,12 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.names import MODEL_LABELS, label
+from rmr_gym.report.names import MODEL_LABELS
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Run, groups, in_order, load_run, where
 
@@ -72,22 +71,16 @@ def model_summary(table: pd.DataFrame) -> pd.DataFrame:
         and ``paper_beats_copy`` (games in which bit F1 is above the copy baseline's); ``best`` and
         ``paper_best`` (games in which its bit F1 is the highest of the models that are there).
     """
-    known = table.dropna(subset=["bit_f1", "paper_bit_f1"])
+    known = table.dropna(subset=["bit_f1", "paper_bit_f1"]).reset_index(drop=True)
     several = where(known, groups(known, "game")["model"].transform("size") > 1)
-    rows = []
-    for model in in_order(known["model"], MODEL_LABELS):
-        ours = where(known, model=model)
-        row: dict[str, Any] = {"model": model, "label": label(model), "games": len(ours)}
-        for source in ("", "paper_"):
-            best = several.loc[groups(several, "game")[f"{source}bit_f1"].idxmax(), "model"]
-            row |= {f"{source}{metric}": ours[f"{source}{metric}"].mean() for metric in METRICS}
-            row[f"{source}beats_copy"] = int(
-                (ours[f"{source}bit_f1_over_copy"].to_numpy(float) > 0).sum()
-            )
-            row[f"{source}best"] = [*best].count(model)
-        rows.append(row)
-    columns = [f"{s}{name}" for s in ("", "paper_") for name in (*METRICS, "beats_copy", "best")]
-    return pd.DataFrame(rows, columns=["model", "label", "games", *columns])
+    for source in ("", "paper_"):
+        best = groups(several, "game")[f"{source}bit_f1"].idxmax()
+        known[f"{source}best"] = known.index.isin(best)
+        known[f"{source}beats_copy"] = known[f"{source}bit_f1_over_copy"] > 0
+    kinds = dict.fromkeys(METRICS, "mean") | {"beats_copy": "sum", "best": "sum"}
+    found = {f"{s}{name}": (f"{s}{name}", kinds[name]) for s in ("", "paper_") for name in kinds}
+    summary = groups(known, "model", "label").agg(games=("game", "size"), **found)
+    return arms.ordered(summary.reset_index(), model=MODEL_LABELS)
 
 
 def abstract_dots(run: Run) -> Figure:

@@ -201,11 +201,10 @@ def transfer_table(
     """
     rows = _fields(matrix, probe, step)
     compared = rows.assign(arm=rows["arm"].mask(rows["own"] & (against == OWN), OWN))
+    named = statistics.draws_by(*arms.PLACE, "arm", "against")
 
     def draws(row: Row) -> np.random.Generator:
-        baseline = donor_arm(row["game"]) if against == OWN else against
-        names = [row[name] for name in (*arms.PLACE, "arm")]
-        return generator(0, "interval", *names, baseline)
+        return named({**row, "against": donor_arm(row["game"])} if against == OWN else row)
 
     key = [*arms.PLACE, "arm"]
     tests = statistics.paired(compared, "micro_f1", "arm", (against,), arms.PLACE, draws=draws)
@@ -279,17 +278,24 @@ _OVERVIEW = [
 
 def _counted(compared: pd.DataFrame, names: tuple[str, ...]) -> dict[str, Any]:
     gaps = groups(compared, "recipient")["difference"].mean().to_numpy()
-    raw, adjusted = (list(compared[column]) for column in ("verdict", "verdict_bh"))
-    words = ("better", "same", "worse")
     return {
         "compared": len(compared),
-        **{word: raw.count(word) for word in words},
-        "too_few": raw.count(TOO_FEW),
-        **{f"{word}_bh": adjusted.count(word) for word in words},
+        **_verdicts(compared),
         "relative": compared["relative"].mean(),
         "recipients": len(gaps),
         "above": int((gaps > 0).sum()),
         **statistics.paired_difference(gaps, generator(0, "across recipients", *names)),
+    }
+
+
+def _verdicts(rows: pd.DataFrame) -> dict[str, int]:
+    """Count verdicts, and the same after correction."""
+    words = {"better": "better", "same": "same", "worse": "worse", "too_few": TOO_FEW}
+    endings = {"verdict": "", "verdict_bh": "_bh"}
+    return {
+        f"{name}{ending}": [*rows[column]].count(word)
+        for column, ending in endings.items()
+        for name, word in words.items()
     }
 
 
@@ -325,7 +331,6 @@ def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
         low, high = statistics.bootstrap_interval(
             own["adjusted"].to_numpy(), generator(0, "ranking", role, name)
         )
-        raw, adjusted = (list(own[column]) for column in ("verdict", "verdict_bh"))
         yield {
             "name": name,
             "is_game": role == "recipient" or own["role"].iloc[0] == "game",
@@ -334,8 +339,7 @@ def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
             "adjusted": own["adjusted"].mean(),
             "low": low,
             "high": high,
-            **{word: raw.count(word) for word in ("better", "same", "worse")},
-            **{f"{word}_bh": adjusted.count(word) for word in ("better", "worse")},
+            **_verdicts(own),
         }
 
 
@@ -401,17 +405,10 @@ def condensed(matrix: Matrix) -> pd.DataFrame:
 
     The other games' P are averaged for each seed, step and probe.
     """
-    names: dict[tuple[str, str], str] = {
-        (game, donor_arm(donor)): "rmr"
-        if donor == game
-        else OTHER_P
-        if donor in matrix.games
-        else ""
-        for game, donor in product(matrix.recipients, matrix.donors)
-    }
-    rows = matrix.natural
-    arm = [names.get(place, place[1]) for place in zip(rows["game"], rows["arm"], strict=True)]
-    rows = where(rows.assign(arm=arm), np.array(arm, object) != "")
+    rows, games = matrix.natural, [donor_arm(donor) for donor in matrix.games]
+    arm = rows["arm"].mask(rows["arm"] == "P of " + rows["game"], "rmr")
+    rows = rows.assign(arm=arm.mask(arm.isin(games), OTHER_P))
+    rows = where(rows, ~rows["arm"].isin([donor_arm(donor) for donor in matrix.donors]))
     scores = groups(rows, *arms.NATURAL["natural"].key)
     return scores.mean(numeric_only=True).reset_index()
 
@@ -493,21 +490,17 @@ def matrix_map(table: pd.DataFrame) -> Figure:
 def _block(
     table: pd.DataFrame, sources: list[str], across: list[str], links: np.ndarray | None
 ) -> charts.Block:
-    cells = {(row["source"], row["recipient"]): row for row in table.to_dict("records")}
-    fields = [[cells.get((source, recipient)) for recipient in across] for source in sources]
-    framed = [
-        (down, right)
-        for down, row in enumerate(fields)
-        for right, field in enumerate(row)
-        if field and field["own"]
-    ]
-    names = [label(source) for source in sources]
-    texts = [[_written(field) for field in row] for row in fields]
-    return charts.Block(names, improvements(table, across, sources), texts, framed, links)
+    table = table.assign(text=[_written(field) for field in records(table)])
+    fields: Any = table.pivot(index="source", columns="recipient").reindex(index=sources)
+    texts = fields["text"].reindex(columns=across).fillna("").to_numpy().tolist()
+    own = fields["own"].reindex(columns=across).isin([True])
+    values = improvements(table, across, sources)
+    framed = [(int(down), int(right)) for down, right in np.argwhere(own.to_numpy())]
+    return charts.Block([label(name) for name in sources], values, texts, framed, links)
 
 
-def _written(field: Row | None) -> str:
-    if field is None or math.isnan(field["relative"]):
+def _written(field: Row) -> str:
+    if math.isnan(field["relative"]):
         return ""
     mark, _ = MARKS.get((field["verdict"], field["verdict_bh"]), ("", ""))
     return f"{signed(field['relative'], 1)}{mark}"
