@@ -357,7 +357,7 @@ def write_table(
     path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
 ) -> Path:
     """Write rows as CSV, whole or not at all; the columns are those that the rows have."""
-    table = pd.DataFrame(list(rows), columns=columns and list(columns))
+    table = pd.DataFrame(list(rows), columns=list(columns) if columns else None)
     return write_atomically(path, table.to_csv(index=False))
 
 

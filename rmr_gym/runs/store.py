@@ -91,7 +91,7 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
 def _fill(folder: Path, artifact: Artifact) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
     save_file(contiguous, folder / _TENSORS)
-    (folder / _RECORD).write_text(json.dumps(artifact.record, indent=1, sort_keys=True))
+    (folder / _RECORD).write_text(json.dumps(artifact.record, indent=1))
     for name in (_TENSORS, _RECORD):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())

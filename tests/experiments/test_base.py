@@ -216,7 +216,7 @@ class TestProblems:
         assert pd.read_csv(out / "squares.csv")["square"].tolist() == [8 / 7]
 
     def test_nothing_to_compute_is_said(self, here, monkeypatch):
-        plan = Plan("squares", [], {}, {}, {})
+        plan = Plan("squares", [], {}, {})
         monkeypatch.setattr(Squares, "plan", lambda self, progress_for: plan)
         with pytest.raises(RMRError, match="leave nothing to compute"):
             run(Squares(**here))

@@ -539,7 +539,7 @@ def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
         raise RMRError("this transfer matrix has no cell to rank: let the run go on")
     role = ranking["role"].iloc[0]
     fields = ranked_fields(table, role)
-    points = [fields["adjusted"][fields[SIDES[role]] == name] for name in ranking["name"]]
+    points = [[*where(fields, **{SIDES[role]: name})["adjusted"]] for name in ranking["name"]]
     shown = ranking.assign(
         row=ranking["name"],
         mean=ranking["adjusted"],
