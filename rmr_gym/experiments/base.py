@@ -284,7 +284,7 @@ class _Books:
             for rows in self.plan.rows
             if (record := self._record(rows.task))
         }
-        write_table(self.out / "timings.csv", timings.values(), TIMING_COLUMNS)
+        write_table(self.out / "timings.csv", timings.values())
         self._write_states()
         self._written = time.monotonic()
 
@@ -325,7 +325,8 @@ class _Books:
 def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
     names = rows.names
     game = next((names[name] for name in ("game", "recipient", "env") if name in names), "")
-    return names | {"game": game, "stage": rows.task.stage.name, "seconds": round(seconds, 2)}
+    known = {"game": game, "stage": rows.task.stage.name, "seconds": round(seconds, 2)}
+    return {name: (names | known).get(name) for name in TIMING_COLUMNS}
 
 
 def _refuse_others(out: Path, plan: Plan) -> None:
@@ -353,12 +354,9 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     return None
 
 
-def write_table(
-    path: Path, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None
-) -> Path:
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     """Write rows as CSV, whole or not at all; the columns are those that the rows have."""
-    table = pd.DataFrame(list(rows), columns=list(columns) if columns else None)
-    return write_atomically(path, table.to_csv(index=False))
+    return write_atomically(path, pd.DataFrame(list(rows)).to_csv(index=False))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:

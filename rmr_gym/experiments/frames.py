@@ -29,7 +29,6 @@ DECIDING = ("preset", "steps", "overrides", "groups", "processor")
 """Options that decide what trained models are."""
 HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""
-CURVES = {"world_model_curves": ("model", "seed", "step", "validation_loss")}
 WORLDS = ("rmr/RNEMBalls", "rmr/S2RMBalls")
 """How the ids of environments begin that are played: binary frames of balls."""
 TRUTH = {"observe": ["radii", "velocities"]}
@@ -177,13 +176,13 @@ class WorldExperiment(WorldOptions, Experiment):
             rows: Where the rows of the scores come from.
             models: On one data set.
             tests: What they are scored on beside.
-            **parts: Fields of `Plan`; ``columns`` and ``facts`` are added to those of all.
+            **parts: Fields of `Plan`; ``facts`` are added to those of all.
         """
         seeds, data = self.seed_list, models[0].data.summary()
-        (curves,) = CURVES
         validations = [
-            Rows(curves, model.trained(seed), {"model": model.label, "seed": seed}, "validations")
+            Rows("world_model_curves", model.trained(seed), names, "validations")
             for model, seed in product(models, seeds)
+            for names in [{"model": model.label, "seed": seed}]
         ]
         facts = {
             "preset": self.preset,
@@ -198,9 +197,7 @@ class WorldExperiment(WorldOptions, Experiment):
         for name, value in vars(self).items():
             if name in DECIDING:
                 config[name] = str(value) if isinstance(value, Path) else value
-        columns = {**parts.pop("columns"), **CURVES}
-        every = [*rows, *validations]
-        return Plan(rows=every, columns=columns, config=config, facts=facts, **parts)
+        return Plan(rows=[*rows, *validations], config=config, facts=facts, **parts)
 
 
 def check_tests(models: Sequence[PlannedModel], tests: Sequence[RecordedFrames]) -> None:

@@ -155,11 +155,11 @@ class TestFolder:
         monkeypatch.setattr(base, "GROWN_SECONDS", 0.0)
         lengths, write = [], base.write_table
 
-        def counted(path, rows, columns=None):
+        def counted(path, rows):
             rows = list(rows)
             if path.name == "squares.csv":
                 lengths.append(len(rows))
-            return write(path, rows, columns)
+            return write(path, rows)
 
         monkeypatch.setattr(base, "write_table", counted)
         run(Squares(**here))

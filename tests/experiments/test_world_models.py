@@ -13,9 +13,9 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.experiments import frames
 from rmr_gym.experiments.base import run
-from rmr_gym.experiments.views.grid import COLUMNS as VIEW_COLUMNS
 from rmr_gym.experiments.views.grid import Views
-from rmr_gym.experiments.world_models.grid import COLUMNS, WorldModels
+from rmr_gym.experiments.world_models import report as world_models_page
+from rmr_gym.experiments.world_models.grid import WorldModels
 from rmr_gym.runs.store import read_artifact, write_artifact
 from rmr_gym.stages import world_model as stages
 
@@ -52,9 +52,10 @@ def views(frames_of, root):
     return experiment
 
 
-def tables(folder, columns):
-    read = {name: pd.read_csv(folder / f"{name}.csv") for name in columns}
-    assert all(tuple(table) == columns[name] for name, table in read.items())
+def tables(folder, schemas):
+    read = {name: pd.read_csv(folder / f"{name}.csv") for name in schemas}
+    for name, schema in schemas.items():
+        assert {*schema.key, *schema.values} <= {*read[name]}
     return read
 
 
@@ -62,7 +63,7 @@ def test_a_run_folder_of_every_model_seed_and_test_set(world_models, frames_of, 
     tests = {"tests": (frames_of("crowd"),), "test_groups": (5,)}
     folder, problems = run(world_models(seeds=2, **tests))
     assert problems == []
-    read = tables(folder, COLUMNS | frames.CURVES)
+    read = tables(folder, world_models_page.TABLES)
     rows = read["world_models"]
     assert rows[["model", "seed", "test"]].to_numpy().tolist() == [
         [model, seed, test]
@@ -229,7 +230,7 @@ def test_models_of_crops_where_they_see_less(views, frames_of, monkeypatch):
     conditions = {"tests": (frames_of("balls5"),), "seen": (1, 4, 1), "dropped": (0, 1, 1)}
     folder, problems = run(views(**conditions))
     assert problems == []
-    table = tables(folder, VIEW_COLUMNS | frames.CURVES)["views"]
+    table = tables(folder, views_page.TABLES)["views"]
     tests = (("validation", 3), ("balls5", 5))
     expected = [("s2gru", *test, count, 0) for test in tests for count in (1, 4)]
     expected += [("s2gru", *test, 4, 1) for test in tests]

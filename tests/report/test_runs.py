@@ -45,7 +45,7 @@ def test_what_is_not_there_yet_is_empty(make_run, missing):
     elif missing == "frames.npz":
         assert read_frames(run.folder) == {}
     else:
-        key, values = (TABLES | EVERY_RUN)[name]
+        key, values, _ = (TABLES | EVERY_RUN)[name]
         assert run[name].empty
         assert tuple(run[name]) == (*key, *values)
 

@@ -1,27 +1,16 @@
 """World models of crops, scored with fewer crops, fewer modules, more balls."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import write_atomically
-from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, write_arrays
 from rmr_gym.experiments.frames import HELD_OUT, WorldExperiment, check_lengths, check_tests
 from rmr_gym.models.world.s2rm import S2RM_MODELS
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.world_model import PlannedModel, RecordedFrames, enclaves
-
-COLUMNS = {
-    "views": (
-        *("model", "seed", "step", "test", "balls", "views", "dropped"),
-        *("balanced_accuracy", "f1"),
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +29,11 @@ class Views(WorldExperiment):
             have no such rows.
     """
 
+    folder_name = "{0.preset}-world-views"
+
     models: tuple[str, ...] = ("s2gru", "crops_rims", "crops_rmc", "crops_lstm", "crops_oracle")
     seen: tuple[int, ...] = ()
     dropped: tuple[int, ...] = ()
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-world-views"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -77,7 +64,6 @@ class Views(WorldExperiment):
             models,
             tests,
             kind="views",
-            columns=COLUMNS,
             finish=lambda out, store: self._write_enclaves(out, store, models),
         )
 
@@ -113,9 +99,7 @@ class Views(WorldExperiment):
         for model, seed in product(models, self.seed_list):
             artifact = store.find(model.trained(seed))
             if artifact and (arrays := enclaves(model, artifact)):
-                buffer = io.BytesIO()
-                np.savez_compressed(buffer, **arrays)
-                write_atomically(out / f"enclaves_{model.label}_{seed}.npz", buffer.getvalue())
+                write_arrays(out / f"enclaves_{model.label}_{seed}.npz", arrays)
 
 
 def view_rows(

@@ -8,12 +8,7 @@ from pathlib import Path
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.experiments.frames import HELD_OUT, WorldExperiment, check_lengths, check_tests
-from rmr_gym.stages.world_model import SCORES, PlannedModel, RecordedFrames, Simulation
-
-COLUMNS = {
-    "world_models": ("test", "balls", "model", "groups", "seed", *SCORES[1:]),
-    "simulations": ("test", "model", "seed", "frame", *Simulation._fields),
-}
+from rmr_gym.stages.world_model import PlannedModel, RecordedFrames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +25,12 @@ class WorldModels(WorldExperiment):
         processor: Folder of `rmr-gym pretrain` on balls, for the models with a P inside.
     """
 
+    folder_name = "{0.preset}-world-models"
+
     models: tuple[str, ...] = ("rnem", "rnnem", "rnn", "lstm")
     groups: int | None = None
     test_groups: tuple[int, ...] = ()
     processor: Path | None = None
-
-    def default_folder(self) -> str:
-        """Return the name of the run folder under ROOT."""
-        return f"{self.preset}-world-models"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -61,9 +54,7 @@ class WorldModels(WorldExperiment):
                 for test, k in zip(tests, counts, strict=True)
             }
         }
-        return self.world_plan(
-            rows, models, tests, kind="world_models", columns=COLUMNS, facts=facts
-        )
+        return self.world_plan(rows, models, tests, kind="world_models", facts=facts)
 
     def _test_groups(self) -> Sequence[int | None]:
         """Return K of every test set; None: as in training."""
