@@ -13,6 +13,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.experiments import frames
 from rmr_gym.experiments.base import run
+from rmr_gym.experiments.views import report as views_page
 from rmr_gym.experiments.views.grid import Views
 from rmr_gym.experiments.world_models import report as world_models_page
 from rmr_gym.experiments.world_models.grid import WorldModels
