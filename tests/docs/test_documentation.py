@@ -299,13 +299,17 @@ def subcommands(name):
     return getattr(module, "app", SubcommandApp())._subcommands
 
 
+BUILT = "docs/_build/"
+"""Where `make docs` puts the pages: not there in a fresh checkout."""
+
+
 @pytest.mark.parametrize("page", by_name(SPOKEN))
 def test_modules_and_files_that_a_text_names_are_there(page):
     text = page.read_text()
     for name in {*_MODULE.findall(text)} - {FORMAT_NAME}:
         assert names_something(name), name
     for name in {*_FILE.findall(text)}:
-        assert (ROOT / name).exists(), name
+        assert name.startswith(BUILT) or (ROOT / name).exists(), name
 
 
 def names_something(dotted):
