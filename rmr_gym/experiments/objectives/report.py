@@ -33,7 +33,7 @@ def report(folder: Path) -> Page:
         },
         {f"objectives_{arm}": partial(objective_curves, run, arm) for arm in trained},
         tables | {"above_untrained": above},
-        len(above) > 0,
+        len(run["natural"]) > 0,
     )
 
 
