@@ -32,12 +32,13 @@ def square(value: int, place: Place, seconds: float = 0.0, after: Artifact | Non
     time.sleep(seconds)
     note(place, "computed", str(value))
     marker.unlink(missing_ok=True)
-    threads = {"threads": torch.get_num_threads(), "blas": blas_threads()}
+    threads = {"threads": torch.get_num_threads(), "blas": max(blas_threads(), default=1)}
     rows = {"rows": [{"square": value * value / 7}]}
     return Artifact(rows | threads, {"v": torch.ones(2) * value})
 
 
 def blas_threads() -> list[int]:
+    """Return the threads of each library; how many there are hangs on what the process loaded."""
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 

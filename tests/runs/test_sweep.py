@@ -77,7 +77,7 @@ class TestInProcess:
         finally:
             torch.set_num_threads(before)
         record = store.record(square(1, here))
-        assert (record["threads"], set(record["blas"])) == (1, {1})
+        assert (record["threads"], record["blas"]) == (1, 1)
 
     def test_an_interrupt_is_not_swallowed_and_counts_as_no_crash(self, store):
         with pytest.raises(KeyboardInterrupt):
