@@ -126,12 +126,12 @@ def start(tmp_path):
 
 
 def results(store):
-    return {path: path.read_bytes() for path in store.root.glob("square/*/*")}
+    return {path: path.read_bytes() for path in store.root.glob("square/[!.]*/*")}
 
 
 def wait_for_results(store, count):
     deadline = time.monotonic() + PATIENCE
-    while len(list(store.root.glob("square/*/record.json"))) < count:
+    while len(list(store.root.glob("square/[!.]*/record.json"))) < count:
         assert time.monotonic() < deadline, "the sweep does not go on"
         time.sleep(0.02)
 
