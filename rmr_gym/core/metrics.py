@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from rmr_gym.core.errors import RMRError, unknown_name
 
-Bits = Bool[np.ndarray, "rows slots bits"] | UInt8[np.ndarray, "rows slots bits"]
+Bits = Bool[np.ndarray, "rows bytes bits"] | UInt8[np.ndarray, "rows bytes bits"]
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class BitScores:
     """Scores of predicted bits, each in [0, 1].
 
     Attributes:
-        micro_f1: F1 over all bits of all slots together; NaN where no bit was 1 or predicted 1.
-        macro_f1: Mean of the F1 of each bit; see `BitCounts.scores`.
-        slot_accuracy: Share of (row, slot) cells in which every bit is right.
+        micro_f1: F1 over all bits of all bytes together; NaN where no bit was 1 or predicted 1.
+        macro_f1: Mean of the F1 of each bit; see `bit_f1`.
+        slot_accuracy: Share of RAM bytes (the paper's slots) of which every bit is right.
         bit_accuracy: Share of bits that are right.
     """
 
@@ -28,107 +28,44 @@ class BitScores:
     bit_accuracy: float
 
 
-@dataclass(frozen=True, eq=False)
-class BitCounts:
-    """Counts behind `BitScores`; the counts of two sets of rows add up to those of both.
+def bit_f1(predicted: Bits, target: Bits) -> BitScores:
+    """Score predicted bits.
 
-    Attributes:
-        rows: Number of rows counted.
-        true_positives: Rows in which a bit is 1 and predicted 1.
-        false_positives: Rows in which a bit is 0 and predicted 1.
-        false_negatives: Rows in which a bit is 1 and predicted 0.
-        right_slots: Rows in which every bit of a slot is right.
-    """
+    F1 = 2 TP / (2 TP + FP + FN). A bit that is never 1 and never predicted 1 has no F1 (0 / 0) and
+    is left out of the macro mean: it is neither rewarded nor punished. This is scikit-learn's
+    ``f1_score(..., average="macro", zero_division=nan)``.
 
-    rows: int
-    true_positives: Int[np.ndarray, "slots bits"]
-    false_positives: Int[np.ndarray, "slots bits"]
-    false_negatives: Int[np.ndarray, "slots bits"]
-    right_slots: Int[np.ndarray, " slots"]
-
-    def __add__(self, other: "BitCounts") -> "BitCounts":
-        return BitCounts(
-            self.rows + other.rows,
-            self.true_positives + other.true_positives,
-            self.false_positives + other.false_positives,
-            self.false_negatives + other.false_negatives,
-            self.right_slots + other.right_slots,
-        )
-
-    def scores(self, slots: Int[np.ndarray, " chosen"] | None = None) -> BitScores:
-        """Return the scores over the chosen slots.
-
-        F1 = 2 TP / (2 TP + FP + FN). A bit that is never 1 and never predicted 1 has no F1 (0 / 0)
-        and is left out of the macro mean: it is neither rewarded nor punished. This is
-        scikit-learn's ``f1_score(..., average="macro", zero_division=nan)``.
-
-        Source: RMR, section 5 and Table 1 (bit-level F1 over slots of high entropy). Differs: the
-        paper does not say how bits are averaged; micro (the headline) and macro are both given.
-
-        Args:
-            slots: Indices of the slots to score; None for all.
-
-        Raises:
-            RMRError: If there is no row or no slot to score.
-        """
-        chosen = slice(None) if slots is None else slots
-        right = self.right_slots[chosen]
-        if self.rows == 0 or right.size == 0:
-            raise RMRError(
-                f"bit scores need at least one row and one slot, got {self.rows} rows and "
-                f"{right.size} slots: score more transitions or lower the entropy threshold"
-            )
-        hits = 2.0 * self.true_positives[chosen]
-        errors = self.false_positives[chosen] + self.false_negatives[chosen]
-        defined = hits + errors > 0
-        each = hits[defined] / (hits + errors)[defined]
-        return BitScores(
-            micro_f1=float(hits.sum() / (hits + errors).sum()) if defined.any() else float("nan"),
-            macro_f1=float(each.mean()) if defined.any() else float("nan"),
-            slot_accuracy=float(right.mean() / self.rows),
-            bit_accuracy=float(1 - errors.mean() / self.rows),
-        )
-
-
-def count_bits(predicted: Bits, target: Bits) -> BitCounts:
-    """Count hits and errors of every bit of every slot.
+    Source: RMR, section 5 and Table 1 (bit-level F1 over RAM bytes of high entropy). Differs: the
+    paper does not say how bits are averaged; micro (the headline) and macro are both given.
 
     Args:
-        predicted: Predicted bits, 0 or 1 (or bool).
+        predicted: Predicted bits, 0 or 1 (or bool), of the bytes that are scored.
         target: True bits, of the same shape.
 
     Raises:
-        RMRError: If the shapes differ.
+        RMRError: If the shapes differ, or there is no row or no byte to score.
     """
     if predicted.shape != target.shape:
         raise RMRError(
             f"predicted and target bits must have one shape, got {predicted.shape} and "
             f"{target.shape}"
         )
+    if target.size == 0:
+        raise RMRError(
+            f"bit scores need at least one row and one byte, got {target.shape[0]} rows and "
+            f"{target.shape[1]} bytes: score more transitions or lower the entropy threshold"
+        )
     guess, truth = predicted.astype(bool), target.astype(bool)
-    return BitCounts(
-        rows=len(truth),
-        true_positives=(guess & truth).sum(0),
-        false_positives=(guess & ~truth).sum(0),
-        false_negatives=(~guess & truth).sum(0),
-        right_slots=(guess == truth).all(2).sum(0),
+    wrong = guess != truth
+    hits, errors = 2.0 * (guess & truth).sum(0), wrong.sum(0)
+    defined = hits + errors > 0
+    by_bit = hits[defined] / (hits + errors)[defined]
+    return BitScores(
+        micro_f1=float(hits.sum() / (hits + errors).sum()) if defined.any() else float("nan"),
+        macro_f1=float(by_bit.mean()) if defined.any() else float("nan"),
+        slot_accuracy=float((~wrong.any(2)).sum(0).mean() / len(truth)),
+        bit_accuracy=float(1 - errors.mean() / len(truth)),
     )
-
-
-def bit_f1(
-    predicted: Bits, target: Bits, slots: Int[np.ndarray, " chosen"] | None = None
-) -> BitScores:
-    """Score predicted bits; see `BitCounts.scores` for the definitions.
-
-    Args:
-        predicted: Predicted bits, 0 or 1 (or bool).
-        target: True bits, of the same shape.
-        slots: Indices of the slots to score; None for all.
-
-    Raises:
-        RMRError: If the shapes differ, or there is nothing to score.
-    """
-    return count_bits(predicted, target).scores(slots)
 
 
 @dataclass(frozen=True)

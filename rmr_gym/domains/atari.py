@@ -95,10 +95,10 @@ def natural_pipeline(
 class AbstractData(NamedTuple):
     """RAM transitions: every observation once, and where each transition starts."""
 
-    bits: UInt8[np.ndarray, "rows slots bits"]
+    bits: UInt8[np.ndarray, "rows bytes bits"]
     action: Int[np.ndarray, " transitions"]
     current: Int[np.ndarray, " transitions"]
-    ram: UInt8[np.ndarray, "rows slots"]
+    ram: UInt8[np.ndarray, "rows bytes"]
 
 
 class NaturalData(NamedTuple):
@@ -126,8 +126,8 @@ class ProbeData(NamedTuple):
     frames: UInt8[Tensor, "rows height width"]
     bits: UInt8[np.ndarray, "rows chosen bits"]
     episode: Int[np.ndarray, " rows"]
-    ram: UInt8[np.ndarray, "rows slots"]
-    before: UInt8[np.ndarray, "rows slots"]
+    ram: UInt8[np.ndarray, "rows bytes"]
+    before: UInt8[np.ndarray, "rows bytes"]
 
 
 def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> AbstractData:
@@ -152,7 +152,7 @@ def load_natural(
     return NaturalData(frames, action, loaded.current, loaded.episode, mean_frame, deviation)
 
 
-def target_slots(
+def scored_bytes(
     dataset: TransitionDataset, episodes: Sequence[int], threshold: float
 ) -> Int[np.ndarray, " chosen"]:
     """Return the RAM bytes whose entropy over ``episodes`` exceeds ``threshold`` nats."""
@@ -165,7 +165,7 @@ def load_probe(
     episodes: Sequence[int],
     height: int,
     width: int,
-    slots: Int[np.ndarray, " chosen"],
+    scored: Int[np.ndarray, " chosen"],
     rows: int,
     seed: int,
 ) -> ProbeData:
@@ -184,7 +184,7 @@ def load_probe(
     lengths = [dataset.episodes[index].length + 1 for index in episodes]
     episode = np.repeat(np.arange(len(lengths)), lengths)
     first = np.diff(episode, prepend=-1)[picked] != 0
-    frames, bits = torch.from_numpy(loaded["pixels"][picked]), ram_to_bits(ram[picked])[:, slots]
+    frames, bits = torch.from_numpy(loaded["pixels"][picked]), ram_to_bits(ram[picked])[:, scored]
     return ProbeData(
         frames, bits, episode[picked], ram[picked], ram[np.where(first, picked, picked - 1)]
     )
@@ -279,7 +279,7 @@ def area_weights(size: int, target: int) -> Float[np.ndarray, "target size"]:
 
 
 class RamScores(NamedTuple):
-    """Scores of predicted next RAM on the high-entropy slots."""
+    """Scores of predicted next RAM on the bytes of high entropy."""
 
     slot_accuracy: float
     bit_f1: float
@@ -288,15 +288,15 @@ class RamScores(NamedTuple):
 
 
 def ram_scores(
-    predicted: Bool[np.ndarray, "rows slots bits"],
-    bits: UInt8[np.ndarray, "rows slots bits"],
-    next_bits: UInt8[np.ndarray, "rows slots bits"],
-    slots: Int[np.ndarray, " chosen"],
+    predicted: Bool[np.ndarray, "rows bytes bits"],
+    bits: UInt8[np.ndarray, "rows bytes bits"],
+    next_bits: UInt8[np.ndarray, "rows bytes bits"],
+    scored: Int[np.ndarray, " chosen"],
 ) -> RamScores:
     """Score predicted next bits; the mask counts as the bytes where prediction and input differ."""
-    scores = metrics.bit_f1(predicted[:, slots], next_bits[:, slots].astype(bool))
-    changed = (bits != next_bits).any(-1)[:, slots]
-    claimed = (bits.astype(bool) != predicted).any(-1)[:, slots]
+    scores = metrics.bit_f1(predicted[:, scored], next_bits[:, scored].astype(bool))
+    changed = (bits != next_bits).any(-1)[:, scored]
+    claimed = (bits.astype(bool) != predicted).any(-1)[:, scored]
     mask = float((changed == claimed).mean())
     return RamScores(scores.slot_accuracy, scores.micro_f1, scores.bit_accuracy, mask)
 
@@ -304,7 +304,7 @@ def ram_scores(
 @torch.no_grad()
 def predict_ram(
     pipeline: EncodeProcessDecode, data: AbstractData, batch: int = 250
-) -> Bool[np.ndarray, "transitions slots bits"]:
+) -> Bool[np.ndarray, "transitions bytes bits"]:
     """Predict the bits after every transition of ``data``."""
     parts, device = [], next(pipeline.parameters()).device
     for start in range(0, len(data.current), batch):
@@ -349,7 +349,7 @@ def match_moments(encoder: SlotCNN, data: NaturalData, latents: AbstractLatents)
     .. math:: A_i = N_i^{-1/2} (N_i^{1/2} C_i N_i^{1/2})^{1/2} N_i^{-1/2}
 
     the optimal transport between Gaussians, N the natural and C the abstract covariance; both are
-    raised to a floor, so that cells of RAM that never change leave their slots alive.
+    raised to a floor, so that RAM bytes that never change leave their slots alive.
 
     Source: none in the paper; Peyré and Cuturi 2019, Computational Optimal Transport, remark 2.31.
 

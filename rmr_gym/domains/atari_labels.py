@@ -73,7 +73,7 @@ def labels_of(game: str) -> tuple[Label, ...]:
 
 
 def label_values(
-    ram: UInt8[np.ndarray, "rows slots"], labels: tuple[Label, ...]
+    ram: UInt8[np.ndarray, "rows bytes"], labels: tuple[Label, ...]
 ) -> UInt8[np.ndarray, "rows labels"]:
     """Return the value of each label in each row: its bits of its byte, shifted down."""
     masks = np.array([label.mask for label in labels], np.uint8)

@@ -171,10 +171,10 @@ class RandomWorld(NamedTuple):
     transfers no such P. Differs: everything, it is a control.
     """
 
-    parent: Int[np.ndarray, " slots"]
-    gate: Int[np.ndarray, " slots"]
-    order: Int[np.ndarray, "slots bits"]
-    masks: UInt8[np.ndarray, "actions slots bits"]
+    parent: Int[np.ndarray, " bytes"]
+    gate: Int[np.ndarray, " bytes"]
+    order: Int[np.ndarray, "bytes bits"]
+    masks: UInt8[np.ndarray, "actions bytes bits"]
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "RandomWorld":
@@ -185,8 +185,8 @@ class RandomWorld(NamedTuple):
         return cls(parent, rng.integers(0, BITS, SLOTS), order, masks)
 
     def step(
-        self, bits: UInt8[np.ndarray, "rows slots bits"], action: Int[np.ndarray, " rows"]
-    ) -> UInt8[np.ndarray, "rows slots bits"]:
+        self, bits: UInt8[np.ndarray, "rows bytes bits"], action: Int[np.ndarray, " rows"]
+    ) -> UInt8[np.ndarray, "rows bytes bits"]:
         """Return the bits after ``action``."""
         moved = np.take_along_axis(bits, self.order[None], axis=-1) ^ self.masks[action]
         is_open = bits[:, self.parent, self.gate].astype(bool)
@@ -234,7 +234,7 @@ class RandomDynamics:
         return _played(part, sizes[part], self.steps)
 
     @property
-    def slots(self) -> np.ndarray:
+    def scored_bytes(self) -> np.ndarray:
         """The bytes that are scored."""
         return high_entropy_bytes(self.abstract("training").ram, self.entropy_threshold)
 

@@ -117,7 +117,7 @@ def _provenance(game: Game, training: dict[str, Any]) -> dict[str, Any]:
             "transitions": len(episodes.dataset),
             "frameskip": recording.frameskip,
             "repeat_action_probability": recording.repeat_action_probability,
-            "scored_ram_bytes": len(game.data.slots),
+            "scored_ram_bytes": len(game.data.scored_bytes),
         },
         "training": {"objective": game.preset.natural.objective, **training},
     }

@@ -67,7 +67,7 @@ class GameData:
         return _opened(self)
 
     @property
-    def slots(self) -> np.ndarray:
+    def scored_bytes(self) -> np.ndarray:
         """The RAM bytes that are scored.
 
         Raises:
@@ -87,7 +87,7 @@ class GameData:
             "fingerprint": episodes.dataset.fingerprint,
             "episodes": len(episodes.dataset.episodes),
             "transitions": len(episodes.dataset),
-            "slots": len(self.slots),
+            "slots": len(self.scored_bytes),
         }
 
 
@@ -104,7 +104,7 @@ def _opened(data: GameData) -> Episodes:
 @lru_cache(maxsize=8)
 def _scored(data: GameData) -> np.ndarray:
     episodes = data.open()
-    return atari.target_slots(episodes.dataset, episodes.training, data.entropy_threshold)
+    return atari.scored_bytes(episodes.dataset, episodes.training, data.entropy_threshold)
 
 
 def natural_data(data: GameData, model: AtariModel, config: Natural) -> atari.NaturalData:
@@ -142,7 +142,9 @@ def _probe_sets(
 ) -> ProbeSets:
     episodes = data.open()
     training, test = (
-        atari.load_probe(episodes.dataset, chosen, height, width, data.slots, rows, PROBE_SEED)
+        atari.load_probe(
+            episodes.dataset, chosen, height, width, data.scored_bytes, rows, PROBE_SEED
+        )
         for chosen, rows in ((episodes.training, train_rows), (episodes.validation, test_rows))
     )
     kept, dropped = atari.without_duplicates(training, test)

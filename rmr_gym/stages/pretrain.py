@@ -37,7 +37,7 @@ class AbstractWorld(Protocol):
         ...
 
     @property
-    def slots(self) -> np.ndarray:
+    def scored_bytes(self) -> np.ndarray:
         """The bytes that are scored."""
         ...
 
@@ -83,7 +83,7 @@ def pretrain(
         return Step(ram_loss(logits, bits, following))
 
     def checkpoint_at(step: int) -> Checkpoint:
-        return scored_checkpoint(pipeline, held_out, data.slots, model.core, step)
+        return scored_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
 
     trained = train(
         pipeline,
@@ -93,15 +93,15 @@ def pretrain(
         checkpoints=config.checkpoints,
         room=room,
     )
-    return finished(pipeline, trained, copy_scores(held_out, data.slots))
+    return finished(pipeline, trained, copy_scores(held_out, data.scored_bytes))
 
 
 def scored_checkpoint(
-    pipeline: EncodeProcessDecode, data: AbstractData, slots: np.ndarray, core: str, step: int
+    pipeline: EncodeProcessDecode, data: AbstractData, scored: np.ndarray, core: str, step: int
 ) -> Checkpoint:
     """Score the pipeline's predictions on the chosen RAM bytes."""
     predicted = predict_ram(pipeline, data)
-    scores = ram_scores(predicted, data.bits[data.current], data.bits[data.current + 1], slots)
+    scores = ram_scores(predicted, data.bits[data.current], data.bits[data.current + 1], scored)
     return Checkpoint({}, {"model": core, "step": step, **scores._asdict()})
 
 
@@ -122,10 +122,10 @@ def _loss_at(curve: list[dict[str, Any]], step: int) -> float | None:
     return next((point["loss"] for point in reversed(curve) if point["step"] <= step), None)
 
 
-def copy_scores(data: AbstractData, slots: np.ndarray) -> RamScores:
+def copy_scores(data: AbstractData, scored: np.ndarray) -> RamScores:
     """Score the baseline that says that nothing changes."""
     bits = data.bits[data.current]
-    return ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], slots)
+    return ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
 
 
 def scored_part(data: AbstractData, rows: int, seed: int) -> AbstractData:

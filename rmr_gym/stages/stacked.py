@@ -357,7 +357,7 @@ class AbstractRun(NamedTuple):
 
     training: AbstractData
     validation: AbstractData
-    slots: np.ndarray
+    scored_bytes: np.ndarray
     seed: int
 
 
@@ -366,7 +366,7 @@ def _pretrain_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     for data in (each["data"] for each in arguments):
         if data not in loaded:
             training, validation = data.abstract("training"), data.abstract("validation")
-            loaded[data] = AbstractRun(training, validation, data.slots, 0)
+            loaded[data] = AbstractRun(training, validation, data.scored_bytes, 0)
     runs = [loaded[each["data"]]._replace(seed=each["seed"]) for each in arguments]
     config, model, device = (arguments[0][name] for name in ("config", "model", "device"))
     return pretrain_stack(config, model, runs, device=device)
@@ -402,13 +402,13 @@ def _train_abstract(
         stack,
         terms_at,
         lambda step, run: scored_checkpoint(
-            pipelines[run], held_out[run], runs[run].slots, model.core, step
+            pipelines[run], held_out[run], runs[run].scored_bytes, model.core, step
         ),
         checkpoints=config.checkpoints,
         learning_rate=config.learning_rate,
         prepare=feed.rows,
     )
-    copies = (copy_scores(part, run.slots) for part, run in zip(held_out, runs, strict=True))
+    copies = (copy_scores(part, run.scored_bytes) for part, run in zip(held_out, runs, strict=True))
     made = [partial(_finished, pipeline, copied)
             for pipeline, copied in zip(pipelines, copies, strict=True)]  # fmt: skip
     return _timed(made, results, started)

@@ -33,7 +33,7 @@ def test_it_writes_what_the_comparison_trained(run, game, chain):
     assert read.processor is not None
     assert parameter_hash(read.processor) == trained.record["processor_hash"]["after"]
     assert read.provenance["data"]["fingerprint"] == game.data.open().dataset.fingerprint
-    assert read.provenance["data"]["scored_ram_bytes"] == len(game.data.slots)
+    assert read.provenance["data"]["scored_ram_bytes"] == len(game.data.scored_bytes)
     assert read.provenance["training"]["step"] == 4
     metrics = read.provenance["metrics"]
     assert metrics[0]["probe"] == "ridge"

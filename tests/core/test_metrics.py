@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, adjusted_rand_score, f1_score
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.metrics import BitScores, bit_f1, count_bits, effective_rank, foreground_ari
+from rmr_gym.core.metrics import BitScores, bit_f1, effective_rank, foreground_ari
 
 
 def noisy_bits(seed, shape=(200, 5, 8), flip=0.2):
@@ -33,9 +33,8 @@ def test_hand_computed_scores():
 def test_scores_equal_sklearn(seed):
     predicted, target = noisy_bits(seed)
     predicted[:, 0, :2] = target[:, 0, :2] = False
-    slots = np.array([0, 2, 4])
-    scores = bit_f1(predicted, target, slots)
-    guess, truth = (bits[:, slots].reshape(len(bits), -1) for bits in (predicted, target))
+    scores = bit_f1(predicted, target)
+    guess, truth = (bits.reshape(len(bits), -1) for bits in (predicted, target))
     macro = f1_score(truth, guess, average="macro", zero_division=np.nan)
     assert scores.micro_f1 == pytest.approx(f1_score(truth, guess, average="micro"))
     assert scores.macro_f1 == pytest.approx(macro)
@@ -49,13 +48,7 @@ def test_zero_one_bytes_score_as_booleans():
     assert bit_f1(predicted.astype(np.uint8), target.astype(np.uint8)) == bit_f1(predicted, target)
 
 
-def test_counts_of_parts_add_up():
-    predicted, target = noisy_bits(1)
-    parts = count_bits(predicted[:70], target[:70]) + count_bits(predicted[70:], target[70:])
-    assert parts.scores() == bit_f1(predicted, target)
-
-
-def test_perfect_prediction_of_constant_slots_has_no_f1():
+def test_perfect_prediction_of_constant_bytes_has_no_f1():
     nothing = np.zeros((3, 1, 8), bool)
     scores = bit_f1(nothing, nothing)
     assert np.isnan(scores.micro_f1)
@@ -65,15 +58,15 @@ def test_perfect_prediction_of_constant_slots_has_no_f1():
 
 def test_nothing_to_score_is_an_error():
     predicted, target = noisy_bits(0)
-    with pytest.raises(RMRError, match="one row and one slot"):
-        bit_f1(predicted, target, np.array([], int))
-    with pytest.raises(RMRError, match="one row and one slot"):
+    with pytest.raises(RMRError, match="one row and one byte"):
+        bit_f1(predicted[:, :0], target[:, :0])
+    with pytest.raises(RMRError, match="one row and one byte"):
         bit_f1(predicted[:0], target[:0])
 
 
 def test_shapes_must_agree():
     predicted, target = noisy_bits(0)
-    as_users_call_it = inspect.unwrap(count_bits)  # without the shape checks of the tests
+    as_users_call_it = inspect.unwrap(bit_f1)  # without the shape checks of the tests
     with pytest.raises(RMRError, match="one shape"):
         as_users_call_it(predicted[:1], target)
 

@@ -204,7 +204,7 @@ class TestTable2:
         assert len(table(out, "timings")) == 6
         info = described(out)
         assert (info["kind"], info["models"]) == ("table2", ["copy", *MODELS])
-        assert info["slots"]["Pong"] == len(game.data.slots)
+        assert info["slots"]["Pong"] == len(game.data.scored_bytes)
         assert chain.has(game.pretrained(1)), "found by every other command"
 
     def test_a_failing_model_is_reported_and_the_others_stay(self, options, tmp_path, monkeypatch):

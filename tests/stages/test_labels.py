@@ -47,7 +47,7 @@ def test_labels_are_the_ram_behind_the_probes_frames(game):
 
 def test_memory_is_row_by_row_that_of_the_probe(game):
     for part in sets_of(game)[:2]:
-        assert (ram_to_bits(part.ram)[:, game.data.slots] == part.bits).all()
+        assert (ram_to_bits(part.ram)[:, game.data.scored_bytes] == part.bits).all()
     everything = replace(game.preset.probing, train_rows=10**6)
     whole = probe_sets(game.data, game.preset.model, everything).training
     episodes = game.data.open()

@@ -226,7 +226,7 @@ class TestNatural:
         ]
         assert same(*results)
         with pytest.raises(RMRError, match="ram"):
-            _ = without.data.slots
+            _ = without.data.scored_bytes
         with pytest.raises(RMRError, match="ram"):
             without.data.abstract("training")
 
@@ -290,7 +290,7 @@ class TestData:
         seen = {frame.numpy().tobytes() for frame in sets.training.frames}
         assert not any(frame.numpy().tobytes() in seen for frame in sets.test.frames)
         assert len(sets.test.frames) + sets.dropped == probing.test_rows
-        assert sets.training.bits.shape[1:] == (len(game.data.slots), 8)
+        assert sets.training.bits.shape[1:] == (len(game.data.scored_bytes), 8)
 
     def test_data_of_another_game_are_refused(self, game, recorded):
         with pytest.raises(RMRError, match=r"Pong.*Breakout|Breakout.*Pong"):
@@ -302,7 +302,7 @@ class TestData:
 
     def test_no_byte_above_the_threshold_is_said(self, game):
         with pytest.raises(RMRError, match="9"):
-            _ = replace(game.data, entropy_threshold=9.0).slots
+            _ = replace(game.data, entropy_threshold=9.0).scored_bytes
 
     def test_data_count_by_content_and_split(self, game, tmp_path):
         copied = shutil.copytree(game.data.path, tmp_path / "copied")

@@ -233,7 +233,7 @@ class World:
             part: drawn.record(rng(seed), 2 + number, 15)
             for seed, part in enumerate(("training", "validation"))
         }
-        self.slots, self.number = np.arange(4 + number), number
+        self.scored_bytes, self.number = np.arange(4 + number), number
 
     def key(self):
         return self.number
@@ -242,7 +242,7 @@ class World:
         return self.parts[part]
 
     def run(self, seed):
-        return AbstractRun(*self.parts.values(), self.slots, seed)
+        return AbstractRun(*self.parts.values(), self.scored_bytes, seed)
 
 
 @pytest.fixture(scope="module")
