@@ -28,11 +28,11 @@ from rmr_gym.experiments.atari import recorded
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Room
-from rmr_gym.stages.donors import processor_artifact
-from rmr_gym.stages.games import GameData, natural_data
+from rmr_gym.stages.chain import processor_artifact
+from rmr_gym.stages.games import GameData, ProbeSets, natural_data
 from rmr_gym.stages.natural import natural
 from rmr_gym.stages.presets import Natural, Recording
-from rmr_gym.stages.probe import encode, score_features
+from rmr_gym.stages.probe import Features, bit_rows, encode
 from rmr_gym.stages.stacked import NaturalRun, train_natural_stack
 
 SIZES = {
@@ -130,8 +130,8 @@ def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
     encoder = pixel_encoder(model, 0).to(place)
     encoder.standardise_by(torch.full((model.height, model.width), 127.5), 74.0)
     begin = time.perf_counter()
-    train, test = (encode(encoder, part).to(place) for part in sets)
-    score_features(train, test, ("ridge",), slots=SLOTS)
+    features = Features(*(encode(encoder, part) for part in sets), SLOTS)
+    bit_rows(features, ProbeSets(*sets, 0), ("ridge",))
     return time.perf_counter() - begin
 
 

@@ -22,11 +22,11 @@ from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.processors import Processor
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.arms import arm_processor
 from rmr_gym.stages.chain import UNTRAINED, Game
-from rmr_gym.stages.donors import amplified_random, folder_donor, random_dynamics_donor
+from rmr_gym.stages.export import amplified_random, folder_donor, random_dynamics_donor
 from rmr_gym.stages.games import probe_sets
 from rmr_gym.stages.natural import kept_encoder
+from rmr_gym.stages.presets import arm_processor
 
 DONORS = ("Pong", "Breakout", "Freeway", "Seaquest", "Boxing", "MsPacman")
 FRAMES = 200

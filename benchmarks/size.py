@@ -22,7 +22,7 @@ SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
     "experiments/atari.py", "experiments/__init__.py", "experiments/compare",
     *(f"stages/{name}.py" for name in (
-        "presets", "games", "arms", "pretrain", "natural", "supervised", "probe", "chain",
+        "presets", "games", "natural", "probe", "chain",
     )),
 )  # fmt: skip
 """What a first reader reads: from a recorded game to the page of a comparison."""

@@ -23,13 +23,16 @@ from rmr_gym.experiments.worlds import balls_world, is_of_balls
 from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, write_artifact
-from rmr_gym.stages.arms import find_arm
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, BallsWorld, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
-from rmr_gym.stages.donors import folder_donor
-from rmr_gym.stages.export import EncoderReference, pretrained_balls_encoder, pretrained_encoder
+from rmr_gym.stages.export import (
+    EncoderReference,
+    folder_donor,
+    pretrained_balls_encoder,
+    pretrained_encoder,
+)
 from rmr_gym.stages.games import GameData
-from rmr_gym.stages.presets import AtariPreset, as_json
+from rmr_gym.stages.presets import AtariPreset, as_json, find_arm
 
 KIND = "processor"
 
@@ -161,7 +164,7 @@ class Probe(GameCommand):
         game = self.game(_sizes_of(config, self.chosen.model, folder))
         self._look_at(config.game, game.name)
         with progress_bars() as progress_for:
-            task = game.probed_reference(EncoderReference(folder, self.device))
+            task = game.probed(EncoderReference(folder, self.device))
             rows = self.store.compute(task, progress_for("probing")).record["rows"]
         columns = ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank")
         print_rows(rows, columns)

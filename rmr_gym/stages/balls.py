@@ -33,9 +33,8 @@ from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
-from rmr_gym.stages.arms import ARMS, Arm, find_arm, prepare
 from rmr_gym.stages.games import PRETRAIN_SEED, SPLIT_SEED
-from rmr_gym.stages.presets import as_json, find_preset
+from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare
 
 EVALUATION_SEED = 0
 """One set of validation windows for all models and seeds."""

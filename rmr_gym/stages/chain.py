@@ -5,14 +5,11 @@ from typing import Any
 
 from rmr_gym.domains.atari import SLOTS
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.arms import ARMS, find_arm
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
-from rmr_gym.stages.labels import label_probe, label_reference
-from rmr_gym.stages.natural import OBJECTIVES, natural, supervised, untrained
-from rmr_gym.stages.presets import Preset
-from rmr_gym.stages.pretrain import pretrain
-from rmr_gym.stages.probe import PixelReference, Reference, probe, probe_reference
-from rmr_gym.stages.ranking import ranking
+from rmr_gym.stages.measures import label_probe, ranking
+from rmr_gym.stages.natural import natural, pretrain, supervised, untrained
+from rmr_gym.stages.presets import ARMS, OBJECTIVES, Preset, find_arm
+from rmr_gym.stages.probe import PixelReference, Reference, probe
 
 SUPERVISED, UNTRAINED, PIXELS = "supervised", "untrained", "pca"
 REFERENCES = (UNTRAINED, SUPERVISED, PIXELS)
@@ -78,13 +75,17 @@ class Game:
         given = (donor or self.pretrained()) if needed else None
         return natural(self.data, preset.model, preset.natural, arm, seed, given, self.device)
 
-    def probed(self, encoder: Task) -> Task:
-        """Return the task of the bit probe of an encoder."""
-        return probe(self.data, self.preset.model, self.preset.probing, encoder, self.device)
+    def features(self, arm: str, seed: int) -> Task | Reference:
+        """Return what is probed of an arm or a reference: the task of its encoders, or pixels."""
+        return self.pixels if arm == PIXELS else self.trained(arm, seed)
 
-    def labelled(self, encoder: Task) -> Task:
-        """Return the task of the label probe of an encoder."""
-        return label_probe(self.data, self.preset.model, self.preset.probing, encoder, self.device)
+    def probed(self, features: Task | Reference) -> Task:
+        """Return the task of the bit probe of encoders, or of features from elsewhere."""
+        return probe(self.data, self.preset.model, self.preset.probing, features, self.device)
+
+    def labelled(self, features: Task | Reference) -> Task:
+        """Return the task of the label probe of encoders, or of features from elsewhere."""
+        return label_probe(self.data, self.preset.model, self.preset.probing, features, self.device)
 
     def ranked(self, pipelines: Task) -> Task:
         """Return the task of the ranking of an arm's predictions."""
@@ -96,16 +97,6 @@ class Game:
         """The principal components of the pixels, as many as the encoder's latents are wide."""
         return PixelReference(SLOTS * self.preset.model.dim)
 
-    def probed_reference(self, reference: Reference) -> Task:
-        """Return the task of the bit probe of features from elsewhere."""
-        return probe_reference(self.data, self.preset.model, self.preset.probing, reference)
-
-    def labelled_reference(self, reference: Reference) -> Task:
-        """Return the task of the label probe of features from elsewhere."""
-        return label_reference(self.data, self.preset.model, self.preset.probing, reference)
-
     def scored(self, arm: str, seed: int) -> Task:
         """Return the task of the bit probe of an arm or of any reference."""
-        if arm == PIXELS:
-            return self.probed_reference(self.pixels)
-        return self.probed(self.trained(arm, seed))
+        return self.probed(self.features(arm, seed))

@@ -1,7 +1,6 @@
-"""Stage 2, natural: train a pixel encoder through P, without reading RAM; and its references."""
+"""Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,81 +10,154 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.sampling import batch_indices, derangement
-from rmr_gym.domains import atari
 from rmr_gym.domains.atari import (
     SLOTS,
+    AbstractData,
     AbstractLatents,
     AtariModel,
     NaturalData,
+    RamScores,
     abstract_latents,
+    abstract_pipeline,
     fit_decoder,
     match_moments,
     natural_pipeline,
     pixel_encoder,
+    predict_ram,
+    ram_scores,
 )
 from rmr_gym.models.rmr.encoders import SlotCNN
-from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.rmr.losses import ContrastiveTerms, ram_loss
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, find_device, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
-from rmr_gym.stages.arms import arm_processor, find_arm, fresh_processor
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
-from rmr_gym.stages.presets import Natural, Probing
+from rmr_gym.stages.presets import (
+    OBJECTIVES,
+    Latents,
+    Natural,
+    Pretraining,
+    Probing,
+    arm_processor,
+    find_arm,
+    fresh_processor,
+)
 
 DEAD_SLOT_SHARE = 1e-4
 HEALTH_ROWS = 256
 
 
-class Latents(NamedTuple):
-    """What an objective sees: g(P(f(x), a)), f(x), f(y) and the negative partners."""
+@runtime_checkable
+class AbstractWorld(Protocol):
+    """What a P can be pretrained on, for instance `rmr_gym.stages.games.GameData`."""
 
-    predicted: Tensor
-    current: Tensor
-    following: Tensor
-    permutation: Tensor
+    def key(self) -> Any:
+        """Return what decides results, as JSON."""
+        ...
 
+    def abstract(self, part: str) -> AbstractData:
+        """Return the "training" or the "validation" transitions."""
+        ...
 
-def _cswm(config: Natural, latents: Latents) -> ContrastiveTerms:
-    return hinge_loss(*latents, sigma=config.sigma, hinge=config.hinge, negatives=config.negatives)
-
-
-def _infonce(config: Natural, latents: Latents) -> ContrastiveTerms:
-    return info_nce_loss(
-        latents.predicted,
-        latents.following,
-        temperature=config.temperature,
-        sigma=config.sigma,
-    )
+    @property
+    def scored_bytes(self) -> np.ndarray:
+        """The bytes that are scored."""
+        ...
 
 
-class Objective(NamedTuple):
-    """A loss on latents, the batches that it is defined on, and how training goes.
+@stage(version=3)
+def pretrain(
+    data: AbstractWorld,
+    model: AtariModel,
+    config: Pretraining,
+    seed: int = PRETRAIN_SEED,
+    device: str = "cpu",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train the abstract pipeline and score it on validation transitions.
 
-    Attributes:
-        terms: The loss on the latents of one predicted step.
-        sampling: Kind of batch, see `rmr_gym.data.sampling.batch_indices`.
-        similarity: What it draws a prediction to the next state by: "euclidean" or "cosine".
-        horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
-        aligned: Encoder and decoder start from the abstract latents' moments, see
-            `rmr_gym.domains.atari`.
+    Source: RMR, section 5 (abstract pipeline), Appendices B and F.
+    Differs: the number of steps is not stated; it is the preset's.
+
+    Args:
+        data: Transitions to learn from and to score on.
+        model: Sizes.
+        config: Steps, batch, rate, checkpoints.
+        seed: Fixes initial weights and batches.
+        device: Where to train, for instance "cpu" or "cuda".
+        room: Room for unfinished state.
+
+    Returns:
+        Tensors ``processor.*``, ``encoder.*``, ``decoder.*``; the record holds ``rows`` (scores
+        by checkpoint), ``copy`` (that of the copy baseline), ``curve`` and ``processor_hash``.
     """
+    place = find_device(device)
+    training, validation = data.abstract("training"), data.abstract("validation")
+    pipeline = abstract_pipeline(model, seed).to(place)
+    held_out = scored_part(validation, config.validation_rows, seed)
 
-    terms: Callable[[Natural, Latents], ContrastiveTerms]
-    sampling: Literal["uniform", "window"]
-    similarity: Literal["euclidean", "cosine"]
-    horizon: int = 1
-    aligned: bool = False
+    def step_at(step: int, phase: Phase) -> Step:
+        index = batch_indices(training, phase.batch, seed, "pretrain", step)
+        rows = training.current[index]
+        bits, following = (
+            torch.from_numpy(training.bits[at]).float().to(place) for at in (rows, rows + 1)
+        )
+        logits = pipeline(bits, torch.from_numpy(training.action[index]).to(place))
+        return Step(ram_loss(logits, bits, following))
+
+    def checkpoint_at(step: int) -> Checkpoint:
+        return scored_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
+
+    trained = train(
+        pipeline,
+        step_at,
+        checkpoint_at,
+        phases=[Phase(config.steps, config.learning_rate, config.batch)],
+        checkpoints=config.checkpoints,
+        room=room,
+    )
+    return finished(pipeline, trained, copy_scores(held_out, data.scored_bytes))
 
 
-OBJECTIVES: dict[str, Objective] = {
-    "cswm": Objective(_cswm, "uniform", "euclidean"),
-    "infonce": Objective(_infonce, "window", "cosine"),
-    "infonce_3step": Objective(_infonce, "window", "cosine", horizon=3),
-    "cswm_aligned": Objective(_cswm, "uniform", "euclidean", aligned=True),
-    "infonce_aligned": Objective(_infonce, "window", "cosine", aligned=True),
-}
-"""Objectives by name. ``_3step``: three steps are predicted; ``_aligned``: the start is aligned."""
+def scored_checkpoint(
+    pipeline: EncodeProcessDecode, data: AbstractData, scored: np.ndarray, core: str, step: int
+) -> Checkpoint:
+    """Score the pipeline's predictions on the chosen RAM bytes."""
+    predicted = predict_ram(pipeline, data)
+    scores = ram_scores(predicted, data.bits[data.current], data.bits[data.current + 1], scored)
+    return Checkpoint({}, {"model": core, "step": step, **scores._asdict()})
+
+
+def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: RamScores) -> Artifact:
+    """Return what training leaves, the scores of the copy baseline beside."""
+    record = {
+        "copy": [{"model": "copy", "step": 0, **copied._asdict()}],
+        "rows": [row | {"loss": _loss_at(trained.curve, row["step"])} for row in trained.records],
+        "curve": trained.curve,
+        "processor_hash": parameter_hash(pipeline.processor),
+    }
+    tensors = {name: tensor.detach().cpu() for name, tensor in pipeline.state_dict().items()}
+    return Artifact(record, tensors)
+
+
+def _loss_at(curve: list[dict[str, Any]], step: int) -> float | None:
+    """Return the last logged loss up to a step."""
+    return next((point["loss"] for point in reversed(curve) if point["step"] <= step), None)
+
+
+def copy_scores(data: AbstractData, scored: np.ndarray) -> RamScores:
+    """Score the baseline that says that nothing changes."""
+    bits = data.bits[data.current]
+    return ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
+
+
+def scored_part(data: AbstractData, rows: int, seed: int) -> AbstractData:
+    """Return at most so many transitions to score on, drawn by the seed."""
+    if rows >= len(data.current):
+        return data
+    picked = np.sort(generator(seed, "validation rows").permutation(len(data.current))[:rows])
+    return data._replace(action=data.action[picked], current=data.current[picked])
 
 
 class Batch(NamedTuple):
@@ -162,7 +234,7 @@ def natural(
         data: Frames and actions.
         model: Sizes.
         config: Objective, checkpoints, batch, rate.
-        arm: A name in `rmr_gym.stages.arms.ARMS`.
+        arm: A name in `rmr_gym.stages.presets.ARMS`.
         seed: Shared by paired arms: equal initial encoders and decoders, equal batches.
         donor: Pretrained pipeline, for the arms and objectives that need one.
         device: Where to train, for instance "cpu" or "cuda".
@@ -294,7 +366,7 @@ def start_latents(
         raise RMRError(
             f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
         )
-    encoder = atari.abstract_pipeline(model, PRETRAIN_SEED).encoder
+    encoder = abstract_pipeline(model, PRETRAIN_SEED).encoder
     load_weights(encoder, donor.part("encoder"), "the donor's abstract encoder")
     return abstract_latents(encoder, data.abstract("training"))
 
@@ -384,7 +456,7 @@ def supervised(
 @stage(version=1)
 def untrained(data: GameData, model: AtariModel, config: Natural, seed: int) -> Artifact:
     """Keep the encoder that the arms of a seed start from, input statistics included, as step 0."""
-    encoder = atari.pixel_encoder(model, seed)
+    encoder = pixel_encoder(model, seed)
     loaded = natural_data(data, model, config)
     encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     tensors = {f"0.encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
@@ -412,7 +484,7 @@ def kept_step(artifact: Artifact, step: int | None) -> int:
 def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
     """Rebuild the encoder that was kept at a checkpoint."""
     weights = artifact.part(f"{step}.encoder")
-    encoder = atari.pixel_encoder(model, 0, affine="affine.weight" in weights)
+    encoder = pixel_encoder(model, 0, affine="affine.weight" in weights)
     load_weights(encoder, weights, f"the encoder at step {step}")
     return encoder
 

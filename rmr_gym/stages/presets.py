@@ -1,14 +1,18 @@
-"""Configurations of the Atari stages and the named presets."""
+"""Configurations of the stages: the arms of a comparison, the Atari presets by name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.domains.atari import AtariModel
+from torch import Tensor, nn
+
+from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.seeding import generator
+from rmr_gym.domains.atari import AtariModel, make_core
+from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
 from rmr_gym.runs.training import check_checkpoints
 
-OBJECTIVES = ("cswm", "infonce", "infonce_3step", "cswm_aligned", "infonce_aligned")
 NEGATIVES = ("paper", "code")
 PROBES = ("ridge", "adam_raw", "adam_std")
 CNN_PRECISIONS = ("fp32", "bf16")
@@ -67,6 +71,57 @@ class Pretraining:
         check_checkpoints(self.checkpoints, self.steps)
 
 
+class Latents(NamedTuple):
+    """What an objective sees: g(P(f(x), a)), f(x), f(y) and the negative partners."""
+
+    predicted: Tensor
+    current: Tensor
+    following: Tensor
+    permutation: Tensor
+
+
+def _cswm(config: "Natural", latents: Latents) -> ContrastiveTerms:
+    return hinge_loss(*latents, sigma=config.sigma, hinge=config.hinge, negatives=config.negatives)
+
+
+def _infonce(config: "Natural", latents: Latents) -> ContrastiveTerms:
+    return info_nce_loss(
+        latents.predicted,
+        latents.following,
+        temperature=config.temperature,
+        sigma=config.sigma,
+    )
+
+
+class Objective(NamedTuple):
+    """A loss on latents, the batches that it is defined on, and how training goes.
+
+    Attributes:
+        terms: The loss on the latents of one predicted step.
+        sampling: Kind of batch, see `rmr_gym.data.sampling.batch_indices`.
+        similarity: What it draws a prediction to the next state by: "euclidean" or "cosine".
+        horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
+        aligned: Encoder and decoder start from the abstract latents' moments, see
+            `rmr_gym.domains.atari`.
+    """
+
+    terms: Callable[["Natural", Latents], ContrastiveTerms]
+    sampling: Literal["uniform", "window"]
+    similarity: Literal["euclidean", "cosine"]
+    horizon: int = 1
+    aligned: bool = False
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "cswm": Objective(_cswm, "uniform", "euclidean"),
+    "infonce": Objective(_infonce, "window", "cosine"),
+    "infonce_3step": Objective(_infonce, "window", "cosine", horizon=3),
+    "cswm_aligned": Objective(_cswm, "uniform", "euclidean", aligned=True),
+    "infonce_aligned": Objective(_infonce, "window", "cosine", aligned=True),
+}
+"""Objectives by name. ``_3step``: three steps are predicted; ``_aligned``: the start is aligned."""
+
+
 @dataclass(frozen=True)
 class Natural:
     """How the pixel pipeline is trained.
@@ -102,8 +157,7 @@ class Natural:
             ("kind of negatives", self.negatives, NEGATIVES),
             ("precision of the convolutions", self.cnn, CNN_PRECISIONS),
         ):
-            if name not in choices:
-                raise unknown_name(kind, name, choices)
+            known_name(kind, name, choices)
         if self.episodes is not None and self.episodes < 1:
             raise RMRError(f"natural training needs 1 episode or more, got {self.episodes}")
         check_checkpoints(self.checkpoints)
@@ -135,8 +189,7 @@ class Probing:
 
     def __post_init__(self) -> None:
         for probe in self.probes:
-            if probe not in PROBES:
-                raise unknown_name("probe", probe, PROBES)
+            known_name("probe", probe, PROBES)
 
 
 @dataclass(frozen=True)
@@ -236,9 +289,7 @@ def find_preset(presets: Mapping[str, Named], name: str) -> Named:
     Raises:
         RMRError: With the choices and the nearest, if there is none of that name.
     """
-    if name not in presets:
-        raise unknown_name("preset", name, presets)
-    return presets[name]
+    return presets[known_name("preset", name, presets)]
 
 
 def as_json(config: Any) -> dict[str, Any]:
@@ -252,3 +303,87 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Where an arm's P comes from and whether it learns.
+
+    Attributes:
+        core: "configured" (the model's own core) or "none" (action encoder and skip alone).
+        pretrained: P comes from abstract pretraining; otherwise it is initialised afresh.
+        shuffled: The entries of every weight of P are permuted.
+        frozen: P takes no part in training.
+    """
+
+    core: str = "configured"
+    pretrained: bool = False
+    shuffled: bool = False
+    frozen: bool = False
+
+
+ARMS: dict[str, Arm] = {
+    "rmr": Arm(pretrained=True, frozen=True),
+    "cswm": Arm(),
+    "random_p": Arm(frozen=True),
+    "shuffled_p": Arm(pretrained=True, shuffled=True, frozen=True),
+    "no_p": Arm(core="none"),
+}
+"""Trained arms by name. ``cswm`` and ``random_p`` start from the same P; only one of them moves."""
+
+
+def find_arm(name: str, arms: Mapping[str, Arm] = ARMS) -> Arm:
+    """Return an arm by name.
+
+    Raises:
+        RMRError: With the choices and the nearest, if there is none of that name.
+    """
+    return arms[known_name("arm", name, arms)]
+
+
+def arm_processor(
+    name: str, model: AtariModel, seed: int, pretrained: dict[str, Tensor] | None
+) -> Processor:
+    """Make the processor of an arm.
+
+    Args:
+        name: A name in `ARMS`.
+        model: Sizes and core.
+        seed: Fixes a fresh P and the permutation of a shuffled one.
+        pretrained: State dict of the donor's processor, for the arms that need one.
+
+    Raises:
+        RMRError: Unknown arm, missing donor, or a donor of other sizes.
+    """
+    processor = fresh_processor(name, model, seed)
+    prepare(name, find_arm(name), processor, pretrained, seed)
+    return processor
+
+
+def fresh_processor(name: str, model: AtariModel, seed: int) -> Processor:
+    """Make a P of an arm's core with initial weights; nothing is loaded and nothing frozen."""
+    return make_core(model, arm_core(name, model), seed)
+
+
+def arm_core(name: str, model: AtariModel) -> str:
+    """Return the name of the core that an arm's P has."""
+    core = find_arm(name).core
+    return model.core if core == "configured" else core
+
+
+def prepare(
+    name: str, arm: Arm, processor: nn.Module, pretrained: dict[str, Tensor] | None, seed: int
+) -> None:
+    """Load, shuffle and freeze a fresh processor, as its arm asks for.
+
+    Raises:
+        RMRError: Missing donor, or a donor of other sizes.
+    """
+    if arm.pretrained:
+        if pretrained is None:
+            raise RMRError(f"the arm {name!r} needs a pretrained processor: pretrain one first")
+        load_weights(processor, pretrained, "the donor's processor")
+    if arm.shuffled:
+        shuffle_weights(processor, generator(seed, "shuffled P"))
+    if arm.frozen:
+        freeze(processor)

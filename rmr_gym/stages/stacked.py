@@ -39,24 +39,21 @@ from rmr_gym.runs.training import (
     Trained,
     check_loss,
 )
-from rmr_gym.stages.arms import arm_processor
 from rmr_gym.stages.games import GameData, natural_data
 from rmr_gym.stages.natural import (
     OBJECTIVES,
     Latents,
+    copy_scores,
+    finished,
     initial_pipeline,
     natural,
     natural_artifact,
     natural_checkpoint,
-)
-from rmr_gym.stages.presets import Natural, Pretraining
-from rmr_gym.stages.pretrain import (
-    copy_scores,
-    finished,
     pretrain,
     scored_checkpoint,
     scored_part,
 )
+from rmr_gym.stages.presets import Natural, Pretraining, arm_processor
 
 Run = TypeVar("Run")
 Result = Artifact | DivergedError
@@ -202,7 +199,7 @@ class NaturalRun(NamedTuple):
     """One run of a stack of pixel pipelines.
 
     Attributes:
-        arm: A name in `rmr_gym.stages.arms.ARMS`.
+        arm: A name in `rmr_gym.stages.presets.ARMS`.
         seed: Shared by paired arms.
         donor: Pretrained pipeline, for the arms that need one.
     """
@@ -353,7 +350,7 @@ def _timed(
 
 
 class AbstractRun(NamedTuple):
-    """One run of a stack of RAM pipelines; see `rmr_gym.stages.pretrain.pretrain`."""
+    """One run of a stack of RAM pipelines; see `rmr_gym.stages.natural.pretrain`."""
 
     training: AbstractData
     validation: AbstractData

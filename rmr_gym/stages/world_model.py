@@ -34,9 +34,8 @@ from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
-from rmr_gym.stages.arms import ARMS, Arm, prepare
 from rmr_gym.stages.balls import BallsEpisodes, open_balls
-from rmr_gym.stages.presets import as_json
+from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare
 
 VALIDATION = 200
 """At most so many validation sequences decide when training ends and which weights are kept."""

@@ -68,7 +68,7 @@ def columns_of(table):
 
 
 def test_status_names_what_failed_and_its_log(tiny, tmp_path, monkeypatch, capsys):
-    from rmr_gym.stages.pretrain import pretrain
+    from rmr_gym.stages.natural import pretrain
 
     train = pretrain.function
 

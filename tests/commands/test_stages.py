@@ -71,7 +71,7 @@ def test_a_checkpoint_an_arm_and_changed_settings(run, tmp_path):
 
 
 def test_a_store_finds_what_another_command_computed(run, processor, tmp_path, monkeypatch):
-    from rmr_gym.stages.pretrain import pretrain
+    from rmr_gym.stages.natural import pretrain
 
     def fail(*_, **__):
         raise AssertionError("trained again")

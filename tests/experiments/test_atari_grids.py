@@ -29,10 +29,9 @@ from rmr_gym.experiments.transfer.report import KEY
 from rmr_gym.runs.store import Store
 from rmr_gym.runs.sweep import ATTEMPTS
 from rmr_gym.stages import natural as natural_module
-from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import REFERENCES
-from rmr_gym.stages.presets import PRESETS
-from rmr_gym.stages.ranking import AHEAD
+from rmr_gym.stages.measures import AHEAD
+from rmr_gym.stages.presets import ARMS, PRESETS
 
 EXPERIMENTS = (Compare, Table2, Transfer, Bottleneck, Objectives, Measures)
 
@@ -208,7 +207,7 @@ class TestTable2:
         assert chain.has(game.pretrained(1)), "found by every other command"
 
     def test_a_failing_model_is_reported_and_the_others_stay(self, options, tmp_path, monkeypatch):
-        from rmr_gym.stages.pretrain import pretrain
+        from rmr_gym.stages.natural import pretrain
 
         train = pretrain.function
 

@@ -15,7 +15,6 @@ from rmr_gym.domains import atari
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.runs.store import Room, Store
 from rmr_gym.stages import natural as natural_module
-from rmr_gym.stages.arms import ARMS, arm_processor
 from rmr_gym.stages.chain import ENCODERS, SUPERVISED, UNTRAINED
 from rmr_gym.stages.games import natural_data, probe_sets
 from rmr_gym.stages.natural import (
@@ -27,10 +26,11 @@ from rmr_gym.stages.natural import (
     kept_steps,
     natural,
     natural_batch,
+    pretrain,
     start_latents,
     untrained,
 )
-from rmr_gym.stages.pretrain import pretrain
+from rmr_gym.stages.presets import ARMS, arm_processor
 
 
 def same(first, second):
@@ -122,7 +122,7 @@ class TestArms:
         assert parameter_hash(early.encoder) != parameter_hash(late.encoder)
 
     def test_a_frozen_p_that_moves_is_a_bug_that_is_caught(self, game, chain, monkeypatch):
-        monkeypatch.setattr("rmr_gym.stages.arms.freeze", lambda processor: None)
+        monkeypatch.setattr("rmr_gym.stages.presets.freeze", lambda processor: None)
         with pytest.raises(RuntimeError, match="frozen P of arm 'random_p' changed"):
             run(game.trained("random_p", 0))
 

@@ -6,6 +6,7 @@ import pytest
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.stages.games import GameData
+from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import (
     PRESETS,
     AtariPreset,
@@ -15,7 +16,6 @@ from rmr_gym.stages.presets import (
     as_json,
     find_preset,
 )
-from rmr_gym.stages.pretrain import pretrain
 
 
 @pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)

@@ -14,13 +14,12 @@ from rmr_gym.runs.store import Artifact, Store
 from rmr_gym.runs.sweep import jobs_of, run_tasks, traces_of
 from rmr_gym.runs.training import DivergedError
 from rmr_gym.stages import natural as natural_module
-from rmr_gym.stages import pretrain as pretrain_module
+from rmr_gym.stages import natural as pretrain_module
 from rmr_gym.stages import stacked
-from rmr_gym.stages.arms import ARMS
-from rmr_gym.stages.donors import RandomWorld, random_dynamics_donor
+from rmr_gym.stages.chain import RandomWorld, random_dynamics_donor
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import natural, natural_batch
-from rmr_gym.stages.presets import Natural, Pretraining
+from rmr_gym.stages.presets import ARMS, Natural, Pretraining
 from rmr_gym.stages.stacked import (
     AbstractRun,
     NaturalFeed,

@@ -7,7 +7,7 @@ import torch
 
 from rmr_gym.agents.players.graded import networks, ram_features
 from rmr_gym.domains.atari import ProbeData
-from rmr_gym.stages.probe import Features, targets
+from rmr_gym.stages.probe import Values
 
 PLAYER = "player"
 """The arm's name in tables."""
@@ -32,7 +32,7 @@ class PlayerReference(NamedTuple):
         layers = networks(self.game)[SKILL].layers
         return {"player": self.game, "sums": [float(weight.sum()) for weight, _ in layers]}
 
-    def features(self, train: ProbeData, test: ProbeData) -> tuple[Features, Features]:
+    def features(self, train: ProbeData, test: ProbeData) -> tuple[Values, Values]:
         """Return the player's features of both sets.
 
         Raises:
@@ -42,5 +42,5 @@ class PlayerReference(NamedTuple):
         parts = []
         for data in (train, test):
             hidden = network.hidden(ram_features(data.ram, data.before)).astype(np.float32)
-            parts.append(Features(torch.from_numpy(hidden), targets(data), data.episode))
+            parts.append(torch.from_numpy(hidden))
         return parts[0], parts[1]

@@ -8,8 +8,8 @@ from pathlib import Path
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.experiments.worlds import PLAYABLE, BallsExperiment, Playing
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.arms import find_arm
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsWorld, given_balls
+from rmr_gym.stages.presets import find_arm
 
 GATED = ("rmr", "cswm", "random_p", "shuffled_p")
 """Arms that are compared unless others are asked for."""

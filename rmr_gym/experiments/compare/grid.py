@@ -17,9 +17,9 @@ from rmr_gym.experiments.atari import (
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, write_arrays
 from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
+from rmr_gym.stages.presets import ARMS
 
 EXAMPLE_FRAMES = 4
 

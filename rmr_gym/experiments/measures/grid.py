@@ -12,8 +12,8 @@ from rmr_gym.experiments.base import (
     Rows,
     require_known,
 )
-from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
+from rmr_gym.stages.presets import ARMS
 
 MEASURES = ("labels", "ranking")
 
@@ -24,16 +24,11 @@ def measured(game: Game, arm: str, seed: int, measures: Sequence[str]) -> list[R
     names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
     if arm == PLAYER:
         reference = PlayerReference(game.name)
-        rows = [Rows("references", game.probed_reference(reference), names)]
-        return [*rows, Rows("labels", game.labelled_reference(reference), names)]
+        rows = [Rows("references", game.probed(reference), names)]
+        return [*rows, Rows("labels", game.labelled(reference), names)]
     rows = []
     if "labels" in measures:
-        task = (
-            game.labelled_reference(game.pixels)
-            if arm == PIXELS
-            else game.labelled(game.trained(arm, seed))
-        )
-        rows.append(Rows("labels", task, names))
+        rows.append(Rows("labels", game.labelled(game.features(arm, seed)), names))
     if "ranking" in measures and arm in ARMS:
         rows.append(Rows("ranking", game.ranked(game.trained(arm, seed)), names))
     return rows

@@ -6,9 +6,8 @@ from itertools import product
 
 from rmr_gym.experiments.atari import AtariExperiment, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, require_distinct, require_known
-from rmr_gym.stages.arms import ARMS
 from rmr_gym.stages.chain import UNTRAINED, Game
-from rmr_gym.stages.presets import OBJECTIVES
+from rmr_gym.stages.presets import ARMS, OBJECTIVES
 
 
 def variants(

@@ -14,7 +14,7 @@ from rmr_gym.experiments.base import (
 )
 from rmr_gym.runs.store import Task
 from rmr_gym.stages.chain import Game
-from rmr_gym.stages.donors import (
+from rmr_gym.stages.export import (
     AMPLIFIED_RANDOM,
     RANDOM_DYNAMICS,
     amplified_random,

@@ -18,9 +18,9 @@ def test_the_actions_are_scored_from_these_features():
 def test_one_row_a_frame_of_the_probe_and_a_key_of_the_weights(game):
     sets = probe_sets(game.data, game.preset.model, game.preset.probing)
     train, test = PlayerReference("Pong").features(sets.training, sets.test)
-    assert train.values.shape == (len(sets.training.frames), 64)
-    assert test.values.shape == (len(sets.test.frames), 64)
-    assert train.values.abs().max() <= 1
-    assert train.values.std(0).max() > 0.05
+    assert train.shape == (len(sets.training.frames), 64)
+    assert test.shape == (len(sets.test.frames), 64)
+    assert train.abs().max() <= 1
+    assert train.std(0).max() > 0.05
     assert PlayerReference("Pong").key() == PlayerReference("Pong").key()
     assert PlayerReference("Pong").key()["sums"] != PlayerReference("Breakout").key()["sums"]

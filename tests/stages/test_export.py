@@ -10,7 +10,7 @@ from rmr_gym.data.ram import ram_to_bits
 from rmr_gym.domains.atari import make_core
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact
-from rmr_gym.stages.donors import (
+from rmr_gym.stages.export import (
     AMPLIFICATION,
     RandomDynamics,
     RandomWorld,

@@ -1,0 +1,355 @@
+"""Measures beside the bit probe: named labels (Anand et al. 2019), ranking of predicted latents."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from rmr_gym.core import metrics
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.metrics import ranking_scores
+from rmr_gym.core.seeding import generator
+from rmr_gym.data.ram import byte_entropy
+from rmr_gym.domains import atari
+from rmr_gym.domains.atari import AtariModel
+from rmr_gym.domains.atari_labels import CATEGORIES, Label, label_values, labels_of
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.runs.store import Artifact, stage
+from rmr_gym.stages.games import PROBE_SEED, GameData, ProbeSets, probe_sets
+from rmr_gym.stages.natural import kept_pipeline, kept_steps
+from rmr_gym.stages.presets import OBJECTIVES, Natural, Probing
+from rmr_gym.stages.probe import (
+    Features,
+    Reference,
+    Rows,
+    checkpoint_features,
+    fitting_rows,
+    principal_components,
+    rows_by_step,
+    split_rows,
+)
+
+COMPONENTS, SMALLEST = 1024, 1e-7
+ROUNDS, ROUND_STEPS, ROUNDS_WAITED = 40, 5, 3
+"""L-BFGS iterations between two looks at the validating rows; how many looks, and how patient."""
+
+SCORES = ("macro_f1", "weighted_f1", "accuracy")
+AVERAGE = "average"
+ALL_LABELS, ALL_CATEGORIES = "all_labels", "all_categories"
+"""Categories of the two averages over everything, which stand beside one a category."""
+
+
+@stage(version=3)
+def label_probe(
+    data: GameData,
+    model: AtariModel,
+    config: Probing,
+    features: Artifact | Reference,
+    device: str = "cpu",
+) -> Artifact:
+    """Read named labels linearly off frozen features; see `probe` and `label_rows`."""
+    sets = probe_sets(data, model, config)
+    labels = label_sets(data, model, config)
+    parts = checkpoint_features(model, sets, features, device)
+    return rows_by_step(parts, lambda part: label_rows(part, sets, labels))
+
+
+class LabelSets(NamedTuple):
+    """The labels of a game that vary enough, on the probe's training and test frames."""
+
+    labels: tuple[Label, ...]
+    training: UInt8[np.ndarray, "rows labels"]
+    test: UInt8[np.ndarray, "others labels"]
+
+
+@lru_cache(maxsize=1)
+def label_sets(data: GameData, model: AtariModel, config: Probing) -> LabelSets:
+    """Return the labels of a game on the frames that `rmr_gym.stages.games.probe_sets` holds.
+
+    Source: Anand et al. 2019, section 5: only labels whose entropy exceeds 0.6 nats.
+    Differs: entropy is taken over the training episodes alone, not over all.
+
+    Raises:
+        RMRError: No label of the game varies that much.
+    """
+    episodes, threshold = data.open(), data.entropy_threshold
+    ram = episodes.dataset.load(columns=("ram",), episodes=episodes.training)["ram"]
+    known = labels_of(data.label)
+    entropy = byte_entropy(label_values(ram, known))
+    labels = tuple(label for label, nats in zip(known, entropy, strict=True) if nats > threshold)
+    if not labels:
+        raise RMRError(
+            f"expected a label of {data.label} of more than {threshold} nats of entropy, found at "
+            f"most {entropy.max():.3f}: record longer or more varied episodes"
+        )
+    sets = probe_sets(data, model, config)
+    values = (label_values(part.ram, labels) for part in (sets.training, sets.test))
+    return LabelSets(labels, *values)
+
+
+def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Rows:
+    """Probe features of the probe's frames for every label; averages come last.
+
+    Source: Anand et al. 2019, section 5 and Table 2; the probe of their code (linear, 256-way a
+    label, stopped on validation episodes).
+    Differs: classes are those of the training frames (the others' optimum is never to be
+    predicted); L-BFGS over all rows instead of Adam; each label keeps the weights of its own best
+    round, and they are used for the test (there the best are saved and the last are tested);
+    F1 is the mean over classes (macro, the headline), with the weighted F1 beside it (there the
+    weights are those of the predicted classes, because the arguments are swapped).
+
+    Args:
+        features: Of the frames of both sets.
+        sets: The frames.
+        labels: Theirs.
+
+    Returns:
+        One record a label and average: label, category, macro_f1, weighted_f1, accuracy, classes.
+    """
+    fit = fitting_rows(sets.training.episode, PROBE_SEED)
+    train, test = features.train.cpu(), features.test.cpu()
+    predicted = predict_labels(train, labels.training, fit, test)
+    rows = []
+    for column, label in enumerate(labels.labels):
+        scores = metrics.class_scores(predicted[:, column], labels.test[:, column])
+        classes = len(np.unique(labels.training[:, column]))
+        named = {"label": label.name, "category": label.category}
+        rows.append(named | vars(scores) | {"classes": classes})
+    return [*rows, *averages(rows)]
+
+
+def averages(rows: Rows) -> Rows:
+    """Return the mean scores of each category, of all labels, and of the categories' means."""
+    groups = {
+        category: [row for row in rows if row["category"] == category] for category in CATEGORIES
+    }
+    means = [_mean(category, group) for category, group in groups.items() if group]
+    return [*means, _mean(ALL_LABELS, rows), _mean(ALL_CATEGORIES, means)]
+
+
+def _mean(category: str, rows: Rows) -> dict[str, Any]:
+    means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
+    return {"label": AVERAGE, "category": category} | means | {"classes": None}
+
+
+def predict_labels(
+    train: Float[Tensor, "rows width"],
+    labels: UInt8[np.ndarray, "rows labels"],
+    fit: Bool[np.ndarray, " rows"],
+    test: Float[Tensor, "others width"],
+) -> UInt8[np.ndarray, "others labels"]:
+    """Fit one multinomial logistic read-out a label and predict the labels of the test rows.
+
+    Features count along the `COMPONENTS` directions that vary most, halfway between as they are and
+    whitened: the read-out is as linear as before, and L-BFGS needs far fewer iterations.
+    All labels of a game are one linear layer, whose cross-entropies are summed and minimised by
+    L-BFGS over all rows at once. After every `ROUND_STEPS` iterations each label is scored on the
+    rows that are held back, and keeps the weights of its best round; fitting ends when no label
+    has become better for `ROUNDS_WAITED` rounds.
+
+    Args:
+        train: Features of the training episodes.
+        labels: Their labels.
+        fit: Rows to fit on; the others stop the fitting.
+        test: Features to predict labels for.
+    """
+    values, others = principal_components(train, test, COMPONENTS, SMALLEST, whitening=0.5)
+    classes = [np.unique(column) for column in labels.T]
+    targets = torch.from_numpy(
+        np.stack([np.searchsorted(c, column) for c, column in zip(classes, labels.T, strict=True)])
+    )
+    rows, held = split_rows(fit, train.device)
+    sizes = [len(each) for each in classes]
+    weights = _fit(values[rows], targets[:, rows], values[held], targets[:, held], sizes)
+    chosen = [scores.argmax(1).numpy() for scores in _scores(others, weights, sizes)]
+    return np.stack([c[index] for c, index in zip(classes, chosen, strict=True)], axis=1)
+
+
+def _fit(
+    values: Float[Tensor, "rows width"],
+    targets: Int[Tensor, "labels rows"],
+    held: Float[Tensor, "held width"],
+    held_targets: Int[Tensor, "labels held"],
+    sizes: list[int],
+) -> Float[Tensor, "weights outputs"]:
+    """Return the weights, with the biases as last row, of each label's best round."""
+    weights = torch.zeros(values.shape[1] + 1, sum(sizes), requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=ROUND_STEPS, history_size=10, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        scores = _scores(values, weights, sizes)
+        total = sum(F.cross_entropy(s, t) for s, t in zip(scores, targets, strict=True))
+        assert isinstance(total, Tensor)
+        total.backward()
+        return total
+
+    best, reached, waited = weights.detach().clone(), torch.full((len(sizes),), -1.0), 0
+    for _ in range(ROUNDS):
+        with _without_denormals():
+            optimizer.step(loss)
+        with torch.no_grad():
+            scores = _scores(held, weights, sizes)
+            right = [(s.argmax(1) == t) for s, t in zip(scores, held_targets, strict=True)]
+        now = torch.stack([each.float().mean() for each in right])
+        better = now > reached
+        outputs = better.repeat_interleave(torch.tensor(sizes))
+        best[:, outputs] = weights.detach()[:, outputs]
+        reached = torch.where(better, now, reached)
+        waited = 0 if better.any() else waited + 1
+        if waited >= ROUNDS_WAITED:
+            break
+    return best
+
+
+def _scores(
+    values: Float[Tensor, "rows width"], weights: Float[Tensor, "weights outputs"], sizes: list[int]
+) -> tuple[Float[Tensor, "rows _"], ...]:
+    return torch.addmm(weights[-1], values, weights[:-1]).split(sizes, dim=1)
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Let numbers below 1e-38 count as 0: tiny probabilities would slow the fit tenfold."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+AHEAD = (1, 5, 10)
+"""Numbers of predicted steps, as C-SWM reports them."""
+
+PATHS = 1000
+"""Size of the reference set: so many paths of validation episodes."""
+
+BATCH = 100
+PATHS_SEED = 0
+
+
+@stage(version=4)
+def ranking(
+    data: GameData, model: AtariModel, config: Natural, pipelines: Artifact, device: str = "cpu"
+) -> Artifact:
+    """Rank what the pipelines of all checkpoints predict, by the similarity that they learnt by.
+
+    Args:
+        data: Paths come from its validation episodes.
+        model: Sizes.
+        config: Its objective says by which similarity.
+        pipelines: What `rmr_gym.stages.natural.natural` left.
+        device: Where to compute.
+
+    Returns:
+        The record holds ``rows``, see `rank_predictions`, one list a checkpoint.
+    """
+    paths, similarity = ranking_paths(data, model), OBJECTIVES[config.objective].similarity
+    rows = []
+    for step in kept_steps(pipelines):
+        pipeline = kept_pipeline(model, pipelines, step).to(find_device(device)).eval()
+        centre = pipelines.tensors.get(f"{step}.centre")
+        ranked = rank_predictions(pipeline, paths, similarity, centre)
+        rows += [{"step": step, **row} for row in ranked]
+    return Artifact({"rows": rows})
+
+
+class Paths(NamedTuple):
+    """Frames of a set of paths: where each starts, its actions, and where it is later."""
+
+    start: UInt8[Tensor, "rows height width"]
+    action: Int[Tensor, "rows time"]
+    later: dict[int, UInt8[Tensor, "rows height width"]]
+
+
+@lru_cache(maxsize=1)
+def ranking_paths(data: GameData, model: AtariModel) -> Paths:
+    """Draw paths of the validation episodes; the same for every encoder and number of steps.
+
+    Raises:
+        RMRError: No validation episode is long enough.
+    """
+    episodes = data.open()
+    loaded = atari.load_natural(episodes.dataset, episodes.validation, model.height, model.width)
+    longest = AHEAD[-1]
+    ends = loaded.episode[longest - 1 :]
+    starts = np.flatnonzero(loaded.episode[: len(ends)] == ends)
+    if len(starts) == 0:
+        raise RMRError(
+            f"no validation episode of {data.label} has {longest} steps, which ranking predicts: "
+            "record longer episodes"
+        )
+    rng = generator(PATHS_SEED, "ranking paths")
+    starts = np.sort(rng.choice(starts, size=min(PATHS, len(starts)), replace=False))
+    rows = torch.from_numpy(loaded.current[starts])
+    action = torch.stack([loaded.action[starts + step] for step in range(longest)], dim=1)
+    later = {ahead: loaded.frames[rows + ahead] for ahead in AHEAD}
+    return Paths(loaded.frames[rows], action, later)
+
+
+@torch.no_grad()
+def rank_predictions(
+    pipeline: EncodeProcessDecode,
+    paths: Paths,
+    similarity: str = "euclidean",
+    centre: Tensor | None = None,
+) -> Rows:
+    r"""Score the latents that the pipeline predicts against those of the frames that came.
+
+    .. math:: \hat z_0 = f(x_0), \qquad \hat z_{t+1} = g(P(\hat z_t, a_t))
+
+    Source: C-SWM (Kipf et al. 2020), section 4 and appendix; its evaluation code.
+    Differs: paths start anywhere in the episodes and not only at their beginning; 1, 5 and 10 steps
+    are scored on the same paths; states are compared by the similarity of the objective; beside the
+    prediction stands the present state, taken for one.
+
+    Args:
+        pipeline: Pixel encoder, P and decoder onto latents.
+        paths: See `ranking_paths`.
+        similarity: "euclidean", or "cosine" of the flattened latents.
+        centre: What the objective subtracts from latents; None: nothing.
+
+    Returns:
+        Records of ahead, similarity, hits_at_1, mrr, tied, copy_hits_at_1, copy_mrr and rows, one a
+        number of steps.
+    """
+    middle = 0.0 if centre is None else centre.flatten().cpu().numpy()
+    predicted, rows = _unrolled(pipeline, paths), []
+    present = _in_batches(pipeline.encoder, paths.start) - middle
+    for ahead, frames in paths.later.items():
+        true = _in_batches(pipeline.encoder, frames) - middle
+        scores = ranking_scores(true, predicted.pop(ahead) - middle, similarity)
+        copied = ranking_scores(true, present, similarity)
+        beside = {"copy_hits_at_1": copied.hits_at_1, "copy_mrr": copied.mrr, "rows": len(true)}
+        rows.append({"ahead": ahead, "similarity": similarity, **scores._asdict(), **beside})
+    return rows
+
+
+def _unrolled(
+    pipeline: EncodeProcessDecode, paths: Paths
+) -> dict[int, Float[np.ndarray, "rows features"]]:
+    place = next(pipeline.parameters()).device
+    parts: dict[int, list[np.ndarray]] = {ahead: [] for ahead in paths.later}
+    for frames, actions in zip(paths.start.split(BATCH), paths.action.split(BATCH), strict=True):
+        latent = pipeline.encoder(frames.to(place))
+        for step, action in enumerate(actions.to(place).unbind(1), 1):
+            latent = pipeline.decoder(pipeline.processor(latent, action))
+            if step in parts:
+                parts[step].append(latent.flatten(1).cpu().numpy())
+    return {ahead: np.concatenate(latents) for ahead, latents in parts.items()}
+
+
+def _in_batches(
+    encoder: torch.nn.Module, frames: UInt8[Tensor, "rows height width"]
+) -> Float[np.ndarray, "rows features"]:
+    place = next(encoder.parameters()).device
+    parts = [encoder(part.to(place)).flatten(1).cpu().numpy() for part in frames.split(BATCH)]
+    return np.concatenate(parts)
