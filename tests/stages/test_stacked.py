@@ -16,7 +16,7 @@ from rmr_gym.runs.training import DivergedError
 from rmr_gym.stages import natural as natural_module
 from rmr_gym.stages import natural as pretrain_module
 from rmr_gym.stages import stacked
-from rmr_gym.stages.chain import RandomWorld, random_dynamics_donor
+from rmr_gym.stages.export import RandomWorld, random_dynamics_donor
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import natural, natural_batch
 from rmr_gym.stages.presets import ARMS, Natural, Pretraining
