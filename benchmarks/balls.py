@@ -22,13 +22,16 @@ from typing import Any
 import numpy as np
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.balls.camera import MujocoCamera, choose_back_end
 from rmr_gym.envs.balls.config import BallsConfig, configure
-from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.physics import BallsPhysics, kinetic_energy, load_mujoco, world_xml
-from rmr_gym.envs.balls.raster import Rasterizer
-from rmr_gym.envs.balls.start import draw_start
-from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
+from rmr_gym.envs.balls.env import BouncingBallsEnv, BouncingBallsVectorEnv
+from rmr_gym.envs.balls.physics import (
+    BallsPhysics,
+    draw_start,
+    kinetic_energy,
+    load_mujoco,
+    world_xml,
+)
+from rmr_gym.envs.balls.pictures import MujocoCamera, Rasterizer, choose_back_end
 
 ROOT = Path(__file__).parents[1]
 WORLDS = {

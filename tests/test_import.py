@@ -74,7 +74,7 @@ def test_lazy_names():
     import rmr_gym.envs
     import rmr_gym.wrappers
     from rmr_gym.envs.atari.env import PairedAtariEnv
-    from rmr_gym.wrappers.paired import PairedObservation
+    from rmr_gym.wrappers.views import PairedObservation
 
     assert rmr_gym.envs.PairedAtariEnv is PairedAtariEnv
     assert rmr_gym.wrappers.PairedObservation is PairedObservation

@@ -14,15 +14,14 @@ if TYPE_CHECKING:
     from rmr_gym.envs.atari.env import PairedAtariEnv as PairedAtariEnv
     from rmr_gym.envs.atari.vector import PairedAtariVectorEnv as PairedAtariVectorEnv
     from rmr_gym.envs.balls.env import BouncingBallsEnv as BouncingBallsEnv
-    from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv as BouncingBallsVectorEnv
+    from rmr_gym.envs.balls.env import BouncingBallsVectorEnv as BouncingBallsVectorEnv
 
 __getattr__ = lazy_names(
     __name__,
     {
         "atari.env": "PairedAtariEnv",
         "atari.vector": "PairedAtariVectorEnv",
-        "balls.env": "BouncingBallsEnv",
-        "balls.vector": "BouncingBallsVectorEnv",
+        "balls.env": "BouncingBallsEnv BouncingBallsVectorEnv",
     },
 )
 
@@ -36,19 +35,17 @@ def register_envs() -> None:
     reported as ``truncated``, so that it stays right when the frame skip is changed.
     """
     for game in GAMES.values():
-        _register(game.env_id, "atari", "PairedAtari", game=game.name)
+        _register(game.env_id, "PairedAtari", game=game.name)
     for name, preset in PRESETS.items():
-        _register(preset.env_id, "balls", "BouncingBalls", preset.steps, preset=name)
+        _register(preset.env_id, "BouncingBalls", preset.steps, preset=name)
 
 
-def _register(
-    env_id: str, folder: str, stem: str, steps: int | None = None, **arguments: str
-) -> None:
+def _register(env_id: str, stem: str, steps: int | None = None, **arguments: str) -> None:
     if env_id not in gym.registry:
         gym.register(
             id=env_id,
-            entry_point=f"rmr_gym.envs.{folder}.env:{stem}Env",
-            vector_entry_point=f"rmr_gym.envs.{folder}.vector:{stem}VectorEnv",
+            entry_point=f"rmr_gym.envs:{stem}Env",
+            vector_entry_point=f"rmr_gym.envs:{stem}VectorEnv",
             max_episode_steps=steps,
             kwargs=arguments,
         )

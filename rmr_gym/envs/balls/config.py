@@ -22,6 +22,7 @@ _PIXELS = (8, 4096)
 _LONGEST_TIMESTEP = 0.0025
 _FASTEST_PACE = 2.6
 _GRAY: Color = (128, 128, 128)
+_WHOLE = ("balls", "colors", "resolution", "masks", "render_size")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class BallsConfig:
 
     Raises:
         RMRError: A value that cannot be, alone or beside the others. That the balls fit into the
-            box is checked when a world is made (`rmr_gym.envs.balls.start.check_fit`).
+            box is checked when a world is made (`rmr_gym.envs.balls.physics.check_fit`).
     """
 
     balls: int | tuple[int, int] = 10
@@ -79,19 +80,19 @@ class BallsConfig:
     render_size: int = 480
 
     def __post_init__(self) -> None:
-        for name, parse in _PARSERS.items():
-            parse(getattr(self, name))
+        for name, check in _CHECKS.items():
+            check(getattr(self, name))
         _check_together(self)
 
     @property
     def fewest(self) -> int:
         """Smallest number of balls in an episode."""
-        return self.balls if isinstance(self.balls, int) else self.balls[0]
+        return _both(self.balls)[0]
 
     @property
     def most(self) -> int:
         """Largest number of balls in an episode, the number of rows in every array."""
-        return self.balls if isinstance(self.balls, int) else self.balls[1]
+        return _both(self.balls)[1]
 
     @cached_property
     def extras(self) -> tuple[str, ...]:
@@ -159,99 +160,28 @@ def _repeated(values: float | tuple[float, ...], count: int) -> tuple[float, ...
     return values * count if len(values) == 1 else values
 
 
-def parse_sides(sides: Any) -> tuple[float, float]:
-    """Return a curtain's (smallest, largest) side.
+def check_sides(sides: Any) -> None:
+    """Make sure of a curtain's (smallest, largest) side.
 
     Raises:
         RMRError: They are not two fractions of the frame in ascending order.
     """
     what = "the curtain's (smallest, largest) side as fractions of the frame, above 0 and at most 1"
-    _expect(_ascending(sides) and sides[1] <= 1, what, sides)
-    return float(sides[0]), float(sides[1])
+    _expect(lambda pair: _ascending(pair) and pair[1] <= 1, what, sides)
 
 
-def _expect(fits: Any, what: str, value: Any) -> None:
-    if not fits:
+def _expect(fits: Callable[[Any], bool], what: str, value: Any) -> None:
+    if not fits(value):
         raise RMRError(f"expected {what}, found {value!r}")
 
 
-def _balls(value: Any) -> int | tuple[int, int]:
-    both = value if isinstance(value, tuple) else (value, value)
-    whole = len(both) == 2 and all(type(number) is int for number in both)
-    what = f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)"
-    _expect(whole and 1 <= both[0] <= both[1] <= _MOST_BALLS, what, value)
-    return value
+def _all(fits: Callable[[Any], bool], values: Any) -> bool:
+    return all(map(fits, values)) if isinstance(values, tuple) else fits(values)
 
 
-def _pixels(name: str, value: Any) -> int:
-    low, high = _PIXELS
-    fits = type(value) is int and low <= value <= high
-    _expect(fits, f"{name} to be a whole number of pixels from {low} to {high}", value)
-    return value
-
-
-def _radius(value: Any, name: str = "radius") -> float:
-    fits = _positive(value) and SMALLEST_RADIUS <= value < 1
-    _expect(fits, f"{name} from {SMALLEST_RADIUS} to below 1 (the box is 2 wide)", value)
-    return float(value)
-
-
-def _above_0(what: str, value: Any) -> float:
-    _expect(_positive(value), f"{what} above 0", value)
-    return float(value)
-
-
-_mass = partial(_above_0, "a mass")
-
-
-def _kinds(rows: Any) -> tuple[Kind, ...]:
-    pairs = isinstance(rows, tuple) and all(isinstance(r, tuple) and len(r) == 2 for r in rows)
-    _expect(pairs, "kinds to be rows (radius, mass)", rows)
-    return tuple((_radius(radius), _mass(mass)) for radius, mass in rows)
-
-
-def _speeds(value: Any) -> tuple[float, float]:
-    speeds = value if isinstance(value, tuple) else (value, value)
-    what = "one speed or (lowest, highest), both above 0 and in this order"
-    _expect(_ascending(speeds), what, value)
-    return float(speeds[0]), float(speeds[1])
-
-
-def _colors(value: Any) -> str | tuple[Color, ...]:
-    if isinstance(value, str):
-        return known_name("colors", value, COLORS)
-    what = "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255"
-    _expect(isinstance(value, tuple) and value and all(map(_is_color, value)), what, value)
-    return tuple((int(red), int(green), int(blue)) for red, green, blue in value)
-
-
-def _is_color(value: Any) -> bool:
-    triple = isinstance(value, tuple) and len(value) == 3
-    return triple and all(part in range(256) for part in value)
-
-
-def _push(value: Any) -> float:
-    _expect(value == 0 or _positive(value), "push, an impulse, to be 0 (none) or above", value)
-    return float(value)
-
-
-def _observe(value: Any) -> tuple[str, ...]:
-    names = value if isinstance(value, tuple) else (value,)
-    return tuple(known_name("entry of observe", name, EXTRAS) for name in names)
-
-
-def _one_or_each(parse: Callable[[Any], float], values: Any) -> float | tuple[float, ...]:
-    return tuple(map(parse, values)) if isinstance(values, tuple) else parse(values)
-
-
-def _or_none(parse: Callable[[Any], Any], value: Any) -> Any:
-    return None if value is None else parse(value)
-
-
-def _plain(value: Any) -> Any:
-    """Turn lists (from JSON) and arrays into tuples, numpy's numbers into Python's."""
-    value = value.tolist() if hasattr(value, "tolist") else value
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+def _both(value: Any) -> Any:
+    """Return (lowest, highest) of what may be given as one number for both."""
+    return value if isinstance(value, tuple) else (value, value)
 
 
 def _positive(value: Any) -> bool:
@@ -263,23 +193,59 @@ def _ascending(pair: Any) -> bool:
     return two and pair[0] <= pair[1]
 
 
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "balls": _balls,
-    "radii": partial(_one_or_each, _radius),
-    "masses": partial(_one_or_each, _mass),
-    "kinds": _kinds,
-    "speeds": _speeds,
-    "colors": _colors,
+def _is_number(balls: Any) -> bool:
+    whole = _all(lambda number: type(number) is int, balls)
+    return whole and _ascending(_both(balls)) and _both(balls)[1] <= _MOST_BALLS
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and _PIXELS[0] <= value <= _PIXELS[1]
+
+
+def _is_radius(value: Any) -> bool:
+    return _positive(value) and SMALLEST_RADIUS <= value < 1
+
+
+def _is_kind(row: Any) -> bool:
+    pair = isinstance(row, tuple) and len(row) == 2
+    return pair and _is_radius(row[0]) and _positive(row[1])
+
+
+def _is_color(value: Any) -> bool:
+    triple = isinstance(value, tuple) and len(value) == 3
+    return triple and all(part in range(256) for part in value)
+
+
+def _check_colors(value: Any) -> None:
+    if isinstance(value, str):
+        known_name("colors", value, COLORS)
+    else:
+        what = "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255"
+        _expect(lambda colors: colors and _all(_is_color, colors), what, value)
+
+
+_RADIUS = f"from {SMALLEST_RADIUS} to below 1 (the box is 2 wide)"
+_SIZE = f"to be a whole number of pixels from {_PIXELS[0]} to {_PIXELS[1]}"
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "balls": (_is_number, f"balls to be a number from 1 to {_MOST_BALLS} or (fewest, most)"),
+    "radii": (partial(_all, _is_radius), f"radius {_RADIUS}"),
+    "masses": (partial(_all, _positive), "a mass above 0"),
+    "kinds": (partial(_all, _is_kind), f"rows (radius, mass) of radius {_RADIUS}, a mass above 0"),
+    "speeds": (_ascending, "one speed or (lowest, highest), both above 0 and in this order"),
+    "resolution": (_is_size, f"resolution {_SIZE}"),
+    "fps": (_positive, "fps, frames a second, above 0"),
+    "fixed_ball": (lambda radius: radius is None or _is_radius(radius), f"fixed_ball {_RADIUS}"),
+    "push": (lambda push: push == 0 or _positive(push), "push, an impulse, of 0 (none) or above"),
+    "render_size": (_is_size, f"render_size {_SIZE}"),
+}
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    **{name: partial(_expect, *rule) for name, rule in _RULES.items()},
+    "colors": _check_colors,
     "frames": partial(known_name, "frames", choices=FRAMES),
-    "resolution": partial(_pixels, "resolution"),
-    "fps": partial(_above_0, "fps, frames a second,"),
-    "curtain": partial(_or_none, parse_sides),
-    "fixed_ball": partial(_or_none, partial(_radius, name="fixed_ball")),
-    "push": _push,
-    "observe": _observe,
+    "curtain": lambda sides: sides is None or check_sides(sides),
+    "observe": lambda names: [known_name("entry of observe", name, EXTRAS) for name in names],
     "masks": bool,
     "renderer": partial(known_name, "renderer", choices=RENDERERS),
-    "render_size": partial(_pixels, "render_size"),
 }
 
 
@@ -293,9 +259,12 @@ def _check_together(config: BallsConfig) -> None:
                 f"found {len(values)}: {values!r}"
             )
     colors = 0 if isinstance(config.colors, str) else len(config.colors)
-    _expect(colors <= config.most, f"colors for at most {config.most} balls", colors)
-    enough = "at least 2 balls in a pushed world (the agent's and its target)"
-    _expect(not config.push or config.fewest >= 2, enough, config.balls)
+    _expect(config.most.__ge__, f"colors for at most {config.most} balls", colors)
+    if config.push and config.fewest < 2:
+        raise RMRError(
+            "expected at least 2 balls in a pushed world (the agent's and its target), found "
+            f"{config.balls!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -340,10 +309,7 @@ def configure(preset: str, options: Mapping[str, Any]) -> BallsConfig:
         RMRError: An unknown preset or option, or a world that cannot be.
     """
     base = PRESETS[known_name("preset", preset, PRESETS)].config
-    changes = {
-        name: _PARSERS[known_name("option", name, _PARSERS)](_plain(value))
-        for name, value in options.items()
-    }
+    changes = {name: _parsed(name, value) for name, value in options.items()}
     sizes = [name for name in ("radii", "masses") if name in options]
     config = replace(base, **({"kinds": ()} if sizes else {}) | changes)
     if sizes and config.kinds:
@@ -351,3 +317,23 @@ def configure(preset: str, options: Mapping[str, Any]) -> BallsConfig:
             f"expected either kinds or {' and '.join(sizes)}, found both: leave one of them out"
         )
     return config
+
+
+def _parsed(name: str, value: Any) -> Any:
+    """Return the value of an option as a config holds it, checked."""
+    check = _CHECKS[known_name("option", name, _CHECKS)]
+    value = _plain(value, name in _WHOLE)
+    if name == "speeds":
+        value = _both(value)
+    if name == "observe" and isinstance(value, str):
+        value = (value,)
+    check(value)
+    return value
+
+
+def _plain(value: Any, whole: bool) -> Any:
+    """Turn lists (from JSON) and arrays into tuples, numpy's numbers into Python's."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list | tuple):
+        return tuple(_plain(part, whole) for part in value)
+    return value if whole or type(value) is not int else float(value)

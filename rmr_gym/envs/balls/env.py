@@ -1,24 +1,40 @@
 """Bouncing balls: MuJoCo's physics, seen as positions and as pictures at the same instant."""
 
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.utils import EzPickle
-from gymnasium.vector.utils import create_empty_array
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import EzPickle, seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.envs.arguments import one_action, warn_of_no_render_mode
-from rmr_gym.envs.balls.camera import MujocoCamera
+from rmr_gym.envs.arguments import (
+    all_actions,
+    all_seeds,
+    limit,
+    one_action,
+    processors,
+    warn_of_no_render_mode,
+    whole_number,
+)
 from rmr_gym.envs.balls.config import BallsConfig, configure
-from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
-from rmr_gym.envs.balls.raster import Centres, Radii, Rasterizer, draw_curtain, hide
-from rmr_gym.envs.balls.start import check_fit, draw_start
+from rmr_gym.envs.balls.physics import (
+    BallsPhysics,
+    Motion,
+    check_fit,
+    collisions,
+    draw_start,
+    kinetic_energy,
+    momentum,
+)
+from rmr_gym.envs.balls.pictures import Centres, MujocoCamera, Radii, Rasterizer, draw_curtain, hide
 
 RENDER_MODES = ("human", "rgb_array")
 ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
@@ -243,13 +259,8 @@ class BallsWorld:
         """Return the observation of all simulations in new arrays."""
         out: Any = create_empty_array(self.observation_space, len(self._hits), fn=np.empty)
         physics = self._physics
-        entries = {
-            "state": self._positions,
-            "velocities": self._velocities,
-            "radii": physics.radii,
-            "masses": physics.masses,
-            "presence": physics.presence,
-        }
+        bodies = {name: getattr(physics, name) for name in ("radii", "masses", "presence")}
+        entries = {"state": self._positions, "velocities": self._velocities, **bodies}
         for name in out.keys() & entries.keys():
             out[name][:] = entries[name]
         if self._config.frames == "rgb":
@@ -365,7 +376,6 @@ class Window:
         self._axes: Any = self._figure.add_axes((0, 0, 1, 1))
         self._axes.set_axis_off()
         self._image: Any = self._axes.imshow(np.zeros((1, 1, 3), np.uint8))
-        self._due = time.monotonic()
         if mpl.get_backend().lower() == "agg":
             warnings.warn(
                 "no window can be shown: Matplotlib found no screen or no window toolkit; use "
@@ -379,10 +389,158 @@ class Window:
         """Show a picture and wait until it has been seen for ``seconds``."""
         self._image.set_data(picture)
         self._figure.canvas.draw()
-        self._figure.canvas.flush_events()
-        self._due = max(self._due + seconds, time.monotonic())
-        time.sleep(max(0.0, self._due - time.monotonic()))
+        self._figure.canvas.start_event_loop(seconds)
 
     def close(self) -> None:
         """Close the window."""
         self._plt.close(self._figure)
+
+
+class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
+    """Many `rmr_gym.envs.balls.env.BouncingBallsEnv` in one, bit-equal to as many single ones.
+
+    World i of ``reset(seed=s)`` behaves as the single environment after ``reset(seed=s + i)``,
+    episode after episode; number, masses and radii of the balls are each world's own. What the
+    observation, the actions, the rewards and info hold is described there; here each entry has one
+    row a world, and info's entries come with Gymnasium's masks (``_collisions`` and so on).
+
+    Autoreset: ``AutoresetMode.NEXT_STEP``: the step after the last one of an episode ignores the
+    action, begins the next episode, and returns its first observation with reward 0.
+
+    The physics runs in MuJoCo's own threads. With two or more of them, the next frame of a passive
+    world, which no action can change, is already being computed while this one is drawn and while
+    the caller works. The number of threads changes no bit of the result.
+
+    Args:
+        num_envs: Number of worlds, 1 or more.
+        preset: A name of `rmr_gym.envs.balls.config.PRESETS`.
+        max_episode_steps: Steps after which an episode is truncated, those that the id registers
+            when made by `gymnasium.make_vec`; None for no limit.
+        threads: Number of MuJoCo's threads; None for one a processor.
+        render_mode: ``"rgb_array"`` or None.
+        **options: Fields of `rmr_gym.envs.balls.config.BallsConfig` that change the preset.
+
+    Raises:
+        RMRError: As `rmr_gym.envs.balls.env.BouncingBallsEnv`, or a number below 1.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> envs = gym.make_vec("rmr/RNEMBalls4-v0", num_envs=16, threads=1)
+        >>> observations, infos = envs.reset(seed=0)
+        >>> observations["pixels"].shape
+        (16, 64, 64, 1)
+    """
+
+    metadata: dict[str, Any] = {  # noqa: RUF012
+        "render_modes": ["rgb_array"],
+        "render_fps": 20,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        preset: str = "rmr",
+        *,
+        max_episode_steps: int | None = None,
+        threads: int | None = None,
+        render_mode: str | None = None,
+        **options: Any,
+    ):
+        self.config = config = configure(preset, options)
+        self.num_envs = whole_number("num_envs", num_envs, 1)
+        self._limit = limit("max_episode_steps", max_episode_steps)
+        self.render_mode = render_mode and known_name("render mode", render_mode, ["rgb_array"])
+        threads = processors() if threads is None else whole_number("threads", threads, 1)
+        self._world = world = BallsWorld(config, self.num_envs, threads=threads)
+        self._pool = ThreadPoolExecutor(1) if threads > 1 and not config.push else None
+        self._next: Future[Motion] | None = None
+        self.metadata = {**self.metadata, "render_fps": world.render_fps}
+        self.single_observation_space = world.observation_space
+        self.single_action_space = world.action_space
+        self.observation_space = batch_space(world.observation_space, self.num_envs)
+        self.action_space = batch_space(world.action_space, self.num_envs)
+        self._generators: list[np.random.Generator] = []
+        self._elapsed = 0
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Begin an episode in every world.
+
+        Args:
+            seed: Of world 0, world i having seed + i; or one seed a world; None to go on with the
+                generators as they are.
+            options: Reset options of the single environment, the same for every world.
+        """
+        before = self._generators or [None] * self.num_envs
+        self._generators = [
+            generator if s is None and generator else seeding.np_random(s)[0]
+            for s, generator in zip(all_seeds(seed, self.num_envs), before, strict=True)
+        ]
+        self._begin(options)
+        return self._look()
+
+    def step(
+        self, actions: Any
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Move every world on by one frame, or begin the next episode where the last one is over.
+
+        All worlds begin and end together, since only the step limit ends an episode.
+        """
+        if not self._generators:
+            raise ResetNeeded("call reset() before step()")
+        chosen = all_actions(actions, self.num_envs, self._world.actions)
+        if self._over():
+            self._begin()
+        else:
+            motion = self._next.result() if self._next else self._world.mover(chosen)()
+            self._elapsed += 1
+            self._look_ahead()
+            self._world.settle(motion, chosen)
+        observations, infos = self._look()
+        ended = np.full(self.num_envs, self._over())
+        return observations, self._world.rewards.copy(), np.zeros_like(ended), ended, infos
+
+    def render(self) -> tuple[UInt8[np.ndarray, "height width 3"], ...] | None:
+        """Return the pictures of all worlds; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        if not self._generators:
+            raise ResetNeeded("call reset() before render()")
+        return tuple(self._world.pictures())
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """End the thread and close the renderers."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._world.close()
+
+    def get_action_meanings(self) -> list[str]:
+        """Return the names of the actions of one world."""
+        return list(ACTIONS[: self._world.actions])
+
+    def _over(self) -> bool:
+        return self._limit is not None and self._elapsed >= self._limit
+
+    def _look_ahead(self) -> None:
+        """Start to compute the next frame, where there is one that no action can change."""
+        self._next = None
+        if self._pool is not None and not self._over():
+            self._next = self._pool.submit(self._world.mover())
+
+    def _begin(self, options: dict[str, Any] | None = None) -> None:
+        """Begin an episode in every world; a frame that was computed ahead is dropped."""
+        if self._next is not None:
+            self._next.result()
+        self._next, self._elapsed = None, 0
+        self._world.start(self._generators, options)
+        self._look_ahead()
+
+    def _look(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return what all worlds show, in new arrays."""
+        infos: dict[str, Any] = {}
+        for name, rows in self._world.truth().items():
+            infos[name], infos[f"_{name}"] = rows, np.ones(self.num_envs, bool)
+        return self._world.observe(), infos

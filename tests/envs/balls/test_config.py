@@ -6,9 +6,8 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.envs import register_envs
 from rmr_gym.envs.balls import physics as balls_physics
 from rmr_gym.envs.balls.config import PRESETS, BallsConfig, configure, distinct_colors
-from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.start import check_fit, draw_positions
-from rmr_gym.envs.balls.vector import BouncingBallsVectorEnv
+from rmr_gym.envs.balls.env import BouncingBallsEnv, BouncingBallsVectorEnv
+from rmr_gym.envs.balls.physics import check_fit, draw_positions
 
 BAD = [
     ({"balls": 0}, "balls to be a number from 1"),

@@ -3,8 +3,14 @@ import pytest
 
 from rmr_gym.envs.balls.config import configure
 from rmr_gym.envs.balls.env import BouncingBallsEnv
-from rmr_gym.envs.balls.physics import BallsPhysics, Motion, collisions, kinetic_energy, momentum
-from rmr_gym.envs.balls.start import draw_start
+from rmr_gym.envs.balls.physics import (
+    BallsPhysics,
+    Motion,
+    collisions,
+    draw_start,
+    kinetic_energy,
+    momentum,
+)
 
 
 def started(config, simulations: int) -> BallsPhysics:

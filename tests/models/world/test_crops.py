@@ -6,7 +6,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.models.world.crops import ViewGeometry
-from rmr_gym.wrappers.crops import RandomCrops, crop
+from rmr_gym.wrappers.views import RandomCrops, crop
 
 WIDE = ViewGeometry(7, 9, 2, 3, 5)
 

@@ -1,4 +1,4 @@
-"""Local views: small crops of a picture around random points, and where the next ones will be."""
+"""What an environment shows, changed: RAM and pixels instead, a curtain over it, crops of it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +15,163 @@ from jaxtyping import Float, Int, Shaped
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.envs.arguments import all_seeds
-from rmr_gym.wrappers.describe import batch_of_one, row_of
-from rmr_gym.wrappers.occlusion import picture_space
+from rmr_gym.envs.atari.env import Pixels, ScreenAndRAM
+from rmr_gym.envs.balls.config import check_sides
+from rmr_gym.envs.balls.pictures import draw_curtain, hide
+from rmr_gym.wrappers.describe import ale_of, batch_of_one, require, row_of
+
+
+class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Replaces the observation by the pair of RAM and screen, read from the ALE underneath.
+
+    Observation: ``Dict(ram: uint8[128], pixels: uint8[height, width, 1 or 3])``, both read when the
+    wrapped environment has returned, so after the last frame that it emulated; ``height`` and
+    ``width`` are the screen's own (210 x 160 in the paper's games). Action, reward, end and time
+    step are those of the wrapped environment.
+
+    What the wrapped environment makes of its observation does not matter: RGB, gray or RAM,
+    `gymnasium.wrappers.AtariPreprocessing` or stacked frames. Max-pooling, resizing and stacking in
+    there do not touch what is read here: the pixels are the unpooled screen of the last frame in
+    full size, the instant that the RAM belongs to. A wrapper that shows the past (delayed
+    observations) is therefore undone: the pair is always of now.
+
+    Differs: ALE's own environments repeat actions with probability 0.25 unless told otherwise, and
+    their reset without a seed remembers some of the last episode in some games; neither is changed
+    here. `rmr_gym.envs.PairedAtariEnv` does neither by default.
+
+    Args:
+        env: A Gymnasium environment over ALE, wrapped or not, for instance
+            ``gym.make("ALE/Pong-v5", repeat_action_probability=0.0, full_action_space=True)``.
+        pixels: ``"gray"``, ``"palette"`` (palette indices) or ``"rgb"``.
+
+    Raises:
+        RMRError: The environment has no ALE underneath, or ``pixels`` is none of the three.
+
+    Example:
+        >>> import ale_py
+        >>> import gymnasium as gym
+        >>> from rmr_gym.wrappers import PairedObservation
+        >>> gym.register_envs(ale_py)
+        >>> env = PairedObservation(gym.make("ALE/Alien-v5", obs_type="ram"))
+        >>> observation, info = env.reset(seed=0)
+        >>> observation["ram"].shape, observation["pixels"].shape
+        ((128,), (210, 160, 1))
+    """
+
+    def __init__(self, env: gym.Env, pixels: Pixels = "gray"):
+        RecordConstructorArgs.__init__(self, pixels=pixels)
+        reader = ScreenAndRAM(_ale_of(env), pixels)
+        super().__init__(env)
+        self._reader = reader
+        self.observation_space = reader.space
+
+    def observation(self, observation: Any) -> dict[str, np.ndarray]:
+        """Return RAM and screen of this instant; ``observation`` is not looked at."""
+        return self._reader.read()
+
+
+def _ale_of(env: object) -> Any:
+    advice = "wrap each environment before they are put into a vector"
+    ale = ale_of(require(gym.Env, env, advice))
+    if ale is None:
+        raise RMRError(
+            "expected an environment over ALE, for instance gym.make('ALE/Pong-v5'), found "
+            f"{env}: it has no emulator whose RAM could be read"
+        )
+    return ale
+
+
+class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+    """Hides a rectangle of the picture, whose place and size are drawn at each reset.
+
+    The observation space is that of the wrapped environment; info gains ``curtain`` int64[4], the
+    first row, first column, rows and columns of the rectangle. Draws come from a stream of the
+    wrapper's own that ``reset(seed=...)`` sets, so that the wrapped environment does what it does
+    without a curtain.
+
+    Source: R-NEM, section 4.2 and appendix A.1: a curtain at a random place in each sequence.
+    Differs: the paper states neither its size nor its shape.
+
+    Args:
+        env: An environment whose observation is a picture, or a Dict that holds one.
+        sides: (smallest, largest) side as a fraction of the picture's height and width.
+        key: The picture's entry in a Dict observation.
+        color: Value of hidden pixels in all channels; the curtain is invisible in the
+            background's colour.
+
+    Raises:
+        RMRError: The observation holds no such picture, or the sides cannot be.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> from rmr_gym.wrappers.views import Curtain
+        >>> env = Curtain(gym.make("rmr/RNEMBalls4-v0"), sides=(0.5, 0.5))
+        >>> observation, info = env.reset(seed=0)
+        >>> info["curtain"][2:].tolist()
+        [32, 32]
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        sides: Sequence[float] = (0.3, 0.5),
+        key: str = "pixels",
+        color: int = 0,
+    ):
+        RecordConstructorArgs.__init__(self, sides=sides, key=key, color=color)
+        super().__init__(env)
+        self._sides, self._color = tuple(sides), color
+        check_sides(self._sides)
+        self._key = key if isinstance(self.observation_space, spaces.Dict) else None
+        self._height, self._width = picture_space(self.observation_space, key).shape[:2]
+        self._rng = np.random.default_rng()
+        self._curtain = np.zeros(4, np.int64)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode behind a new curtain."""
+        if seed is not None:
+            self._rng = generator(seed, "curtain")
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._curtain = draw_curtain(self._rng, self._sides, self._height, self._width)
+        return self.observation(observation), {**info, "curtain": self._curtain.copy()}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step the wrapped environment."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, truncated, {**info, "curtain": self._curtain.copy()}
+
+    def observation(self, observation: Any) -> Any:
+        """Return the observation with the curtain painted into a copy of its picture."""
+        picture = np.array(observation if self._key is None else observation[self._key])
+        hide(picture, self._curtain, self._color)
+        return picture if self._key is None else {**observation, self._key: picture}
+
+
+def picture_space(space: spaces.Space[Any], key: str) -> Any:
+    """Return the space of the picture in an observation.
+
+    Args:
+        space: A Box of bytes [height, width] or [height, width, channels], or a Dict that holds
+            one.
+        key: Its entry in a Dict.
+
+    Raises:
+        RMRError: There is none.
+    """
+    picture: Any = space
+    if isinstance(space, spaces.Dict):
+        picture = space[known_name("entry of the observation", key, space.spaces)]
+    shape = picture.shape or ()
+    if not isinstance(picture, spaces.Box) or len(shape) not in (2, 3) or picture.dtype != np.uint8:
+        raise RMRError(
+            f"expected a picture of bytes, [height, width] or [height, width, channels], as "
+            f"observation or as its entry {key!r}, found {picture}"
+        )
+    return picture
+
 
 Frames = Shaped[np.ndarray, "batch height width channels"]
 
@@ -63,7 +218,7 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     Example:
         >>> import gymnasium as gym
         >>> import rmr_gym
-        >>> from rmr_gym.wrappers.crops import RandomCrops
+        >>> from rmr_gym.wrappers.views import RandomCrops
         >>> env = RandomCrops(gym.make("rmr/S2RMBalls3-v0"))
         >>> observation, info = env.reset(seed=0)
         >>> after = env.step(0)[0]
