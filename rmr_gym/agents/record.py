@@ -380,7 +380,7 @@ def _recorded(
 
 
 def _record_in_worker(plan: Plan, indices: Sequence[int], path: Path, manifest: Manifest) -> int:
-    with DatasetWriter(path, manifest) as writer:
+    with DatasetWriter(path, manifest, beside=True) as writer:
         return record_round(plan, indices, writer)
 
 

@@ -84,6 +84,29 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool | None:
+    """Lock an open file for this process, in the place of a lock that it has.
+
+    Args:
+        descriptor: Of the file.
+        shared: Whether others may hold such a lock beside this one.
+        wait: Wait until no other process is in the way.
+
+    Returns:
+        Whether the lock is held; None where the system or the file system has no locks.
+    """
+    if fcntl is None:
+        return None
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 @contextmanager
 def alone(path: Path, busy: str | None = None) -> Iterator[None]:
     """Wait until no other process is in here with the same path; a killed one does not count.
@@ -101,13 +124,8 @@ def alone(path: Path, busy: str | None = None) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-            except BlockingIOError:
-                raise RMRError(str(busy)) from None
-            except OSError:
-                pass
+        if lock(descriptor, wait=busy is None) is False:
+            raise RMRError(str(busy))
         yield
     finally:
         os.close(descriptor)

@@ -280,12 +280,15 @@ def observation_columns(space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
 def flatten(observation: Any, prefix: str = "") -> dict[str, Any]:
     """Return the arrays of an observation by the names of `observation_columns`."""
     if not isinstance(observation, Mapping):
-        return {prefix or "observation": observation}
-    return {
-        name: value
-        for key, part in observation.items()
-        for name, value in flatten(part, _joined(prefix, key)).items()
-    }
+        return {prefix[:-1] or "observation": observation}
+    columns = {}
+    for key, part in observation.items():
+        name = prefix + key
+        if isinstance(part, Mapping):
+            columns |= flatten(part, f"{name}.")
+        else:
+            columns[name] = part
+    return columns
 
 
 def _column(row: dict[str, Any]) -> ColumnSpec:

@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import lock
 from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.reader import read_info, verify_episode
 from rmr_gym.data.schema import Episode, Manifest
-from rmr_gym.data.writer import LOCK, DatasetWriter, lock
+from rmr_gym.data.writer import LOCK, DatasetWriter
 
 Progress = Callable[[int, int], None]
 
@@ -57,10 +58,7 @@ def being_written(path: str | os.PathLike[str]) -> bool:
     Always False where the system has no file locks, and of a folder without a lock file.
     """
     with suppress(OSError), (Path(path) / LOCK).open("rb") as file:
-        try:
-            lock(file.fileno(), Path(path), must_be_alone=True)
-        except RMRError:
-            return True
+        return lock(file.fileno()) is False
     return False
 
 
@@ -160,7 +158,7 @@ def copy_episodes(
     Raises:
         RMRError: The folder holds something else or other episodes, or cannot be written.
     """
-    with DatasetWriter(path, manifest, overwrite=overwrite, exclusive=True) as writer:
+    with DatasetWriter(path, manifest, overwrite=overwrite) as writer:
         there = TransitionDataset(path)
         for position, info in enumerate(there.episodes):
             if info.index not in indices or not _same(read(info.index), there.episode(position)):

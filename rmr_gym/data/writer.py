@@ -7,7 +7,6 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,15 +17,10 @@ import xxhash
 import zstandard
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import TEMPORARY, os_errors, write_file
+from rmr_gym.core.files import TEMPORARY, lock, os_errors, write_file
 from rmr_gym.data import schema
 from rmr_gym.data.reader import read_info, verify_episode
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 
 LOCK = ".lock"
 _LEVEL = 3
@@ -35,7 +29,7 @@ _FRAMES_A_CHUNK = 4
 _CHUNK_BYTES = 65536
 
 _log = logging.getLogger(__name__)
-_read_back = threading.Event()
+_proven = threading.Event()
 """Set once this process has read back a file that it wrote: a library may write wrong ones."""
 
 
@@ -47,19 +41,19 @@ class DatasetWriter:
     episode and at most a temporary file a process, which readers ignore and the next writer removes
     and says so (a warning of the logger ``rmr_gym.data.writer``, which Python shows by default).
 
-    Several processes may write different episodes of one data set at the same time. Where the
-    system has no file locks (Windows, some network drives) a writer does not see the others:
-    temporary files stay, and nobody is kept from overwriting a data set that is being written.
+    One recorder at a time writes a data set, beside it those that it has started. Where the system
+    has no file locks (Windows, some network drives) a writer does not see the others: temporary
+    files stay, and nobody is kept from writing what another one writes.
 
     Args:
         path: Folder of the data set.
         manifest: What holds for the whole data set.
         overwrite: Delete the episodes of the data set that is there.
-        exclusive: Be the only writer, so that episode numbers can be chosen freely.
+        beside: Write beside another writer, episodes that it does not write.
 
     Raises:
         RMRError: The folder holds something else or a data set with another manifest, is being
-            written by another process where that cannot be, or cannot be written.
+            written by another recorder, or cannot be written.
     """
 
     def __init__(
@@ -68,7 +62,7 @@ class DatasetWriter:
         manifest: Manifest,
         *,
         overwrite: bool = False,
-        exclusive: bool = False,
+        beside: bool = False,
     ):
         self.path = Path(path)
         self.manifest = manifest
@@ -79,10 +73,14 @@ class DatasetWriter:
         self._release = weakref.finalize(self, os.close, descriptor)
         try:
             with os_errors(self.path):
-                alone = lock(descriptor, self.path, must_be_alone=overwrite or exclusive)
-                self._prepare(alone, overwrite)
-                if not exclusive:
-                    _share(descriptor)
+                alone = None if beside else lock(descriptor)
+                if alone is False:
+                    raise RMRError(
+                        f"{self.path} is being written by another recorder: close it or wait for "
+                        "its end, or choose another folder"
+                    )
+                self._prepare(bool(alone), overwrite)
+                lock(descriptor, shared=True, wait=True)
         except BaseException:
             self._release()
             raise
@@ -115,16 +113,8 @@ class DatasetWriter:
                 f"expected {length} rows a step column and {length + 1} an observation column for "
                 f"{length} actions, found {rows}"
             )
-        observations = (
-            {name: column[i] for name, column in episode.observations.items()}
-            for i in range(length + 1)
-        )
         writer = self.episode(episode.index, episode.seed, episode.head)
-        writer.begin(next(observations))
-        flags = (episode.terminated.tolist(), episode.truncated.tolist())
-        rewards = episode.rewards.tolist()
-        for step in zip(episode.actions, rewards, *flags, observations, strict=True):
-            writer.append(*step)
+        writer.fill(episode)
         writer.finish(interrupted=episode.interrupted)
 
     def finished(self) -> list[int]:
@@ -170,7 +160,7 @@ class EpisodeWriter:
     """
 
     def __init__(self, final: Path, manifest: Manifest, index: int, seed: int | None, head: str):
-        self.length, self._begun = 0, False
+        self.length = 0
         self._final, self._manifest = final, manifest
         self._about = {"index": index, "head": head, "seed": seed}
         self._steps: list[tuple[Any, ...]] = []
@@ -184,7 +174,6 @@ class EpisodeWriter:
         """Take the observation that the reset returned, by column."""
         for name, column in self._columns.items():
             column.put(0, observation[name])
-        self._begun = True
 
     def append(
         self,
@@ -203,6 +192,14 @@ class EpisodeWriter:
             column.put(self.length + 1, observation[name])
         self.length += 1
 
+    def fill(self, episode: Episode) -> None:
+        """Take a whole episode, of the columns of the manifest."""
+        for name, column in self._columns.items():
+            column.put_all(episode.observations[name])
+        parts = (episode.rewards, episode.terminated, episode.truncated)
+        self._steps = list(zip(episode.actions, *(part.tolist() for part in parts), strict=True))
+        self.length = len(self._steps)
+
     def finish(self, *, interrupted: bool = False) -> None:
         """Write the file; the episode is on the disk when this returns.
 
@@ -215,12 +212,13 @@ class EpisodeWriter:
             )
         steps = zip(*self._steps[: self.length], strict=True)
         for spec, values in zip(self._manifest.steps, steps, strict=True):
-            self._columns[spec.name] = self._step_column(spec, values)
+            self._columns[spec.name] = _GrowingColumn(spec, self._compressor)
+            self._columns[spec.name].put_all(np.array(values), casting="same_kind")
         content = self._file_image(interrupted)
         self.abandon()
         with os_errors(self._final):
             write_file(self._final, content)
-        if not _read_back.is_set():
+        if not _proven.is_set():
             self._read_back()
 
     def _read_back(self) -> None:
@@ -232,16 +230,11 @@ class EpisodeWriter:
                 f"expected to read back what was written, found that h5py {h5py.__version__} (HDF5 "
                 f"{h5py.version.hdf5_version}) wrote a damaged file, which is deleted: upgrade h5py"
             ) from error
-        _read_back.set()
+        _proven.set()
 
     def abandon(self) -> None:
         """Forget the episode; may be called twice."""
         self._columns = {}
-
-    def _step_column(self, spec: ColumnSpec, values: tuple[Any, ...]) -> "_GrowingColumn":
-        column = _GrowingColumn(spec, self._compressor)
-        column.put_all(_typed(np.array(values), spec, (self.length,), casting="same_kind"))
-        return column
 
     def _file_image(self, interrupted: bool) -> bytes:
         """Return the bytes of the file."""
@@ -286,13 +279,15 @@ class _GrowingColumn:
         if at == len(self._block):
             self._pack(at)
             at = 0
-        if array.shape != self._spec.shape or array.dtype != self._block.dtype:
-            array = _typed(array, self._spec)
-        self._block[at] = array
+        target = self._block[at, ...]
+        if array.size == target.size and array.dtype == target.dtype:
+            target[...] = array.reshape(target.shape)
+        else:
+            target[...] = _typed(array, self._spec)
 
-    def put_all(self, rows: np.ndarray) -> None:
+    def put_all(self, rows: np.ndarray, casting: Literal["safe", "same_kind"] = "safe") -> None:
         """Take all rows of a column that has none yet."""
-        most = len(self._block)
+        rows, most = _typed(rows, self._spec, rows.shape[:1], casting), len(self._block)
         for first in range(0, len(rows), most):
             if first > 0:
                 self._pack(most)
@@ -347,45 +342,9 @@ def _typed(
     if not np.can_cast(array.dtype, spec.stored, casting):
         raise RMRError(f"expected {spec.dtype} in column {spec.name!r}, found {array.dtype}")
     if array.size != math.prod(shape):
-        raise RMRError(f"expected shape {shape} in column {spec.name!r}, found {array.shape}")
+        found = array.shape[len(rows) :]
+        raise RMRError(f"expected shape {spec.shape} in column {spec.name!r}, found {found}")
     return array.astype(spec.stored, copy=False).reshape(shape)
-
-
-def lock(descriptor: int, path: Path, *, must_be_alone: bool) -> bool:
-    """Lock the data set in ``path`` for a writer by its lock file.
-
-    Args:
-        descriptor: Of the lock file.
-        path: Folder of the data set.
-        must_be_alone: Whether to refuse to write beside others.
-
-    Returns:
-        Whether no other writer is there; False also where the system has no file locks.
-
-    Raises:
-        RMRError: Another writer is there and does not allow it.
-    """
-    if fcntl is None:
-        return False
-    for kind in (fcntl.LOCK_EX,) if must_be_alone else (fcntl.LOCK_EX, fcntl.LOCK_SH):
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        except OSError:
-            return False
-        return kind == fcntl.LOCK_EX
-    raise RMRError(
-        f"{path} is being written by another recorder: close it or wait for its end, or choose "
-        "another folder"
-    )
-
-
-def _share(descriptor: int) -> None:
-    """Let other writers in beside the one that holds the lock."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 
 def _remove(leftovers: list[Path]) -> None:

@@ -312,9 +312,7 @@ class _Recording:
 
     def _opened(self) -> DatasetWriter:
         if self._dataset is None:
-            self._dataset = DatasetWriter(
-                self._path, self._manifest, overwrite=self._overwrite, exclusive=True
-            )
+            self._dataset = DatasetWriter(self._path, self._manifest, overwrite=self._overwrite)
             self._overwrite = False
             self._next = max(self._dataset.finished(), default=-1) + 1
         return self._dataset

@@ -340,7 +340,7 @@ def wait_for_its_workers(folder) -> None:
     manifest, deadline = read_manifest(folder), time.monotonic() + 20
     while True:
         try:
-            return DatasetWriter(folder, manifest, exclusive=True).close()
+            return DatasetWriter(folder, manifest).close()
         except RMRError:
             assert time.monotonic() < deadline, "orphans"
             time.sleep(0.05)

@@ -107,16 +107,15 @@ def test_an_empty_data_set(tmp_path):
     assert find_problems(tmp_path) == []
 
 
-@pytest.mark.parametrize("exclusive", [True, False])
-def test_whether_a_recorder_writes(recorded, exclusive):
+def test_whether_a_recorder_writes(recorded):
     pytest.importorskip("fcntl")
     assert not being_written(recorded)
-    with DatasetWriter(recorded, MANIFEST, exclusive=exclusive) as writer:
+    with DatasetWriter(recorded, MANIFEST) as writer:
         assert being_written(recorded)
         writer.write(made(5))
         assert find_problems(recorded) == []
     assert not being_written(recorded)
-    DatasetWriter(recorded, MANIFEST, exclusive=True).close()
+    DatasetWriter(recorded, MANIFEST).close()
 
 
 def test_asking_who_writes_changes_nothing(tmp_path):

@@ -211,31 +211,23 @@ def test_writers_side_by_side_spare_each_others_temporary_files(tmp_path):
     with DatasetWriter(tmp_path, MANIFEST) as first:
         temporary = tmp_path / "episodes" / ".000001.h5-3.tmp"
         temporary.write_bytes(b"being written")
-        with DatasetWriter(tmp_path, MANIFEST) as second:
+        with DatasetWriter(tmp_path, MANIFEST, beside=True) as second:
             assert temporary.exists()
             first.write(made(0))
             second.write(made(2))
     assert [episode.index for episode in TransitionDataset(tmp_path).episodes] == [0, 2]
 
 
-@pytest.mark.parametrize("option", ["exclusive", "overwrite"])
-def test_who_must_be_alone_is_told_so(tmp_path, option):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_second_recorder_is_told_of_the_first(tmp_path, overwrite):
     with DatasetWriter(tmp_path, MANIFEST) as writer:
         writer.write(made(0))
+        with DatasetWriter(tmp_path, MANIFEST, beside=True):
+            pass
         with pytest.raises(RMRError, match="being written by another recorder"):
-            DatasetWriter(tmp_path, MANIFEST, **{option: True})
+            DatasetWriter(tmp_path, MANIFEST, overwrite=overwrite)
         assert writer.finished() == [0]
-    with DatasetWriter(tmp_path, MANIFEST, **{option: True}):
-        pass
-
-
-def test_nobody_writes_beside_an_exclusive_writer(tmp_path):
-    with (
-        DatasetWriter(tmp_path, MANIFEST, exclusive=True),
-        pytest.raises(RMRError, match="being written by another recorder"),
-    ):
-        DatasetWriter(tmp_path, MANIFEST)
-    DatasetWriter(tmp_path, MANIFEST).close()
+    DatasetWriter(tmp_path, MANIFEST, overwrite=overwrite).close()
 
 
 @pytest.mark.parametrize(
@@ -392,7 +384,7 @@ def test_a_first_file_that_cannot_be_read_back_is_told(tmp_path, monkeypatch):
         content[45] ^= 1
         return bytes(content)
 
-    monkeypatch.setattr("rmr_gym.data.writer._read_back", Event())
+    monkeypatch.setattr("rmr_gym.data.writer._proven", Event())
     with monkeypatch.context() as patched, DatasetWriter(tmp_path, MANIFEST) as writer:
         patched.setattr(EpisodeWriter, "_file_image", damaged)
         with pytest.raises(RMRError, match=r"h5py .* wrote a damaged file, .* upgrade h5py"):
