@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
-from rmr_gym.models.rmr.encoders import TRUNKS, SlotCNN
+from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN
 from rmr_gym.models.rmr.processors import (
     CORES,
     PassiveProcessor,
@@ -58,7 +58,7 @@ class EncoderConfig:
         slots: Number of slots.
         maps: Feature maps a slot.
         dim: Width of a slot's latent vector.
-        trunk: A name in `rmr_gym.models.rmr.encoders.TRUNKS`.
+        trunk: A name in `rmr_gym.models.rmr.pipeline.TRUNKS`.
         core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
         aggregation: Aggregation of P's messages: max, sum or mean.
         precision: Arithmetic of P's messages: fp32 or bf16.

@@ -17,8 +17,7 @@ from rmr_gym.core.metrics import ranking_scores
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.ram import byte_entropy
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import AtariModel
-from rmr_gym.domains.atari_labels import CATEGORIES, Label, label_values, labels_of
+from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, labels_of
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.runs.store import Artifact, stage
 from rmr_gym.stages.games import PROBE_SEED, GameData, ProbeSets, probe_sets

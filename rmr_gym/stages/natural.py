@@ -26,9 +26,15 @@ from rmr_gym.domains.atari import (
     predict_ram,
     ram_scores,
 )
-from rmr_gym.models.rmr.encoders import SlotCNN
-from rmr_gym.models.rmr.losses import ContrastiveTerms, ram_loss
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, find_device, torch_generator
+from rmr_gym.models.rmr.pipeline import (
+    ContrastiveTerms,
+    EncodeProcessDecode,
+    SlotCNN,
+    build,
+    find_device,
+    ram_loss,
+    torch_generator,
+)
 from rmr_gym.models.rmr.processors import load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train

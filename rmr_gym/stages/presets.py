@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
-from rmr_gym.models.rmr.losses import ContrastiveTerms, hinge_loss, info_nce_loss
+from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
 from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
 from rmr_gym.runs.training import check_checkpoints
 

@@ -25,9 +25,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement
 from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
-from rmr_gym.models.rmr.decoders import RamLogits
-from rmr_gym.models.rmr.losses import ContrastiveTerms, ram_loss
-from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import ContrastiveTerms, RamLogits, find_device, ram_loss
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.models.rmr.stacked import StackedPipeline, kind
 from rmr_gym.runs.store import Artifact, Progress, Room, Store, Task

@@ -27,9 +27,17 @@ from rmr_gym.models.rmr.processors import (
     load_weights,
     parameter_hash,
 )
-from rmr_gym.models.world.base import CUT, SURE, frame_bce, unroll
 from rmr_gym.models.world.crops import LocalWorld
-from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
+from rmr_gym.models.world.frames import (
+    CUT,
+    RIMS_MODELS,
+    RIMS_SIZES,
+    SURE,
+    Memoryless,
+    MemorylessSizes,
+    frame_bce,
+    unroll,
+)
 from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
@@ -78,8 +86,8 @@ class WorldScoring:
         last: Predictions at the end of a sequence that the scores are taken on.
         seen: Frames that are shown before a simulation.
         ahead: Frames that are simulated.
-        cut: Of predictions that a model takes in, see `rmr_gym.models.world.base.WorldModel`; gray
-            frames are never cut.
+        cut: Of predictions that a model takes in, see
+            `rmr_gym.models.world.frames.WorldModel`; gray frames are never cut.
     """
 
     sequences: int = 1000

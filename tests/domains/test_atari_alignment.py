@@ -13,9 +13,7 @@ from rmr_gym.domains.atari import (
     match_moments,
     pixel_encoder,
 )
-from rmr_gym.models.rmr.decoders import LatentDecoder
-from rmr_gym.models.rmr.encoders import RamEncoder
-from rmr_gym.models.rmr.pipeline import build, torch_generator
+from rmr_gym.models.rmr.pipeline import LatentDecoder, RamEncoder, build, torch_generator
 
 MODEL = AtariModel(dim=3, trunk="nature", height=84, width=84)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.domains.atari_labels import CATEGORIES, _table, label_values, labels_of
+from rmr_gym.domains.atari import CATEGORIES, _table, label_values, labels_of
 from rmr_gym.envs.atari.games import GAMES
 
 

@@ -3,9 +3,18 @@ import math
 import pytest
 import torch
 
-from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder, RamLogits
-from rmr_gym.models.rmr.losses import energy, hinge_loss, info_nce_loss, predicted_bits, ram_loss
-from rmr_gym.models.rmr.pipeline import build, torch_generator
+from rmr_gym.models.rmr.pipeline import (
+    LatentDecoder,
+    RamDecoder,
+    RamLogits,
+    build,
+    energy,
+    hinge_loss,
+    info_nce_loss,
+    predicted_bits,
+    ram_loss,
+    torch_generator,
+)
 
 
 def test_ram_loss_by_hand():

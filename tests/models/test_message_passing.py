@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr import kernels, message_passing
-from rmr_gym.models.rmr.kernels import build
-from rmr_gym.models.rmr.kernels.chunked import Chunked
+from rmr_gym.models.rmr.kernels import Chunked
 from rmr_gym.models.rmr.message_passing import fully_connected_messages, use_backend
 
 AGGREGATIONS = ("max", "sum", "mean")
@@ -305,7 +304,7 @@ def test_numerical_derivatives(aggregation):
 
 def test_chunked_blocks_cover_everything_however_small(monkeypatch):
     inputs, gradient = integer_problem(6, 3, 10, 8, 12)
-    monkeypatch.setattr("rmr_gym.models.rmr.kernels.chunked.CPU_BLOCK", 300)
+    monkeypatch.setattr("rmr_gym.models.rmr.kernels.CPU_BLOCK", 300)
     for aggregation in ("max", "sum"):
         options = {"aggregation": aggregation}
         expected = results(inputs, gradient, torch.float64, backend="reference", **options)
@@ -391,7 +390,7 @@ def test_no_slot_is_an_error():
 def fresh_kernels(monkeypatch, tmp_path):
     """Kernels that were never asked for, with an empty cache of their own."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(build.SWITCH, raising=False)
+    monkeypatch.delenv(kernels.SWITCH, raising=False)
     kernels.cpu_engine.cache_clear()
     yield tmp_path
     kernels.cpu_engine.cache_clear()
@@ -429,7 +428,7 @@ def garbage_compiler(monkeypatch, folder):
 
 
 def switched_off(monkeypatch, folder):
-    monkeypatch.setenv(build.SWITCH, "0")
+    monkeypatch.setenv(kernels.SWITCH, "0")
 
 
 def unwritable_cache(monkeypatch, folder):
@@ -466,14 +465,14 @@ def test_without_kernels_pytorch_runs_and_says_so_once(
 
 @needs_kernel
 def test_a_library_is_compiled_once_and_again_when_a_source_changes(fresh_kernels, tiny_source):
-    assert build.load_library(tiny_source).answer() == 42
-    (first,) = build.cache_folder().iterdir()
+    assert kernels.load_library(tiny_source).answer() == 42
+    (first,) = kernels.cache_folder().iterdir()
     written = first.stat().st_mtime_ns
-    assert build.load_library(tiny_source).answer() == 42
+    assert kernels.load_library(tiny_source).answer() == 42
     assert first.stat().st_mtime_ns == written
     tiny_source.with_name("answer.hpp").write_text("constexpr int ANSWER = 43;\n")
-    assert build.load_library(tiny_source).answer() == 43
-    assert len(list(build.cache_folder().iterdir())) == 2
+    assert kernels.load_library(tiny_source).answer() == 43
+    assert len(list(kernels.cache_folder().iterdir())) == 2
 
 
 @needs_kernel
@@ -481,7 +480,7 @@ def test_two_may_compile_at_once(fresh_kernels, tiny_source):
     answers: list[int] = []
 
     def load():
-        answers.append(build.load_library(tiny_source).answer())
+        answers.append(kernels.load_library(tiny_source).answer())
 
     threads = [threading.Thread(target=load) for _ in range(3)]
     for thread in threads:
@@ -489,11 +488,11 @@ def test_two_may_compile_at_once(fresh_kernels, tiny_source):
     for thread in threads:
         thread.join()
     assert answers == [42] * 3
-    assert len(list(build.cache_folder().iterdir())) == 1
+    assert len(list(kernels.cache_folder().iterdir())) == 1
 
 
 @needs_kernel
 def test_code_is_not_loaded_from_a_folder_that_others_may_write(fresh_kernels, tiny_source):
-    build.cache_folder().chmod(0o777)
-    with pytest.raises(build.KernelError, match="mode 700"):
-        build.load_library(tiny_source)
+    kernels.cache_folder().chmod(0o777)
+    with pytest.raises(kernels.KernelError, match="mode 700"):
+        kernels.load_library(tiny_source)

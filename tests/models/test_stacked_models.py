@@ -2,9 +2,15 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder
-from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build, torch_generator
+from rmr_gym.models.rmr.pipeline import (
+    EncodeProcessDecode,
+    LatentDecoder,
+    RamDecoder,
+    RamEncoder,
+    SlotCNN,
+    build,
+    torch_generator,
+)
 from rmr_gym.models.rmr.processors import freeze, make_processor
 from rmr_gym.models.rmr.stacked import StackedModule, StackedPipeline, check_stackable
 

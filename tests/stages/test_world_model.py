@@ -11,9 +11,14 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.clips import Clips, load_clips, true_groups
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.models.world.base import Prediction, WorldModel, frame_bce
 from rmr_gym.models.world.crops import Asked, ViewGeometry
-from rmr_gym.models.world.frames import FrameSizes, MemorylessSizes
+from rmr_gym.models.world.frames import (
+    FrameSizes,
+    MemorylessSizes,
+    Prediction,
+    WorldModel,
+    frame_bce,
+)
 from rmr_gym.models.world.nem import WITH_ACTIONS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM_MODELS
 from rmr_gym.runs import training as loop

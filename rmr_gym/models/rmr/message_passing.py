@@ -23,8 +23,7 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.models.rmr import kernels
-from rmr_gym.models.rmr.kernels import Gradients, Inputs
-from rmr_gym.models.rmr.kernels.chunked import Chunked
+from rmr_gym.models.rmr.kernels import Chunked, Gradients, Inputs
 
 AGGREGATIONS = ("max", "sum", "mean")
 PRECISIONS = ("fp32", "tf32", "bf16")

@@ -1,16 +1,204 @@
-"""The one architecture that the abstract and the natural pipeline share, and how parts are made.
+"""The one architecture that the abstract and the natural pipeline share: its parts and objectives.
 
-Initial weights are drawn from a generator that is passed in, never from torch's global one.
+Encoders map console memory (abstract) or frames (natural) to one latent vector a slot; decoders map
+processed latents to RAM or to the next latents; objectives are the masked binary cross-entropy on
+RAM and contrastive losses on latents. Initial weights are drawn from a generator that is passed in,
+never from torch's global one.
 """
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import integer_seed
+
+TRUNKS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "anand2019": ((32, 8, 4), (64, 4, 2), (128, 4, 2), (64, 3, 1)),
+    "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
+}
+"""Convolutions of each trunk as (channels, kernel, stride).
+
+``anand2019`` is the trunk that the paper uses on 210 x 160 frames; it leaves a 9 x 6 map there but
+a single cell of an 84 x 84 frame. ``nature`` (Mnih et al. 2015) leaves 7 x 7 of an 84 x 84 frame.
+"""
+
+
+class RamEncoder(nn.Module):
+    r"""Linear encoder of RAM bits with a one-hot name of each slot.
+
+    .. math:: z = W^f \bar{x} + U^f o + b^f, \quad o = I
+
+    Source: RMR, Appendix F, eq. 1.
+    Differs: none; since ``o`` is the identity, ``U^f o`` is stored as one vector a slot.
+    """
+
+    def __init__(self, slots: int = 128, bits: int = 8, dim: int = 64):
+        super().__init__()
+        self.content = nn.Linear(bits, dim)
+        self.slot = nn.Parameter(torch.empty(slots, dim))
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the slot vectors as a linear layer over [x, o] would."""
+        bound = (self.content.in_features + self.slot.shape[0]) ** -0.5
+        self.slot.uniform_(-bound, bound, generator=generator)
+
+    def forward(self, bits: Float[Tensor, "batch slots bits"]) -> Float[Tensor, "batch slots dim"]:
+        """Encode bits in {0, 1}."""
+        return self.content(bits) + self.slot
+
+
+class SlotAffine(nn.Module):
+    """An affine map of its own for every slot; the identity until it is set or trained."""
+
+    def __init__(self, slots: int, dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(slots, dim, dim))
+        self.bias = nn.Parameter(torch.empty(slots, dim))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Become the identity."""
+        self.weight.copy_(torch.eye(self.weight.shape[-1]))
+        self.bias.zero_()
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Map the latents of every slot."""
+        return torch.einsum("bsi,sij->bsj", z, self.weight) + self.bias
+
+
+class SlotCNN(nn.Module):
+    """Convolutional encoder that gives every slot its own feature maps.
+
+    Trunk, 1x1 convolution to ``slots * maps`` maps, flatten each slot's maps, one linear projection
+    to ``dim`` shared by the slots.
+
+    Source: RMR, section 5, natural pipeline; trunk of Anand et al. 2019.
+    Differs: the mean training frame is removed and the result divided by the global deviation
+    (decisions page, 11a); both are buffers, so they travel with the weights.
+
+    Args:
+        height: Rows of a frame, pixels.
+        width: Columns of a frame, pixels.
+        slots: Number of slots.
+        maps: Feature maps a slot (the paper's m).
+        dim: Width of a slot's latent vector.
+        trunk: A name in `TRUNKS`.
+        affine: Whether an affine map of its own for every slot follows (not in the paper).
+
+    Raises:
+        RMRError: If the trunk is unknown or the frame is too small for it.
+    """
+
+    mean_frame: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        height: int = 210,
+        width: int = 160,
+        *,
+        slots: int = 128,
+        maps: int = 1,
+        dim: int = 64,
+        trunk: str = "anand2019",
+        affine: bool = False,
+    ):
+        super().__init__()
+        if trunk not in TRUNKS:
+            raise unknown_name("trunk", trunk, TRUNKS)
+        rows, columns = _map_size(height, width, trunk)
+        self.slots = slots
+        self.trunk = _convolutions(TRUNKS[trunk])
+        self.slot_maps = nn.Conv2d(TRUNKS[trunk][-1][0], slots * maps, 1)
+        self.project = nn.Linear(maps * rows * columns, dim)
+        self.affine = SlotAffine(slots, dim) if affine else None
+        self.register_buffer("mean_frame", torch.zeros(height, width))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def standardise_by(self, mean_frame: Float[Tensor, "height width"], deviation: float) -> None:
+        """Set the statistics that `forward` removes; both in gray levels, 0 to 255."""
+        self.mean_frame.copy_(mean_frame)
+        self.deviation.fill_(max(deviation, 1e-6))
+
+    def forward(
+        self, frames: UInt8[Tensor, "batch height width"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Encode gray frames (0 to 255)."""
+        inputs = frames.to(self.mean_frame.dtype).sub_(self.mean_frame).div_(self.deviation)
+        maps = self.slot_maps(self.trunk(inputs[:, None]))
+        slots = rearrange(
+            maps, "batch (slots maps) h w -> batch slots (maps h w)", slots=self.slots
+        )
+        latents = self.project(slots)
+        return latents if self.affine is None else self.affine(latents)
+
+
+def _convolutions(layers: tuple[tuple[int, int, int], ...]) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    channels = 1
+    for out, kernel, stride in layers:
+        parts += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
+        channels = out
+    return nn.Sequential(*parts)
+
+
+def _map_size(height: int, width: int, trunk: str) -> tuple[int, int]:
+    rows, columns = height, width
+    for _, kernel, stride in TRUNKS[trunk]:
+        rows, columns = (rows - kernel) // stride + 1, (columns - kernel) // stride + 1
+        if min(rows, columns) < 1:
+            raise RMRError(
+                f"a {height} x {width} frame is too small for the trunk {trunk!r}: use larger "
+                "frames or another trunk"
+            )
+    return rows, columns
+
+
+class RamLogits(NamedTuple):
+    """What the RAM decoder says of the next state, as logits."""
+
+    mask: Float[Tensor, "batch slots"]
+    """Is the byte overwritten?"""
+    bits: Float[Tensor, "batch slots bits"]
+    """The bits that are written, where it is."""
+
+
+class RamDecoder(nn.Module):
+    r"""Linear heads for the mask of changed bytes and for their bits.
+
+    .. math:: \mu = \sigma(W^\mu z' + b^\mu), \qquad \bar{y} = W^g z' + b^g
+
+    Source: RMR, Appendix F, eq. 4 and 5.
+    Differs: none here; `predicted_bits` joins mask and bits.
+    """
+
+    def __init__(self, dim: int = 64, bits: int = 8):
+        super().__init__()
+        self.mask = nn.Linear(dim, 1)
+        self.bits = nn.Linear(dim, bits)
+
+    def forward(self, z: Float[Tensor, "batch slots dim"]) -> RamLogits:
+        """Decode the processed latents."""
+        return RamLogits(self.mask(z)[..., 0], self.bits(z))
+
+
+class LatentDecoder(nn.Linear):
+    """One linear projection a slot onto the latents of the next frame.
+
+    Source: RMR, section 5, natural pipeline. Differs: none.
+    """
+
+    def __init__(self, dim: int = 64):
+        super().__init__(dim, dim)
+
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
 Encoder = TypeVar("Encoder", bound=nn.Module)
@@ -70,6 +258,13 @@ def build_seeded(factory: Callable[[], ModuleType], seed: int, stream: str) -> M
     return build(factory, torch_generator(integer_seed(seed, stream)))
 
 
+def draw_uniformly(parameters: Iterable[Tensor], inputs: int, generator: torch.Generator) -> None:
+    """Draw parameters uniformly in +-1/sqrt(inputs), in place."""
+    bound = inputs**-0.5
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound, generator)
+
+
 @torch.no_grad()
 def _initialise(part: nn.Module, generator: torch.Generator) -> None:
     if isinstance(part, nn.Linear):
@@ -99,3 +294,123 @@ def find_device(name: str) -> torch.device:
         there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         raise RMRError(f"device {name!r} is not there: choose one of {', '.join(there)}") from error
     return device
+
+
+def ram_loss(
+    logits: RamLogits,
+    bits: Float[Tensor, "batch slots bits"],
+    next_bits: Float[Tensor, "batch slots bits"],
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the mask, plus that of the bits of the bytes that truly changed.
+
+    Source: RMR, Appendix B and F (teacher forcing: the true mask stands for the indicator).
+    Differs: the two means are added with equal weight (the paper does not state the weights).
+
+    Args:
+        logits: The decoder's output.
+        bits: State before the action, 0 or 1.
+        next_bits: State after the action, 0 or 1.
+    """
+    changed = (bits != next_bits).any(-1)
+    written = changed.to(bits.dtype)
+    mask_loss = F.binary_cross_entropy_with_logits(logits.mask, written)
+    of_bytes = F.binary_cross_entropy_with_logits(logits.bits, next_bits, reduction="none").mean(-1)
+    return mask_loss + (of_bytes * written).sum() / written.sum().clamp(min=1)
+
+
+def predicted_bits(
+    logits: RamLogits, bits: Float[Tensor, "batch slots bits"]
+) -> Bool[Tensor, "batch slots bits"]:
+    """Write the predicted bits where the mask says so, copy the input elsewhere.
+
+    Source: RMR, Appendix F, eq. 5.
+    Differs: read literally, eq. 5 zeroes the bytes outside the mask; here they keep their
+    value, without which no copy would ever be predicted (decisions page, 8).
+    """
+    overwrite = (logits.mask > 0)[..., None]
+    return torch.where(overwrite, logits.bits > 0, bits > 0.5)
+
+
+class ContrastiveTerms(NamedTuple):
+    """A contrastive loss and the energies that show collapse (means over the batch)."""
+
+    loss: Float[Tensor, ""]
+    positive_energy: Float[Tensor, ""]
+    negative_energy: Float[Tensor, ""]
+
+
+def energy(
+    first: Float[Tensor, "batch slots dim"],
+    second: Float[Tensor, "batch slots dim"],
+    sigma: float = 0.5,
+) -> Float[Tensor, " batch"]:
+    """Squared distance of two states: 0.5 / sigma^2, summed over dim, mean over the slots.
+
+    Source: C-SWM (Kipf et al. 2020), eq. 4, scaled as its code does.
+    """
+    return 0.5 / sigma**2 * (first - second).square().sum(-1).mean(-1)
+
+
+def hinge_loss(
+    predicted: Float[Tensor, "batch slots dim"],
+    current: Float[Tensor, "batch slots dim"],
+    following: Float[Tensor, "batch slots dim"],
+    permutation: Int[Tensor, " batch"],
+    *,
+    sigma: float = 0.5,
+    hinge: float = 1.0,
+    negatives: str = "paper",
+) -> ContrastiveTerms:
+    """The contrastive hinge of C-SWM.
+
+    Source: C-SWM, eq. 5; RMR, section 5 ("exactly the same ... loss").
+    Differs: the permutation has no fixed points.
+
+    Args:
+        predicted: g(P(f(x), a)).
+        current: f(x).
+        following: f(y), the latents of the next frame.
+        permutation: Negative partner of each element of the batch.
+        sigma: Width of the energy.
+        hinge: Margin of the negative term.
+        negatives: ``"paper"`` (predicted against permuted next state) or ``"code"`` (current
+            against permuted current state, as the published code has it).
+    """
+    positive = energy(predicted, following, sigma).mean()
+    if negatives == "paper":
+        negative = energy(predicted, following[permutation], sigma)
+    else:
+        negative = energy(current, current[permutation], sigma)
+    loss = positive + torch.relu(hinge - negative).mean()
+    return ContrastiveTerms(loss, positive.detach(), negative.mean().detach())
+
+
+def info_nce_loss(
+    predicted: Float[Tensor, "batch slots dim"],
+    following: Float[Tensor, "batch slots dim"],
+    *,
+    temperature: float = 0.02,
+    sigma: float = 0.5,
+) -> ContrastiveTerms:
+    """Cross-entropy over the cosine similarities of all flattened predictions and next states.
+
+    Gradients flow through both sides. Meant for batches of distinct frames of one episode, where
+    telling frames apart needs the moving parts and not the scene.
+
+    Source: van den Oord et al. 2018, eq. 4, on the flattened latent.
+    Differs: the similarity is a cosine with a temperature.
+
+    Args:
+        predicted: g(P(f(x), a)).
+        following: f(y).
+        temperature: Divides the similarities.
+        sigma: Only for the reported energies.
+    """
+    left, right = (F.normalize(latents.flatten(1), dim=-1) for latents in (predicted, following))
+    similarity = left @ right.T / temperature
+    own = torch.arange(len(similarity), device=similarity.device)
+    loss = F.cross_entropy(similarity, own)
+    with torch.no_grad():
+        positive = energy(predicted, following, sigma).mean()
+        negative = energy(predicted, following.roll(1, 0), sigma).mean()
+    return ContrastiveTerms(loss, positive, negative)

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.rmr.decoders import LatentDecoder, RamDecoder
-from rmr_gym.models.rmr.encoders import RamEncoder, SlotCNN
 from rmr_gym.models.rmr.message_passing import fully_connected_messages
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
+from rmr_gym.models.rmr.pipeline import (
+    EncodeProcessDecode,
+    LatentDecoder,
+    RamDecoder,
+    RamEncoder,
+    SlotCNN,
+)
 from rmr_gym.models.rmr.processors import (
     DeepSets,
     FlatMLP,

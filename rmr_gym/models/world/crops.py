@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.world.base import CUT, Frame, Prediction, taken_in
+from rmr_gym.models.world.frames import CUT, Frame, Prediction, taken_in
 
 Core = TypeVar("Core")
 Centres = Int[Tensor, "batch views 2"]
@@ -398,7 +398,7 @@ class Asked(NamedTuple):
 class LocalWorld(nn.Module, ABC, Generic[Core]):
     """A world model whose eye sees ``views`` crops of each frame, at pixels drawn anew each time.
 
-    It is a `rmr_gym.models.world.base.WorldModel` of whole frames: where it looks is the model's
+    It is a `rmr_gym.models.world.frames.WorldModel` of whole frames: where it looks is the model's
     own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
     the answers, ``loss`` asks about the places where it will look next. A model that sees no frame
     takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and

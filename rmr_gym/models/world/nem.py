@@ -14,8 +14,18 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import CUT, SURE, Actions, Frame, Prediction, need_actions, taken_in
-from rmr_gym.models.world.frames import FrameDecoder, FrameEncoder, halving
+from rmr_gym.models.world.frames import (
+    CUT,
+    SURE,
+    Actions,
+    Frame,
+    FrameDecoder,
+    FrameEncoder,
+    Prediction,
+    halving,
+    need_actions,
+    taken_in,
+)
 
 ACTION = 10
 """Width of the embedding of an action."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import draw_uniformly, mark_dropped
 
 INITIAL_DEVIATION = 0.01
 VALUES_PER_UNIT = 4
@@ -159,6 +159,23 @@ class RIMSizes:
             raise RMRError(f"expected a dropout of RIMs in [0, 1), got {self.dropout}")
         known_name("dynamics", self.dynamics, DYNAMICS)
         check_counts(self)
+
+
+def mark_dropped(present: Bool[Tensor, " slots"], dropped: Sequence[int], parts: str) -> int:
+    """Mark in place which parts of a model are present, and return how many are left.
+
+    Raises:
+        RMRError: There is no such part, or none would be left.
+    """
+    numbers, count = set(dropped), len(present)
+    if not numbers <= set(range(count)) or len(numbers) == count:
+        raise RMRError(
+            f"expected {parts} from 0 to {count - 1}, and not all of them, to drop, got "
+            f"{sorted(numbers)}"
+        )
+    present.fill_(True)
+    present[sorted(numbers)] = False
+    return count - len(numbers)
 
 
 class InputAttention(nn.Module):

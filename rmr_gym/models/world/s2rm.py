@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import check_counts, known_name
-from rmr_gym.models.world.base import Frame, draw_uniformly, mark_dropped
+from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.world.crops import (
     Asked,
     Centres,
@@ -29,13 +29,14 @@ from rmr_gym.models.world.crops import (
     drawn_pixels,
 )
 from rmr_gym.models.world.frames import (
+    Frame,
     LSTMRecurrence,
     LSTMState,
     Recurrence,
     RIMsRecurrence,
     Vector,
 )
-from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise
+from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise, mark_dropped
 
 TERMS = ("both", "local", "nonlocal")
 

@@ -8,7 +8,6 @@ from torch import nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import WorldModel, unroll
 from rmr_gym.models.world.frames import (
     RIMS_MODELS,
     RIMS_SIZES,
@@ -18,6 +17,8 @@ from rmr_gym.models.world.frames import (
     FrameRIMs,
     Memoryless,
     MemorylessSizes,
+    WorldModel,
+    unroll,
 )
 
 SHAPE, SMALL = (8, 8, 1), RIMS_SIZES["smoke"]

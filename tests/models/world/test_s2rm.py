@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.models.world.base import WorldModel, unroll
 from rmr_gym.models.world.crops import SpherePositions, ViewGeometry, Views
+from rmr_gym.models.world.frames import WorldModel, unroll
 from rmr_gym.models.world.rims import RIMSizes
 from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES, S2RMSizes
 

@@ -19,8 +19,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from rmr_gym.models.rmr.kernels import Gradients, Inputs
-from rmr_gym.models.rmr.kernels.build import KernelError
+from rmr_gym.models.rmr.kernels import Gradients, Inputs, KernelError
 
 PROGRAMS = 1024
 """Programs that share the gradients of the weights; each has one partial sum in memory."""

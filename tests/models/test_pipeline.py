@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.encoders import TRUNKS, RamEncoder, SlotCNN
-from rmr_gym.models.rmr.pipeline import build, torch_generator
+from rmr_gym.models.rmr.pipeline import TRUNKS, RamEncoder, SlotCNN, build, torch_generator
 
 
 def test_ram_encoder_is_the_linear_layer_over_bits_and_one_hot():

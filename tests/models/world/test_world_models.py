@@ -8,8 +8,16 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.base import SURE, WorldModel, frame_bce, unroll
-from rmr_gym.models.world.frames import RIMS_MODELS, RIMS_SIZES, Memoryless, MemorylessSizes
+from rmr_gym.models.world.frames import (
+    RIMS_MODELS,
+    RIMS_SIZES,
+    SURE,
+    Memoryless,
+    MemorylessSizes,
+    WorldModel,
+    frame_bce,
+    unroll,
+)
 from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES
 
