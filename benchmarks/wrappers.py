@@ -19,7 +19,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.agents.sb3.vec_env import RMRVecEnv
+from rmr_gym.agents.sb3.worlds import RMRVecEnv
 from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator

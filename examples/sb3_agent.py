@@ -13,8 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401  (registers the environments)
-from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
-from rmr_gym.agents.sb3.vec_env import RMRVecEnv
+from rmr_gym.agents.sb3.policies import RMRFeaturesExtractor
+from rmr_gym.agents.sb3.worlds import RMRVecEnv
 from rmr_gym.models.pretrained import PretrainedEncoder
 
 

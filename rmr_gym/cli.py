@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from rmr_gym.commands.console import err_console, out_console
+from rmr_gym.commands.console import carry_out, err_console, say, warn
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.memory import keep_freed_memory
 
@@ -17,9 +17,9 @@ class Command(NamedTuple):
 
     Attributes:
         module: Name of the module.
-        what: Name of a function whose options tyro reads, or of an app of subcommands.
+        what: Name of what `rmr_gym.commands.console.carry_out` takes.
         about: For the list of commands.
-        words: Whether the function takes what was typed as it is.
+        words: Whether it is a function of what was typed instead.
     """
 
     module: str
@@ -33,16 +33,16 @@ COMMANDS = {
     "record": Command("dataset", "record", "record a game or another environment, losslessly"),
     "pretrain": Command("stages", "pretrain", "train a processor P on a data set's RAM", True),
     "train": Command("stages", "train", "train a pixel encoder through P", True),
-    "probe": Command("stages", "probe", "read RAM bits linearly off an encoder", True),
+    "probe": Command("stages", "Probe", "read RAM bits linearly off an encoder"),
     "run": Command("experiments", "run", "run an experiment; `rmr-gym run` lists them", True),
     "status": Command("experiments", "status", "tell how far a run is"),
     "report": Command("experiments", "report", "write tables, figures and a page of a run"),
-    "dataset": Command("dataset", "app", "look into, check, exchange and join data sets"),
-    "players": Command("players", "app", "train, measure and list the recorded players"),
-    "encoder": Command("encoder", "encoder", "make, show and list pretrained encoders", True),
-    "agent": Command("agent", "app", "train, measure and watch agents"),
+    "dataset": Command("dataset", "DATASET", "look into, check, exchange and join data sets"),
+    "players": Command("players", "PLAYERS", "train, measure and list the recorded players"),
+    "encoder": Command("stages", "ENCODER", "make, show and list pretrained encoders"),
+    "agent": Command("agent", "AGENT", "train, measure and watch agents"),
     "pictures": Command(
-        "pictures", "pictures", "films of balls, rollouts of arms, world models at work", True
+        "pictures", "PICTURES", "films of balls, rollouts of arms, world models at work"
     ),
 }
 """Commands by name, in the order of the help."""
@@ -78,9 +78,7 @@ def _run(arguments: Sequence[str]) -> None:
     try:
         _dispatch(arguments)
     except RMRError as error:
-        err_console.print(
-            f"rmr-gym: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
-        )
+        warn(f"rmr-gym: {error}", style="bold red")
         sys.exit(2)
     except KeyboardInterrupt:
         err_console.print("stopped; run the same command again and it goes on where it was")
@@ -94,7 +92,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if arguments[0] == "--version":
         from rmr_gym import __version__  # noqa: PLC0415
 
-        out_console.print(f"rmr-gym {__version__}", highlight=False)
+        say(f"rmr-gym {__version__}")
         return
     name, *rest = arguments
     if name not in COMMANDS:
@@ -103,25 +101,19 @@ def _dispatch(arguments: Sequence[str]) -> None:
     what: Any = getattr(import_module(f"rmr_gym.commands.{command.module}"), command.what)
     if command.words:
         what(rest)
-    elif command.what == "app":
-        what.cli(prog=f"rmr-gym {name}", args=rest)
     else:
-        import tyro  # noqa: PLC0415
-
-        tyro.cli(what, prog=f"rmr-gym {name}", args=rest)
+        carry_out(what, rest, f"rmr-gym {name}")
 
 
 def _print_help() -> None:
-    lines = [
+    say(
         "usage: rmr-gym COMMAND [options]",
         "",
         "Reasoning-Modulated Representations: record, train, probe, compare.",
         "`rmr-gym COMMAND --help` tells the options of a command, `rmr-gym --version` the version.",
         "",
         *(f"  {name:13}{command.about}" for name, command in COMMANDS.items()),
-    ]
-    for line in lines:
-        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
+    )
 
 
 if __name__ == "__main__":

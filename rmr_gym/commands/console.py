@@ -1,7 +1,7 @@
 """What every command shares: options, two consoles, tables, progress with the time left."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from itertools import pairwise
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
+from tyro.extras import subcommand_cli_from_dict
 
 
 class _Console(Console):
@@ -25,7 +26,33 @@ ProgressFor = Callable[[str], Callable[[int, int], None]]
 QUIET_SECONDS = 10.0
 
 
-def parsed(options: type[Options], arguments: Sequence[str], prog: str) -> Options:
+def carry_out(command: Any, arguments: Sequence[str], prog: str) -> None:
+    """Carry a command out.
+
+    Args:
+        command: A function of options; a dataclass of options with a method ``execute``; or several
+            of these by name, of which the first argument names one.
+        arguments: What was typed behind the command.
+        prog: What the command is called in its help.
+
+    Raises:
+        RMRError: Something that was typed cannot be done.
+        SystemExit: After help, or what does not parse.
+    """
+    if isinstance(command, Mapping):
+        if arguments and arguments[0] in command:
+            name, *rest = arguments
+            carry_out(command[name], rest, f"{prog} {name}")
+        else:
+            subcommand_cli_from_dict(dict(command), prog=prog, args=arguments)
+    elif isinstance(command, type):
+        options: Any = parsed(command, arguments, prog)
+        options.execute()
+    else:
+        tyro.cli(command, prog=prog, args=arguments)
+
+
+def parsed(options: Callable[..., Options], arguments: Sequence[str], prog: str) -> Options:
     """Return a command's options: what a preset proposes, overridden by what was typed.
 
     Args:
@@ -68,19 +95,32 @@ def value_of(option: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def print_rows(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print the named columns of ``rows``; floats to four places."""
+def say(*lines: object) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        out_console.print(str(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def warn(text: str, style: str = "yellow") -> None:
+    """Print a line in colour where errors go."""
+    err_console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Print the named columns of rows, or all; floats to four places, errors in powers of ten."""
     from rich.table import Table  # noqa: PLC0415
 
+    columns = tuple(rows[0]) if columns is None else columns
     table = Table(*columns)
     for row in rows:
-        table.add_row(
-            *(
-                f"{row[key]:.4f}" if isinstance(row[key], float) else str(row[key])
-                for key in columns
-            )
-        )
+        table.add_row(*(_cell(name, row[name]) for name in columns))
     out_console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2e}" if "mse" in name else f"{value:.4f}"
 
 
 @contextmanager
@@ -113,6 +153,13 @@ def progress_bars() -> Iterator[ProgressFor]:
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         yield progress_for
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Give one progress callback, see `progress_bars`."""
+    with progress_bars() as progress_for:
+        yield progress_for(title)
 
 
 def _progress_lines(title: str) -> Callable[[int, int], None]:

@@ -2,26 +2,24 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
-from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import err_console, out_console, print_rows, progress_bars
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.agents import record as recording
+from rmr_gym.commands.console import print_rows, progress_bar, say, warn
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.options import read_options
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.minari import export_minari, import_minari
+from rmr_gym.data.verify import being_written, duplicate_report, find_problems, merge_datasets
 
-if TYPE_CHECKING:
-    from rmr_gym.data.dataset import TransitionDataset
-
-app = SubcommandApp()
 FORMATS = ("minari",)
 Positional = tyro.conf.Positional
 From = Annotated[str, tyro.conf.arg(name="from", metavar="{minari}")]
 To = Annotated[str, tyro.conf.arg(metavar="{minari}")]
 
 
-@app.command
 def info(path: Positional[Path], duplicates: bool = False) -> None:
     """Print what a data set holds: columns, heads, returns, lengths, sizes.
 
@@ -29,44 +27,34 @@ def info(path: Positional[Path], duplicates: bool = False) -> None:
         path: Folder of the data set.
         duplicates: Also count byte-equal observations, which reads them all.
     """
-    from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
-
     dataset = TransitionDataset(path)
-    out_console.print(repr(dataset), markup=False, highlight=False, soft_wrap=True)
-    for line in _facts(dataset):
-        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
-    heads = _heads(dataset)
-    if heads:
-        print_rows(heads, tuple(heads[0]))
+    say(repr(dataset), *_facts(dataset))
+    if dataset.episodes:
+        print_rows(_heads(dataset))
     if duplicates:
-        columns = [column.name for column in dataset.manifest.observations]
-        print_rows([_duplicates(dataset, name) for name in columns], _DUPLICATES)
+        print_rows([_duplicates(dataset, spec.name) for spec in dataset.manifest.observations])
     _warn_if_written(path)
 
 
-@app.command
 def verify(path: Positional[Path]) -> None:
     """Read every episode against its checksums; exit code 2 if one is damaged or missing.
 
     Args:
         path: Folder of the data set.
     """
-    from rmr_gym.data.verify import find_problems  # noqa: PLC0415
-
-    with progress_bars() as progress_for:
-        problems = find_problems(path, progress_for(f"verifying {path}"))
+    with progress_bar(f"verifying {path}") as progress:
+        problems = find_problems(path, progress)
     _warn_if_written(path)
     for problem in problems:
-        err_console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        warn(problem, style="red")
     if problems:
         raise RMRError(
             f"{path}: damaged or missing episodes: {len(problems)}; delete the damaged files and "
             "run the command that made the data set again, which writes only what is not there"
         )
-    out_console.print(f"{path}: every episode is whole", markup=False, soft_wrap=True)
+    say(f"{path}: every episode is whole")
 
 
-@app.command
 def export(
     path: Positional[Path],
     id: str,
@@ -83,18 +71,13 @@ def export(
         out: Folder of Minari's data sets; default: MINARI_DATASETS_PATH, or Minari's own.
         force: Replace the Minari data set of that id.
     """
-    from rmr_gym.data.dataset import TransitionDataset  # noqa: PLC0415
-    from rmr_gym.data.minari import export_minari  # noqa: PLC0415
-
-    _require_format(to)
+    known_name("format", to, FORMATS)
     dataset = TransitionDataset(path)
-    with progress_bars() as progress_for:
-        progress = progress_for(f"exporting {path}")
+    with progress_bar(f"exporting {path}") as progress:
         folder = export_minari(dataset, id, root=out, overwrite=force, progress=progress)
-    out_console.print(f"written: {folder}", markup=False, soft_wrap=True)
+    say(f"written: {folder}")
 
 
-@app.command(name="import")
 def import_(
     id: Positional[str],
     path: Positional[Path],
@@ -111,16 +94,12 @@ def import_(
         root: Folder of Minari's data sets; default: MINARI_DATASETS_PATH, or Minari's own.
         force: Delete the data set that is in PATH first.
     """
-    from rmr_gym.data.minari import import_minari  # noqa: PLC0415
-
-    _require_format(from_)
-    with progress_bars() as progress_for:
-        progress = progress_for(f"importing {id}")
+    known_name("format", from_, FORMATS)
+    with progress_bar(f"importing {id}") as progress:
         dataset = import_minari(id, path, root=root, overwrite=force, progress=progress)
-    out_console.print(repr(dataset), markup=False, highlight=False, soft_wrap=True)
+    say(repr(dataset))
 
 
-@app.command
 def merge(
     out: Positional[Path], sources: Positional[tuple[Path, ...]], force: bool = False
 ) -> None:
@@ -131,26 +110,18 @@ def merge(
         sources: Folders of the data sets, in the order of their episodes in the new one.
         force: Delete the data set that is in OUT first.
     """
-    from rmr_gym.data.verify import merge_datasets  # noqa: PLC0415
-
-    with progress_bars() as progress_for:
-        progress = progress_for(f"merging into {out}")
+    with progress_bar(f"merging into {out}") as progress:
         dataset = merge_datasets(out, sources, overwrite=force, progress=progress)
-    out_console.print(repr(dataset), markup=False, highlight=False, soft_wrap=True)
+    say(repr(dataset))
 
 
-_DUPLICATES = ("column", "rows", "repeated", "within an episode", "across episodes")
-
-
-def _duplicates(dataset: "TransitionDataset", column: str) -> dict[str, Any]:
-    from rmr_gym.data.verify import duplicate_report  # noqa: PLC0415
-
+def _duplicates(dataset: TransitionDataset, column: str) -> dict[str, Any]:
     report = duplicate_report(dataset.by_episode(column))
-    counts = (report.rows, report.repeated, report.within, report.across)
-    return dict(zip(_DUPLICATES, (column, *counts), strict=True))
+    counts = {"within an episode": report.within, "across episodes": report.across}
+    return {"column": column, "rows": report.rows, "repeated": report.repeated, **counts}
 
 
-def _facts(dataset: "TransitionDataset") -> list[str]:
+def _facts(dataset: TransitionDataset) -> list[str]:
     manifest = dataset.manifest
     versions = ", ".join(f"{name} {found}" for name, found in manifest.versions.items())
     lines = [
@@ -170,38 +141,21 @@ def _facts(dataset: "TransitionDataset") -> list[str]:
     ]
 
 
-def _heads(dataset: "TransitionDataset") -> list[dict[str, Any]]:
-    by_head: dict[str, list[Any]] = {}
-    for episode in dataset.episodes:
-        by_head.setdefault(episode.head, []).append(episode)
-    return [
-        {
-            "head": head,
-            "episodes": len(episodes),
-            "steps": sum(episode.length for episode in episodes),
-            "mean return": sum(episode.total_reward for episode in episodes) / len(episodes),
-            "least": min(episode.total_reward for episode in episodes),
-            "most": max(episode.total_reward for episode in episodes),
-        }
-        for head, episodes in by_head.items()
-    ]
+def _heads(dataset: TransitionDataset) -> list[dict[str, Any]]:
+    import pandas as pd  # noqa: PLC0415
 
-
-def _require_format(name: str) -> None:
-    if name not in FORMATS:
-        raise unknown_name("format", name, FORMATS)
+    rows = [(episode.head, episode.length, episode.total_reward) for episode in dataset.episodes]
+    heads = pd.DataFrame(rows, columns=["head", "steps", "points"]).groupby("head", sort=False)
+    columns = {"episodes": ("steps", "size"), "steps": ("steps", "sum")}
+    columns |= {"mean return": ("points", "mean"), "least": ("points", "min")}
+    return heads.agg(**columns, most=("points", "max")).reset_index().to_dict("records")
 
 
 def _warn_if_written(path: Path) -> None:
-    from rmr_gym.data.verify import being_written  # noqa: PLC0415
-
     if being_written(path):
-        err_console.print(
+        warn(
             f"note: a recorder is writing to {path}; episodes that it has not finished are not "
-            "seen, and may look as if they were missing",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
+            "seen, and may look as if they were missing"
         )
 
 
@@ -243,8 +197,6 @@ def record(
         workers: Processes that record side by side.
         force: Overwrite a data set that is there.
     """
-    from rmr_gym.agents import record as recording  # noqa: PLC0415
-
     if (game is None) == (env is None):
         raise RMRError("expected either --game NAME or --env ID, to say what to record")
     wanted = str(game or env)
@@ -255,7 +207,7 @@ def record(
         given |= {"frameskip": frameskip, "repeat_action_probability": repeat_action_probability}
     name = re.sub(r"-v\d+$", "", known) if game and known else wanted
     name, length = name.rpartition("/")[2], "" if max_steps is None else f"x{max_steps}"
-    with progress_bars() as progress_for:
+    with progress_bar(f"recording {name}") as progress:
         dataset = recording.record(
             known or wanted,
             out or Path("runs") / "data" / f"{name}-{episodes}{length}",
@@ -266,7 +218,10 @@ def record(
             seed=seed,
             workers=workers,
             overwrite=force,
-            progress=progress_for(f"recording {name}"),
+            progress=progress,
             **given,
         )
-    out_console.print(repr(dataset), markup=False)
+    say(repr(dataset))
+
+
+DATASET = {"info": info, "verify": verify, "export": export, "import": import_, "merge": merge}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rmr_gym.commands.console import err_console, out_console, parsed, progress_bars
-from rmr_gym.core.errors import unknown_name
+from rmr_gym.commands.console import parsed, print_rows, progress_bars, say, warn
+from rmr_gym.core.errors import known_name
 from rmr_gym.experiments import experiments_with
 
 if TYPE_CHECKING:
@@ -20,12 +20,11 @@ Positional = tyro.conf.Positional
 def run(arguments: Sequence[str]) -> None:
     """Run an experiment: ``NAME`` and its options."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        _print_lines(["usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options"])
-        _print_lines(f"  {name:14}{_about(name)}" for name in experiment_names())
+        say("usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options")
+        say(*(f"  {name:14}{_about(name)}" for name in experiment_names()))
         return
     name, *rest = arguments
-    if name not in experiment_names():
-        raise unknown_name("experiment", name, experiment_names())
+    known_name("experiment", name, experiment_names())
     grid = import_module(f"{_package(name)}.grid")
     run_and_report(parsed(grid.EXPERIMENT, rest, f"rmr-gym run {name}"))
 
@@ -52,7 +51,7 @@ def run_and_report(experiment: Any) -> None:
         out, problems = compute(experiment, progress_for)
     report(out)
     for problem in problems:
-        err_console.print(f"note: {problem}", style="yellow", markup=False, soft_wrap=True)
+        warn(f"note: {problem}")
 
 
 def demo(root: Path = Path("runs"), workers: int | None = None) -> None:
@@ -77,8 +76,7 @@ def report(folder: Positional[Path]) -> None:
     from rmr_gym.experiments import write_report  # noqa: PLC0415
 
     page, text = write_report(folder)
-    out_console.print(text, markup=False, highlight=False, soft_wrap=True)
-    out_console.print(f"report: {page}", markup=False, soft_wrap=True)
+    say(text, f"report: {page}")
 
 
 def status(folder: Positional[Path]) -> None:
@@ -93,23 +91,18 @@ def status(folder: Positional[Path]) -> None:
 
     plan = read_plan(folder)
     states = [job.state() for job in plan]
-    _print_kinds(kinds(states))
+    print_rows([*map(_row, kinds(states))])
     times = [time for job in plan if (time := job.finished)]
-    _print_lines(_estimate_lines(estimate(states, times)))
+    say(*_estimate_lines(estimate(states, times)))
     for job, state in zip(plan, states, strict=True):
         if state.state == FAILED:
             error = f"failed, attempt {state.attempts}: {state.key}: {state.error}"
-            _print_lines([error, f"  log: {job.log}"])
+            say(error, f"  log: {job.log}")
 
 
-def _print_kinds(rows: "Sequence[Kind]") -> None:
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table("jobs", "done", "failed", "waiting", "seconds a job")
-    for row in rows:
-        seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
-        table.add_row(row.name, str(row.done), str(row.failed), str(row.waiting), seconds)
-    out_console.print(table)
+def _row(kind: "Kind") -> dict[str, Any]:
+    counts = {"jobs": kind.name, "done": kind.done, "failed": kind.failed, "waiting": kind.waiting}
+    return counts | {"seconds a job": "" if kind.seconds is None else f"{kind.seconds:.1f}"}
 
 
 def _estimate_lines(known: "Estimate") -> list[str]:
@@ -127,8 +120,3 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} seconds"
-
-
-def _print_lines(lines: Any) -> None:
-    for line in lines:
-        out_console.print(line, markup=False, highlight=False, soft_wrap=True)

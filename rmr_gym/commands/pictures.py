@@ -1,14 +1,12 @@
 """`rmr-gym pictures`: films of the worlds of balls, rollouts of arms, world models at work."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import out_console, parsed, progress_bars
+from rmr_gym.commands.console import progress_bar, progress_bars, say
 from rmr_gym.commands.stages import ArmOfBalls
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import check_seed
@@ -32,19 +30,7 @@ from rmr_gym.stages.world_model import check_groups, drawn, to_draw
 SHEET = 16
 """Frames on a sheet."""
 
-app = SubcommandApp()
 
-
-def pictures(arguments: Sequence[str]) -> None:
-    """Carry `rmr-gym pictures` out."""
-    name = arguments[0] if arguments else ""
-    if name in DRAWN:
-        parsed(DRAWN[name], arguments[1:], f"rmr-gym pictures {name}").execute()
-    else:
-        app.cli(prog="rmr-gym pictures", args=list(arguments))
-
-
-@app.command
 def films(
     out: Path = Path("runs/films"),
     presets: tuple[str, ...] = ("all",),
@@ -70,7 +56,7 @@ def films(
         sheet = [episode.seen[n * (len(episode.seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
         write_film(out / f"{preset}.gif", episode.rendered, episode.fps)
         write_sheet(out / f"{preset}.png", sheet)
-        _print_written(out / f"{preset}.gif", out / f"{preset}.png")
+        _say_written(out / f"{preset}.gif", out / f"{preset}.png")
 
 
 class Episode(NamedTuple):
@@ -100,12 +86,6 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
     return Episode(seen, rendered, fps)
 
 
-@app.command
-def rollouts() -> None:
-    """Draw rollouts of an arm of balls beside the truth; its --help tells the options."""
-    pictures(["rollouts"])
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rollouts(ArmOfBalls):
     """Draw rollouts beside the truth and the masks of the slots, as pictures and films.
@@ -126,29 +106,22 @@ class Rollouts(ArmOfBalls):
         """Carry the command out."""
         world = self.world()
         task = world.trained(self.arm, self.seed, self.donor)
-        with progress_bars() as progress_for:
-            progress = progress_for(f"{self.arm}, seed {self.seed}")
+        with progress_bar(f"{self.arm}, seed {self.seed}") as progress:
             trained = self.store.compute(task, progress)
         drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
         first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
         masks = save_figure(masks_figure(*first), self.out / f"masks_{self.arm}.png")
-        _print_written(masks)
+        _say_written(masks)
         for n, (past, predicted, truth, shares) in enumerate(
             zip(drawn.past, drawn.predicted, drawn.truth, drawn.masks, strict=True)
         ):
             name = f"rollout_{self.arm}_{n}"
             picture = rollout_figure(past, predicted, truth)
             film = rollout_frames(past, predicted, truth, shares)
-            _print_written(
+            _say_written(
                 save_figure(picture, self.out / f"{name}.png"),
                 write_film(self.out / f"{name}.gif", film, fps=4.0),
             )
-
-
-@app.command
-def world_model() -> None:
-    """Draw what a world model sees, groups and predicts; its --help tells the options."""
-    pictures(["world-model"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,16 +173,14 @@ class WorldModelPictures(WorldOptions):
         for row, sheet in enumerate(drawn(model, clips, self.sequences, self.seen)):
             name = f"{self.model}_{row}"
             film = film_frames(sheet.truth, sheet.predicted, sheet.shares)
-            _print_written(
+            _say_written(
                 save_figure(groups_figure(*sheet), self.out / f"{name}.png"),
                 write_film(self.out / f"{name}.gif", film, fps=8.0),
             )
 
 
-DRAWN: dict[str, Any] = {"rollouts": Rollouts, "world-model": WorldModelPictures}
-"""Pictures whose options hang on a preset, or have options of a preset inside."""
+def _say_written(*paths: Path) -> None:
+    say(*(f"written: {path}" for path in paths))
 
 
-def _print_written(*paths: Path) -> None:
-    for path in paths:
-        out_console.print(f"written: {path}", markup=False, soft_wrap=True, highlight=False)
+PICTURES = {"films": films, "rollouts": Rollouts, "world-model": WorldModelPictures}

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from tyro.extras import SubcommandApp
 
-from rmr_gym.commands.console import out_console, print_rows, progress_bars
+from rmr_gym.agents.players.graded import REFERENCE_SOURCE, SHIPPED, read_returns, references
+from rmr_gym.agents.processes import in_processes
+from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.games import GAMES, find_game
+from rmr_gym.envs.atari.games import find_game
 
-app = SubcommandApp()
 Games = tyro.conf.Positional[tuple[str, ...]]
 
 
-@app.command
 def train(
     games: Games = (),
     out: Path = Path("runs/players"),
@@ -41,14 +40,12 @@ def train(
     """
     names = _names(games)
     job = partial(_train_one, out=out, steps=steps, episodes=episodes, seed=seed)
-    with progress_bars() as progress_for:
-        progress = progress_for("training players")
+    with progress_bar("training players") as progress:
         for done, path in enumerate(_in_processes(job, names, workers), 1):
             progress(done, len(names))
-            out_console.print(f"written: {path}", markup=False, soft_wrap=True)
+            say(f"written: {path}")
 
 
-@app.command
 def evaluate(
     games: Games = (),
     out: Path = Path("runs/players/returns.csv"),
@@ -71,37 +68,27 @@ def evaluate(
         seed: Of the episodes.
         workers: Games that are measured side by side, each in a process.
     """
-    from rmr_gym.agents.players.graded import SHIPPED, read_returns  # noqa: PLC0415
     from rmr_gym.agents.players.train import evaluate_players, write_returns  # noqa: PLC0415
 
     rows: list[dict[str, Any]] = [*read_returns(out)]
     there = {row["game"] for row in rows}
     missing = [name for name in _names(games) if name not in there]
-    job = partial(
-        evaluate_players,
-        folder=weights or SHIPPED,
-        episodes=episodes,
-        max_steps=max_steps,
-        seed=seed,
-    )
-    with progress_bars() as progress_for:
-        progress = progress_for("measuring players")
-        for done, measured in enumerate(_in_processes(job, missing, workers), 1):
-            rows = sorted([*rows, *measured], key=lambda row: row["game"])
+    measured = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
+    job = partial(evaluate_players, folder=weights or SHIPPED, **measured)
+    with progress_bar("measuring players") as progress:
+        for done, found in enumerate(_in_processes(job, missing, workers), 1):
+            rows = sorted([*rows, *found], key=lambda row: row["game"])
             write_returns(out, rows)
             progress(done, len(missing))
-    out_console.print(f"written: {out}", markup=False, soft_wrap=True)
+    say(f"written: {out}")
 
 
-@app.command(name="list")
 def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
     """Print what the shipped players score, beside random play and a human tester.
 
     Args:
         game: One game, for all of its 32 players; default: all games, their best player alone.
     """
-    from rmr_gym.agents.players.graded import REFERENCE_SOURCE, read_returns, references  # noqa: PLC0415
-
     name = None if game is None else find_game(game).name
     rows = read_returns()
     if name is not None:
@@ -110,16 +97,13 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
             ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
         )
         known = references()[name]
-        out_console.print(f"published: random {known.random}, human {known.human}")
+        say(f"published: random {known.random}, human {known.human}")
     else:
-        columns = ("game", "uniform-1", "best", "player", "published random", "human")
-        print_rows([*_best_of_each(rows)], columns)
-    out_console.print(f"random and human: {REFERENCE_SOURCE}", markup=False)
+        print_rows([*_best_of_each(rows)])
+    say(f"random and human: {REFERENCE_SOURCE}")
 
 
 def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    from rmr_gym.agents.players.graded import references  # noqa: PLC0415
-
     for name, known in references().items():
         of_game = {row["head"]: float(row["mean_return"]) for row in rows if row["game"] == name}
         if of_game:
@@ -135,10 +119,9 @@ def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
 
 
 def _names(games: Iterable[str]) -> list[str]:
-    names = [find_game(game).name for game in games] or list(GAMES)
-    if len(set(names)) != len(names):
-        raise RMRError(f"each game may be named once, got {', '.join(names)}")
-    return names
+    from rmr_gym.experiments.atari import game_names  # noqa: PLC0415  (torch)
+
+    return game_names([*games] or ["all"])
 
 
 def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:
@@ -156,16 +139,13 @@ def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) ->
 
 def _in_processes(job: Callable[[str], Any], games: list[str], workers: int) -> Iterator[Any]:
     """Yield what ``job`` returns for each game, as they finish."""
-    from rmr_gym.agents.processes import in_processes  # noqa: PLC0415
-
     if workers < 1:
         raise RMRError(f"workers must be 1 or more, got {workers}")
     if workers == 1 or len(games) < 2:
         yield from map(job, games)
         return
-    calls = [(job, game) for game in games]
-    yield from in_processes(_call, calls, min(workers, len(games)), "worked on players")
+    calls = [(game,) for game in games]
+    yield from in_processes(job, calls, min(workers, len(games)), "worked on players")
 
 
-def _call(job: Callable[[str], Any], game: str) -> Any:
-    return job(game)
+PLAYERS = {"train": train, "evaluate": evaluate, "list": list_players}

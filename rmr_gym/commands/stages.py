@@ -1,26 +1,33 @@
-"""`rmr-gym pretrain`, `train`, `probe`, `encoder export`: the chain stage by stage."""
+"""`rmr-gym pretrain`, `train`, `probe`, `encoder`: the chain stage by stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tyro
+
 from rmr_gym.commands.console import (
-    err_console,
-    out_console,
-    parsed,
+    carry_out,
     print_rows,
+    progress_bar,
     progress_bars,
+    say,
     value_of,
+    warn,
 )
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.experiments.atari import AtariExperiment
-from rmr_gym.experiments.base import require_known
 from rmr_gym.experiments.worlds import balls_world, is_of_balls
-from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_artifact
+from rmr_gym.models.pretrained import (
+    SHIPPED,
+    PretrainedEncoder,
+    find_artifact,
+    shipped_encoders,
+)
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, write_artifact
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, BallsWorld, given_balls
@@ -32,14 +39,14 @@ from rmr_gym.stages.export import (
     pretrained_encoder,
 )
 from rmr_gym.stages.games import GameData
-from rmr_gym.stages.presets import AtariPreset, as_json, find_arm
+from rmr_gym.stages.presets import AtariPreset, as_json
 
 KIND = "processor"
 
 
 @dataclass(frozen=True, kw_only=True)
-class GameCommand(AtariPreset):
-    """Options of every command on the data set of a game.
+class OnData:
+    """Options of every command on a data set.
 
     Attributes:
         data: Folder of a recorded data set.
@@ -55,6 +62,67 @@ class GameCommand(AtariPreset):
     def store(self) -> Store:
         """Where finished stages are."""
         return Store(self.root / "store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Options of every command that trains and writes a folder.
+
+    Attributes:
+        seed: Fixes initial weights and batches.
+        force: Overwrite what is there.
+    """
+
+    seed: int = 0
+    force: bool = False
+
+    def refuse_existing(self, out: Path) -> None:
+        """Refuse to write over something, unless it was asked for.
+
+        Raises:
+            RMRError: Something is there.
+        """
+        if out.exists() and not self.force:
+            raise RMRError(f"{out} exists already: choose another folder or add --force")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmOfGame(Trained):
+    """Options of every command that writes an encoder of a game.
+
+    Attributes:
+        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
+        step: Checkpoint to write; default: the last.
+    """
+
+    arm: str = "rmr"
+    step: int | None = None
+
+    def write_encoder(self, game: Game, store: Store, donor: Task | None, out: Path | None) -> None:
+        """Write an arm's encoder of a game, trained now or found.
+
+        Args:
+            game: Under a preset.
+            store: Of finished stages.
+            donor: Whose P is used; None: the game's own.
+            out: Where to; None: encoders/GAME-ARM-SEED-STEP beside the store.
+
+        Raises:
+            RMRError: See `rmr_gym.stages.export.pretrained_encoder`.
+        """
+        with progress_bar(f"training the {self.arm} encoder on {game.name} pixels") as progress:
+            encoder = pretrained_encoder(
+                game, self.arm, self.seed, store, donor=donor, step=self.step, progress=progress
+            )
+        reached = encoder.provenance["training"]["step"]
+        name = f"{game.name}-{self.arm}-{self.seed}-{reached}"
+        out = out or store.root.parent / "encoders" / name
+        say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameCommand(OnData, AtariPreset):
+    """Options of every command on the data set of a game."""
 
     def game(self, model: AtariModel | None = None) -> Game:
         """Return the game of the data under the preset, with other sizes if they are given.
@@ -73,38 +141,32 @@ class GameCommand(AtariPreset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(GameCommand):
+class Pretrain(Trained, GameCommand):
     """Train a processor on a data set's RAM and write it as an artifact folder.
 
     A data set of bouncing balls has options of its own: name it with --data before --help.
 
     Attributes:
         out: Folder of the artifact to write.
-        seed: Fixes initial weights and batches.
-        force: Overwrite an artifact that is there.
     """
 
     out: Path
-    seed: int = 0
-    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
         game = self.game()
-        refuse_existing(self.out, self.force)
-        with progress_bars() as progress_for:
-            progress = progress_for(f"pretraining on {game.name} RAM")
+        self.refuse_existing(self.out)
+        with progress_bar(f"pretraining on {game.name} RAM") as progress:
             artifact = self.store.compute(game.pretrained(self.seed), progress)
         facts = {"kind": KIND, "game": game.name, "model": as_json(game.preset.model)}
         described = Artifact(artifact.record | facts, artifact.tensors)
-        write_artifact(self.out, described, overwrite=self.force)
-        out_console.print(f"written: {self.out}", markup=False, soft_wrap=True)
+        say(f"written: {write_artifact(self.out, described, overwrite=self.force)}")
         rows = artifact.record["copy"] + artifact.record["rows"]
         print_rows(rows, ("model", "step", "slot_accuracy", "bit_f1"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(GameCommand):
+class Train(ArmOfGame, GameCommand):
     """Train a pixel encoder through P, on pixels alone, and write it as a pretrained encoder.
 
     The folder is what wrappers, agents, `rmr-gym probe` and `rmr-gym encoder show` read. A data set
@@ -113,36 +175,19 @@ class Train(GameCommand):
     Attributes:
         out: Folder of the encoder to write.
         processor: Artifact of `rmr-gym pretrain`; default: pretrained now, where the arm needs one.
-        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
-        seed: Fixes initial weights and batches.
-        step: Checkpoint to write; default: the last.
-        force: Overwrite an encoder that is there.
     """
 
     out: Path
     processor: Path | None = None
-    arm: str = "rmr"
-    seed: int = 0
-    step: int | None = None
-    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
-        if self.arm not in ("supervised", "untrained"):
-            find_arm(self.arm)
-        model = _model_of(self.processor) if self.processor else None
-        game = self.game(model)
-        refuse_existing(self.out, self.force)
+        known_name("arm", self.arm, ENCODERS)
         given = self.processor
+        game = self.game(_model_of(given) if given else None)
+        self.refuse_existing(self.out)
         donor = folder_donor(str(given), given, game.preset.model) if given else None
-        with progress_bars() as progress_for:
-            progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
-            encoder = pretrained_encoder(
-                game, self.arm, self.seed, self.store, donor=donor, step=self.step,
-                progress=progress,
-            )  # fmt: skip
-        encoder.save_pretrained(self.out, overwrite=self.force)
-        out_console.print(f"written: {self.out}", markup=False, soft_wrap=True)
+        self.write_encoder(game, self.store, donor, self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,9 +208,9 @@ class Probe(GameCommand):
         config = PretrainedEncoder.from_pretrained(folder).config
         game = self.game(_sizes_of(config, self.chosen.model, folder))
         self._look_at(config.game, game.name)
-        with progress_bars() as progress_for:
-            task = game.probed(EncoderReference(folder, self.device))
-            rows = self.store.compute(task, progress_for("probing")).record["rows"]
+        task = game.probed(EncoderReference(folder, self.device))
+        with progress_bar("probing") as progress:
+            rows = self.store.compute(task, progress).record["rows"]
         columns = ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank")
         print_rows(rows, columns)
 
@@ -175,11 +220,11 @@ class Probe(GameCommand):
         text = f"this encoder was trained on {trained_on}, the data are of {game}"
         if self.strict:
             raise RMRError(f"{text}: choose an encoder of {game}, or leave --strict out")
-        err_console.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)
+        warn(f"note: {text}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(AtariExperiment):
+class Export(ArmOfGame, AtariExperiment):
     """Write an encoder of a game, with its P, as a folder that wrappers and agents read.
 
     What a comparison left in ROOT/store is found there; what it did not is recorded and trained
@@ -187,62 +232,33 @@ class Export(AtariExperiment):
 
     Attributes:
         game: Name of the game, for instance Pong.
-        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
-        seed: Seed of the comparison.
-        step: Checkpoint; default: the last.
         ship: Write into the installed package instead, to be found by the game's name.
-        force: Overwrite an encoder that is there.
     """
 
     game: str
-    arm: str = "rmr"
-    seed: int = 0
-    step: int | None = None
     ship: bool = False
-    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
         if self.ship and self.out is not None:
             raise RMRError("expected either --out or --ship, found both")
         row = find_game(self.game)
-        require_known("arm", [self.arm], ENCODERS)
+        known_name("arm", self.arm, ENCODERS)
         with progress_bars() as progress_for:
             (game,) = self.recorded(progress_for, [row.name])
-            progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
-            store = Store(self.root / "store")
-            encoder = pretrained_encoder(
-                game, self.arm, self.seed, store, step=self.step, progress=progress
-            )
-        reached = encoder.provenance["training"]["step"]
-        folder = self.out or (
-            self.root / "encoders" / f"{row.name}-{self.arm}-{self.seed}-{reached}"
-        )
-        target = SHIPPED / row.rom if self.ship else folder
-        written = encoder.save_pretrained(target, overwrite=self.force)
-        out_console.print(f"written: {written}", markup=False, soft_wrap=True)
+        out = SHIPPED / row.rom if self.ship else self.out
+        self.write_encoder(game, Store(self.root / "store"), None, out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BallsCommand(BallsPreset):
+class BallsCommand(OnData, BallsPreset):
     """Options of every command on a data set of bouncing balls.
 
     Attributes:
-        data: Folder of a recorded data set.
         seed: Fixes initial weights and batches.
-        root: Folder of finished stages; what is found there is not computed again.
-        device: Where to compute: cpu, cuda, cuda:1 ...
     """
 
-    data: Path
     seed: int = 0
-    root: Path = Path("runs")
-    device: str = "cpu"
-
-    @property
-    def store(self) -> Store:
-        """Where finished stages are."""
-        return Store(self.root / "store")
 
     def world(self) -> BallsWorld:
         """Return the data set under the preset; see `rmr_gym.experiments.worlds.balls_world`."""
@@ -271,36 +287,31 @@ class ArmOfBalls(BallsCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainBalls(BallsCommand):
+class PretrainBalls(Trained, BallsCommand):
     """Train a processor on the positions of balls and write it as an artifact folder.
 
     Attributes:
         out: Folder of the artifact to write.
-        force: Overwrite an artifact that is there.
     """
 
     out: Path
-    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
         world = self.world()
-        refuse_existing(self.out, self.force)
+        self.refuse_existing(self.out)
         task = world.pretrained(self.seed)
-        with progress_bars() as progress_for:
-            artifact = self.store.compute(task, progress_for("pretraining on positions"))
+        with progress_bar("pretraining on positions") as progress:
+            artifact = self.store.compute(task, progress)
         described = Artifact(artifact.record | {"preset": self.preset}, artifact.tensors)
-        write_artifact(self.out, described, overwrite=self.force)
-        out_console.print(f"written: {self.out}", markup=False, soft_wrap=True)
+        say(f"written: {write_artifact(self.out, described, overwrite=self.force)}")
         scored = (world.rolled_out(), world.rolled_out(task))
         rows = [row for part in scored for row in self.store.compute(part).record["rows"]]
-        _print_errors(
-            rows, ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy")
-        )
+        print_rows(rows, ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainBalls(ArmOfBalls):
+class TrainBalls(Trained, ArmOfBalls):
     """Train an encoder of frames of balls through P and write it as a pretrained encoder.
 
     The folder is what wrappers, agents and `rmr-gym encoder show` read.
@@ -308,35 +319,24 @@ class TrainBalls(ArmOfBalls):
     Attributes:
         out: Folder of the encoder to write; default: ROOT/encoders/WORLD-ARM-SEED-STEP, where
             `rmr-gym agent` looks for it.
-        force: Overwrite an encoder that is there.
     """
 
     out: Path | None = None
-    force: bool = False
 
     def execute(self) -> None:
         """Carry the command out."""
-        require_known("arm", [self.arm], (*BALLS_ARMS, UNTRAINED))
+        known_name("arm", self.arm, (*BALLS_ARMS, UNTRAINED))
         world = self.world()
         steps = 0 if self.arm == UNTRAINED else sum(p.steps for p in self.prediction.phases)
         name = f"{world.data.label}-{self.arm}-{self.seed}-{steps}"
         out = self.out or self.root / "encoders" / name
-        refuse_existing(out, self.force)
-        with progress_bars() as progress_for:
-            progress = progress_for(f"{self.arm}, seed {self.seed}")
+        self.refuse_existing(out)
+        with progress_bar(f"{self.arm}, seed {self.seed}") as progress:
             encoder = pretrained_balls_encoder(
                 world, self.arm, self.seed, self.store, donor=self.donor, progress=progress
             )
-        encoder.save_pretrained(out, overwrite=self.force)
-        out_console.print(f"written: {out}", markup=False, soft_wrap=True)
-        _print_errors(encoder.provenance["metrics"], ("arm", "step", "mse", "ratio_to_copy", "ari"))
-
-
-def _print_errors(rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> None:
-    """Print errors in powers of ten, which four places would hide."""
-    print_rows(
-        [{c: f"{row[c]:.2e}" if "mse" in c else row[c] for c in columns} for row in rows], columns
-    )
+        say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
+        print_rows(encoder.provenance["metrics"], ("arm", "step", "mse", "ratio_to_copy", "ari"))
 
 
 def _sizes_of(config: Any, model: AtariModel, folder: Path) -> AtariModel:
@@ -363,34 +363,42 @@ def _model_of(folder: Path) -> AtariModel:
         ) from error
 
 
-def refuse_existing(out: Path, force: bool) -> None:
-    """Refuse to write over something, unless it was asked for.
-
-    Raises:
-        RMRError: Something is there.
-    """
-    if out.exists() and not force:
-        raise RMRError(f"{out} exists already: choose another folder or add --force")
-
-
 def pretrain(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym pretrain` out."""
     options = PretrainBalls if _names_balls(arguments) else Pretrain
-    parsed(options, arguments, "rmr-gym pretrain").execute()
+    carry_out(options, arguments, "rmr-gym pretrain")
 
 
 def train(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym train` out."""
     options = TrainBalls if _names_balls(arguments) else Train
-    parsed(options, arguments, "rmr-gym train").execute()
-
-
-def probe(arguments: Sequence[str]) -> None:
-    """Carry `rmr-gym probe` out."""
-    parsed(Probe, arguments, "rmr-gym probe").execute()
+    carry_out(options, arguments, "rmr-gym train")
 
 
 def _names_balls(arguments: Sequence[str]) -> bool:
     """Tell whether the data set that was named is one of balls, which has options of its own."""
     data = value_of("--data", arguments)
     return data is not None and is_of_balls(Path(data))
+
+
+def show(encoder: tyro.conf.Positional[str]) -> None:
+    """Print the card of an encoder.
+
+    Args:
+        encoder: Its folder, or the name of a shipped one.
+    """
+    say(PretrainedEncoder.from_pretrained(encoder).card())
+
+
+def list_shipped() -> None:
+    """List the encoders that come with the package."""
+    rows = []
+    for name, folder in shipped_encoders().items():
+        read = PretrainedEncoder.from_pretrained(folder)
+        training = {"arm": "?", "step": "?"} | read.provenance.get("training", {})
+        sizes = {"dim": read.config.dim, "P": read.config.core or "-"}
+        rows.append({"name": name, "arm": training["arm"], "step": training["step"], **sizes})
+    print_rows(rows, ("name", "arm", "step", "dim", "P"))
+
+
+ENCODER = {"export": Export, "show": show, "list": list_shipped}

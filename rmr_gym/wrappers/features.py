@@ -59,7 +59,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
       where the world goes if that action is held. After a reset the action is no operation.
     - ``"frames"``: ``Box[history, height, width]`` of bytes, the frames that the encoder would see,
       channels first. For replay buffers, with
-      `rmr_gym.agents.sb3.extractor.RMRFeaturesExtractor`. Of balls
+      `rmr_gym.agents.sb3.policies.RMRFeaturesExtractor`. Of balls
       ``Box[history * 9, height, width]``: the colours of three frames, oldest first.
 
     With ``keep`` it is a Dict of ``features`` (``frames``) and the entries kept. Action, reward,

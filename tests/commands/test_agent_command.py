@@ -5,10 +5,11 @@ from PIL import Image, ImageSequence
 from stable_baselines3 import PPO
 
 from rmr_gym.agents.record import chooser, record
-from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.film import beside, movements
+from rmr_gym.agents.sb3 import agent as training
+from rmr_gym.agents.sb3.agent import beside, movements
 from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
+from rmr_gym.commands.console import carry_out
 from rmr_gym.core import files as atomic
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
@@ -42,7 +43,7 @@ def tiny(monkeypatch):
 
 
 def run(*arguments):
-    commands.app.cli(args=list(arguments), prog="agent")
+    carry_out(commands.AGENT, arguments, "agent")
 
 
 def train(folder, *arguments):
@@ -239,7 +240,7 @@ def test_movements_and_their_picture():
         (("--features", "cswmm", "--encoder", "x"), "did you mean 'cswm'"),
         (("--features", "cswm"), "expected an encoder with features"),
         (("--features", "ram", "--encoder", "x"), "none with cnn, ram and state"),
-        (("--features", "state"), "features of Pong among rmr, .* found 'state'"),
+        (("--features", "state"), "unknown features of Pong 'state': .*choose one of rmr, "),
         (("--features", "ram", "--algorithm", "pp"), "did you mean 'ppo'"),
         (("--features", "ram", "--copies", "0"), "1 or more copies"),
         (("--features", "ram", "--checkpoints", "0"), "1 to 100000 checkpoints, found 0"),

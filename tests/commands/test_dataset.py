@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rmr_gym.commands.dataset import app
+from rmr_gym.commands.console import carry_out
+from rmr_gym.commands.dataset import DATASET
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
@@ -58,7 +59,7 @@ def run(capsys):
     """Run a subcommand of the group; what it printed, outputs and notes, in one line of words."""
 
     def called(*arguments) -> str:
-        app.cli(prog="rmr-gym dataset", args=[str(argument) for argument in arguments])
+        carry_out(DATASET, [str(argument) for argument in arguments], "rmr-gym dataset")
         printed = capsys.readouterr()
         return " ".join((printed.out + printed.err).split())
 

@@ -1,13 +1,18 @@
 import pytest
 import torch
 
-from rmr_gym.commands.encoder import encoder as command
+from rmr_gym.commands.console import carry_out
+from rmr_gym.commands.stages import ENCODER
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models import pretrained as artifacts
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.stages.chain import UNTRAINED
 from rmr_gym.stages.natural import kept_encoder
+
+
+def command(arguments):
+    carry_out(ENCODER, arguments, "rmr-gym encoder")
 
 
 @pytest.fixture

@@ -5,10 +5,15 @@ import pytest
 from PIL import Image
 
 from rmr_gym.agents.record import record
-from rmr_gym.commands.pictures import pictures
+from rmr_gym.commands.console import carry_out
+from rmr_gym.commands.pictures import PICTURES
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.stages import balls, world_model
+
+
+def pictures(arguments):
+    carry_out(PICTURES, arguments, "rmr-gym pictures")
 
 
 def test_a_film_and_a_sheet_of_every_preset(tmp_path):

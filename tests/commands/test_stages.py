@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rmr_gym.commands import stages as commands
+from rmr_gym.commands.console import carry_out
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
@@ -19,7 +20,11 @@ def run(tiny, recorded):
 
     def command(name, *arguments, game="Pong"):
         data = ["--data", str(recorded(game))]
-        getattr(commands, name)([*common, *data, *map(str, arguments)])
+        words = [*common, *data, *map(str, arguments)]
+        if name == "probe":
+            carry_out(commands.Probe, words, "rmr-gym probe")
+        else:
+            getattr(commands, name)(words)
 
     return command
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tyro.extras import SubcommandApp
 
 from rmr_gym import cli
 from rmr_gym.agents.players.graded import SHIPPED
+from rmr_gym.commands import console
 from rmr_gym.commands.experiments import experiment_names
 
 CHEAP = (
@@ -247,23 +247,17 @@ def parse(words, place):
 
 
 def stop_after_parsing(patched, command):
-    for name in ("stages", command.module):
-        module = importlib.import_module(f"rmr_gym.commands.{name}")
-        if hasattr(module, "parsed"):
-            patched.setattr(module, "parsed", stopped(module.parsed, after=True))
+    module = importlib.import_module(f"rmr_gym.commands.{command.module}")
+    for place in (console, module):
+        if hasattr(place, "parsed"):
+            patched.setattr(place, "parsed", stopped(console.parsed, after=True))
     what = getattr(module, command.what)
-    if isinstance(what, SubcommandApp):
-        stop_app(patched, what)
-    elif not command.words:
+    if isinstance(what, dict):
+        for name, part in what.items():
+            if not isinstance(part, type):
+                patched.setitem(what, name, stopped(part))
+    elif not command.words and not isinstance(what, type):
         patched.setattr(module, command.what, stopped(what))
-
-
-def stop_app(patched, app):
-    for spec in app._subcommands.values():
-        if isinstance(spec.target, SubcommandApp):
-            stop_app(patched, spec.target)
-        else:
-            patched.setattr(spec, "target", stopped(spec.target))
 
 
 def stopped(function, *, after=False):
@@ -296,7 +290,8 @@ def subcommands(name):
     if name == "run":
         return experiment_names()
     module = importlib.import_module(f"rmr_gym.commands.{cli.COMMANDS[name].module}")
-    return getattr(module, "app", SubcommandApp())._subcommands
+    what = getattr(module, cli.COMMANDS[name].what)
+    return what if isinstance(what, dict) else ()
 
 
 BUILT = "docs/_build/"

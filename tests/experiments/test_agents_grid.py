@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents.sb3 import play as playing
-from rmr_gym.agents.sb3 import train as training
+from rmr_gym.agents.sb3 import agent as playing
+from rmr_gym.agents.sb3 import agent as training
 from rmr_gym.agents.sb3.worlds import AgentConfig, find_world
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError

@@ -30,7 +30,7 @@ from rmr_gym.agents.players.graded import (
     ram_features,
     save_networks,
 )
-from rmr_gym.agents.sb3.train import Keep
+from rmr_gym.agents.sb3.agent import Keep
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator, integer_seed

@@ -1,4 +1,4 @@
-"""What an agent is trained on: a world, what it sees of it, and rewards that it can learn from."""
+"""What an agent is trained on: a world, RMR features or others of it, rewards to learn from."""
 
 import json
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers import (
     FilterObservation,
     FlattenObservation,
@@ -18,31 +19,43 @@ from gymnasium.wrappers import (
     TransformObservation,
     TransformReward,
 )
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from sb3_contrib import QRDQN, RecurrentPPO
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecTransposeImage,
+)
 
-from rmr_gym.agents.sb3.vec_env import RMRVecEnv
-from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
+from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES, find_game
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.stages.balls import BALLS_ARMS
-from rmr_gym.stages.chain import UNTRAINED
+from rmr_gym.stages.chain import ENCODERS, UNTRAINED
+from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, row_of, shows_palette
+from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 
 FRAMES = 4
-STATE = ("state", "velocities")
-NOOP_MAX = 30
 
 Around = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
-BALLS, BALLS_ID = "PushedBalls", "rmr/PushedBalls-v0"
+BALLS = "PushedBalls"
 
-REPLAYING = ("dqn", "qrdqn")
-"""Algorithms that learn from a replay buffer."""
+_PPO = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
+_DQN = {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval": 1_000}
+ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ppo": (PPO, _PPO),
+    "recurrent_ppo": (RecurrentPPO, _PPO),
+    "rims_ppo": (RecurrentPPO, _PPO),
+    "dqn": (DQN, _DQN),
+    "qrdqn": (QRDQN, _DQN | {"exploration_fraction": 0.1}),
+}
+"""Algorithms with what they are made with beside SB3's defaults."""
 
-ALGORITHMS = ("ppo", "recurrent_ppo", "rims_ppo", *REPLAYING)
-
-_OF_GAMES = ("rmr", "cswm", "random_p", "shuffled_p", "no_p", "untrained", "supervised")
-_OF_BALLS = (*BALLS_ARMS, UNTRAINED)
-ENCODED = tuple(dict.fromkeys((*_OF_GAMES, *_OF_BALLS)))
+ENCODED = tuple(dict.fromkeys((*ENCODERS, *BALLS_ARMS)))
 """Features of a frozen encoder, by the arm that made it."""
 
 FEATURES = (*ENCODED, "cnn", "ram", "state")
@@ -53,14 +66,16 @@ class AgentConfig:
     """What fixes the training of an agent, but for its length.
 
     Attributes:
-        game: Name of the game, or "PushedBalls".
-        features: Arm of the encoder whose frozen slots the agent sees; "cnn" for SB3's NatureCNN on
-            the last 4 frames; "ram" for RAM bits (games); "state" for positions and velocities of
-            all balls.
-        algorithm: In `ALGORITHMS`.
-        encoder: Folder or shipped name of the encoder; None with "cnn", "ram" and "state".
+        game: Name of the game, for instance Pong; or PushedBalls.
+        features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
+            cswm, random_p, shuffled_p, no_p, untrained, supervised); cnn (SB3's NatureCNN on the
+            last 4 frames, end to end); ram (its bits) or, of balls, state (positions and
+            velocities of all).
+        algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
+        encoder: Folder or shipped name of the encoder; none with cnn, ram and state; default with
+            rmr: the game's shipped one. Of balls none is shipped: write one with `rmr-gym train`.
         seed: Of training.
-        copies: Environments that are played side by side.
+        copies: Games that are played side by side.
         max_steps: Steps after which an episode is cut.
 
     Raises:
@@ -76,15 +91,13 @@ class AgentConfig:
     max_steps: int = 4500
 
     def __post_init__(self) -> None:
-        known_name("features", self.features, FEATURES)
+        object.__setattr__(self, "game", find_world(self.game))
+        known_name(f"features of {self.game}", self.features, features_of(self.game))
         known_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        if self.features not in (possible := features_of(self.game)):
-            raise RMRError(
-                f"expected features of {self.game} among {', '.join(possible)}, found "
-                f"{self.features!r}"
-            )
+        if self.features == "rmr" and self.encoder is None and self.game != BALLS:
+            object.__setattr__(self, "encoder", find_game(self.game).rom)
         if (self.encoder is None) == (self.features in ENCODED):
             raise RMRError(
                 "expected an encoder with features that an arm's encoder makes, and none with cnn, "
@@ -103,17 +116,13 @@ class AgentConfig:
     @property
     def encodes_inside(self) -> bool:
         """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
-        return self.features in ENCODED and self.algorithm in REPLAYING
-
-    @property
-    def env_id(self) -> str:
-        """Id of the environment."""
-        return BALLS_ID if self.game == BALLS else find_game(self.game).env_id
+        replays = issubclass(ALGORITHMS[self.algorithm][0], OffPolicyAlgorithm)
+        return self.features in ENCODED and replays
 
 
 def features_of(game: str) -> tuple[str, ...]:
     """Return the features that there are of a game, or of the pushed balls."""
-    return (*_OF_BALLS, "cnn", "state") if game == BALLS else (*_OF_GAMES, "cnn", "ram")
+    return (*BALLS_ARMS, UNTRAINED, "cnn", "state") if game == BALLS else (*ENCODERS, "cnn", "ram")
 
 
 def find_world(name: str) -> str:
@@ -194,30 +203,94 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:
     balls = config.game == BALLS
-    options: dict[str, Any] = {} if balls else {"noop_max": NOOP_MAX}
-    env: Any = gym.make(config.env_id, render_mode="rgb_array", **options)
-    env = TimeLimit(env, config.max_steps)
+    env_id = "rmr/PushedBalls-v0" if balls else find_game(config.game).env_id
+    options: dict[str, Any] = {} if balls else {"noop_max": 30}
+    env: Any = TimeLimit(gym.make(env_id, render_mode="rgb_array", **options), config.max_steps)
     if around is not None:
         env = around(env)
     if learning and not balls:
         env = TransformReward(env, lambda points: float(np.sign(float(points))))
-    shown = {"ram": _ram_bits, "state": _balls_state}
-    if balls:
-        shown["cnn"] = _picture
-    return shown[config.features](env) if config.features in shown else env
+    if config.features == "ram":
+        bits = spaces.Box(0, 1, (1024,), np.uint8)  # most significant first
+        return TransformObservation(env, lambda shown: np.unpackbits(shown["ram"]), bits)
+    if config.features == "state":
+        return FlattenObservation(FilterObservation(env, ("state", "velocities")))
+    if config.features == "cnn" and balls:
+        return TransformObservation(env, itemgetter("pixels"), env.observation_space["pixels"])
+    return env
 
 
-def _ram_bits(env: Any) -> gym.Env[Any, Any]:
-    """Show the bits of the RAM in one row, most significant first."""
-    bits = spaces.Box(0, 1, (1024,), np.uint8)
-    return TransformObservation(env, lambda seen: np.unpackbits(seen["ram"]), bits)
+class RMRVecEnv(VecEnvWrapper):
+    """`rmr_gym.wrappers.features.RMRVectorObservation` for Stable-Baselines3.
+
+    One forward for all environments; ``infos[i]["terminal_observation"]`` holds features too.
+
+    Args:
+        venv: Environments that show whole screens or pictures of balls, alone or as entry
+            ``pixels`` of a Dict.
+        encoder: As in `rmr_gym.wrappers.features.RMRObservationWrapper`, like all that follow.
+        output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
+        **options: Further fields of `rmr_gym.wrappers.features.Options`.
+
+    Raises:
+        RMRError: As `rmr_gym.wrappers.features.RMRVectorObservation`.
+
+    Example:
+        >>> from stable_baselines3 import PPO
+        >>> from stable_baselines3.common.env_util import make_vec_env
+        >>> from rmr_gym.agents.sb3.worlds import RMRVecEnv
+        >>> venv = RMRVecEnv(make_vec_env("rmr/Pong-v0", 8), "pong")  # doctest: +SKIP
+        >>> agent = PPO("MlpPolicy", venv)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, venv: VecEnv | AnyEnv, encoder: Encoder, output: str = "flat", **options: Any
+    ):
+        if not isinstance(venv, VecEnv):
+            raise RMRError(
+                f"expected a VecEnv of Stable-Baselines3, found {type(venv).__name__}: make one "
+                "with stable_baselines3.common.env_util.make_vec_env"
+            )
+        spec = venv.get_attr("spec", 0)[0]
+        source = Source(
+            venv.observation_space,
+            count=venv.num_envs,
+            game=name_of_game(None, spec),
+            palette=shows_palette(None, spec),
+            action_names=partial(_action_names, venv),
+        )
+        shown = from_options(Options, {"output": output, **options})
+        self._stream = FeatureStream(encoder, shown, source)
+        super().__init__(venv, observation_space=self._stream.space)
+        self._taken = np.zeros(venv.num_envs, np.int64)
+
+    def reset(self) -> Any:
+        """Begin an episode in every environment."""
+        return self._stream.begin(self.venv.reset())
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Send the actions."""
+        self._taken = np.array(actions)
+        self.venv.step_async(actions)
+
+    def step_wait(self) -> Any:
+        """Return what the environments answered."""
+        observations, rewards, dones, infos = self.venv.step_wait()
+        infos = self._with_terminal_features(infos, np.flatnonzero(dones))
+        return self._stream.step(observations, self._taken, dones), rewards, dones, infos
+
+    def _with_terminal_features(self, infos: Any, ended: np.ndarray) -> Any:
+        if not len(ended):
+            return infos
+        space, last = self.venv.observation_space, [infos[i]["terminal_observation"] for i in ended]
+        batch = concatenate(space, last, create_empty_array(space, len(last)))
+        features = self._stream.last(batch, self._taken[ended], ended)
+        changed = list(infos)
+        for row, i in enumerate(ended):
+            changed[i] = {**infos[i], "terminal_observation": row_of(features, row)}
+        return changed
 
 
-def _balls_state(env: Any) -> gym.Env[Any, Any]:
-    """Show x and y of each ball, then the velocities, in one row."""
-    return FlattenObservation(FilterObservation(env, STATE))
-
-
-def _picture(env: Any) -> gym.Env[Any, Any]:
-    """Show the entry ``pixels`` alone."""
-    return TransformObservation(env, itemgetter("pixels"), env.observation_space["pixels"])
+def _action_names(venv: VecEnv) -> list[str] | None:
+    discrete = isinstance(venv.action_space, spaces.Discrete)
+    return venv.env_method("get_action_meanings", indices=0)[0] if discrete else None

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from rmr_gym.agents.sb3.play import random_returns, returns
-from rmr_gym.agents.sb3.train import ALGORITHMS, kept_agents, train_agent
+from rmr_gym.agents.sb3.agent import ALGORITHMS, kept_agents, random_returns, returns, train_agent
 from rmr_gym.agents.sb3.worlds import (
     BALLS,
     ENCODED,

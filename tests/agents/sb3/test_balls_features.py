@@ -7,12 +7,10 @@ from PIL import Image
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
-from rmr_gym.agents.sb3.film import film
-from rmr_gym.agents.sb3.play import returns
-from rmr_gym.agents.sb3.vec_env import RMRVecEnv
-from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
+from rmr_gym.agents.sb3 import agent as training
+from rmr_gym.agents.sb3.agent import film, returns
+from rmr_gym.agents.sb3.policies import RMRFeaturesExtractor
+from rmr_gym.agents.sb3.worlds import AgentConfig, RMRVecEnv, make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.agents import grid
 from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
@@ -122,7 +120,7 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
     folder = str(make_encoder("BouncingBalls").save_pretrained(tmp_path / "encoder"))
     for features, message in (
         ("rmr", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
-        ("supervised", "features of PushedBalls among rmr, .* found 'supervised'"),
+        ("supervised", "unknown features of PushedBalls 'supervised': .*choose one of rmr"),
         ("rmr_alined", "did you mean 'rmr_aligned'"),
     ):
         with pytest.raises(RMRError, match=message):

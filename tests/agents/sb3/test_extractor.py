@@ -9,7 +9,7 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents.sb3.extractor import RMRFeaturesExtractor
+from rmr_gym.agents.sb3.policies import RMRFeaturesExtractor
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator

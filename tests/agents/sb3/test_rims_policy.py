@@ -10,8 +10,8 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.torch_layers import NatureCNN
 
-from rmr_gym.agents.sb3 import train as training
-from rmr_gym.agents.sb3.rims_policy import POLICY_SIZES, RIMsCore, RIMsPolicy
+from rmr_gym.agents.sb3 import agent as training
+from rmr_gym.agents.sb3.policies import POLICY_SIZES, RIMsCore, RIMsPolicy
 from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands import agent as commands
 from rmr_gym.commands import experiments
@@ -185,7 +185,7 @@ def test_an_agent_with_rims_sees_pictures_and_is_filmed(tmp_path):
     training.train_agent(replace(CONFIG, features="cnn"), tmp_path, steps=8, checkpoints=1)
     policy = training.load_agent(tmp_path).policy
     assert isinstance(policy.features_extractor, NatureCNN)
-    commands.app.cli(args=["enjoy", str(tmp_path), "--steps", "2"], prog="agent")
+    commands.enjoy(tmp_path, steps=2)
     assert (tmp_path / "episode.gif").is_file()
 
 

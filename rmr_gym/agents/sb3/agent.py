@@ -1,0 +1,364 @@
+"""An agent of Stable-Baselines3 in a folder: trained, measured, recorded and filmed."""
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from jaxtyping import Float, UInt8
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+
+from rmr_gym.agents.record import (
+    Plan,
+    Policy,
+    Progress,
+    Step,
+    Watched,
+    chooser,
+    environment_of,
+    record_plan,
+)
+from rmr_gym.agents.sb3.policies import RIMsPolicy, RMRFeaturesExtractor
+from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import write_atomically
+from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.schema import Manifest
+from rmr_gym.report.pictures import check_film, write_film
+from rmr_gym.wrappers.describe import Source, describe
+from rmr_gym.wrappers.features import FeatureStream, Options
+
+
+def train_agent(
+    config: AgentConfig,
+    folder: Path,
+    *,
+    steps: int,
+    checkpoints: int = 10,
+    tensorboard: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train an agent, keeping it on the way; a run that was stopped goes on at its last checkpoint.
+
+    A replay buffer is not kept: it fills anew after a stop.
+
+    Args:
+        config: What to train.
+        folder: Where it goes: ``config.json`` and ``<steps>.zip``. One that is there must be of
+            the same configuration.
+        steps: Steps over all copies.
+        checkpoints: How often the agent is kept, evenly spread over the steps.
+        tensorboard: Log to ``tensorboard`` in the folder, for TensorBoard.
+        progress: Called with (steps done, ``steps``).
+
+    Returns:
+        The file of the trained agent.
+
+    Raises:
+        RMRError: The folder holds an agent of another configuration, or bad settings.
+    """
+    if not 1 <= checkpoints <= steps:
+        raise RMRError(f"expected 1 to {steps} checkpoints, found {checkpoints}")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise RMRError("expected TensorBoard to be installed: `pip install tensorboard`")
+    if (folder / "config.json").exists() and read_config(folder) != config:
+        raise RMRError(
+            f"{folder} holds an agent of another configuration, {read_config(folder)}: choose "
+            "another folder"
+        )
+    every = -(-steps // checkpoints)
+    kept = kept_agents(folder)
+    enough = [path for path in kept if int(path.stem) >= steps]
+    if enough:
+        return enough[0]
+    venv = VecMonitor(make_games(config, copies=config.copies, learning=True))
+    write_atomically(folder / "config.json", json.dumps(asdict(config), indent=1))
+    log = str(folder / "tensorboard") if tensorboard else None
+    agent = _go_on(config, kept[-1], venv, log) if kept else _begin(config, venv, log)
+    ahead = [mark for mark in range(every, steps, every) if mark > agent.num_timesteps]
+    keep = Keep(ahead, lambda agent, passed: _save(agent, folder, passed[-1]), steps, progress)
+    agent.learn(steps - agent.num_timesteps, callback=keep, reset_num_timesteps=not kept)
+    venv.close()
+    return _save(agent, folder, steps)
+
+
+def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
+    make, options = ALGORITHMS[config.algorithm]
+    policy, extractor = _policy_of(config)
+    fixed = {"seed": integer_seed(config.seed, "agent", config.game), "device": "cpu", **options}
+    return make(policy, venv, policy_kwargs=extractor, tensorboard_log=log, **fixed)
+
+
+def _go_on(config: AgentConfig, path: Path, venv: VecEnv, log: str | None) -> BaseAlgorithm:
+    make, _ = ALGORITHMS[config.algorithm]
+    agent = make.load(path, env=venv, device="cpu", tensorboard_log=log)
+    agent.set_random_seed(integer_seed(config.seed, "agent", config.game, agent.num_timesteps))
+    return agent
+
+
+def _save(agent: BaseAlgorithm, folder: Path, steps: int) -> Path:
+    """Write an agent, whole or not at all, so that whatever is there is finished."""
+    content = BytesIO()
+    agent.save(content)
+    return write_atomically(folder / f"{steps:09d}.zip", content.getvalue())
+
+
+def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the policy, with the encoder inside where a replay buffer shall hold bytes."""
+    on_pixels = config.features == "cnn"
+    if config.algorithm == "rims_ppo":
+        return RIMsPolicy, {"features_extractor_class": NatureCNN} if on_pixels else {}
+    kind = "LstmPolicy" if config.algorithm == "recurrent_ppo" else "Policy"
+    if not config.encodes_inside:
+        return f"{'Cnn' if on_pixels else 'Mlp'}{kind}", {}
+    return f"Cnn{kind}", {
+        "features_extractor_class": RMRFeaturesExtractor,
+        "features_extractor_kwargs": {"encoder": encoder_of(config), "mode": "frozen"},
+    }
+
+
+def kept_agents(folder: Path) -> list[Path]:
+    """Return the agents that a folder holds, least trained first."""
+    return sorted(path for path in folder.glob("*.zip") if path.stem.isdigit())
+
+
+def load_agent(folder: Path) -> BaseAlgorithm:
+    """Return the most trained agent of a folder.
+
+    SB3's files hold pickles: load only what you or somebody you trust wrote.
+
+    Raises:
+        RMRError: There is none.
+    """
+    config, kept = read_config(folder), kept_agents(folder)
+    if not kept:
+        raise RMRError(f"expected a trained agent in {folder}, found none: train it first")
+    make, _ = ALGORITHMS[config.algorithm]
+    return make.load(kept[-1], device="cpu")
+
+
+class Keep(BaseCallback):
+    """Keeps an agent whenever training passes a mark.
+
+    Args:
+        marks: Numbers of steps, in order.
+        keep: Called with the model and the marks that it has passed since the last call.
+        steps: Of the whole training.
+        progress: Called with (steps done, ``steps``).
+    """
+
+    def __init__(
+        self,
+        marks: Sequence[int],
+        keep: Callable[[BaseAlgorithm, Sequence[int]], object],
+        steps: int,
+        progress: Callable[[int, int], None] | None = None,
+    ):
+        super().__init__()
+        self._ahead, self._keep, self._steps, self._progress = marks, keep, steps, progress
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self._progress is not None:
+            self._progress(min(self.num_timesteps, self._steps), self._steps)
+        passed = [mark for mark in self._ahead if mark <= self.num_timesteps]
+        self._ahead = self._ahead[len(passed) :]
+        if passed:
+            self._keep(self.model, passed)
+
+
+def returns(
+    folder: Path, *, episodes: int, seed: int = 0, agent: BaseAlgorithm | None = None
+) -> Sequence[float]:
+    """Return the points of each of some episodes.
+
+    Args:
+        folder: Of the agent.
+        episodes: How many; the n-th of a seed begins alike for every agent of the game.
+        seed: Of the episodes and of the agent's choices.
+        agent: Who plays; None: the most trained one of the folder.
+
+    Raises:
+        RMRError: No episodes, or no agent.
+    """
+    config = read_config(folder)
+    agent = agent or load_agent(folder)
+    agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
+    return play(config, chooser(agent), episodes=episodes, seed=seed)
+
+
+def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequence[float]:
+    """Return the points that actions chosen at random make in the episodes of `returns`."""
+    rng = generator(seed, "random player", config.game)
+    with closing(make_games(config, copies=1, learning=False)) as venv:
+        actions: Any = venv.action_space
+
+    def choose(observation: Any) -> Any:
+        return rng.integers(actions.n, size=len(observation))
+
+    return play(config, choose, episodes=episodes, seed=seed)
+
+
+def play(config: AgentConfig, choose: Policy, *, episodes: int, seed: int) -> list[float]:
+    """Play episodes side by side, each to its end, and return the points of each.
+
+    Args:
+        config: Game and features.
+        choose: Chooses an action for each of the games.
+        episodes: How many.
+        seed: Of the episodes.
+    """
+    if episodes < 1:
+        raise RMRError(f"expected 1 or more episodes, found {episodes}")
+    venv = make_games(config, copies=episodes, learning=False)
+    venv.seed(integer_seed(seed, "evaluation", config.game))
+    observation = venv.reset()
+    points, playing = np.zeros(episodes), np.ones(episodes, bool)
+    while playing.any():
+        observation, rewards, dones, _ = venv.step(choose(observation))
+        points[playing] += rewards[playing]
+        playing &= ~dones
+    venv.close()
+    return points.tolist()
+
+
+class AgentPlan(Plan):
+    """The plan of episodes that an agent plays; its ``env`` is the agent's configuration."""
+
+    def manifest(self) -> Manifest:
+        """Return the manifest of the data set that the plan leads to."""
+        (inside,) = environment_of(self).get_attr("inside")
+        return describe(inside, heads=(f"{self.env.algorithm} on {self.env.features}",))
+
+    def episode_seed(self, index: int) -> int:
+        """Return what the game is reset with for an episode."""
+        return integer_seed(self.seed, "agent's episode", self.env.game, index)
+
+    def environment(self) -> Any:
+        """Make the game, watched inside of what makes the agent's features."""
+        return make_games(self.env, copies=1, learning=False, around=Watched)
+
+    def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
+        """Play an episode; the game begins the next by itself, which is no part of it."""
+        venv, index = environment_of(self), indices[0]
+        seed = integer_seed(self.seed, "recording agent", self.env.game, index)
+        self.policy.set_random_seed(seed)
+        venv.seed(self.episode_seed(index))
+        observation, choose = venv.reset(), chooser(self.policy)
+        yield venv.get_attr("first")
+        while True:
+            observation, *_ = venv.step(choose(observation))
+            yield venv.get_attr("last")
+
+
+def record_agent(
+    folder: Path,
+    path: Path,
+    *,
+    episodes: int,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TransitionDataset:
+    """Record episodes of a folder's most trained agent.
+
+    The columns are those of `rmr_gym.agents.record.record` for games (screen as palette indices
+    and RAM, whatever the agent sees) and the whole observation for balls. Episodes that are there
+    are kept, those that miss are recorded; one depends on the agent, the seed and its number alone.
+
+    Args:
+        folder: Of the agent.
+        path: Folder of the data set.
+        episodes: Episodes that it shall hold.
+        seed: Of the episodes and of the agent's choices.
+        overwrite: Delete the episodes that are there first.
+        progress: Called with (episodes that are there, ``episodes``).
+
+    Raises:
+        RMRError: No agent, no episodes, or a folder that holds other data.
+    """
+    plan = AgentPlan(read_config(folder), seed, None, policy=load_agent(folder))
+    return record_plan(plan, path, episodes, overwrite=overwrite, progress=progress)
+
+
+def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
+    """Write a film of an episode of a folder's most trained agent.
+
+    The screen is at the left. If the agent sees slots, a cell for each is at the right, row by row:
+    the brighter, the further the slot is from where it was a step ago, next to the largest
+    movement of any slot so far.
+
+    Args:
+        folder: Of the agent.
+        out: The film, a name that ends in .gif or .mp4.
+        steps: At most so many steps.
+        seed: Of the episode and of the agent's choices.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        RMRError: There is no agent in the folder, or the film cannot be written.
+    """
+    check_film(out)
+    agent, config = load_agent(folder), read_config(folder)
+    agent.set_random_seed(integer_seed(seed, "film", config.game))
+    venv = make_games(config, copies=1, learning=False)
+    venv.seed(integer_seed(seed, "evaluation", config.game))
+    observation, choose = venv.reset(), chooser(agent)
+    over, screens = False, list[Any](venv.get_images())
+    while not over and len(screens) <= steps:
+        observation, _, (over,), _ = venv.step(choose(observation))
+        if not over:
+            screens += venv.get_images()
+    venv.close()
+    if config.encoder is not None:
+        screens = beside(screens, movements(_slots_of(config.encoder, screens)))
+    write_film(out, screens, fps=15.0)
+    return len(screens)
+
+
+def movements(slots: Float[np.ndarray, "time slots dim"]) -> Float[np.ndarray, "time slots"]:
+    """Return how far each slot moved, from 0 to 1; 0 in the first frame."""
+    moved = np.linalg.norm(np.diff(slots, axis=0, prepend=slots[:1]), axis=2)
+    largest = np.maximum.accumulate(moved.max(axis=1, keepdims=True))
+    return moved / np.where(largest > 0, largest, 1)
+
+
+def beside(
+    shown: list[UInt8[np.ndarray, "height width 3"]], moved: Float[np.ndarray, "time slots"]
+) -> list[UInt8[np.ndarray, "height wide 3"]]:
+    """Return screens with a cell a slot at their right, twice as many rows as columns or so."""
+    slots, height = moved.shape[1], len(shown[0])
+    columns = max(1, round((slots / 2) ** 0.5))
+    rows = -(-slots // columns)
+    cell = max(1, height // rows)
+    cells = np.pad((255 * moved).astype(np.uint8), ((0, 0), (0, rows * columns - slots)))
+    panels = np.kron(cells.reshape(-1, rows, columns), np.ones((1, cell, cell), np.uint8))
+    panels = np.pad(panels, ((0, 0), (0, max(0, height - rows * cell)), (4, 0)))[:, :height]
+    panels = np.repeat(panels[..., None], 3, axis=3)
+    return [np.hstack(pair) for pair in zip(shown, panels, strict=True)]
+
+
+def _slots_of(
+    encoder: str, screens: list[UInt8[np.ndarray, "height width 3"]]
+) -> Float[np.ndarray, "time slots dim"]:
+    """Return the slots of each screen of an episode."""
+    source = Source(spaces.Box(0, 255, screens[0].shape, np.uint8))
+    stream = FeatureStream(encoder, Options(), source)
+    still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
+    later = (stream.step(screen[None], still, goes_on) for screen in screens[1:])
+    slots: list[Any] = [stream.begin(screens[0][None]), *later]
+    return np.concatenate(slots)
