@@ -279,15 +279,12 @@ def observation_columns(space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
 
 def flatten(observation: Any, prefix: str = "") -> dict[str, Any]:
     """Return the arrays of an observation by the names of `observation_columns`."""
-    if not isinstance(observation, Mapping):
+    if not isinstance(observation, dict):
         return {prefix[:-1] or "observation": observation}
     columns = {}
     for key, part in observation.items():
         name = prefix + key
-        if isinstance(part, Mapping):
-            columns |= flatten(part, f"{name}.")
-        else:
-            columns[name] = part
+        columns |= flatten(part, f"{name}.") if isinstance(part, dict) else {name: part}
     return columns
 
 

@@ -270,6 +270,7 @@ class _GrowingColumn:
     def __init__(self, spec: ColumnSpec, compressor: zstandard.ZstdCompressor):
         self._spec, self._compressor = spec, compressor
         self._block = np.zeros((_rows_a_chunk(spec), *spec.shape), spec.stored)
+        self._size = math.prod(spec.shape)
         self._chunks: list[bytes] = []
         self._packed = (xxhash.xxh3_128(), 0)
 
@@ -279,11 +280,9 @@ class _GrowingColumn:
         if at == len(self._block):
             self._pack(at)
             at = 0
-        target = self._block[at, ...]
-        if array.size == target.size and array.dtype == target.dtype:
-            target[...] = array.reshape(target.shape)
-        else:
-            target[...] = _typed(array, self._spec)
+        if array.dtype != self._block.dtype or array.size != self._size:
+            array = _typed(array, self._spec)
+        self._block[at] = array.reshape(self._spec.shape)
 
     def put_all(self, rows: np.ndarray, casting: Literal["safe", "same_kind"] = "safe") -> None:
         """Take all rows of a column that has none yet."""
