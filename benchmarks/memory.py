@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from natural import pong
 
-from rmr_gym.core.memory import KEPT, keep_freed_memory
+from rmr_gym.core.processes import KEPT, keep_freed_memory
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.runs.store import Room
 from rmr_gym.stages.natural import natural

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rmr_gym.commands.console import carry_out, err_console, say, warn
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.core.memory import keep_freed_memory
+from rmr_gym.core.processes import keep_freed_memory
 
 
 class Command(NamedTuple):

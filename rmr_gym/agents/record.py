@@ -27,8 +27,8 @@ from rmr_gym.agents.players.graded import (
     select_players,
     weights_sha256,
 )
-from rmr_gym.agents.processes import in_processes
 from rmr_gym.core.errors import RMRError, letters, unknown_name
+from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten

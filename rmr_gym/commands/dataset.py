@@ -10,9 +10,14 @@ from rmr_gym.agents import record as recording
 from rmr_gym.commands.console import print_rows, progress_bar, say, warn
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.options import read_options
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import (
+    TransitionDataset,
+    being_written,
+    duplicate_report,
+    find_problems,
+    merge_datasets,
+)
 from rmr_gym.data.minari import export_minari, import_minari
-from rmr_gym.data.verify import being_written, duplicate_report, find_problems, merge_datasets
 
 FORMATS = ("minari",)
 Positional = tyro.conf.Positional

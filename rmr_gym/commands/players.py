@@ -9,9 +9,9 @@ from typing import Any
 import tyro
 
 from rmr_gym.agents.players.graded import REFERENCE_SOURCE, SHIPPED, read_returns, references
-from rmr_gym.agents.processes import in_processes
 from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.processes import in_processes
 from rmr_gym.envs.atari.games import find_game
 
 Games = tyro.conf.Positional[tuple[str, ...]]

@@ -18,10 +18,9 @@ from gymnasium import spaces
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import replacing, write_atomically
 from rmr_gym.data import schema
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import Progress, TransitionDataset, copy_episodes
 from rmr_gym.data.reader import verify_episode
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
-from rmr_gym.data.verify import Progress, copy_episodes
 
 if TYPE_CHECKING:
     from minari import EpisodeData, MinariDataset
@@ -62,17 +61,18 @@ def export_minari(
         RMRError: Minari is missing, the id is malformed or taken, the data set is empty or damaged,
             or the folder cannot be written.
     """
-    _require_minari()
+    minari = _minari()
     if not dataset.episodes:
         raise RMRError(f"expected at least one episode to export, found none in {dataset.path}")
-    final = _place(dataset_id, root)
+    final = _place(minari, dataset_id, root)
     if final.exists() and not overwrite:
         raise RMRError(f"{final} exists already: choose another id or add --force")
     with replacing(final) as folder:
-        storage = _new_storage(dataset.manifest, dataset_id, folder)
+        storage = _new_storage(minari, dataset.manifest, dataset_id, folder)
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
             verify_episode(info, dataset.manifest)
-            storage.update_episodes([_buffer(dataset.episode(position), position)])
+            buffer = minari.data_collector.EpisodeBuffer
+            storage.update_episodes([buffer(**_content(dataset.episode(position), position))])
             about = {_HEAD: info.head, _INDEX: info.index, _INTERRUPTED: info.interrupted}
             storage.update_episode_metadata([about], [position])
             if progress is not None:
@@ -105,9 +105,9 @@ def import_minari(
         RMRError: Minari or its data set is missing, the data set holds what cannot be stored, the
             folder holds something else, or it cannot be written.
     """
-    _require_minari()
+    minari = _minari()
     with _reading(dataset_id):
-        source = _opened(dataset_id, root)
+        source = _opened(minari, dataset_id, root)
         about = list(source.storage.get_episode_metadata(source.episode_indices))
         positions = {int(facts.get(_INDEX, at)): at for at, facts in enumerate(about)}
         manifest = _manifest(source, dataset_id)
@@ -122,41 +122,38 @@ def import_minari(
     )
 
 
-def _require_minari() -> None:
+def _minari() -> Any:
     try:
-        import minari  # noqa: F401, PLC0415
+        import minari.dataset.minari_storage  # noqa: PLC0415
     except ImportError as error:
         raise RMRError(
             f"expected the package minari, found that it cannot be imported ({error}): install it "
             'with `pip install "rmr-gym[minari]"`'
         ) from error
+    return minari
 
 
-def _place(dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
+def _place(minari: Any, dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
     """Return where Minari looks for the data set."""
-    from minari.dataset.minari_dataset import parse_dataset_id  # noqa: PLC0415
-    from minari.storage.datasets_root_dir import get_dataset_path  # noqa: PLC0415
-
     try:
-        parse_dataset_id(dataset_id)
+        minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
     except (ValueError, TypeError) as error:
         raise RMRError(
             f"expected a Minari id of letters, digits, '-' and '_' with a version, like rmr/pong-v0"
             f", found {dataset_id!r}"
         ) from error
-    return Path(root).absolute() / dataset_id if root is not None else get_dataset_path(dataset_id)
+    if root is not None:
+        return Path(root).absolute() / dataset_id
+    return minari.storage.datasets_root_dir.get_dataset_path(dataset_id)
 
 
-def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariStorage":
-    import minari  # noqa: PLC0415
-    from minari.dataset.minari_storage import MinariStorage  # noqa: PLC0415
-
+def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path) -> "MinariStorage":
     for namespace in folder.parents[: dataset_id.count("/")]:
         if not (namespace / _NAMESPACE).exists():
             write_atomically(namespace / _NAMESPACE, "{}")
     boxes = {column.name: _box(column) for column in manifest.observations}
     actions, count = manifest.steps[0], manifest.actions
-    storage = MinariStorage.new(
+    storage = minari.dataset.minari_storage.MinariStorage.new(
         folder / "data",
         observation_space=_nested(boxes, spaces.Dict),
         action_space=_box(actions) if count is None else spaces.Discrete(count),
@@ -177,30 +174,26 @@ def _new_storage(manifest: Manifest, dataset_id: str, folder: Path) -> "MinariSt
     return storage
 
 
-def _buffer(episode: Episode, position: int) -> Any:
-    from minari.data_collector import EpisodeBuffer  # noqa: PLC0415
-
-    steps: dict[str, Any] = {
+def _content(episode: Episode, position: int) -> dict[str, Any]:
+    return {
+        "id": position,
+        "seed": episode.seed,
+        "observations": _nested(episode.observations),
         "actions": episode.actions,
         "rewards": episode.rewards,
         "terminations": episode.terminated,
         "truncations": episode.truncated,
     }
-    return EpisodeBuffer(
-        id=position, seed=episode.seed, observations=_nested(episode.observations), **steps
-    )
 
 
-def _opened(dataset_id: str, root: str | os.PathLike[str] | None) -> "MinariDataset":
-    from minari import MinariDataset  # noqa: PLC0415
-
-    place = _place(dataset_id, root)
+def _opened(minari: Any, dataset_id: str, root: str | os.PathLike[str] | None) -> "MinariDataset":
+    place = _place(minari, dataset_id, root)
     if not (place / "data" / "metadata.json").is_file():
         raise RMRError(
             f"expected the Minari data set {dataset_id} in {place}, found none: get it with "
             f"`minari download {dataset_id}`, or name the folder of Minari's data sets (--root)"
         )
-    return MinariDataset(place / "data")
+    return minari.MinariDataset(place / "data")
 
 
 @contextmanager

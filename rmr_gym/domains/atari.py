@@ -18,9 +18,8 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.ram import high_entropy_bytes, ram_to_bits
-from rmr_gym.data.verify import duplicate_rows
+from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
+from rmr_gym.data.sampling import high_entropy_bytes, ram_to_bits
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
     LatentDecoder,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import gymnasium as gym
 
-from rmr_gym.core.lazy import lazy_names
+from rmr_gym.core import lazy_names
 from rmr_gym.envs.atari.games import GAMES as GAMES
 from rmr_gym.envs.atari.games import Game as Game
 from rmr_gym.envs.atari.games import find_game as find_game

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.memory import KEPT
+from rmr_gym.core.processes import KEPT
 from rmr_gym.runs.sweep import ATTEMPTS, Agenda, Job, Outcome
 
 if TYPE_CHECKING:

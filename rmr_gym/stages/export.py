@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.ram import bits_to_ram, high_entropy_bytes
+from rmr_gym.data.sampling import bits_to_ram, high_entropy_bytes
 from rmr_gym.domains.atari import (
     ACTIONS,
     BITS,

@@ -15,7 +15,7 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.metrics import ranking_scores
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.ram import byte_entropy
+from rmr_gym.data.sampling import byte_entropy
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, labels_of
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device

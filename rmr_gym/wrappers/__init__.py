@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from rmr_gym.core.lazy import lazy_names
+from rmr_gym.core import lazy_names
 
 if TYPE_CHECKING:
     from rmr_gym.wrappers.features import RMRObservationWrapper as RMRObservationWrapper

@@ -17,10 +17,9 @@ import pytest
 
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import TransitionDataset, being_written
 from rmr_gym.data.reader import read_info, verify_episode
 from rmr_gym.data.schema import MANIFEST, episode_indices, episode_path, read_manifest
-from rmr_gym.data.verify import being_written
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, to import only once")
 
@@ -31,7 +30,7 @@ SETTINGS: dict[str, Any] = {"env": "Pong", "max_steps": STEPS, "players": "unifo
 
 NURSERY = """
 import json, logging, multiprocessing, os, signal, sys
-from rmr_gym.agents import processes
+from rmr_gym.core import processes
 from rmr_gym.agents import record as collect
 
 def forking(method):

@@ -13,10 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.dataset import TransitionDataset, Transitions
+from rmr_gym.data.dataset import (
+    DuplicateReport,
+    TransitionDataset,
+    Transitions,
+    duplicate_report,
+    shared_rows,
+)
 from rmr_gym.data.reader import transition_rows
 from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
-from rmr_gym.data.verify import DuplicateReport, duplicate_report, shared_rows
 from rmr_gym.data.writer import DatasetWriter
 
 LENGTHS = (5, 70, 1)

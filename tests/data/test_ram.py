@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import bits_to_ram, byte_entropy, high_entropy_bytes, ram_to_bits
+from rmr_gym.data.sampling import bits_to_ram, byte_entropy, high_entropy_bytes, ram_to_bits
 
 
 def test_the_most_significant_bit_comes_first():

@@ -7,16 +7,16 @@ import pytest
 from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
-from rmr_gym.data.verify import (
+from rmr_gym.data.dataset import (
     DuplicateReport,
+    TransitionDataset,
     being_written,
     duplicate_report,
     duplicate_rows,
     find_problems,
     merge_datasets,
 )
+from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
 
 MANIFEST = Manifest(

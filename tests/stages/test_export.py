@@ -6,7 +6,7 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.ram import ram_to_bits
+from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.domains.atari import make_core
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact

@@ -7,7 +7,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.ram import byte_entropy, ram_to_bits
+from rmr_gym.data.sampling import byte_entropy, ram_to_bits
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import label_values, labels_of
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from rmr_gym.core.memory import KEPT
+from rmr_gym.core.processes import KEPT
 
 COUNT = """
 import resource
 import sys
 import torch
 if sys.argv[1] == "kept":
-    from rmr_gym.core.memory import keep_freed_memory
+    from rmr_gym.core.processes import keep_freed_memory
     keep_freed_memory()
 torch.set_num_threads(1)
 def faults():
