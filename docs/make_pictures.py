@@ -15,21 +15,22 @@ from matplotlib.figure import Figure
 
 from rmr_gym.experiments.agents.report import TABLES as AGENTS
 from rmr_gym.experiments.agents.report import agents_figure
-from rmr_gym.experiments.bottleneck.report import TABLES as BOTTLENECK
-from rmr_gym.experiments.bottleneck.report import size_curves
 from rmr_gym.experiments.compare.report import difference_dots
-from rmr_gym.experiments.table2.report import abstract_dots
+from rmr_gym.experiments.studies.report import NARROWED, abstract_dots, size_curves
 from rmr_gym.experiments.transfer.report import TABLES as TRANSFER
 from rmr_gym.experiments.transfer.report import matrix_map, read_matrix, transfer_table
-from rmr_gym.experiments.views.report import TABLES as VIEWS
-from rmr_gym.experiments.views.report import views_figure
-from rmr_gym.experiments.world_models.report import TABLES as WORLDS
-from rmr_gym.experiments.world_models.report import score_dots, simulation_curves
+from rmr_gym.experiments.world_models.report import (
+    CROPS,
+    FRAMES,
+    score_dots,
+    simulation_curves,
+    views_figure,
+)
 from rmr_gym.report.arms import ABSTRACT, NATURAL, checkpoint_curves
 from rmr_gym.report.charts import Block, heat_map, look, new_figure, save_figure, styled
-from rmr_gym.report.names import label
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import load_run, read_frames
+from rmr_gym.report.tables import label
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -47,7 +48,7 @@ def main(folder: str) -> None:
     summary = policy_summary(returns, pd.read_csv(REFERENCES))
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
     fields = transfer_table(read_matrix(load_run(f"{folder}-transfer", TRANSFER)))
-    worlds = load_run(RESULTS / "world-models-seeds", WORLDS)
+    worlds = load_run(RESULTS / "world-models-seeds", FRAMES)
     scores = ("relative_bce", "relative_relational_bce")
     agents = {
         kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"] for kind in ("balls", "games")
@@ -55,7 +56,7 @@ def main(folder: str) -> None:
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
         "transfer": matrix_map(fields),
-        "bottleneck": size_curves(load_run(RESULTS / "laptop-bottleneck", BOTTLENECK), "ridge"),
+        "bottleneck": size_curves(load_run(RESULTS / "laptop-bottleneck", NARROWED), "ridge"),
         "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
         "agents_balls": agents_figure(agents["balls"]),
         "agents_games": agents_figure(agents["games"]),
@@ -67,7 +68,7 @@ def main(folder: str) -> None:
         "world_models/scores": score_dots(worlds["world_models"], scores, 1.0),
         "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
         "world_models/views": views_figure(
-            load_run(RESULTS / "world-views-balls", VIEWS)["views"], 3
+            load_run(RESULTS / "world-views-balls", CROPS)["views"], 3
         ),
     }
     for name, figure in pictures.items():

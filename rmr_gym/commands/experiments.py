@@ -1,15 +1,13 @@
 """`rmr-gym run`, `status`, `report`, `demo`: experiments, how far they are, what they show."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from rmr_gym.commands.console import parsed, print_rows, progress_bars, say, warn
-from rmr_gym.core.errors import known_name
-from rmr_gym.experiments import experiments_with
+from rmr_gym.experiments import experiments, part_of
 
 if TYPE_CHECKING:
     from rmr_gym.runs.status import Estimate, Kind
@@ -21,26 +19,12 @@ def run(arguments: Sequence[str]) -> None:
     """Run an experiment: ``NAME`` and its options."""
     if not arguments or arguments[0] in ("-h", "--help"):
         say("usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options")
-        say(*(f"  {name:14}{_about(name)}" for name in experiment_names()))
+        lines = [(name.replace("_", "-"), about) for name, (_, about) in experiments().items()]
+        say(*(f"  {name:14}{about}" for name, about in lines))
         return
     name, *rest = arguments
-    known_name("experiment", name, experiment_names())
-    grid = import_module(f"{_package(name)}.grid")
-    run_and_report(parsed(grid.EXPERIMENT, rest, f"rmr-gym run {name}"))
-
-
-def experiment_names() -> list[str]:
-    """Return the names of all experiments: the folders of `rmr_gym.experiments` with a grid."""
-    return [folder.replace("_", "-") for folder in experiments_with("grid")]
-
-
-def _package(name: str) -> str:
-    return f"rmr_gym.experiments.{name.replace('-', '_')}"
-
-
-def _about(name: str) -> str:
-    """Return what an experiment's folder says of itself in its first line."""
-    return (import_module(_package(name)).__doc__ or "").partition("\n")[0]
+    experiment = part_of(name.replace("-", "_"), "grid")
+    run_and_report(parsed(experiment, rest, f"rmr-gym run {name}"))
 
 
 def run_and_report(experiment: Any) -> None:

@@ -12,7 +12,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.experiments.base import folder_of_files, require_known
-from rmr_gym.experiments.frames import WorldOptions, check_tests
+from rmr_gym.experiments.worlds import WorldOptions, check_tests
 from rmr_gym.report.charts import save_figure
 from rmr_gym.report.pictures import (
     film_frames,

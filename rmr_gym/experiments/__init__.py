@@ -1,16 +1,41 @@
-"""Experiments: a folder each, with what is run (grid) and what is shown (report)."""
+"""Experiments: folders with what is run (grid) and what is shown (report).
+
+A folder is an experiment; one that holds several names them in ``EXPERIMENTS``, with a line about
+each.
+"""
 
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from rmr_gym.core.errors import unknown_name
 
 
-def experiments_with(part: str) -> list[str]:
-    """Return the folders here that hold a module, for instance "grid" or "report", by name."""
-    folders = files(__name__).iterdir()
-    return sorted(folder.name for folder in folders if (folder / f"{part}.py").is_file())
+def experiments() -> dict[str, tuple[str, str]]:
+    """Return the folder of every experiment and one line about it, by name."""
+    known = {}
+    for folder in files(__name__).iterdir():
+        if (folder / "grid.py").is_file():
+            package = import_module(f"{__name__}.{folder.name}")
+            own = getattr(package, "EXPERIMENTS", {folder.name: package.__doc__})
+            known |= {name: (folder.name, line.partition("\n")[0]) for name, line in own.items()}
+    return dict(sorted(known.items()))
+
+
+def part_of(experiment: str, part: str) -> Any:
+    """Return the class in the "grid" of an experiment, or the function in its "report".
+
+    Raises:
+        RMRError: If there is no such experiment.
+    """
+    known = experiments()
+    if experiment not in known:
+        raise unknown_name("experiment", experiment, known)
+    module = import_module(f"{__name__}.{known[experiment][0]}.{part}")
+    if part == "report":
+        return getattr(module, experiment)
+    return next(own for own in vars(module).values() if getattr(own, "kind", "") == experiment)
 
 
 def write_report(folder: Path | str, out: Path | str | None = None) -> tuple[Path, str]:
@@ -22,8 +47,4 @@ def write_report(folder: Path | str, out: Path | str | None = None) -> tuple[Pat
     """
     from rmr_gym.report import page, runs  # noqa: PLC0415 - jinja2 and matplotlib
 
-    kind, known = runs.run_kind(folder).replace("-", "_"), experiments_with("report")
-    if kind not in known:
-        raise unknown_name("kind of run", kind, known)
-    report = import_module(f"{__name__}.{kind}.report").report
-    return page.write_report(folder, report, out)
+    return page.write_report(folder, part_of(runs.run_kind(folder), "report"), out)

@@ -60,9 +60,9 @@ class AtariExperiment(AtariPreset, Experiment):
     stack: int | None = None
 
     @property
-    def seed_list(self) -> range:
-        """The paired seeds."""
-        return self.seed_range(self.chosen.seeds)
+    def default_seeds(self) -> int:
+        """As many as the preset says."""
+        return self.chosen.seeds
 
     def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
         """Return the games under the preset; data sets that are not there are recorded.
@@ -88,16 +88,16 @@ class AtariExperiment(AtariPreset, Experiment):
     def _check(self) -> None:
         """Refuse numbers and devices that cannot be, before anything is recorded for them."""
         find_device(self.device)
-        self.seed_range(1)
+        len(self.seed_list)
         check_stack(self.stack)
 
-    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **parts: Any) -> Plan:
-        """Return the plan of a run over games, with what run.json says of all of them.
+    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **facts: Any) -> Plan:
+        """Return the plan of a run over games, with what run.json says of all and further facts.
 
         Args:
             rows: Where the rows of the tables come from.
             games: Under one preset.
-            **parts: Fields of `Plan`; ``facts`` are added to what is said anyway.
+            **facts: Said beside, or instead.
         """
         preset, summaries = self.chosen, {game.name: game.data.summary() for game in games}
         config = {name: value for name, value in as_json(preset).items() if name not in _PROPOSALS}
@@ -110,9 +110,8 @@ class AtariExperiment(AtariPreset, Experiment):
             "probes": list(preset.probing.probes),
             "datasets": summaries,
             "slots": {name: summary["slots"] for name, summary in summaries.items()},
-        } | parts.pop("facts", {})
-        group = stacking(Store(self.root / "store"), self.stack)
-        return Plan(rows=rows, config=config, facts=facts, group=group, **parts)
+        } | facts
+        return Plan(rows, config, facts, group=stacking(Store(self.root / "store"), self.stack))
 
 
 _PROPOSALS = ("games", "seeds")

@@ -60,7 +60,6 @@ class Plan:
     """What a run computes and what its folder says of it.
 
     Attributes:
-        kind: Name of the experiment.
         rows: Where the rows of its tables come from.
         config: JSON of what its results hang on; a folder with another one is refused.
         facts: Further entries of run.json.
@@ -69,7 +68,6 @@ class Plan:
         group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
     """
 
-    kind: str
     rows: Sequence[Rows]
     config: Mapping[str, Any]
     facts: Mapping[str, Any]
@@ -89,10 +87,13 @@ class Experiment:
         workers: Processes that work side by side; default: one a core, 1 with a GPU.
         scheduler: Address of a Dask cluster that runs the jobs instead, for instance
             tcp://host:8786; it must see all folders under the same paths.
-        seeds: Number of paired seeds; default: the preset's.
+        seeds: Number of paired seeds; default: the preset's, or the paper's.
     """
 
-    folder_name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+    """Name of the experiment; its report is a function of this name."""
+
+    folder_name: ClassVar[str] = "{0.preset}-{0.kind}"
     """Default name of the run folder under ROOT; {0} is the experiment."""
 
     out: Path | None = None
@@ -123,13 +124,19 @@ class Experiment:
             raise RMRError(f"workers must be 1 or more, got {workers}")
         return workers
 
-    def seed_range(self, default: int) -> range:
-        """Return the seeds.
+    @property
+    def default_seeds(self) -> int:
+        """Number of seeds unless another one is asked for."""
+        return 1
+
+    @property
+    def seed_list(self) -> range:
+        """The paired seeds.
 
         Raises:
             RMRError: None was asked for.
         """
-        seeds = default if self.seeds is None else self.seeds
+        seeds = self.default_seeds if self.seeds is None else self.seeds
         if seeds < 1:
             raise RMRError(f"seeds must be 1 or more, got {seeds}")
         return range(seeds)
@@ -209,6 +216,7 @@ def run(
     with alone(out / ".lock", busy):
         command = command or shlex.join(["rmr-gym", *sys.argv[1:]])
         facts = {"command": command, "workers": workers, "device": experiment.device}
+        facts |= {"kind": experiment.kind}
         books = _Books(out, plan, Store(experiment.root / "store"), facts)
         outcomes = run_tasks(
             [rows.task for rows in plan.rows],
@@ -216,7 +224,7 @@ def run(
             workers=workers,
             scheduler=experiment.scheduler,
             group=plan.group,
-            progress=progress_for(plan.kind),
+            progress=progress_for(experiment.kind),
             ended=books.ended,
         )
         return out, books.close(outcomes)
@@ -230,7 +238,7 @@ class _Books:
         self._started, self._written = datetime.now(UTC), time.monotonic()
         self._records: dict[str, dict[str, Any]] = {}
         self._done: dict[Path, JobState] = {}
-        _refuse_others(out, plan)
+        _refuse_others(out, facts["kind"], plan)
         self._describe([])
         self._jobs = write_plan(out, [rows.task for rows in plan.rows], store)
         self._write()
@@ -312,14 +320,14 @@ class _Books:
 
     def _describe(self, problems: list[str]) -> None:
         described = {
-            "kind": self.plan.kind,
+            "kind": self._facts["kind"],
             **self.plan.facts,
             **circumstances(self._started, self._facts["workers"], self.plan.versions),
             **self._facts,
             "config": self.plan.config,
             "problems": problems,
         }
-        write_atomically(self.out / "run.json", json.dumps(described, indent=1))
+        write_atomically(self.out / "run.json", json.dumps(described, indent=1, default=str))
 
 
 def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
@@ -329,13 +337,13 @@ def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
     return {name: (names | known).get(name) for name in TIMING_COLUMNS}
 
 
-def _refuse_others(out: Path, plan: Plan) -> None:
+def _refuse_others(out: Path, kind: str, plan: Plan) -> None:
     """Refuse a folder that holds another experiment, or one of other settings."""
     try:
         before = json.loads((out / "run.json").read_text())
     except (OSError, ValueError):
         return
-    wanted = json.loads(json.dumps({"kind": plan.kind, "config": plan.config}))
+    wanted = json.loads(json.dumps({"kind": kind, "config": plan.config}, default=str))
     difference = _difference({name: before.get(name) for name in wanted}, wanted)
     if difference:
         raise RMRError(

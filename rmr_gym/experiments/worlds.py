@@ -1,25 +1,58 @@
-"""Data sets of worlds of balls: a folder, or an environment that is played now."""
+"""What experiments on worlds of balls share: data that are recorded or played, options, plans."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.options import read_options
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
 from rmr_gym.envs.balls.config import BallsConfig, configure
-from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows
+from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.stages.balls import BallsPreset, BallsWorld, RecordedBalls
+from rmr_gym.stages.balls import BallsFolder, BallsPreset, BallsWorld, RecordedBalls, given_balls
 from rmr_gym.stages.presets import as_json
+from rmr_gym.stages.world_model import (
+    GROUPS,
+    PlannedModel,
+    RecordedFrames,
+    chosen_preset,
+    donor_sizes,
+    find_world_model,
+    refuse_unknown,
+)
 
 PLAYABLE = ("rmr/BouncingBalls", "rmr/PushedBalls")
 """How the ids begin of environments of balls whose walls are the same in every episode."""
 
-SEEDS = 3
-"""As many seeds as in RMR, section 4, unless another number is asked for."""
+FRAMED = ("rmr/RNEMBalls", "rmr/S2RMBalls")
+"""How the ids begin of environments that are played for world models: binary frames of balls."""
+
+DECIDING = ("preset", "steps", "overrides", "groups", "processor")
+"""Options that decide what trained models are."""
+HELD_OUT = "validation"
+"""What the validation episodes of the training data are called among test sets."""
+TRUTH = {"observe": ["radii", "velocities"]}
+PLAYED: dict[str, tuple[int, dict[str, Any]]] = {
+    "smoke": (8, {"resolution": 16}),
+    "laptop": (1_000, {"resolution": 32}),
+    "paper": (50_000, {}),
+}
+"""Episodes that are played of an environment, and its options, by preset; frames that are seen as
+crops keep their size in every preset."""
+
+Overrides = Annotated[
+    tuple[tuple[str, ...], ...],
+    tyro.conf.arg(name="set", metavar="NAME=VALUE [NAME=VALUE ...]"),
+    tyro.conf.UseAppendAction,
+]
+"""Annotation: the option --set, which may come again."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +156,11 @@ class BallsExperiment(BallsPreset, Experiment):
 
     data: Path
 
+    @property
+    def default_seeds(self) -> int:
+        """As many as in RMR, section 4."""
+        return 3
+
     def world(self, playing: Playing, progress_for: ProgressFor) -> BallsWorld:
         """Return the data set under the preset; an environment is played first.
 
@@ -133,14 +171,8 @@ class BallsExperiment(BallsPreset, Experiment):
         folder = find_data(self.data, playing, self.root, progress_for)
         return balls_world(folder, self, self.device)
 
-    def balls_plan(self, rows: list[Rows], world: BallsWorld, **parts: Any) -> Plan:
-        """Return the plan of a run, with what run.json says of all of them.
-
-        Args:
-            rows: Where the rows of the tables come from.
-            world: The data set under the preset.
-            **parts: Fields of `Plan`; ``facts`` are added to what is said anyway.
-        """
+    def balls_plan(self, rows: list[Rows], world: BallsWorld, **facts: Any) -> Plan:
+        """Return the plan of a run, with what run.json says of all of them and further facts."""
         stages = {option.name for option in fields(BallsPreset)} - {"preset"}
         config = {name: value for name, value in as_json(self).items() if name in stages}
         facts = {
@@ -148,10 +180,212 @@ class BallsExperiment(BallsPreset, Experiment):
             "games": [world.data.label],
             "seeds": list(self.seed_list),
             "datasets": {world.data.label: world.data.summary()},
-        } | parts.pop("facts", {})
-        return Plan(rows=rows, config=config, facts=facts, **parts)
+        } | facts
+        return Plan(rows, config, facts)
 
-    @property
-    def seed_list(self) -> range:
-        """The paired seeds."""
-        return self.seed_range(SEEDS)
+
+@dataclass(frozen=True, kw_only=True)
+class WorldOptions:
+    """Options of everything that trains world models.
+
+    Attributes:
+        data: Folder of the data set that they are trained on, or an environment that is played
+            into ROOT/data where it is not there yet, for instance rmr/RNEMBalls4-v0. Groups and
+            collisions are scored where observe=["radii","velocities"] was recorded.
+        preset: smoke, laptop or paper: sizes and steps.
+        steps: Gradient steps at most; default: the preset's.
+        overrides: Options of the preset that are overridden in the models that have them, for
+            instance training.learning_rate=7e-4 scoring.cut=0 sizes.rims.active=5.
+        root: Folder of data sets and finished stages; what is found there is not trained again.
+        device: Where to compute: cpu, cuda, cuda:1 ...
+    """
+
+    data: Path
+    preset: str = "laptop"
+    steps: int | None = None
+    overrides: Overrides = ()
+    root: Path = Path("runs")
+    device: str = "cpu"
+
+    def planned(
+        self,
+        models: Sequence[str],
+        progress_for: ProgressFor,
+        groups: int | None = None,
+        processor: Path | None = None,
+    ) -> list[PlannedModel]:
+        """Return models whose tasks can be computed; an environment is played last.
+
+        Args:
+            models: Which models.
+            progress_for: Gives progress callbacks by title.
+            groups: K in training, for those that have several groups.
+            processor: Folder of `rmr-gym pretrain` on balls, for those that have a P inside.
+
+        Raises:
+            RMRError: Something that was asked for cannot be.
+        """
+        find_device(self.device)
+        overrides = self._overrides({GROUPS: groups, "training.steps": self.steps})
+        refuse_unknown(models, self.preset, overrides)
+        presets = [chosen_preset(model, self.preset, overrides) for model in models]
+        pretrained = _processor(models, processor)
+        data = RecordedFrames(self._folder(self.data, progress_for), presets[0].validation_share)
+        fitted = [chosen_preset(model, self.preset, overrides, data.frames) for model in models]
+        return [
+            _with_processor(PlannedModel(data, model, preset, device=self.device), pretrained)
+            for model, preset in zip(models, fitted, strict=True)
+        ]
+
+    def _overrides(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is overridden by its name, with options that have a name of their own."""
+        texts = [text for part in self.overrides for text in part]
+        given = [f"{path}={value}" for path, value in options.items() if value is not None]
+        return read_options([*given, *texts], "training.learning_rate=7e-4")
+
+    def found(self, tests: Sequence[Path], progress_for: ProgressFor) -> list[RecordedFrames]:
+        """Return test sets; environments among them are played."""
+        return [RecordedFrames(self._folder(test, progress_for)) for test in tests]
+
+    def _folder(self, data: Path, progress_for: ProgressFor) -> Path:
+        if self.preset not in PLAYED:
+            return data
+        episodes, options = PLAYED[self.preset]
+        options = TRUTH | ({} if "S2RM" in data.name else options)
+        playing = Playing(FRAMED, self.preset, episodes, options=options)
+        return find_data(data, playing, self.root, progress_for)
+
+
+def _processor(models: Sequence[str], folder: Path | None) -> BallsFolder | None:
+    """Return the folder of the P inside some models, which all or none of them need."""
+    needing = [model for model in models if find_world_model(model).arm]
+    if folder is None and needing:
+        raise RMRError(
+            f"the model {needing[0]} takes its P from a processor: give the folder that `rmr-gym "
+            "pretrain` wrote"
+        )
+    if folder is None:
+        return None
+    if not needing:
+        raise RMRError(f"the model {' and '.join(models)} has no P inside: leave the processor out")
+    donor_sizes(BallsFolder(folder).read())
+    return BallsFolder(folder)
+
+
+def _with_processor(model: PlannedModel, pretrained: BallsFolder | None) -> PlannedModel:
+    """Return a model with the P of a folder inside, if it has one."""
+    arm = model.entry.arm
+    if pretrained is None or arm is None:
+        return model
+    sizes = model.preset.sizes.with_processor(donor_sizes(pretrained.read()))
+    donor = given_balls(pretrained) if arm.pretrained else None
+    return replace(model, preset=replace(model.preset, sizes=sizes), donor=donor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldExperiment(WorldOptions, Experiment):
+    """Options of experiments with world models.
+
+    Attributes:
+        tests: Other data sets, or environments, to score on beside the validation episodes of the
+            data, for instance with more balls.
+    """
+
+    tests: tuple[Path, ...] = ()
+
+    def test_sets(
+        self, models: Sequence[PlannedModel], lengths: Sequence[int], progress_for: ProgressFor
+    ) -> list[RecordedFrames]:
+        """Return the test sets, once it is known that models can be trained and scored.
+
+        Args:
+            models: On one data set.
+            lengths: Frames of the longest sequence that each is scored on.
+            progress_for: Gives progress callbacks by title.
+
+        Raises:
+            RMRError: See `check_tests`; or no episode is long enough.
+        """
+        tests = self.found(self.tests, progress_for)
+        check_tests(models, tests)
+        for model, frames in zip(models, lengths, strict=True):
+            _check_lengths(model, tests, frames)
+        return tests
+
+    def world_plan(
+        self, rows: list[Rows], models: Sequence[PlannedModel], tests: Mapping[str, Any]
+    ) -> Plan:
+        """Return the plan of a run, with what run.json says of all of them.
+
+        Args:
+            rows: Where the rows of the scores come from.
+            models: On one data set.
+            tests: What run.json says of each test set.
+        """
+        seeds, data = self.seed_list, models[0].data.summary()
+        validations = [
+            Rows("world_model_curves", model.trained(seed), names, "validations")
+            for model, seed in product(models, seeds)
+            for names in [{"model": model.label, "seed": seed}]
+        ]
+        facts = {
+            "preset": self.preset,
+            "models": [model.label for model in models],
+            "steps": {model.label: model.preset.training.steps for model in models},
+            "seeds": list(seeds),
+            "data": data,
+            "tests": tests,
+            "presets": {model.label: as_json(model.preset) for model in models},
+        }
+        options = {name: value for name, value in vars(self).items() if name in DECIDING}
+        return Plan([*rows, *validations], {"data": data["fingerprint"]} | options, facts)
+
+
+def check_tests(models: Sequence[PlannedModel], tests: Sequence[RecordedFrames]) -> None:
+    """Make sure that test sets are like the training data, share no episode and have own names.
+
+    Raises:
+        RMRError: Frames of another size, another number of actions, a shared episode, or two sets
+            of one name.
+    """
+    require_distinct("test set", [HELD_OUT, *(test.label for test in tests)])
+    for test in tests:
+        _check_test(models[0].data, test)
+
+
+def _check_test(data: RecordedFrames, test: RecordedFrames) -> None:
+    (usual, choices), (shape, actions) = data.frames, test.frames
+    if shape != usual:
+        raise RMRError(
+            f"expected frames of {usual[0]} x {usual[1]} in {test.label}, as in training, found "
+            f"{shape[0]} x {shape[1]}: record it as the training data were, balls with "
+            f"resolution={usual[0]}"
+        )
+    if actions != choices:
+        raise RMRError(
+            f"expected {choices} actions in {test.label}, as in training, found {actions}: record "
+            "it in the world of the training data"
+        )
+    known, episodes = (
+        [episode.checksum for episode in part.open().dataset.episodes] for part in (data, test)
+    )
+    shared = len({*known} & {*episodes})
+    if shared:
+        raise RMRError(
+            f"expected test sets that are not trained on, found {test.label}, {shared} of whose "
+            f"{len(episodes)} episodes are in the training data: record it with another --seed, or "
+            "leave it out, since the validation episodes are scored anyway"
+        )
+
+
+def _check_lengths(model: PlannedModel, tests: Sequence[RecordedFrames], frames: int) -> None:
+    """Make sure that some episode is long enough wherever a model is trained or scored."""
+    wanted = [("training", model.data, model.preset.training.unroll + 1)]
+    wanted += [("validation", model.data, frames), *(("test", test, frames) for test in tests)]
+    for part, data, least in wanted:
+        longest = data.longest("training" if part == "training" else "validation")
+        if longest < least:
+            raise RMRError(
+                f"expected a {part} episode of {least} frames or more in {data.path}, found at "
+                f"most {longest}: record longer episodes or choose a preset of shorter sequences"
+            )

@@ -16,18 +16,18 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.report.charts import ACROSS, Line, Panel, lines, look, loss_figure, over_seeds
-from rmr_gym.report.names import (
+from rmr_gym.report.runs import Run, Schema, in_order, where
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
+from rmr_gym.report.tables import (
     ARM_LABELS,
     MODEL_LABELS,
     OBJECTIVE_LABELS,
     PROBE_LABELS,
     called,
+    grouped,
     label,
     objective_label,
 )
-from rmr_gym.report.runs import Run, Schema, in_order, where
-from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
-from rmr_gym.report.tables import grouped
 
 REFERENCES = ("untrained", "supervised", "pca")
 """Arms that depend on no objective; without a row at the step asked for, their last one counts."""

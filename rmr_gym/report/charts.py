@@ -25,8 +25,8 @@ from scipy.cluster.hierarchy import dendrogram
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.report.names import looks_of
 from rmr_gym.report.runs import in_order, parts, records, where
+from rmr_gym.report.tables import looks_of
 
 LOOKS = looks_of("arm", "model", "reference")
 """Colour and marker of arms and abstract models."""
@@ -261,6 +261,28 @@ def over_seeds(
     return drawn
 
 
+def seed_lines(
+    rows: pd.DataFrame,
+    panel: str,
+    x: str,
+    y: str,
+    by: str,
+    labels: Mapping[str, str],
+    file: str,
+    most: int = ACROSS,
+    marked: bool = True,
+    **axes: Any,
+) -> Figure:
+    """Draw `over_seeds`, a panel for each value of a column; without their markers if asked for.
+
+    Raises:
+        RMRError: There is nothing to draw.
+    """
+    style = {} if marked else {"marker": None}
+    draw = partial(over_seeds, x=x, y=y, by=by, labels=labels, **style)
+    return lines(faceted(rows, panel, draw, **axes), most, file)
+
+
 def curves(rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]) -> list[Line]:
     """Return a line a name: the mean of its seeds along the steps, with each seed thin behind.
 
@@ -300,10 +322,10 @@ def validation_curves(rows: pd.DataFrame) -> Figure:
     Raises:
         RMRError: There are none.
     """
-    labels = own_names(rows)
-    drawn = over_seeds(rows, "step", "validation_loss", "model", labels, marker=None)
-    panel = Panel("validation loss", drawn, "step", "nats a frame", log=8.0)
-    return lines([panel], file="world_model_curves.csv")
+    rows, axes = rows.assign(panel="validation loss"), ("panel", "step", "validation_loss", "model")
+    names, file = own_names(rows), "world_model_curves.csv"
+    shown: Any = {"across": "step", "up": "nats a frame", "log": 8.0}
+    return seed_lines(rows, *axes, names, file, marked=False, **shown)
 
 
 def _by_name(

@@ -8,8 +8,9 @@ with `APART` between them.
 import base64
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.report import names, runs, statistics, tables
+from rmr_gym.report import runs, statistics, tables
 from rmr_gym.report.charts import figure_bytes
 from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order, records, where
 from rmr_gym.report.statistics import MIN_PAIRS, TOO_FEW
@@ -59,19 +60,25 @@ class Page:
     Attributes:
         run: The run.
         title: Of the page.
-        shown: Values of the templates: tables and whatever they speak of.
+        tables: What is also written as CSV, by name; empty ones are not.
         figures: What draws each figure, by the name of its file without the ending; one that
             raises an RMRError, since there is nothing to draw, is left out.
-        tables: What is also written as CSV, by name; empty ones are not.
-        has_results: Whether there is anything to show; a page without says so.
+        shown: Values of the templates beside what is public in the report's own module.
+        results: Rows without which the page says that it has none; default: the run's first table.
     """
 
     run: Run
     title: str
-    shown: Mapping[str, Any]
-    figures: Mapping[str, Callable[[], Figure]]
     tables: Mapping[str, pd.DataFrame]
-    has_results: bool
+    figures: Mapping[str, Callable[[], Figure]]
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    results: pd.DataFrame | None = None
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there is anything to show."""
+        results = next(iter(self.run.tables.values())) if self.results is None else self.results
+        return len(results) > 0
 
 
 def write_report(
@@ -83,9 +90,9 @@ def write_report(
 
     Args:
         folder: A run folder.
-        report: What reads a run of its kind. Beside it lie the templates ``page.html.j2``
-            (sections) and, where they are needed, ``findings.j2`` (what the numbers say) and
-            ``page.txt.j2`` (what the short form begins with).
+        report: What reads a run of its kind. Beside it, or in a folder of its name there, lie the
+            templates ``page.html.j2`` (sections) and, where they are needed, ``findings.j2`` (what
+            the numbers say) and ``page.txt.j2`` (what the short form begins with).
         out: The HTML file; None for ``<folder>/report.html``.
 
     Returns:
@@ -115,15 +122,18 @@ def findings_of(report: Callable[[Path], Page], page: Page) -> list[Finding]:
 
 def _render(report: Callable[[Path], Page], name: str, values: Mapping[str, Any]) -> str:
     """Fill a template beside a report or of all; it can call what is public in these modules."""
-    with as_file(files(report.__module__.rpartition(".")[0])) as own:
+    own_module = sys.modules[report.__module__]
+    with as_file(files(report.__module__.rpartition(".")[0])) as beside:
+        own = beside / report.__name__
+        folder = own if own.is_dir() else beside
         templates = Environment(
-            loader=ChoiceLoader([FileSystemLoader(own), PackageLoader("rmr_gym.report")]),
+            loader=ChoiceLoader([FileSystemLoader(folder), PackageLoader("rmr_gym.report")]),
             autoescape=select_autoescape(["html.j2"]),
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for words in (globals(), *map(vars, (names, runs, statistics, tables))):
+        for words in (globals(), *map(vars, (runs, statistics, tables, own_module))):
             templates.globals |= {name: value for name, value in words.items() if name[0] != "_"}
         return templates.get_template(name).render(values)
 

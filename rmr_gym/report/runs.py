@@ -48,9 +48,6 @@ EVERY_RUN = {
 }
 """Tables that runs of every kind write."""
 
-CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_loss",))}
-"""Table of runs that train world models."""
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -147,7 +144,8 @@ def run_kind(folder: Path | str) -> str:
         RMRError: If run.json is damaged.
     """
     found = [kind for kind in ("transfer", "bottleneck") if Path(folder, f"{kind}.csv").is_file()]
-    return str(read_info(Path(folder)).get("kind", (*found, "compare")[0]))
+    kind = str(read_info(Path(folder)).get("kind", (*found, "compare")[0]))
+    return kind.replace("-", "_")
 
 
 def load_run(folder: Path | str, tables: Mapping[str, Schema], kind: str | None = None) -> Run:

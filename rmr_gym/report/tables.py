@@ -1,19 +1,66 @@
-"""Tables as data: columns say how they are shown; templates make HTML and text of them."""
+"""Tables as data: columns say how they are shown; templates make HTML and text of them.
 
+What arms, objectives, probes, models and agents are called stands in names.csv, a row each: the
+rows of a kind are in the order of every table and figure. Colours are of Okabe and Ito's palette:
+colour-blind readers tell them apart.
+"""
+
+import csv
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from rmr_gym.core.files import write_atomically
-from rmr_gym.report.names import label, objective_label
 from rmr_gym.report.runs import Row
 from rmr_gym.report.statistics import TOO_FEW
 
 MISSING = "–"
+
+with (files("rmr_gym.report") / "names.csv").open(encoding="utf-8") as _file:
+    ROWS = tuple(csv.DictReader(_file))
+
+
+def labels_of(kind: str) -> dict[str, str]:
+    """Return what the names of a kind are called, in order."""
+    return {row["name"]: row["label"] for row in ROWS if row["kind"] == kind}
+
+
+def looks_of(*kinds: str) -> dict[str, dict[str, str]]:
+    """Return colour, marker and dashes of the names of some kinds, as far as they have any."""
+    styles = {"color": "colour", "marker": "marker", "linestyle": "line"}
+    return {
+        row["name"]: {style: row[column] for style, column in styles.items() if row[column]}
+        for row in ROWS
+        if row["kind"] in kinds and row["colour"]
+    }
+
+
+ARM_LABELS, OBJECTIVE_LABELS = labels_of("arm"), labels_of("objective")
+PROBE_LABELS, MODEL_LABELS = labels_of("probe"), labels_of("model")
+_OTHERS = map(labels_of, ("world", "frames", "crops", "question"))
+_LABELS = dict(ChainMap(ARM_LABELS, MODEL_LABELS, PROBE_LABELS, *_OTHERS))
+
+
+def called(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:
+    """Return what names are called, as a column."""
+    return np.array([labels.get(name, name) for name in names], object)
+
+
+def label(name: str) -> str:
+    """Return what an arm, probe or abstract model is called."""
+    return _LABELS.get(name, name)
+
+
+def objective_label(name: str) -> str:
+    """Return what an objective is called."""
+    return OBJECTIVE_LABELS.get(name, name)
 
 
 class Column(NamedTuple):
@@ -85,13 +132,17 @@ def shown(rows: pd.DataFrame, columns: Sequence[tuple[str, ...]], heading: str =
     return Table(rows, [Column(*column) for column in columns], heading)
 
 
+NAMED = {"objective": objective_label}
+NAMED |= dict.fromkeys(("arm", "model", "probe", "question"), label)
+"""Columns of names, and what says what these are called."""
+
+
 class _Named(dict[Any, Any]):
     """A row whose names are what they are called."""
 
     def __getitem__(self, key: Any) -> Any:
         value = super().__getitem__(key)
-        naming = {"objective": objective_label, "arm": label, "model": label, "probe": label}
-        return naming[key](value) if key in naming else value
+        return NAMED[key](value) if key in NAMED else value
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

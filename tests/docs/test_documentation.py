@@ -18,7 +18,7 @@ import pytest
 from rmr_gym import cli
 from rmr_gym.agents.players.graded import SHIPPED
 from rmr_gym.commands import console
-from rmr_gym.commands.experiments import experiment_names
+from rmr_gym.experiments import experiments
 
 CHEAP = (
     *("record", "pretrain", "train", "probe", "dataset", "players list"),
@@ -288,7 +288,7 @@ def test_commands_that_a_text_names_are_there(text):
 def subcommands(name):
     """Return what may stand behind a command: experiments, or the names of its app."""
     if name == "run":
-        return experiment_names()
+        return [name.replace("_", "-") for name in experiments()]
     module = importlib.import_module(f"rmr_gym.commands.{cli.COMMANDS[name].module}")
     what = getattr(module, cli.COMMANDS[name].what)
     return what if isinstance(what, dict) else ()

@@ -19,11 +19,8 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.atari import AtariExperiment, game_names
 from rmr_gym.experiments.base import no_progress, run
-from rmr_gym.experiments.bottleneck.grid import Bottleneck
 from rmr_gym.experiments.compare.grid import Compare
-from rmr_gym.experiments.measures.grid import Measures
-from rmr_gym.experiments.objectives.grid import Objectives
-from rmr_gym.experiments.table2.grid import MODELS, Table2
+from rmr_gym.experiments.studies.grid import MODELS, Bottleneck, Measures, Objectives, Table2
 from rmr_gym.experiments.transfer.grid import CONTROLS, Transfer
 from rmr_gym.experiments.transfer.report import KEY
 from rmr_gym.runs.store import Store

@@ -7,8 +7,7 @@ import pytest
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.balls import BallsModel
-from rmr_gym.experiments.balls.grid import Balls
-from rmr_gym.experiments.balls_natural.grid import BallsNatural
+from rmr_gym.experiments.balls.grid import Balls, BallsNatural
 from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.worlds import Playing, balls_world, find_data, is_of_balls
 from rmr_gym.runs.store import Store, write_artifact
@@ -56,7 +55,7 @@ def test_rollouts_of_every_width_stand_beside_the_baselines(recorded, root):
     options = {"data": recorded, "root": root, "seeds": 2}
     folder = computed(Balls, **options, dims=(2,), processors=(root / "p",))
     table = pd.read_csv(folder / "rollouts.csv")
-    points = [("mpnn", 2), ("mpnn", 32), ("interaction", 32)] * 2
+    points = [("mpnn", 32), ("mpnn", 2), ("interaction", 32)] * 2
     assert table.model[:4].tolist() == ["simulator", "copy", "linear", "reflected"]
     assert list(zip(table.model, table.dim, strict=True))[4:] == [*points, ("mpnn", 32)]
     assert table.seed[4:].tolist() == [0, 0, 0, 1, 1, 1, 5]

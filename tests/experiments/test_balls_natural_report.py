@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.balls_natural.report import arms_figure, ratio_table, worse_than_copy
+from rmr_gym.experiments.balls.report import arms_figure, ratio_table, worse_than_copy
 
 
 def row(arm, seed, mse, **more):

@@ -58,7 +58,6 @@ class Squares(Experiment):
             if not self.doubled:
                 rows.append(Rows("curves", task, names, "curve"))
         return Plan(
-            kind=self.kind,
             rows=rows,
             config={"natural": {"batch": self.batch}},
             facts={"games": ["Pong"]},
@@ -216,7 +215,7 @@ class TestProblems:
         assert pd.read_csv(out / "squares.csv")["square"].tolist() == [8 / 7]
 
     def test_nothing_to_compute_is_said(self, here, monkeypatch):
-        plan = Plan("squares", [], {}, {})
+        plan = Plan([], {}, {})
         monkeypatch.setattr(Squares, "plan", lambda self, progress_for: plan)
         with pytest.raises(RMRError, match="leave nothing to compute"):
             run(Squares(**here))
@@ -243,10 +242,10 @@ class TestOptions:
         assert list(here["root"].iterdir()) == []
 
     def test_seeds_and_known_names(self):
-        assert list(Squares(seeds=2).seed_range(5)) == [0, 1]
-        assert list(Squares().seed_range(3)) == [0, 1, 2]
+        assert list(Squares(seeds=2).seed_list) == [0, 1]
+        assert list(Squares().seed_list) == [0]
         with pytest.raises(RMRError, match="seeds must be 1 or more, got 0"):
-            Squares(seeds=0).seed_range(5)
+            list(Squares(seeds=0).seed_list)
         require_known("arm", ["rmr"], ["rmr", "cswm"])
         with pytest.raises(RMRError, match="did you mean 'rmr'"):
             require_known("arm", ["rm"], ["rmr", "cswm"])

@@ -3,8 +3,8 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.bottleneck import report as bottleneck
-from rmr_gym.experiments.bottleneck.report import (
+from rmr_gym.experiments.studies import report as studies
+from rmr_gym.experiments.studies.report import (
     abstract_size_curves,
     at_sizes,
     missing_sizes,
@@ -15,19 +15,19 @@ from rmr_gym.report.runs import load_run
 
 
 def load(folder):
-    return load_run(folder, bottleneck.TABLES)
+    return load_run(folder, studies.NARROWED)
 
 
 def size_table(run):
-    return bottleneck.size_table(at_sizes(run, "ridge"))
+    return studies.size_table(at_sizes(run, "ridge"))
 
 
 def narrowing_table(run):
-    return bottleneck.narrowing_table(at_sizes(run, "ridge"))
+    return studies.narrowing_table(at_sizes(run, "ridge"))
 
 
 def abstract_sizes(run):
-    return bottleneck.abstract_sizes(run["bottleneck_abstract"])
+    return studies.abstract_sizes(run["bottleneck_abstract"])
 
 
 def row(table, **wanted):
@@ -38,8 +38,8 @@ def row(table, **wanted):
 
 
 def said_of(folder):
-    page = bottleneck.report(folder)
-    return {found.subject: found.statement for found in findings_of(bottleneck.report, page)}
+    page = studies.bottleneck(folder)
+    return {found.subject: found.statement for found in findings_of(studies.bottleneck, page)}
 
 
 def test_each_size_has_its_paired_differences(make_bottleneck):

@@ -2,12 +2,12 @@ import pandas as pd
 import pytest
 
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.compare.report import report
+from rmr_gym.experiments.compare.report import compare
 from rmr_gym.report.page import findings_of
 
 
 def said(folder):
-    return {finding.subject: finding.statement for finding in findings_of(report, report(folder))}
+    return {finding.subject: finding.statement for finding in findings_of(compare, compare(folder))}
 
 
 def edit(folder, change, file="natural.csv"):

@@ -1,27 +1,26 @@
-from importlib import import_module
-
 import pytest
 
-from rmr_gym import cli, experiments
-from rmr_gym.commands.experiments import experiment_names
+from rmr_gym import cli
+from rmr_gym.experiments import experiments, part_of
 from rmr_gym.experiments.base import Experiment
 
-NAMES = experiment_names()
+NAMES = [*experiments()]
 
 
 def test_folders_with_a_grid_are_the_experiments(capsys):
     assert {"compare", "table2", "transfer"} <= {*NAMES}
     cli.main(["run"])
     listed = capsys.readouterr().out.splitlines()[1:]
-    assert [line.split()[0] for line in listed] == NAMES
+    assert [line.split()[0].replace("-", "_") for line in listed] == NAMES
     assert all(len(line.split()) > 2 for line in listed)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_experiment_is_options_and_a_folder_name(name):
-    module = import_module(f"{experiments.__name__}.{name.replace('-', '_')}.grid")
-    assert issubclass(module.EXPERIMENT, Experiment)
-    assert module.EXPERIMENT.__doc__
+    experiment = part_of(name, "grid")
+    assert issubclass(experiment, Experiment)
+    assert experiment.__doc__
+    assert callable(part_of(name, "report"))
 
 
 def test_an_unknown_experiment_names_the_nearest(capsys):

@@ -6,18 +6,18 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.measures import report as measures
+from rmr_gym.experiments.studies import report as studies
 from rmr_gym.report.arms import last_steps
 from rmr_gym.report.runs import load_run, where
 
 
 def read_measures(folder):
-    run = load_run(folder, measures.TABLES)
+    run = load_run(folder, studies.MEASURED)
     return {"labels": where(run["labels"], label="average"), "ranking": run["ranking"]}
 
 
 def measure_table(rows, name):
-    return measures.measure_table(rows, measures.measure_pairs(rows, name), name)
+    return studies.measure_table(rows, studies.measure_pairs(rows, name), name)
 
 
 def last_step(rows):

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.table2.report import abstract_dots, beside_paper, model_summary
+from rmr_gym.experiments.studies.report import abstract_dots, beside_paper, model_summary
 from rmr_gym.report.arms import ABSTRACT, abstract_table
 from rmr_gym.report.runs import load_run
 

@@ -1,9 +1,11 @@
-from rmr_gym.experiments.transfer.report import report
+from rmr_gym.experiments.transfer.report import transfer
 from rmr_gym.report.page import findings_of
 
 
 def said_of(folder):
-    return {finding.subject: finding.statement for finding in findings_of(report, report(folder))}
+    return {
+        finding.subject: finding.statement for finding in findings_of(transfer, transfer(folder))
+    }
 
 
 OWN, OTHER = "Does a frozen P of the same game help?", "Does a frozen P of another game help?"

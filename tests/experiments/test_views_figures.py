@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.views.report import enclave_figures, views_figure
+from rmr_gym.experiments.world_models.report import enclave_figures, views_figure
 
 
 def row(model, balls=3, views=10, dropped=0, seed=0, f1=0.5):

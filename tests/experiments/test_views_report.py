@@ -6,13 +6,13 @@ import pytest
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.views.report import TABLES, cost_table, losses, view_table
-from rmr_gym.experiments.views.report import cost_pairs as paired
+from rmr_gym.experiments.world_models.report import CROPS, cost_table, losses, view_table
+from rmr_gym.experiments.world_models.report import cost_pairs as paired
 from rmr_gym.report.runs import load_run
 
 
 def read_views(folder):
-    return load_run(folder, TABLES)["views"]
+    return load_run(folder, CROPS)["views"]
 
 
 def costs(table, trained_on):

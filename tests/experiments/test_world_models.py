@@ -11,12 +11,9 @@ import pytest
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.experiments import frames
 from rmr_gym.experiments.base import run
-from rmr_gym.experiments.views import report as views_page
-from rmr_gym.experiments.views.grid import Views
-from rmr_gym.experiments.world_models import report as world_models_page
-from rmr_gym.experiments.world_models.grid import WorldModels
+from rmr_gym.experiments.world_models import report as pages
+from rmr_gym.experiments.world_models.grid import Views, WorldModels
 from rmr_gym.runs.store import read_artifact, write_artifact
 from rmr_gym.stages import world_model as stages
 
@@ -64,7 +61,7 @@ def test_a_run_folder_of_every_model_seed_and_test_set(world_models, frames_of, 
     tests = {"tests": (frames_of("crowd"),), "test_groups": (5,)}
     folder, problems = run(world_models(seeds=2, **tests))
     assert problems == []
-    read = tables(folder, world_models_page.TABLES)
+    read = tables(folder, pages.FRAMES)
     rows = read["world_models"]
     assert rows[["model", "seed", "test"]].to_numpy().tolist() == [
         [model, seed, test]
@@ -155,7 +152,7 @@ def test_a_processor_is_asked_for_and_must_be_one(world_models, donor_of_balls, 
 
 def test_an_environment_is_played_once(world_models, tmp_path, monkeypatch):
     options = {"resolution": 16, "max_episode_steps": 7}
-    monkeypatch.setitem(frames.PLAYED, "smoke", (3, options))
+    monkeypatch.setitem(worlds.PLAYED, "smoke", (3, options))
     played = {"root": tmp_path, "data": Path("rmr/RNEMBalls4-v0"), "models": ("rnnem",)}
     tests = {"tests": (Path("rmr/RNEMBalls6to8-v0"),), "test_groups": (5,)}
     folder, _ = run(world_models(**played, **tests))
@@ -231,7 +228,7 @@ def test_models_of_crops_where_they_see_less(views, frames_of, monkeypatch):
     conditions = {"tests": (frames_of("balls5"),), "seen": (1, 4, 1), "dropped": (0, 1, 1)}
     folder, problems = run(views(**conditions))
     assert problems == []
-    table = tables(folder, views_page.TABLES)["views"]
+    table = tables(folder, pages.CROPS)["views"]
     tests = (("validation", 3), ("balls5", 5))
     expected = [("s2gru", *test, count, 0) for test in tests for count in (1, 4)]
     expected += [("s2gru", *test, 4, 1) for test in tests]

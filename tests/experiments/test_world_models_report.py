@@ -18,7 +18,7 @@ from rmr_gym.report.statistics import model_pairs
 
 
 def read_world_models(folder):
-    return load_run(folder, world_models.TABLES)
+    return load_run(folder, world_models.FRAMES)
 
 
 def pair_table(rows):

@@ -104,14 +104,19 @@ class Agents(Budget, Experiment):
         encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
     """
 
+    kind = "agents"
     folder_name = "agents-comparison"
-
     games: tuple[str, ...] = ("Pong", "Breakout", BALLS)
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
     algorithms: tuple[str, ...] = ("ppo",)
     copies: int = 8
     max_steps: int = 4500
     encoders: Path = Path("runs/encoders")
+
+    @property
+    def default_seeds(self) -> int:
+        """Number of seeds unless another one is asked for."""
+        return 5
 
     @property
     def budget(self) -> Budget:
@@ -135,12 +140,11 @@ class Agents(Budget, Experiment):
         facts = asdict(self.budget) | {"copies": self.copies, "max_steps": self.max_steps}
         named = {"games": worlds, "features": self.features, "algorithms": self.algorithms}
         return Plan(
-            kind="agents",
             rows=[*map(self._random_rows, worlds), *map(self._rows, configs)],
             config=facts,
             facts=facts
             | {name: sorted(values) for name, values in named.items()}
-            | {"seeds": list(self.seed_range(5))},
+            | {"seeds": list(self.seed_list)},
             versions=(*VERSIONS, "stable-baselines3"),
         )
 
@@ -151,7 +155,7 @@ class Agents(Budget, Experiment):
             RMRError: No agent is left, or an encoder is not there.
         """
         for world, algorithm, seen, seed in product(
-            worlds, self.algorithms, self.features, self.seed_range(5)
+            worlds, self.algorithms, self.features, self.seed_list
         ):
             if has_features(world, seen, self.encoders):
                 encoder = encoder_for(self.encoders, world, seen, seed) if seen in ENCODED else None
@@ -217,6 +221,3 @@ def weights_of(config: AgentConfig) -> Weights:
     encoder_of(config)
     content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
     return Weights(hashlib.sha256(content).hexdigest())
-
-
-EXPERIMENT = Agents

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from scipy.stats import trim_mean
 
 from rmr_gym.report import charts
-from rmr_gym.report.names import labels_of, looks_of
 from rmr_gym.report.page import Page, about
 from rmr_gym.report.runs import Schema, groups, load_run, parts, where
 from rmr_gym.report.statistics import corrected, paired
+from rmr_gym.report.tables import labels_of, looks_of
 
 KEY = ("env", "algorithm", "features", "seed", "step")
 TABLES = {"results": Schema(KEY, ("return", "episodes"))}
@@ -34,7 +34,7 @@ _DASHES = dict(zip(ALGORITHM_LABELS, _STROKES, strict=True))
 Strata = Sequence[Float[np.ndarray, " runs"]]
 
 
-def report(folder: Path) -> Page:
+def agents(folder: Path) -> Page:
     """Return the page of a comparison of agents; one that has only begun says so.
 
     Raises:
@@ -46,25 +46,13 @@ def report(folder: Path) -> Page:
     tables = {"agents_summary": summary(found), "agents_pairs": agent_pairs(found)}
     tests = corrected(tables["agents_pairs"], ())
     tests = tests.assign(difference=tests["mean"], **_compared(tests))
-    tests["place"] = tests["env"].replace(ALL, "all together")
-    rows = tables["agents_summary"]
-    return Page(
-        run,
-        f"Agents: {about(run.info.get('games') or [], 'world')}",
-        {
-            "missing": "No agent of this run has learnt to the end yet.",
-            "worlds": list(dict.fromkeys(where(found, env=ALL)["world"])),
-            "resamples": RESAMPLES,
-            "measures": MEASURES,
-            "scores": rows.assign(
-                seen=rows["features"].map(feature_label), how=rows["algorithm"].map(_algorithm)
-            ),
-            "tests": tests,
-        },
-        {"agents": partial(agents_figure, results)},
-        tables,
-        len(found) > 0,
-    )
+    shown = {
+        "missing": "No agent of this run has learnt to the end yet.",
+        "worlds": list(dict.fromkeys(where(found, env=ALL)["world"])),
+        "tests": tests.assign(place=tests["env"].replace(ALL, "all together")),
+    }
+    title = f"Agents: {about(run.info.get('games') or [], 'world')}"
+    return Page(run, title, tables, {"agents": partial(agents_figure, results)}, shown, found)
 
 
 def normalised(table: pd.DataFrame) -> pd.DataFrame:
@@ -204,7 +192,7 @@ def _compared(tests: pd.DataFrame) -> dict[str, Any]:
     """Return in what two kinds of agents differ, and what they have in common."""
     alike = tests["algorithm"] == tests["second_algorithm"]
     features = [tests[name].map(feature_label) for name in ("first", "second")]
-    algorithms = [tests[name].map(_algorithm) for name in ("algorithm", "second_algorithm")]
+    algorithms = [tests[name].map(algorithm_label) for name in ("algorithm", "second_algorithm")]
     one, other = (seen.where(alike, how) for seen, how in zip(features, algorithms, strict=True))
     return {"one": one, "other": other, "both": algorithms[0].where(alike, features[0])}
 
@@ -215,7 +203,8 @@ def feature_label(features: str) -> str:
     return FEATURE_LABELS.get(plain, plain) + (", aligned start" if plain != features else "")
 
 
-def _algorithm(name: str) -> str:
+def algorithm_label(name: str) -> str:
+    """Return what an algorithm is called."""
     return ALGORITHM_LABELS.get(name, name)
 
 
@@ -338,7 +327,7 @@ def _profiles(found: pd.DataFrame) -> list[charts.Line]:
 
 def _label(kind: str) -> str:
     algorithm, _, features = kind.partition(" ")
-    return f"{feature_label(features)}, {_algorithm(algorithm)}"
+    return f"{feature_label(features)}, {algorithm_label(algorithm)}"
 
 
 def _style(kind: str) -> dict[str, Any]:

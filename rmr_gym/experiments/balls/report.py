@@ -1,4 +1,4 @@
-"""The page of abstract balls: rollouts of P beside baselines, by the width of the latents."""
+"""Pages of bouncing balls: rollouts of P by the width of the latents; arms on pixels."""
 
 from functools import partial
 from pathlib import Path
@@ -7,44 +7,51 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names
-from rmr_gym.report.names import called
+from rmr_gym.report.charts import own_names, seed_lines
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Schema, load_run, where
-from rmr_gym.report.statistics import means
-from rmr_gym.report.tables import grouped
+from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
+from rmr_gym.report.statistics import means, paired
+from rmr_gym.report.tables import called, grouped
 
 SCORES = (
     *("training_mse", "validation_mse", "mse_1", "ratio_1", "mse_10", "ratio_10"),
     *("outside", "excursion", "energy"),
 )
+WIDTH = "width of the latents"
 RATIOS = {"ratio_1": "1 instant", "ratio_10": "10 instants"}
 _POINT = ("game", "model", "predict", "aggregation", "dim", "step")
-TABLES = {
+ROLLED = {
     "rollouts": Schema((*_POINT, "seed"), SCORES),
     "curves": Schema(("game", "model", "dim", "seed", "step"), ("loss",)),
 }
+"""Tables of a run of abstract models."""
+
+REFERENCE, WARM_START = "cswm", "warm_start"
+ERRORS = {"mse": "next frame", "rollout_mse": "rollout of 8 frames"}
+POINT = ("game", "core", "dim")
+"""Arms are compared within one point of a sweep."""
+
+_VALUES = ("mse", "copy_mse", "ratio_to_copy", "ari", "rollout_mse", "rollout_copy_mse")
+TRAINED = {"balls_natural": Schema((*POINT, "arm", "seed"), _VALUES)}
+"""Table of a run on pixels."""
 
 
-def report(folder: Path) -> Page:
+def balls(folder: Path) -> Page:
     """Return the page of abstract models of balls.
 
     Raises:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
-    run = load_run(folder, TABLES, "balls")
+    run = load_run(folder, ROLLED, "balls")
     rows = run["rollouts"]
     table = means(rows.assign(dim=rows["dim"].where(rows["dim"] >= 0)), _POINT, SCORES)
-    return Page(
-        run,
-        f"Bouncing balls, abstract: {about(run.games, 'world')}",
-        {"rollouts": table},
-        {"ratios": partial(width_curves, rows), "loss": partial(loss_curves, run["curves"])},
-        {"rollouts_summary": table},
-        len(rows) > 0,
-    )
+    figures = {"ratios": partial(width_curves, rows), "loss": partial(loss_curves, run["curves"])}
+    title = f"Bouncing balls, abstract: {about(run.games, 'world')}"
+    return Page(run, title, {"rollouts_summary": table}, figures)
 
 
 def width_curves(rows: pd.DataFrame) -> Figure:
@@ -59,14 +66,13 @@ def width_curves(rows: pd.DataFrame) -> Figure:
         RMRError: There is none.
     """
     narrow = where(rows, rows["dim"] >= 0)
-    ticks = sorted({int(dim) for dim in narrow["dim"]})
-    axes: Any = {"across": "width of the latents", "up": "error over that of reflection"}
+    titles: Any = {"across": WIDTH, "up": "error over that of reflection", "log": 10.0}
     long = narrow.melt(["game", "model", "dim"], [*RATIOS], "ratio")
     long["panel"] = long["game"] + ", " + called(long["ratio"], RATIOS)
     long = grouped(long, "game", "ratio")
-    draw = partial(charts.over_seeds, x="dim", y="value", by="model", labels=own_names(narrow))
-    panels = charts.faceted(long, "panel", draw, ticks=ticks, log=10.0, **axes)
-    return charts.lines(panels, len(RATIOS), file="rollouts.csv")
+    axes, file = ("panel", "dim", "value", "model"), "rollouts.csv"
+    titles["ticks"] = sorted({int(dim) for dim in narrow["dim"]})
+    return seed_lines(long, *axes, own_names(narrow), file, len(RATIOS), **titles)
 
 
 def loss_curves(rows: pd.DataFrame) -> Figure:
@@ -78,3 +84,123 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
     names = [f"{model}, {dim} wide" for model, dim in zip(rows["model"], rows["dim"], strict=True)]
     named = rows.assign(model=np.array(names, object))
     return charts.loss_figure(named, "game", "model", own_names(named), "loss", "curves.csv")
+
+
+def balls_natural(folder: Path) -> Page:
+    """Return the page of a comparison on pixels; no ratios while an arm is worse than copying.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TRAINED, "balls_natural")
+    rows = run["balls_natural"]
+    worse = worse_than_copy(rows)
+    ratios = pd.DataFrame() if worse or rows.empty else ratio_table(rows)
+    figures = {"arms": partial(arms_figure, rows), "widths": partial(ratio_curves, rows)}
+    tables, shown = {"balls_natural_ratios": ratios}, {"worse": worse}
+    return Page(run, "Bouncing balls on pixels", tables, figures, shown)
+
+
+def worse_than_copy(table: pd.DataFrame) -> list[str]:
+    """Return the arms and seeds whose frames are no better than the last frame seen.
+
+    While there is one, no ratio between arms means anything.
+
+    Args:
+        table: ``arm``, ``seed``, ``ratio_to_copy`` and what `POINT` names, where it is known.
+    """
+    point = [name for name in POINT if name in table]
+    return [
+        " ".join([*(f"{name} {row[name]}" for name in point), f"{row['arm']} seed {row['seed']}"])
+        for row in records(table.query("arm != @WARM_START and not ratio_to_copy < 1"))
+    ]
+
+
+def ratio_table(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Return, for each arm, its errors over those of the reference with the same seed.
+
+    Args:
+        table: ``arm``, ``seed``, ``mse``, ``ratio_to_copy`` and, where they are known,
+            ``rollout_mse`` and what `POINT` names.
+        reference: The arm to compare with.
+
+    Returns:
+        Columns: those of `POINT`, ``error``, ``arm``, ``seeds``, ``ratio`` (geometric
+        mean over seeds), ``lowest``, ``highest``, and the exact one-sided p of Wilcoxon's
+        signed-rank test on the logarithms for lower errors (``p_better``) and for higher ones.
+
+    Raises:
+        RMRError: An arm is no better than copying the last frame; see `worse_than_copy`.
+    """
+    if worse := worse_than_copy(table):
+        raise RMRError(
+            f"no ratio between arms means anything while {worse[0]} is no better than copying the "
+            "last frame: train longer or take a simpler world"
+        )
+    point = [name for name in POINT if name in table]
+    logs = table.query("arm != @WARM_START")
+    logs = logs.assign(**{name: np.log(logs[name]) for name in ERRORS if name in table})
+    less = {name: -1 for name in ERRORS if name in table}
+    tests = paired(logs, less, "arm", (reference,), point, family=())
+    tests = where(tests, tests["pairs"] > 0).rename(columns={"pairs": "seeds", "score": "error"})
+    gaps = [np.exp(-gap) for gap in tests["gaps"]]
+    tests = tests.assign(
+        ratio=np.exp(-tests["difference"].astype(float)),
+        lowest=[float(ratios.min()) for ratios in gaps],
+        highest=[float(ratios.max()) for ratios in gaps],
+    )
+    columns = [*point, "error", "arm", "seeds", "ratio", "lowest", "highest"]
+    tests = tests.sort_values("error", kind="stable", key=lambda names: names.map([*less].index))
+    return pd.DataFrame(tests[[*columns, "p_better", "p_worse"]]).reset_index(drop=True)
+
+
+def arms_figure(table: pd.DataFrame) -> Figure:
+    """Draw the error of every arm and seed over that of copying the last frame.
+
+    Left the next frame, right a rollout; large dots are means (geometric) over seeds, arms that
+    hand the abstract pipeline over are in another colour. Of a sweep the first point is drawn.
+
+    Args:
+        table: ``arm``, ``seed``, ``mse``, ``copy_mse``, ``rollout_mse``, ``rollout_copy_mse`` and
+            what `POINT` names, where it is known.
+
+    Raises:
+        RMRError: There is none.
+    """
+    point = [name for name in POINT if name in table]
+    rows = next(iter(parts(table.query("arm != @WARM_START"), *point).values()), table)
+    across = "error over that of the last frame seen"
+    panels = [
+        charts.Panel(title, charts.Dots.of(_over_copying(rows, error)), across)
+        for error, title in ERRORS.items()
+    ]
+    names = list(dict.fromkeys(rows["arm"]))
+    figure = charts.dots(panels, names, 1.0, most=2, file="balls_natural.csv")
+    for ax in figure.axes:
+        ax.set_xscale("log")
+    return figure
+
+
+def _over_copying(rows: pd.DataFrame, error: str) -> pd.DataFrame:
+    """Return the ratios of every arm to copying, their geometric mean and a colour."""
+    ratios = rows.assign(ratio=rows[error] / rows[error.replace("mse", "copy_mse")])
+    shown = groups(ratios, "arm")["ratio"].agg(points=list, mean=gmean).reset_index()
+    aligned = shown["arm"].str.endswith("_aligned")
+    return shown.assign(row=shown["arm"], color=np.where(aligned, *charts.CYCLE[2::-2]))
+
+
+def ratio_curves(table: pd.DataFrame) -> Figure:
+    """Draw the error of every arm over that of copying against the width of the latents.
+
+    Args:
+        table: Of balls_natural.csv; the interaction network, which has one width, is left out.
+
+    Raises:
+        RMRError: There is one width alone.
+    """
+    rows = where(table, table["arm"] != WARM_START)
+    rows = where(rows, core=list(rows["core"][:1]))
+    dims = sorted({int(dim) for dim in rows["dim"]})
+    drawn = charts.over_seeds(rows, "dim", "ratio_to_copy", "arm", {}) if len(dims) > 1 else []
+    axes = (WIDTH, "error over that of the last frame seen", dims, 10.0)
+    return charts.lines([charts.Panel("next frame", drawn, *axes)], file="balls_natural.csv")

@@ -1,7 +1,7 @@
 """The comparison: pretrain, train every arm with paired seeds, probe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,9 @@ from typing import Any
 import numpy as np
 
 from rmr_gym.core.palette import palette_to_rgb
-from rmr_gym.experiments.atari import (
-    AtariExperiment,
-    abstract_rows,
-    natural_rows,
-)
+from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, write_arrays
 from rmr_gym.models.rmr.message_passing import describe_backend
-from rmr_gym.runs.store import Store
 from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
 from rmr_gym.stages.presets import ARMS
@@ -42,6 +37,7 @@ class Compare(AtariExperiment):
     Source: RMR, section 5, Table 1. Differs: controls and references beside the two arms.
     """
 
+    kind = "compare"
     folder_name = "{0.preset}-{0.natural.objective}"
 
     def plan(self, progress_for: ProgressFor) -> Plan:
@@ -49,13 +45,9 @@ class Compare(AtariExperiment):
         games = self.recorded(progress_for)
         backend = describe_backend(self.device, self.model.precision)
         datasets = {game.name: game.data.summary() | _probe_summary(game) for game in games}
-        return self.atari_plan(
-            comparison(games, self.seed_list),
-            games,
-            kind="compare",
-            facts={"message_passing": backend, "datasets": datasets},
-            finish=lambda out, store: _write_frames(out, games, store),
-        )
+        rows, facts = comparison(games, self.seed_list), {"message_passing": backend}
+        plan = self.atari_plan(rows, games, datasets=datasets, **facts)
+        return replace(plan, finish=lambda out, _: _write_frames(out, games))
 
 
 def _probe_summary(game: Game) -> dict[str, Any]:
@@ -67,8 +59,7 @@ def _probe_summary(game: Game) -> dict[str, Any]:
     }
 
 
-def _write_frames(out: Path, games: Sequence[Game], store: Store) -> None:
-    del store
+def _write_frames(out: Path, games: Sequence[Game]) -> None:
     arrays = {}
     for game in games:
         episodes = game.data.open()
@@ -77,6 +68,3 @@ def _write_frames(out: Path, games: Sequence[Game], store: Store) -> None:
         arrays[f"{game.name}_rgb"] = palette_to_rgb(loaded["pixels"][rows])
         arrays[f"{game.name}_ram"] = loaded["ram"][rows]
     write_arrays(out / "frames.npz", arrays)
-
-
-EXPERIMENT = Compare

@@ -8,8 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import REFERENCES, paper_natural, paper_verdict
-from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label
+from rmr_gym.report.arms import REFERENCES, paper_natural
 from rmr_gym.report.page import Page, about, counted
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import (
@@ -20,51 +19,25 @@ from rmr_gym.report.runs import (
     read_frames,
     where,
 )
-from rmr_gym.report.tables import grouped, wide
+from rmr_gym.report.tables import ARM_LABELS, OBJECTIVE_LABELS, called, grouped, label, wide
 
 SLOTS = 128
 """RAM bytes, and so slots, of the machine."""
 
 
-def report(folder: Path) -> Page:
+def compare(folder: Path) -> Page:
     """Return the page of a comparison.
 
     Raises:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, arms.NATURAL | arms.ABSTRACT, "compare")
-    natural = run["natural"]
     pairs, tables = arms.summarise(run)
     tables["abstract_summary"] = arms.abstract_table(run)
-    table, contrast, checkpoints, abstract = tables.values()
     preset = f", preset {run.info['preset']}" if "preset" in run.info else ""
-    return Page(
-        run,
-        f"RMR against C-SWM: {about(run.games, 'game')}{preset}",
-        {
-            "missing": "This run has no natural results yet.",
-            "headline": headline(table),
-            "tests": arms.every_test(pairs, contrast),
-            "pairs": pairs.assign(paper=[paper_verdict(game) for game in pairs["game"]]),
-            "signs": signs(checkpoints),
-            "highest": highest(table),
-            "ranks": table.pivot(
-                index=["objective", "game"], columns="arm", values="effective_rank_mean"
-            ).reset_index(),
-            "ratios": energy_ratios(run["natural_curves"]),
-            "collapsed": collapsed(natural),
-            "above_copying": arms.above_copying(abstract),
-            "checkpoints": _checkpoints(checkpoints),
-            "columns": [
-                (f"{arm}_mean", label(arm), "number") for arm in in_order(table["arm"], ARM_LABELS)
-            ],
-            "probe": arms.headline_probe(natural),
-            "probes": {name: label(name) for name in arms.probes(natural)},
-        },
-        dict(_figures(run)),
-        tables,
-        len(natural) > 0,
-    )
+    title, figures = f"RMR against C-SWM: {about(run.games, 'game')}{preset}", dict(_figures(run))
+    shown = {"pairs": pairs, "missing": "This run has no natural results yet."}
+    return Page(run, title, tables, figures, shown)
 
 
 def _figures(run: Run) -> Iterator[charts.Named]:
@@ -97,7 +70,7 @@ def headline(natural: pd.DataFrame) -> pd.DataFrame:
 _PAPER = "\n  the paper: RMR {rmr_mean:.3f}, C-SWM {cswm_mean:.3f}"
 
 
-def _checkpoints(table: pd.DataFrame) -> pd.DataFrame:
+def at_checkpoints(table: pd.DataFrame) -> pd.DataFrame:
     """Return mean F1 of every arm at every checkpoint under every probe, and RMR's tests."""
     keys, tests = [*arms.PLACE], ["cswm_difference", "cswm_verdict", "cswm_verdict_bh"]
     rows = wide(table, keys, "arm", ["micro_f1_mean"])

@@ -32,9 +32,8 @@ class CopyingRun(CopyingPreset, Experiment):
         models: rims, lstm.
     """
 
-    folder_name = "{0.preset}-copying"
+    kind = "copying"
 
-    seeds: int | None = 1
     models: tuple[str, ...] = tuple(COPYING_MODELS)
 
     def plan(self, progress_for: ProgressFor) -> Plan:
@@ -42,23 +41,22 @@ class CopyingRun(CopyingPreset, Experiment):
         del progress_for
         find_device(self.device)
         require_known("model", self.models, COPYING_MODELS)
-        seeds = self.seed_range(1)
         tasks = {
             (name, seed): copying(self.task, name, getattr(self, name), seed, self.device)
-            for seed, name in product(seeds, self.models)
+            for seed, name in product(self.seed_list, self.models)
         }
-        rows = []
-        for (name, seed), task in tasks.items():
-            active = self.rims.active if name == "rims" else 0
-            names = {"model": name, "active": active, "seed": seed}
-            rows.append(Rows("copying", task, names))
-            rows.append(Rows("copying_curves", task, names, "curve"))
+        active = {"rims": self.rims.active}
+        rows = [
+            Rows(table, task, {"model": name, "active": active.get(name, 0), "seed": seed}, part)
+            for (name, seed), task in tasks.items()
+            for table, part in (("copying", "rows"), ("copying_curves", "curve"))
+        ]
         parts = ("task", *self.models)
+        facts = {"preset": self.preset, "models": list(self.models), "seeds": list(self.seed_list)}
         return Plan(
-            kind="copying",
-            rows=rows,
+            rows,
             config={part: as_json(getattr(self, part)) for part in parts},
-            facts={"preset": self.preset, "models": list(self.models), "seeds": list(seeds)},
+            facts=facts,
             finish=lambda out, store: write_activity(out, store, tasks, self.task),
         )
 
@@ -80,6 +78,3 @@ def write_activity(
                 tensor = artifact.tensors[f"{part}.{span}"]
                 arrays[f"{name}_{seed}"] = tensor.float().numpy()
     write_arrays(out / "activity.npz", arrays)
-
-
-EXPERIMENT = CopyingRun

@@ -24,7 +24,7 @@ TABLES = {
 }
 
 
-def report(folder: Path) -> Page:
+def copying(folder: Path) -> Page:
     """Return the page of a run of the copying task.
 
     Raises:
@@ -36,24 +36,11 @@ def report(folder: Path) -> Page:
     table = means(where(rows, step=rows["step"].max()), (*_POINT, "step"), SCORES)
     arrays = read_arrays(folder / "activity.npz")
     seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
-    active = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
-    return Page(
-        run,
-        "Copying after longer pauses",
-        {
-            "labels": LABELS,
-            "whole": where(table, dropped=-1),
-            "lost": where(table, table["dropped"] >= 0),
-            "seeds": seeds,
-        },
-        {
-            "errors": partial(error_curves, rows),
-            "loss": partial(charts.loss_figure, curves, *loss),
-            **active,
-        },
-        {"copying_summary": table},
-        len(rows) > 0,
-    )
+    figures = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
+    figures["errors"] = partial(error_curves, rows)
+    figures["loss"] = partial(charts.loss_figure, curves, *loss)
+    title, tables = "Copying after longer pauses", {"copying_summary": table}
+    return Page(run, title, tables, figures, {"seeds": seeds})
 
 
 def error_curves(rows: pd.DataFrame) -> Figure:
@@ -64,9 +51,9 @@ def error_curves(rows: pd.DataFrame) -> Figure:
     """
     whole = where(rows, dropped=-1)
     whole = whole.assign(panel=[f"{span:.0f} blanks" for span in whole["span"]])
-    draw = partial(charts.over_seeds, x="step", y="cross_entropy", by="model", labels=LABELS)
-    axes: Any = {"across": "gradient step", "up": "nats a digit", "log": 20.0}
-    return charts.lines(charts.faceted(whole, "panel", draw, **axes), file="copying.csv")
+    axes, file = ("panel", "step", "cross_entropy", "model"), "copying.csv"
+    titles: Any = {"across": "gradient step", "up": "nats a digit", "log": 20.0}
+    return charts.seed_lines(whole, *axes, LABELS, file, **titles)
 
 
 def _activity(arrays: dict[str, np.ndarray], seed: str) -> Figure:

@@ -6,12 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from rmr_gym.experiments.atari import AtariExperiment
-from rmr_gym.experiments.base import (
-    Plan,
-    ProgressFor,
-    Rows,
-    require_distinct,
-)
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.runs.store import Task
 from rmr_gym.stages.chain import Game
 from rmr_gym.stages.export import (
@@ -28,13 +23,14 @@ CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
 
 def matrix(
     games: Sequence[Game], donors: Mapping[str, Task], seeds: Sequence[int]
-) -> dict[tuple[str, str, str, int], Task]:
-    """Return the probe of every (recipient, donor, arm, seed); controls have no donor."""
+) -> dict[tuple[str, str, str, str, int], Task]:
+    """Return the probe of each (recipient, donor, objective, arm, seed); controls have no donor."""
+    objective = games[0].preset.natural.objective
     return {
-        (game.name, donor, "rmr", seed): game.probed(game.trained("rmr", seed, task))
+        (game.name, donor, objective, "rmr", seed): game.probed(game.trained("rmr", seed, task))
         for game, (donor, task), seed in product(games, donors.items(), seeds)
     } | {
-        (game.name, "", arm, seed): game.scored(arm, seed)
+        (game.name, "", objective, arm, seed): game.scored(arm, seed)
         for game, arm, seed in product(games, CONTROLS, seeds)
     }
 
@@ -51,6 +47,7 @@ class Transfer(AtariExperiment):
             P, for instance balls=runs/balls; default: the recipients.
     """
 
+    kind = "transfer"
     folder_name = "{0.preset}-{0.natural.objective}-transfer"
 
     donors: tuple[str, ...] = ()
@@ -61,18 +58,13 @@ class Transfer(AtariExperiment):
         names = self.donors or tuple(game.name for game in games)
         require_distinct("donor", [name.partition("=")[0] for name in names])
         donors = self._donors(names, progress_for)
-        objective = self.natural.objective
+        names = ("recipient", "donor", "objective", "arm", "seed")
         rows = [
-            Rows(
-                "transfer",
-                task,
-                {"recipient": recipient, "donor": donor, "objective": objective, "arm": arm}
-                | {"seed": seed},
-            )
-            for (recipient, donor, arm, seed), task in matrix(games, donors, self.seed_list).items()
+            Rows("transfer", task, dict(zip(names, point, strict=True)))
+            for point, task in matrix(games, donors, self.seed_list).items()
         ]
-        facts = {"recipients": [game.name for game in games], "donors": list(donors)}
-        return self.atari_plan(rows, games, kind="transfer", facts=facts)
+        recipients = [game.name for game in games]
+        return self.atari_plan(rows, games, recipients=recipients, donors=list(donors))
 
     def _donors(self, names: Sequence[str], progress_for: ProgressFor) -> dict[str, Task]:
         """Return the tasks that give the donors, in their order; games may be told by "all"."""
@@ -89,6 +81,3 @@ class Transfer(AtariExperiment):
                 recorded = self.recorded(progress_for, [name])
                 donors |= {game.name: game.pretrained() for game in recorded}
         return donors
-
-
-EXPERIMENT = Transfer

@@ -22,11 +22,17 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts, statistics
 from rmr_gym.report.arms import paper_natural
-from rmr_gym.report.names import ARM_LABELS, OBJECTIVE_LABELS, called, label, objective_label
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Row, Run, Schema, groups, in_order, load_run, parts, records, where
+from rmr_gym.report.runs import Row, Run, Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, MIN_PAIRS, TOO_FEW, means
-from rmr_gym.report.tables import signed, wide
+from rmr_gym.report.tables import (
+    ARM_LABELS,
+    OBJECTIVE_LABELS,
+    called,
+    label,
+    signed,
+    wide,
+)
 
 KEY = ("recipient", "donor", "objective", "arm", "seed", "step", "probe")
 TABLES = {"transfer": Schema(KEY, arms.SCORES)}
@@ -84,7 +90,7 @@ class Clusters(NamedTuple):
     links: Float[np.ndarray, "merges 4"] | None
 
 
-def report(folder: Path) -> Page:
+def transfer(folder: Path) -> Page:
     """Return the page of a transfer run; what is missing is said.
 
     Raises:
@@ -94,31 +100,11 @@ def report(folder: Path) -> Page:
     run = load_run(folder, TABLES, "transfer")
     matrix = read_matrix(run)
     tables = transfer_tables(matrix)
-    fields, overview, *_ = tables.values()
-    condensed_rows = condensed(matrix)
-    probes = arms.probes(matrix.natural)
-    return Page(
-        run,
-        f"Transfer of P: {len(matrix.donors)} donors, {len(matrix.recipients)} recipients",
-        {
-            "against_names": AGAINST,
-            "own_p": OWN_P,
-            "other_p": OTHER_P,
-            "all_pairs": ALL_PAIRS,
-            "others": [donor for donor in matrix.donors if donor not in matrix.games],
-            "objectives": {name: objective_label(name) for name in fields["objective"]},
-            "overview": overview.assign(named=called(overview["against"], AGAINST)),
-            "scores": _scores(matrix, condensed_rows),
-            "columns": [
-                (arm, label(arm), "spread") for arm in in_order(condensed_rows["arm"], ARM_LABELS)
-            ],
-            "probes": {probe: label(probe) for probe in probes},
-            "fields": where(fields, against="cswm"),
-        },
-        dict(_figures(matrix, tables, condensed_rows)),
-        tables,
-        len(matrix.natural) > 0,
-    )
+    rows = condensed(matrix)
+    others = [donor for donor in matrix.donors if donor not in matrix.games]
+    shown = {"natural": matrix.natural, "others": others, "scores": _scores(matrix, rows)}
+    title = f"Transfer of P: {len(matrix.donors)} donors, {len(matrix.recipients)} recipients"
+    return Page(run, title, tables, dict(_figures(matrix, tables, rows)), shown)
 
 
 def donor_arm(donor: str) -> str:

@@ -1,28 +1,23 @@
-"""The page of a comparison of world models."""
+"""Pages of world models: scored on frames, and on crops where they see less."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names, validation_curves
-from rmr_gym.report.names import called
+from rmr_gym.report.charts import own_names, seed_lines, validation_curves
 from rmr_gym.report.page import Page, listing
-from rmr_gym.report.runs import CURVES, Schema, groups, load_run
-from rmr_gym.report.statistics import PRIVILEGED, means, model_pairs
+from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
+from rmr_gym.report.statistics import means, model_pairs
+from rmr_gym.report.tables import called, labels_of
 
-SCORES = {
-    "bce": "BCE",
-    "relative_bce": "relative BCE",
-    "relative_relational_bce": "relative relational BCE",
-    "relative_rollout_bce": "relative simulated BCE",
-    "rollout_f1": "simulated F1",
-    "ari": "ARI",
-    "ari_last": "ARI of the last frames",
-}
+CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_loss",))}
+
+FRAME_SCORES = labels_of("frames")
 """Scores in the order of the tables, and what they are called there."""
 
 BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1}
@@ -31,47 +26,62 @@ BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_
 SIMULATED = {"bce": ("copied", "BCE in nats a frame"), "f1": ("f1_copied", "F1 of lit pixels")}
 """Scores of simulated frames: the column of the last frame copied, and what they are called."""
 
+COPIED = {"copied": "last frame copied"}
 _SIMULATED = ("bce", "copied", "f1", "f1_copied")
-TABLES = {
-    "world_models": Schema(("test", "model", "seed"), ("balls", "groups", *SCORES)),
+
+
+FRAMES = {
+    "world_models": Schema(("test", "model", "seed"), ("balls", "groups", *FRAME_SCORES)),
     "simulations": Schema(("test", "model", "seed", "frame"), _SIMULATED),
     **CURVES,
 }
+"""Tables of a run that scores on frames."""
+
+QUESTIONS = labels_of("question")
+"""What varies, and what it is called; where one does, the other two stay as in training."""
+
+CROP_SCORES = ("f1", "balanced_accuracy")
+
+HELD_OUT = "validation"
+"""What the validation episodes of the training data are called among test sets."""
+
+CONDITION = ("test", "balls", "views", "dropped")
+CROPS = {
+    "views": Schema(("model", "seed", "test", "views", "dropped"), ("balls", *CROP_SCORES)),
+    **CURVES,
+}
+"""Tables of a run that scores on crops."""
+
+ACROSS = 5
+"""Modules in a row of their maps."""
 
 
-def report(folder: Path) -> Page:
+def world_models(folder: Path) -> Page:
     """Return the page of a comparison of world models; what is missing is left out.
 
     Raises:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
-    run = load_run(folder, TABLES, "world_models")
+    run = load_run(folder, FRAMES, "world_models")
     rows, simulations = run["world_models"], run["simulations"]
-    scores, pairs = score_table(rows), model_pairs(rows, "test", BETTER)
-    models = [*own_names(rows)]
     relative = ("relative_bce", "relative_relational_bce")
-    return Page(
-        run,
-        f"World models: {listing(models) if models else 'no models yet'}",
-        {
-            "scores": scores.assign(
-                name=[f"{m} (privileged)" if m in PRIVILEGED else m for m in scores["model"]],
-                of=[f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]],
-            ),
-            "columns": [(score, title, "spread") for score, title in SCORES.items()],
-            "pairs": pairs.assign(title=called(pairs["score"], SCORES)),
-            "privileged": PRIVILEGED,
-        },
-        {
-            "relative_bce": partial(score_dots, rows, relative, 1.0),
-            "simulations": partial(simulation_curves, simulations),
-            "simulations_f1": partial(simulation_curves, simulations, "f1"),
-            "ari": partial(score_dots, rows, ("ari", "ari_last")),
-            "validation": partial(validation_curves, run["world_model_curves"]),
-        },
-        {"world_models_summary": scores, "pairs": pairs},
-        len(rows) > 0,
-    )
+    figures = {
+        "relative_bce": partial(score_dots, rows, relative, 1.0),
+        "simulations": partial(simulation_curves, simulations),
+        "simulations_f1": partial(simulation_curves, simulations, "f1"),
+        "ari": partial(score_dots, rows, ("ari", "ari_last")),
+        "validation": partial(validation_curves, run["world_model_curves"]),
+    }
+    scores = score_table(rows)
+    of = [f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]]
+    tables = {"world_models_summary": scores, "pairs": model_pairs(rows, "test", BETTER)}
+    title = f"World models: {named_models(rows)}"
+    return Page(run, title, tables, figures, {"scores": scores.assign(of=of)})
+
+
+def named_models(rows: pd.DataFrame) -> str:
+    """Return the models in a table, for a title."""
+    return listing(own_names(rows) or ["no models yet"])
 
 
 def score_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,9 +92,9 @@ def score_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a test set and model, with the number of balls, of groups while scoring and of
-        seeds, and ``_mean`` and ``_std`` of each of `SCORES`.
+        seeds, and ``_mean`` and ``_std`` of each of `FRAME_SCORES`.
     """
-    return means(rows, ("test", "balls", "model", "groups"), [*SCORES])
+    return means(rows, ("test", "balls", "model", "groups"), [*FRAME_SCORES])
 
 
 def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("nan")) -> Figure:
@@ -104,7 +114,7 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("n
     dots = groups(long, "test", "model", "score")["value"].agg(points=list, mean="mean")
     styles = zip(charts.CYCLE, "os", (-0.15, 0.15), strict=False)
     looks = pd.DataFrame(styles, columns=["color", "marker", "shift"])[: len(scores)]
-    looks = looks.assign(score=scores, label=called(scores, SCORES))
+    looks = looks.assign(score=scores, label=called(scores, FRAME_SCORES))
     shown = dots.reset_index().merge(looks, on="score").assign(row=lambda dot: dot["model"])
     models = [name for name in own_names(rows) if name in {*shown["model"]}]
     panels = charts.faceted(shown, "test", charts.Dots.of)
@@ -124,8 +134,181 @@ def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
         RMRError: There are none.
     """
     copied, title = SIMULATED[score]
-    known, last = rows.dropna(subset=score), {"copied": "last frame copied"}
+    known = rows.dropna(subset=score)
+    titles: Any = {"across": "simulated frame", "up": title}
     both = pd.concat([known, known.assign(model="copied", **{score: known[copied]})])
-    names, axes = own_names(known) | last, {"across": "simulated frame", "up": title}
-    draw = partial(charts.over_seeds, x="frame", y=score, by="model", labels=names, marker=None)
-    return charts.lines(charts.faceted(both, "test", draw, **axes), file="simulations.csv")
+    axes, names = ("test", "frame", score, "model"), own_names(known) | COPIED
+    return seed_lines(both, *axes, names, "simulations.csv", marked=False, **titles)
+
+
+def views(folder: Path) -> Page:
+    """Return the page of models of crops; what is missing is left out.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, CROPS, "views")
+    rows, data = run["views"], run.info.get("data")
+    balls = data.get("balls") if isinstance(data, dict) else None
+    trained_on = balls if isinstance(balls, int) else None
+    lost, paths = losses(rows, trained_on), sorted(run.folder.glob("enclaves_*.npz"))
+    tables = {"views_summary": view_table(rows), "views_costs": cost_table(lost)}
+    tables["views_pairs"] = cost_pairs(lost)
+    figures = {
+        "views": partial(views_figure, rows, trained_on),
+        "validation": partial(validation_curves, run["world_model_curves"]),
+        **{name: draw for path in paths for name, draw in enclave_figures(path)},
+    }
+    shown = {"enclaves": [path.stem for path in paths], "names": list(own_names(rows))}
+    return Page(run, f"Models of crops: {named_models(rows)}", tables, figures, shown)
+
+
+def varied(table: pd.DataFrame, trained_on: int | None) -> dict[str, pd.DataFrame]:
+    """Return the rows in which one thing varies, by its name in `QUESTIONS`; none where none does.
+
+    A further test set with as many balls as in training stands for the validation episodes.
+
+    Args:
+        table: Of views.csv.
+        trained_on: Balls in training; None where the number of balls is not known.
+    """
+    held_out = table["test"] == HELD_OUT
+    if trained_on in {*table["balls"][~held_out]}:
+        table = where(table, ~held_out)
+    usual = {"balls": trained_on, "views": table["views"].max(), "dropped": 0}
+    found = {}
+    for name in QUESTIONS:
+        others = {o: at for o, at in usual.items() if o != name and at is not None}
+        rows = where(table, **others)
+        if len({*rows[name].dropna()}) > 1:
+            found[name] = rows
+    return found
+
+
+def view_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds, one row a condition and model.
+
+    Columns: those of `CONDITION`, model, seeds, and ``_mean`` and ``_std`` of `CROP_SCORES`.
+    """
+    return means(table, (*CONDITION, "model"), [*CROP_SCORES])
+
+
+def losses(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:
+    """Return F1 in training's condition and in the hardest, of each model and seed that has both.
+
+    The hardest are most balls, fewest crops, most modules taken out.
+
+    Args:
+        table: Of views.csv.
+        trained_on: Balls in training; None where the number of balls is not known.
+
+    Returns:
+        A row a question, model and seed. Columns: these, usual, hardest, f1, f1_hardest.
+    """
+    found = [pd.DataFrame(columns=["question", "model", "seed", "usual", "hardest", *_ENDS])]
+    for question, rows in varied(table, trained_on).items():
+        least, most = rows[question].min(), rows[question].max()
+        ends = {"balls": (trained_on, most), "views": (most, least), "dropped": (0, most)}
+        usual, hardest = ends[question]
+        if usual is not None and usual != hardest:
+            f1 = groups(rows, "model", "seed", question)["f1"].mean()
+            both = f1.unstack(question).reindex(columns=[usual, hardest]).dropna()
+            both = both.set_axis(_ENDS, axis=1).reset_index()
+            found.append(both.assign(question=question, usual=float(usual), hardest=hardest))
+    return pd.concat(found[1:] or found)
+
+
+_ENDS = ["f1", "f1_hardest"]
+
+
+def cost_table(lost: pd.DataFrame) -> pd.DataFrame:
+    """Return what F1 loses from training's condition to the hardest one.
+
+    Args:
+        lost: See `losses`.
+
+    Returns:
+        A row a question and model. Columns: these, seeds, usual, hardest; f1 and f1_hardest
+        (means over the seeds), their difference ``drop``, and ``relative``, the drop over the
+        score in training's condition.
+    """
+    table = groups(lost, "question", "model").agg(
+        seeds=("seed", "size"),
+        usual=("usual", "first"),
+        hardest=("hardest", "first"),
+        f1=("f1", "mean"),
+        f1_hardest=("f1_hardest", "mean"),
+    )
+    drop = table["f1"] - table["f1_hardest"]
+    relative = drop / table["f1"].where(table["f1"] != 0)
+    return table.assign(drop=drop, relative=relative).reset_index()
+
+
+def cost_pairs(lost: pd.DataFrame) -> pd.DataFrame:
+    """Return how much less of its F1 each model loses than what it is compared with, by seed.
+
+    Args:
+        lost: See `losses`.
+
+    Returns:
+        The rows of `model_pairs` for each question; a seed's drop is relative to its own F1 in
+        training's condition.
+    """
+    before = lost["f1"].where(lost["f1"] != 0)
+    relative = (lost["f1"] - lost["f1_hardest"]) / before
+    return model_pairs(lost.assign(relative=relative), "question", {"relative": -1})
+
+
+def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1") -> Figure:
+    """Draw a score against balls, crops and modules, a line a model: the mean over seeds.
+
+    Source: S2RM, Figures 4, 6 and 7, and 20 and 21 of its appendix.
+
+    Args:
+        table: Of views.csv.
+        trained_on: Balls in training; None where the number of balls is not known.
+        score: Column that is drawn.
+
+    Raises:
+        RMRError: Nothing varies in the table.
+    """
+    names, up = own_names(table), score.replace("_", " ")
+    panels = [
+        charts.Panel(
+            f"by {QUESTIONS[question]}",
+            charts.over_seeds(rows, question, score, "model", names),
+            *(QUESTIONS[question], up),
+        )
+        for question, rows in varied(table, trained_on).items()
+    ]
+    return charts.lines(panels, file="views.csv: several numbers of balls, crops or modules")
+
+
+def enclave_figures(path: Path) -> Iterator[charts.Named]:
+    """Yield which pixels each module attends to, and how much each can hear of each.
+
+    Source: S2RM, Figures 5 and 9.
+
+    Args:
+        path: NPZ file with ``attended`` (modules, height, width) and ``heard`` (row: who hears;
+            column: whom), from 0 to 1.
+
+    Raises:
+        RMRError: It is damaged, or lacks one of the two.
+    """
+    arrays = read_arrays(path)
+    if not {"attended", "heard"} <= {*arrays}:
+        raise RMRError(
+            f"{path} lacks attended or heard: expected what `rmr-gym run views` wrote; delete it"
+        )
+    maps, heard = arrays["attended"], arrays["heard"]
+    rows = {
+        f"modules {start + 1} on": [*maps[start : start + ACROSS]]
+        for start in range(0, len(maps), ACROSS)
+    }
+    modules = [str(module + 1) for module in range(len(heard))]
+    yield path.stem, partial(charts.picture_grid, rows, inches=1.1)
+    yield (
+        f"{path.stem}_heard",
+        partial(charts.heat_map, [charts.Block(modules, heard)], modules, " "),
+    )

@@ -1,1 +1,0 @@
-"""P of ball positions inside a model of frames, beside its controls."""

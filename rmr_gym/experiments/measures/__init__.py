@@ -1,1 +1,0 @@
-"""Measures beside the bit probe: labels, and ranking of predictions."""

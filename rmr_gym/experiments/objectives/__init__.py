@@ -1,1 +1,0 @@
-"""What each objective leaves in the encoder."""

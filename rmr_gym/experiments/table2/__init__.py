@@ -1,1 +1,0 @@
-"""Abstract models of every game (the paper's Table 2)."""
