@@ -11,6 +11,7 @@ import pytest
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.experiments import worlds
 from rmr_gym.experiments.base import run
 from rmr_gym.experiments.world_models import report as pages
 from rmr_gym.experiments.world_models.grid import Views, WorldModels
