@@ -28,7 +28,7 @@ from rmr_gym.experiments.atari import recorded
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Room
-from rmr_gym.stages.chain import processor_artifact
+from rmr_gym.stages.export import processor_artifact
 from rmr_gym.stages.games import GameData, ProbeSets, natural_data
 from rmr_gym.stages.natural import natural
 from rmr_gym.stages.presets import Natural, Recording

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from dataclasses import replace
 from itertools import product
 
@@ -72,6 +73,19 @@ def tiny(chain, recorded, tiny_preset, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "tiny", replace(tiny_preset, games=("Pong",), seeds=1))
     data = recorded("Pong").parent
     return {"root": chain.root.parent, "data": data, "workers": 1, "out": tmp_path / "out"}
+
+
+@pytest.fixture(scope="session")
+def forget_loaded():
+    """Let go of all data that the stages have loaded in this process."""
+
+    def forget():
+        for name, module in list(sys.modules.items()):
+            if name.startswith("rmr_gym.stages."):
+                for value in vars(module).values():
+                    getattr(value, "cache_clear", lambda: None)()
+
+    return forget
 
 
 @pytest.fixture

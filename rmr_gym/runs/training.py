@@ -205,7 +205,8 @@ class _Training:
     def update(self, current: Step, clip: float | None) -> dict[str, float]:
         """Make a gradient step; return its loss and the figures to log."""
         loss = current.loss.item()
-        check_loss(loss, self.step)
+        if error := diverged(loss, self.step):
+            raise error
         self.optimizer.zero_grad(set_to_none=True)
         current.loss.backward()
         if clip is not None:
@@ -242,14 +243,13 @@ class _Training:
         return Trained(tensors=state.part("kept"), **record)
 
 
-def check_loss(loss: float, step: int, beside: str = "earlier checkpoints are kept") -> None:
-    """Make sure that a loss is a number.
-
-    Raises:
-        DivergedError: It is not.
-    """
-    if not abs(loss) < inf:
-        raise DivergedError(
-            f"the loss became {loss} at step {step}, expected a number: try another seed or a "
-            f"lower learning rate; {beside}"
-        )
+def diverged(
+    loss: float, step: int, beside: str = "earlier checkpoints are kept"
+) -> DivergedError | None:
+    """Return the error of a loss that is no number, or None."""
+    if abs(loss) < inf:
+        return None
+    return DivergedError(
+        f"the loss became {loss} at step {step}, expected a number: try another seed or a lower "
+        f"learning rate; {beside}"
+    )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.sampling import batch_indices, split_episodes
+from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains import balls as domain
 from rmr_gym.domains.balls import (
     HISTORY,
@@ -33,7 +33,7 @@ from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
-from rmr_gym.stages.games import PRETRAIN_SEED, SPLIT_SEED
+from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare
 
 EVALUATION_SEED = 0
@@ -181,35 +181,8 @@ BALLS_PRESETS: dict[str, BallsPreset] = {
 length; "quick" pretrains for a quarter of the time."""
 
 
-class BallsEpisodes(NamedTuple):
-    """A data set split by episode."""
-
-    dataset: TransitionDataset
-    training: list[int]
-    validation: list[int]
-
-
-@lru_cache(maxsize=4)
-def open_balls(data: Path, validation_share: float) -> BallsEpisodes:
-    """Open and split a data set.
-
-    Raises:
-        RMRError: Fewer than two episodes.
-    """
-    dataset = TransitionDataset(data)
-    count = len(dataset.episodes)
-    if count < 2:
-        raise RMRError(
-            f"expected 2 episodes or more in {data}, to train on one and hold out another, found "
-            f"{count}: record more"
-        )
-    validation = max(1, round(count * validation_share))
-    training, held_out = split_episodes(dataset, count - validation, validation, SPLIT_SEED)
-    return BallsEpisodes(dataset, training, held_out)
-
-
 @dataclass(frozen=True)
-class RecordedBalls:
+class RecordedBalls(Recorded):
     """A data set of balls and how it is split; it counts by its content, not by its folder.
 
     Attributes:
@@ -224,22 +197,13 @@ class RecordedBalls:
     validation_share: float = 0.1
     radii: tuple[float, ...] = (0.15,)
 
+    def split(self, dataset: TransitionDataset) -> tuple[list[int], list[int]]:
+        """Return the episodes to train on, and those that only scores are computed on."""
+        return split_by_share(dataset, self.validation_share)
+
     def key(self) -> dict[str, Any]:
         """Return what decides results: the content, the split and the radii."""
-        episodes = self.open()
-        return {
-            "data": episodes.dataset.fingerprint,
-            "split": [len(episodes.training), len(episodes.validation), SPLIT_SEED],
-            "radii": list(self.radii),
-        }
-
-    def open(self) -> BallsEpisodes:
-        """Open and split the data set.
-
-        Raises:
-            RMRError: Fewer than two episodes.
-        """
-        return open_balls(self.path, self.validation_share)
+        return super().key() | {"radii": list(self.radii)}
 
     @property
     def balls(self) -> int:
@@ -269,28 +233,14 @@ class RecordedBalls:
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json and cards say of the data."""
-        episodes = self.open()
-        manifest = episodes.dataset.manifest
-        return {
-            "fingerprint": episodes.dataset.fingerprint,
-            "episodes": len(episodes.dataset.episodes),
-            "training_episodes": len(episodes.training),
-            "transitions": len(episodes.dataset),
-            "env_id": manifest.env_id,
-            "options": manifest.env_kwargs,
-        }
+        manifest = self.open().dataset.manifest
+        return super().summary() | {"env_id": manifest.env_id, "options": manifest.env_kwargs}
 
 
 @lru_cache(maxsize=4)
 def _loaded(data: RecordedBalls, part: str, column: str, ahead: int) -> BallsData:
     episodes = data.open()
     return domain.load_balls(episodes.dataset, getattr(episodes, part), column, ahead)
-
-
-def forget_balls() -> None:
-    """Let go of all data of balls that this process holds."""
-    open_balls.cache_clear()
-    _loaded.cache_clear()
 
 
 @stage(version=3)

@@ -27,7 +27,7 @@ from rmr_gym.domains.balls import HISTORY
 from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.models.rmr.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Progress, Store, Task, read_artifact, stage
 from rmr_gym.stages.balls import (
     BALLS_ARMS,
@@ -109,36 +109,19 @@ def _scores(game: Game, task: Task, seed: int, step: int, store: Store) -> list[
 
 def _config(game: Game, *, affine: bool, core: str | None) -> EncoderConfig:
     model = game.preset.model
+    shared = ("height", "width", "maps", "dim", "trunk", "aggregation", "precision")
+    sizes = {name: getattr(model, name) for name in shared}
     return EncoderConfig(
-        game=game.name,
-        height=model.height,
-        width=model.width,
-        slots=SLOTS,
-        maps=model.maps,
-        dim=model.dim,
-        trunk=model.trunk,
-        core=core,
-        aggregation=model.aggregation,
-        precision=model.precision,
-        actions=ACTIONS,
-        affine=affine,
+        game=game.name, slots=SLOTS, core=core, actions=ACTIONS, affine=affine, **sizes
     )
 
 
 def _provenance(game: Game, training: dict[str, Any]) -> dict[str, Any]:
-    episodes, recording = game.data.open(), game.preset.recording
-    return {
-        "data": {
-            "fingerprint": episodes.dataset.fingerprint,
-            "episodes": len(episodes.dataset.episodes),
-            "training_episodes": len(episodes.training),
-            "transitions": len(episodes.dataset),
-            "frameskip": recording.frameskip,
-            "repeat_action_probability": recording.repeat_action_probability,
-            "scored_ram_bytes": len(game.data.scored_bytes),
-        },
-        "training": {"objective": game.preset.natural.objective, **training},
-    }
+    recording, summary = game.preset.recording, game.data.summary()
+    played = {name: getattr(recording, name) for name in ("frameskip", "repeat_action_probability")}
+    played["scored_ram_bytes"] = summary.pop("slots")
+    training = {"objective": game.preset.natural.objective, **training}
+    return {"data": summary | played, "training": training}
 
 
 class EncoderReference(NamedTuple):
@@ -210,21 +193,18 @@ def pretrained_balls_encoder(
 def _balls_config(world: BallsWorld, slots: int, core: str | None) -> BallsEncoderConfig:
     model = world.preset.pixels
     first, later = model.iterations
+    sizes = {name: getattr(model, name) for name in ("slot_dim", "channels", "cell")}
+    shared = ("dim", "aggregation", "passes", "precision")
+    sizes |= {name: getattr(model.processor, name) for name in shared}
     return BallsEncoderConfig(
         game=world.data.label,
         resolution=world.data.frames("training").resolution,
         instants=HISTORY,
         slots=slots,
-        dim=model.processor.dim,
-        slot_dim=model.slot_dim,
-        channels=model.channels,
-        cell=model.cell,
         first_rounds=first,
         later_rounds=later,
         core=model.processor.core if core == "configured" else core,
-        aggregation=model.processor.aggregation,
-        passes=model.processor.passes,
-        precision=model.processor.precision,
+        **sizes,
     )
 
 
@@ -309,8 +289,24 @@ class ProcessorFolder:
         tensors = artifact.part("processor")
         if any(name.startswith("cores.") for name in tensors):
             tensors = _with_fresh_actions(tensors, model)
-        check_donor(self.label, tensors, model)
+        if "action_encoder.weight" not in tensors:
+            raise RMRError(
+                f"the donor {self.label!r} holds no processor with an action encoder: expected a "
+                "folder written by `rmr-gym pretrain`"
+            )
+        dim, actions = tensors["action_encoder.weight"].shape
+        if (dim, actions) != (model.dim, ACTIONS):
+            raise RMRError(
+                f"the donor {self.label!r} has latents of width {dim} and {actions} actions, "
+                f"expected {model.dim} and {ACTIONS}: pretrain it with the sizes of the recipients"
+            )
         return tensors
+
+    def processor(self, model: AtariModel) -> Processor:
+        """Return P with these weights; see `tensors` for errors."""
+        processor = make_core(model, model.core, PRETRAIN_SEED)
+        load_weights(processor, self.tensors(model), f"the donor {self.label!r}")
+        return processor
 
 
 def folder_donor(name: str, folder: Path, model: AtariModel) -> Task:
@@ -320,41 +316,17 @@ def folder_donor(name: str, folder: Path, model: AtariModel) -> Task:
         RMRError: The folder is missing, holds something else, or does not fit the model.
     """
     given = ProcessorFolder(name, folder)
-    given.tensors(model)
+    given.processor(model)
     return given_processor(given, model)
 
 
 @stage(version=1)
 def given_processor(folder: ProcessorFolder, model: AtariModel) -> Artifact:
     """Read a P from a folder, to be used as a donor; see `ProcessorFolder`."""
-    processor = make_core(model, model.core, PRETRAIN_SEED)
-    load_weights(processor, folder.tensors(model), f"the donor {folder.label!r}")
+    artifact = processor_artifact(folder.processor(model))
     encoder = read_artifact(folder.path).part("encoder")
-    artifact = processor_artifact(processor)
     artifact.tensors.update({f"encoder.{name}": tensor for name, tensor in encoder.items()})
     return artifact
-
-
-def check_donor(name: str, tensors: dict[str, Tensor], model: AtariModel) -> str:
-    """Return the hash of a donor's P.
-
-    Raises:
-        RMRError: It has other latents, other actions or another core than the recipient's model.
-    """
-    if "action_encoder.weight" not in tensors:
-        raise RMRError(
-            f"the donor {name!r} holds no processor with an action encoder: expected a folder "
-            "written by `rmr-gym pretrain`"
-        )
-    dim, actions = tensors["action_encoder.weight"].shape
-    if (dim, actions) != (model.dim, ACTIONS):
-        raise RMRError(
-            f"the donor {name!r} has latents of width {dim} and {actions} actions, expected "
-            f"{model.dim} and {ACTIONS}: pretrain it with the sizes of the recipients"
-        )
-    processor = make_core(model, model.core, PRETRAIN_SEED)
-    load_weights(processor, tensors, f"the donor {name!r}")
-    return parameter_hash(processor)
 
 
 def _with_fresh_actions(tensors: dict[str, Any], model: AtariModel) -> dict[str, Tensor]:

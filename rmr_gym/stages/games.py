@@ -26,8 +26,66 @@ class Episodes(NamedTuple):
     validation: list[int]
 
 
+class Recorded:
+    """A data set and how it is split; it counts by its content, not by its folder."""
+
+    path: Path
+
+    def split(self, dataset: TransitionDataset) -> tuple[list[int], list[int]]:
+        """Return the episodes to train on, and those that only scores are computed on."""
+        raise AssertionError("every data set says it")
+
+    def open(self) -> Episodes:
+        """Open and split the data set.
+
+        Raises:
+            RMRError: It is missing, of another world, or cannot be split.
+        """
+        return _opened(self)
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results: the content and the split."""
+        dataset, training, validation = self.open()
+        return {
+            "data": dataset.fingerprint,
+            "split": [len(training), len(validation), SPLIT_SEED],
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return what run.json and cards say of the data; no frame is read for it."""
+        dataset, training, _ = self.open()
+        return {
+            "fingerprint": dataset.fingerprint,
+            "episodes": len(dataset.episodes),
+            "training_episodes": len(training),
+            "transitions": len(dataset),
+        }
+
+
+def split_by_share(dataset: TransitionDataset, validation_share: float) -> tuple[list, list]:
+    """Split episodes so that at least one, and about a share of all, is not trained on.
+
+    Raises:
+        RMRError: Fewer than two episodes.
+    """
+    count = len(dataset.episodes)
+    if count < 2:
+        raise RMRError(
+            f"expected 2 episodes or more in {dataset.path}, to train on one and hold out another, "
+            f"found {count}: record more"
+        )
+    validation = max(1, round(count * validation_share))
+    return split_episodes(dataset, count - validation, validation, SPLIT_SEED)
+
+
+@lru_cache(maxsize=16)
+def _opened(data: Recorded) -> Episodes:
+    dataset = TransitionDataset(data.path)
+    return Episodes(dataset, *data.split(dataset))
+
+
 @dataclass(frozen=True)
-class GameData:
+class GameData(Recorded):
     """The data set of a game and how it is split; it counts by its content, not by its folder.
 
     Attributes:
@@ -50,21 +108,18 @@ class GameData:
         counts = recording.train_episodes, recording.validation_episodes
         return cls(game, path, *counts, recording.entropy_threshold)
 
-    def key(self) -> dict[str, Any]:
-        """Return what decides results: the content, the split and the scored bytes."""
-        return {
-            "data": self.open().dataset.fingerprint,
-            "split": [self.train_episodes, self.validation_episodes, SPLIT_SEED],
-            "threshold": self.entropy_threshold,
-        }
-
-    def open(self) -> Episodes:
-        """Open and split the data set.
+    def split(self, dataset: TransitionDataset) -> tuple[list[int], list[int]]:
+        """Return the episodes to train on, and those that only scores are computed on.
 
         Raises:
             RMRError: Another game, or too few episodes.
         """
-        return _opened(self)
+        dataset.require_game(self.label)
+        return split_episodes(dataset, self.train_episodes, self.validation_episodes, SPLIT_SEED)
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides results: the content, the split and the scored bytes."""
+        return super().key() | {"threshold": self.entropy_threshold}
 
     @property
     def scored_bytes(self) -> np.ndarray:
@@ -81,24 +136,8 @@ class GameData:
         return atari.load_abstract(episodes.dataset, getattr(episodes, part))
 
     def summary(self) -> dict[str, Any]:
-        """Return what run.json says of the data; no frame is read for it."""
-        episodes = self.open()
-        return {
-            "fingerprint": episodes.dataset.fingerprint,
-            "episodes": len(episodes.dataset.episodes),
-            "transitions": len(episodes.dataset),
-            "slots": len(self.scored_bytes),
-        }
-
-
-@lru_cache(maxsize=8)
-def _opened(data: GameData) -> Episodes:
-    dataset = TransitionDataset(data.path)
-    dataset.require_game(data.label)
-    training, validation = split_episodes(
-        dataset, data.train_episodes, data.validation_episodes, SPLIT_SEED
-    )
-    return Episodes(dataset, training, validation)
+        """Return what run.json and cards say of the data."""
+        return super().summary() | {"slots": len(self.scored_bytes)}
 
 
 @lru_cache(maxsize=8)
@@ -149,9 +188,3 @@ def _probe_sets(
     )
     kept, dropped = atari.without_duplicates(training, test)
     return ProbeSets(training, kept, dropped)
-
-
-def forget_loaded() -> None:
-    """Let go of all data that this process holds."""
-    for loaded in (_opened, _scored, _natural, _probe_sets):
-        loaded.cache_clear()

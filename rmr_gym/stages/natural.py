@@ -187,22 +187,30 @@ def natural_batch(
         step: Training step.
         ahead: Agent steps by which the transitions come later, below the objective's horizon.
     """
-    objective = OBJECTIVES[config.objective]
-    index = batch_indices(
-        data,
-        config.batch,
-        seed,
-        "natural",
-        step,
-        kind=objective.sampling,
-        frames=data.frames.numpy(),
-    )
-    index = _with_room(data, index, objective.horizon) + ahead
+    index, partners = natural_rows(config, data, seed, step)
+    index = _with_room(data, index, OBJECTIVES[config.objective].horizon) + ahead
     rows = torch.from_numpy(data.current[index])
-    partners = derangement(config.batch, generator(seed, "negatives", step))
     return Batch(
         data.frames[rows], data.frames[rows + 1], data.action[index], torch.from_numpy(partners)
     )
+
+
+def natural_rows(
+    config: Natural, data: NaturalData, seed: int, step: int, names: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the transitions of a step, and each one's negative partner.
+
+    Args:
+        config: Objective and batch size.
+        data: Frames and actions.
+        seed: Of the run.
+        step: Training step.
+        names: What tells frames apart; None: their pixels.
+    """
+    kind = OBJECTIVES[config.objective].sampling
+    frames = data.frames.numpy() if names is None else names
+    index = batch_indices(data, config.batch, seed, "natural", step, kind=kind, frames=frames)
+    return index, derangement(config.batch, generator(seed, "negatives", step))
 
 
 def _with_room(data: NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
@@ -425,10 +433,8 @@ def supervised(
     Returns:
         As `rmr_gym.stages.natural.natural`, encoders alone.
     """
-    place, loaded = find_device(device), natural_data(data, model, config)
+    place, encoder = find_device(device), _initial_encoder(data, model, config, seed)
     paired = probe_sets(data, model, probing).training
-    encoder = pixel_encoder(model, seed)
-    encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     bits = torch.from_numpy(paired.bits).flatten(1)
     read_out = build(
         lambda: nn.Linear(encoder.slots * model.dim, bits.shape[1]),
@@ -443,14 +449,10 @@ def supervised(
         logits = read_out(encoder(paired.frames[rows].to(place)).flatten(1))
         return Step(F.binary_cross_entropy_with_logits(logits, bits[rows].float().to(place)))
 
-    def checkpoint_at(step: int) -> Checkpoint:
-        state = encoder.state_dict().items()
-        return Checkpoint({f"{step}.encoder.{name}": part for name, part in state}, {"step": step})
-
     trained = train(
         nn.ModuleList([encoder, read_out]),
         step_at,
-        checkpoint_at,
+        lambda step: Checkpoint(_encoder_tensors(encoder, step), {"step": step}),
         phases=[Phase(config.steps, config.learning_rate, config.batch)],
         checkpoints=config.checkpoints,
         room=room,
@@ -462,11 +464,19 @@ def supervised(
 @stage(version=1)
 def untrained(data: GameData, model: AtariModel, config: Natural, seed: int) -> Artifact:
     """Keep the encoder that the arms of a seed start from, input statistics included, as step 0."""
-    encoder = pixel_encoder(model, seed)
-    loaded = natural_data(data, model, config)
+    encoder = _initial_encoder(data, model, config, seed)
+    record = {"arm": "untrained", "curve": [], "note": None}
+    return Artifact(record, _encoder_tensors(encoder, 0))
+
+
+def _initial_encoder(data: GameData, model: AtariModel, config: Natural, seed: int) -> SlotCNN:
+    encoder, loaded = pixel_encoder(model, seed), natural_data(data, model, config)
     encoder.standardise_by(loaded.mean_frame, loaded.deviation)
-    tensors = {f"0.encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    return Artifact({"arm": "untrained", "curve": [], "note": None}, tensors)
+    return encoder
+
+
+def _encoder_tensors(encoder: nn.Module, step: int) -> dict[str, Tensor]:
+    return {f"{step}.encoder.{name}": part for name, part in encoder.state_dict().items()}
 
 
 def kept_steps(artifact: Artifact) -> list[int]:

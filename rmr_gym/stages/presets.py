@@ -1,5 +1,6 @@
 """Configurations of the stages: the arms of a comparison, the Atari presets by name."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -294,15 +295,7 @@ def find_preset(presets: Mapping[str, Named], name: str) -> Named:
 
 def as_json(config: Any) -> dict[str, Any]:
     """Return a configuration as plain JSON values (tuples become lists)."""
-    return _plain(asdict(config))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value
+    return json.loads(json.dumps(asdict(config), default=str))
 
 
 @dataclass(frozen=True)

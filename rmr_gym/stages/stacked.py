@@ -22,12 +22,11 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator
-from rmr_gym.data.sampling import batch_indices, derangement
+from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, RamLogits, find_device, ram_loss
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.models.rmr.stacked import StackedPipeline, kind
+from rmr_gym.models.rmr.stacked import StackedPipeline
 from rmr_gym.runs.store import Artifact, Progress, Room, Store, Task
 from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import (
@@ -35,7 +34,7 @@ from rmr_gym.runs.training import (
     Checkpoint,
     DivergedError,
     Trained,
-    check_loss,
+    diverged,
 )
 from rmr_gym.stages.games import GameData, natural_data
 from rmr_gym.stages.natural import (
@@ -47,11 +46,12 @@ from rmr_gym.stages.natural import (
     natural,
     natural_artifact,
     natural_checkpoint,
+    natural_rows,
     pretrain,
     scored_checkpoint,
     scored_part,
 )
-from rmr_gym.stages.presets import Natural, Pretraining, arm_processor
+from rmr_gym.stages.presets import Natural, Pretraining
 
 Run = TypeVar("Run")
 Result = Artifact | DivergedError
@@ -61,6 +61,8 @@ STACK = 40
 
 DEATHS = 2
 """A stack that killed its process so often is tried no more: its runs train one by one."""
+
+OTHERS_GO_ON = "the other runs of its stack went on without it"
 
 _VARYING = {"natural": ("arm", "seed", "donor"), "pretrain": ("data", "seed")}
 """In which arguments the runs of a stack may differ, by stage."""
@@ -141,11 +143,17 @@ def _parts(group: Sequence[Job], size: int) -> list[Sequence[Job]]:
     """
     if size < 2 or len(group) < 2:
         return []
-    group = sorted(group, key=lambda job: job.title)
+    group = sorted(group, key=_neighbours)
     count = -(-len(group) // size)
     bounds = [index * len(group) // count for index in range(count + 1)]
     parts = (group[first:last] for first, last in pairwise(bounds))
     return [part for part in parts if len(part) > 1]
+
+
+def _neighbours(job: Job) -> tuple[str, ...]:
+    arguments = job.tasks[0].arguments
+    donor = arguments.get("donor")
+    return arguments.get("arm", ""), donor.key if donor else "", job.title
 
 
 def _leader(part: Sequence[Job]) -> Job:
@@ -271,19 +279,8 @@ def train_natural_stack(
             f"a stack needs one run or more of an objective that can be stacked, got {len(runs)} "
             f"of {config.objective!r} with core {model.core!r}: train such runs one by one"
         )
-    place = find_device(device)
-    by_kind = sorted(range(len(runs)), key=lambda index: _neighbours(model, runs[index]))
-    train = partial(_train_natural, config, model, data, place, progress)
-    results = in_halves(train, [runs[index] for index in by_kind])
-    placed = dict(zip(by_kind, results, strict=True))
-    return [placed[index] for index in range(len(runs))]
-
-
-def _neighbours(model: AtariModel, run: NaturalRun) -> tuple[str, ...]:
-    """Order runs so that those of one kind, and among them those of one P, are neighbours."""
-    pretrained = run.donor.part("processor") if run.donor else None
-    processor = arm_processor(run.arm, model, run.seed, pretrained)
-    return (*map(str, kind(processor)), parameter_hash(processor))
+    train = partial(_train_natural, config, model, data, find_device(device), progress)
+    return in_halves(train, runs)
 
 
 def _train_natural(
@@ -294,7 +291,7 @@ def _train_natural(
     progress: Progress | None,
     runs: Sequence[NaturalRun],
 ) -> list[Result]:
-    started, objective = time.perf_counter(), OBJECTIVES[config.objective]
+    objective = OBJECTIVES[config.objective]
     pipelines = [
         initial_pipeline(data, model, config, run.arm, run.seed, run.donor).to(place)
         for run in runs
@@ -315,36 +312,43 @@ def _train_natural(
         predicted = stack.decoder(stack.process(current, actions[action]))
         return torch.vmap(terms_of)(predicted, current, following, permutation)._asdict()
 
-    results = train_stack(
+    return _artifacts(
         stack,
         terms_at,
         lambda step, run: natural_checkpoint(pipelines[run], data, step),
+        lambda run, trained: natural_artifact(runs[run].arm, pipelines[run], before[run], trained),
+        config,
+        feed.rows,
+        progress,
+    )
+
+
+def _artifacts(
+    stack: StackedPipeline,
+    terms_at: Callable[[int], Mapping[str, Tensor]],
+    checkpoint_at: Callable[[int, int], Checkpoint],
+    finish: Callable[[int, Trained], Artifact],
+    config: Natural | Pretraining,
+    prepare: Callable[[int], object],
+    progress: Progress | None = None,
+) -> list[Result]:
+    """Train a stack; each of its artifacts is said to have taken its share of the time."""
+    started = time.perf_counter()
+    results: list[Any] = train_stack(
+        stack,
+        terms_at,
+        checkpoint_at,
         checkpoints=config.checkpoints,
         learning_rate=config.learning_rate,
-        prepare=feed.rows,
+        prepare=prepare,
         progress=progress,
     )
-    made = [partial(natural_artifact, run.arm, pipeline, first)
-            for run, pipeline, first in zip(runs, pipelines, before, strict=True)]  # fmt: skip
-    return _timed(made, results, started)
-
-
-def _timed(
-    made: Sequence[Callable[[Trained], Artifact]],
-    results: Sequence[Trained | DivergedError],
-    started: float,
-) -> list[Result]:
-    """Make the artifacts of a stack; each is said to have taken its share of the time."""
-    seconds, timed = time.perf_counter() - started, []
-    for make, result in zip(made, results, strict=True):
+    shared = {"seconds": time.perf_counter() - started, "runs": len(results)}
+    for run, result in enumerate(results):
         if isinstance(result, Trained):
-            artifact = make(result)
-            shared = {"seconds": seconds, "runs": len(made)}
-            artifact.record.update(seconds=seconds / len(made), stacked=shared)
-            timed.append(artifact)
-        else:
-            timed.append(result)
-    return timed
+            results[run] = finish(run, result)
+            results[run].record.update(seconds=shared["seconds"] / len(results), stacked=shared)
+    return results
 
 
 class AbstractRun(NamedTuple):
@@ -379,7 +383,6 @@ def pretrain_stack(
 def _train_abstract(
     config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
 ) -> list[Result]:
-    started = time.perf_counter()
     pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
     held_out = [scored_part(run.validation, config.validation_rows, run.seed) for run in runs]
     stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
@@ -393,24 +396,15 @@ def _train_abstract(
         mask, written = stack.decoder(stack.process(stack.encoder(bits), action))
         return {"loss": torch.vmap(loss)(mask, written, bits, following)}
 
-    results = train_stack(
-        stack,
-        terms_at,
-        lambda step, run: scored_checkpoint(
-            pipelines[run], held_out[run], runs[run].scored_bytes, model.core, step
-        ),
-        checkpoints=config.checkpoints,
-        learning_rate=config.learning_rate,
-        prepare=feed.rows,
-    )
-    copies = (copy_scores(part, run.scored_bytes) for part, run in zip(held_out, runs, strict=True))
-    made = [partial(_finished, pipeline, copied)
-            for pipeline, copied in zip(pipelines, copies, strict=True)]  # fmt: skip
-    return _timed(made, results, started)
+    def checkpoint_at(step: int, run: int) -> Checkpoint:
+        scored = runs[run].scored_bytes
+        return scored_checkpoint(pipelines[run], held_out[run], scored, model.core, step)
 
+    def finish(run: int, trained: Trained) -> Artifact:
+        copied = copy_scores(held_out[run], runs[run].scored_bytes)
+        return finished(pipelines[run], trained, copied)
 
-def _finished(pipeline: Any, copied: Any, trained: Trained) -> Artifact:
-    return finished(pipeline, trained, copied)
+    return _artifacts(stack, terms_at, checkpoint_at, finish, config, feed.rows)
 
 
 class NaturalRows(NamedTuple):
@@ -434,8 +428,8 @@ class NaturalFeed:
         self._config, self._data = config, data
         self._distinct, places = np.unique(seeds, return_inverse=True)
         self._places = torch.from_numpy(places)
-        self._kind = OBJECTIVES[config.objective].sampling
-        self._names = frame_names(data.frames) if self._kind == "window" else None
+        uniform = OBJECTIVES[config.objective].sampling == "uniform"
+        self._names = None if uniform else frame_names(data.frames)
         self.rows = lru_cache(maxsize=2)(self._rows)
 
     def _rows(self, step: int) -> NaturalRows:
@@ -444,11 +438,7 @@ class NaturalFeed:
         return NaturalRows(*(torch.from_numpy(column)[self._places] for column in columns))
 
     def _drawn(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        size = self._config.batch
-        index = batch_indices(
-            self._data, size, seed, "natural", step, kind=self._kind, frames=self._names
-        )
-        partners = derangement(size, generator(seed, "negatives", step))
+        index, partners = natural_rows(self._config, self._data, seed, step, self._names)
         return self._data.current[index], index, partners
 
 
@@ -514,80 +504,53 @@ def train_stack(
     steps = checkpoints[-1]
     log_every = max(1, steps // CURVE_POINTS)
     for step in range(1, steps + 1):
-        terms, broken = _gradients(stack, optimizer, terms_at, step, prepare)
-        results = [broken.get(run, result) for run, result in enumerate(results)]
+        terms = _gradients(stack, optimizer, results, terms_at, step, prepare)
         if not stack.runs:
             break
         optimizer.step()
+        going: list[Any] = [results[run] for run in stack.runs]
         if step % log_every == 0 or step == 1:
-            _log_curves(stack.runs, results, terms, step)
+            values = [(name, term.tolist()) for name, term in terms.items()]
+            for row, trained in enumerate(going):
+                trained.curve.append(
+                    {"step": step} | {name: column[row] for name, column in values}
+                )
         if step in checkpoints:
-            _checkpoint(stack, optimizer, results, checkpoint_at, step)
+            stack.write_back()
+            for run, trained in zip(stack.runs, going, strict=True):
+                trained.add(checkpoint_at(step, run), "all")
+            _keep(stack, [not trained.stopped for trained in going], optimizer)
         if progress:
             progress(step, steps)
-        if not stack.runs:
-            break
     return results
 
 
 def _gradients(
     stack: StackedPipeline,
     optimizer: torch.optim.Optimizer,
+    results: list[Trained | DivergedError],
     terms_at: Callable[[int], Mapping[str, Tensor]],
     step: int,
     prepare: Callable[[int], object],
-) -> tuple[Mapping[str, Tensor], dict[int, DivergedError]]:
+) -> Mapping[str, Tensor]:
     """Leave the gradients of a step; runs whose loss is no number fall out, and it is repeated."""
-    broken: dict[int, DivergedError] = {}
-    terms: Mapping[str, Tensor] = {}
     while stack.runs:
         terms = terms_at(step)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].sum().backward()
         prepare(step + 1)
-        rows = []
-        for row, (run, loss) in enumerate(zip(stack.runs, terms["loss"].tolist(), strict=True)):
-            try:
-                check_loss(loss, step, "the other runs of its stack went on without it")
-                rows.append(row)
-            except DivergedError as error:
-                broken[run] = error
-        if len(rows) == len(stack.runs):
-            break
-        stack.keep(rows, optimizer)
-    return terms, broken
+        errors = [diverged(loss, step, OTHERS_GO_ON) for loss in terms["loss"].tolist()]
+        if not any(errors):
+            return terms
+        for run, error in zip(stack.runs, errors, strict=True):
+            results[run] = error or results[run]
+        _keep(stack, [error is None for error in errors], optimizer)
+    return {}
 
 
-def _log_curves(
-    runs: Sequence[int],
-    results: Sequence[Trained | DivergedError],
-    terms: Mapping[str, Tensor],
-    step: int,
-) -> None:
-    values = {name: term.tolist() for name, term in terms.items()}
-    for row, run in enumerate(runs):
-        trained = results[run]
-        assert isinstance(trained, Trained)
-        point = {name: column[row] for name, column in values.items()}
-        trained.curve.append({"step": step, **point})
-
-
-def _checkpoint(
-    stack: StackedPipeline,
-    optimizer: torch.optim.Optimizer,
-    results: Sequence[Trained | DivergedError],
-    checkpoint_at: Callable[[int, int], Checkpoint],
-    step: int,
-) -> None:
-    stack.write_back()
-    going = []
-    for row, run in enumerate(stack.runs):
-        trained = results[run]
-        assert isinstance(trained, Trained)
-        trained.add(checkpoint_at(step, run), "all")
-        going += [] if trained.stopped else [row]
-    if len(going) < len(stack.runs):
-        stack.keep(going, optimizer)
+def _keep(stack: StackedPipeline, going: Sequence[bool], optimizer: torch.optim.Optimizer) -> None:
+    if not all(going):
+        stack.keep([row for row, goes in enumerate(going) if goes], optimizer)
 
 
 def in_halves(train: Callable[[Sequence[Run]], list[Result]], runs: Sequence[Run]) -> list[Result]:

@@ -42,7 +42,7 @@ from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
-from rmr_gym.stages.balls import BallsEpisodes, open_balls
+from rmr_gym.stages.games import Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare
 
 VALIDATION = 200
@@ -318,7 +318,7 @@ def donor_sizes(donor: Artifact) -> ProcessorSizes:
 
 
 @dataclass(frozen=True)
-class RecordedFrames:
+class RecordedFrames(Recorded):
     """A data set of frames of one channel; it counts by its content, not by its folder.
 
     Attributes:
@@ -334,19 +334,11 @@ class RecordedFrames:
         """What it is called in tables and titles."""
         return self.path.resolve().name
 
-    def key(self) -> dict[str, Any]:
-        """Return what decides results: the content and the split."""
-        episodes = self.open()
-        split = [len(episodes.training), len(episodes.validation)]
-        return {"data": episodes.dataset.fingerprint, "split": split}
-
-    def open(self) -> BallsEpisodes:
-        """Open and split the data set.
-
-        Raises:
-            RMRError: There is none, or it cannot be split.
-        """
-        return _opened(self)
+    def split(self, dataset: TransitionDataset) -> tuple[list[int], list[int]]:
+        """Return the episodes to train on, and those that only scores are computed on."""
+        if self.validation_share < 1:
+            return split_by_share(dataset, self.validation_share)
+        return [], list(range(len(dataset.episodes)))
 
     @property
     def frames(self) -> Frames:
@@ -390,21 +382,7 @@ class RecordedFrames:
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json says of the data; no frame is read."""
-        dataset = self.open().dataset
-        return {
-            "name": self.label,
-            "fingerprint": dataset.fingerprint,
-            "episodes": len(dataset.episodes),
-            "balls": self.balls,
-        }
-
-
-@lru_cache(maxsize=8)
-def _opened(data: RecordedFrames) -> BallsEpisodes:
-    if data.validation_share < 1:
-        return open_balls(data.path, data.validation_share)
-    dataset = TransitionDataset(data.path)
-    return BallsEpisodes(dataset, [], list(range(len(dataset.episodes))))
+        return {"name": self.label} | super().summary() | {"balls": self.balls}
 
 
 @lru_cache(maxsize=4)
@@ -413,12 +391,6 @@ def _clips(
 ) -> Clips:
     episodes = data.open()
     return load_clips(episodes.dataset, getattr(episodes, part), length, stride, truth=truth)
-
-
-def forget_frames() -> None:
-    """Let go of all frames that this process holds."""
-    _opened.cache_clear()
-    _clips.cache_clear()
 
 
 class Batch(NamedTuple):
@@ -855,18 +827,20 @@ class PixelCounts(NamedTuple):
     @property
     def balanced_accuracy(self) -> float:
         """Arithmetic mean of recall and specificity; NaN where a class does not occur."""
-        lit = self.true_positives + self.false_negatives
-        dark = self.true_negatives + self.false_positives
-        if not lit or not dark:
-            return float("nan")
-        return (self.true_positives / lit + self.true_negatives / dark) / 2
+        recall = _share(self.true_positives, self.true_positives + self.false_negatives)
+        return (
+            recall + _share(self.true_negatives, self.true_negatives + self.false_positives)
+        ) / 2
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; NaN where nothing is lit nor said to be."""
         wrong = self.false_positives + self.false_negatives
-        either = 2 * self.true_positives + wrong
-        return 2 * self.true_positives / either if either else float("nan")
+        return _share(2 * self.true_positives, 2 * self.true_positives + wrong)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 @stage(version=2)

@@ -12,7 +12,7 @@ from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.worlds import Playing, balls_world, find_data, is_of_balls
 from rmr_gym.runs.store import Store, write_artifact
 from rmr_gym.runs.training import Phase
-from rmr_gym.stages.balls import BALLS_PRESETS, Evaluation, Prediction, WarmStart, forget_balls
+from rmr_gym.stages.balls import BALLS_PRESETS, Evaluation, Prediction, WarmStart
 
 PHASES = (Phase(1, batch=2),)
 SMOKE = BALLS_PRESETS["smoke"]
@@ -29,12 +29,12 @@ TINY = vars(
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def recorded(tmp_path_factory, forget_loaded):
     path = tmp_path_factory.mktemp("data") / "balls"
     options = {"balls": 3, "radii": 0.2, "resolution": 16, "max_episode_steps": 20}
     record("rmr/BouncingBalls-v0", path, episodes=4, **options)
     yield path
-    forget_balls()
+    forget_loaded()
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,9 @@ def recorded(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def world(recorded):
+def world(recorded, forget_loaded):
     yield BallsWorld(RecordedBalls("BouncingBalls", recorded, TINY.validation_share), TINY)
-    balls.forget_balls()
+    forget_loaded()
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_walls_of_one_radius_or_one_a_ball(world):
         walls(0.1, 0.2)
 
 
-def test_data_without_balls_and_too_few_episodes_are_refused(tmp_path):
+def test_data_without_balls_and_too_few_episodes_are_refused(tmp_path, forget_loaded):
     space = gym.spaces.Box(0, 1, (4,))
     manifest = Manifest(observation_columns(space), step_columns(gym.spaces.Discrete(2)))
     zeros, flags = np.zeros((3, 4), np.float32), np.zeros(2, bool)
@@ -178,7 +178,7 @@ def test_data_without_balls_and_too_few_episodes_are_refused(tmp_path):
     world = BallsWorld(RecordedBalls("any", tmp_path / "other"), TINY)
     with pytest.raises(RMRError, match="2 episodes or more"):
         world.data.key()
-    balls.forget_balls()
+    forget_loaded()
     with DatasetWriter(tmp_path / "other", manifest) as writer:
         writer.write(Episode(1, 0, "any", {"observation": zeros}, *steps))
     with pytest.raises(RMRError, match="positions of balls"):
@@ -191,7 +191,7 @@ def test_impossible_evaluations_are_refused(settings):
         Evaluation(**settings)
 
 
-def test_training_on_frames_reads_pixels_alone(world, tmp_path, monkeypatch):
+def test_training_on_frames_reads_pixels_alone(world, tmp_path, monkeypatch, forget_loaded):
     asked = []
     load = TransitionDataset.load
 
@@ -199,7 +199,7 @@ def test_training_on_frames_reads_pixels_alone(world, tmp_path, monkeypatch):
         asked.append(tuple(columns))
         return load(self, columns=columns, **options)
 
-    balls.forget_balls()
+    forget_loaded()
     monkeypatch.setattr(TransitionDataset, "load", spied)
     Store(tmp_path).compute(world.trained("cswm", 0))
     assert set(asked) == {("pixels",)}

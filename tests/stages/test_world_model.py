@@ -25,7 +25,7 @@ from rmr_gym.runs import training as loop
 from rmr_gym.runs.store import Store
 from rmr_gym.runs.training import DivergedError
 from rmr_gym.stages import world_model as stages
-from rmr_gym.stages.balls import BallsFolder, given_balls, open_balls
+from rmr_gym.stages.balls import BallsFolder, given_balls
 from rmr_gym.stages.world_model import (
     SCORES,
     WORLD_MODELS,
@@ -51,10 +51,9 @@ LOSSES = ("bce", "relational_bce", "rollout_bce")
 
 
 @pytest.fixture(autouse=True)
-def _forget():
+def _forget(forget_loaded):
     yield
-    stages.forget_frames()
-    open_balls.cache_clear()
+    forget_loaded()
 
 
 @pytest.fixture
