@@ -1,20 +1,21 @@
 """How far a run is: its plan, held against the store; what it cost and what the rest will cost."""
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
+
+import pandas as pd
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.runs.store import Store, Task
 from rmr_gym.runs.sweep import Traces, with_needs
 
-DONE, FAILED, WAITING = "done", "failed", "waiting"
+STATES = DONE, FAILED, WAITING = "done", "failed", "waiting"
 RECENT = 50
 """The rate is that of so many jobs that ended last."""
 
@@ -106,11 +107,8 @@ def write_states(out: Path, states: Iterable[JobState]) -> None:
     Raises:
         RMRError: It cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(JobState._fields)
-    writer.writerows(states)
-    write_atomically(out / TABLE, text.getvalue())
+    table = pd.DataFrame(states, columns=JobState._fields)
+    write_atomically(out / TABLE, table.to_csv(index=False))
 
 
 def last_line(error: str) -> str:
@@ -148,8 +146,21 @@ class Estimate(NamedTuple):
 
 def kinds(states: Sequence[JobState]) -> list[Kind]:
     """Count the states of every kind of job; the time is the mean of those that are done."""
-    names = dict.fromkeys(_kind(state) for state in states)
-    return [_count(name, [state for state in states if _kind(state) == name]) for name in names]
+    counts = Counter((_kind(state), state.state) for state in states)
+    seconds: dict[str, list[float]] = {_kind(state): [] for state in states}
+    for state in states:
+        if state.state == DONE:
+            seconds[_kind(state)].append(state.seconds or 0.0)
+    return [
+        Kind._make(
+            [name, *(counts[name, state] for state in STATES), fmean(known) if known else None]
+        )
+        for name, known in seconds.items()
+    ]
+
+
+def _kind(state: JobState) -> str:
+    return state.key.split(" ", 1)[0]
 
 
 def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estimate:
@@ -170,19 +181,6 @@ def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estima
         rate=rate,
         left=waiting / rate if rate else None,
     )
-
-
-def _kind(state: JobState) -> str:
-    return state.key.split(" ", 1)[0]
-
-
-def _count(name: str, states: Sequence[JobState]) -> Kind:
-    done, failed, waiting = (
-        [state for state in states if state.state == wanted] for wanted in (DONE, FAILED, WAITING)
-    )
-    seconds = [state.seconds or 0.0 for state in done]
-    mean = sum(seconds) / len(seconds) if seconds else None
-    return Kind(name, len(done), len(failed), len(waiting), mean)
 
 
 def _rate(finished: Sequence[datetime]) -> float | None:

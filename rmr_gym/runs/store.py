@@ -23,7 +23,6 @@ import inspect
 import json
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +33,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
@@ -228,16 +228,14 @@ class Task:
     @cached_property
     def key(self) -> str:
         """Hash of everything that decides the result."""
-        return _hash({**self._fixed, "arguments": key_of(self.arguments)})
-
-    @property
-    def _fixed(self) -> dict[str, Any]:
-        return {"stage": self.stage.name, "version": self.stage.version, **_versions()}
+        return self.key_without()
 
     def key_without(self, *names: str) -> str:
         """Return what the key would be if the named arguments did not count."""
         rest = {name: value for name, value in self.arguments.items() if name not in names}
-        return _hash({**self._fixed, "arguments": key_of(rest)})
+        named = {"stage": self.stage.name, "version": self.stage.version, "arguments": key_of(rest)}
+        text = json.dumps(named | _versions(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
 
     @cached_property
     def needs(self) -> tuple["Task", ...]:
@@ -295,10 +293,6 @@ def key_of(value: Any) -> Any:
         return value.key()
     if is_dataclass(value) and not isinstance(value, type):
         value = {part.name: getattr(value, part.name) for part in fields(value)}
-    return _key_of_plain(value)
-
-
-def _key_of_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(name): key_of(part) for name, part in value.items()}
     if isinstance(value, tuple | list):
@@ -306,11 +300,6 @@ def _key_of_plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(f"no key of a {type(value).__name__} is known: {value!r}")
-
-
-def _hash(content: Mapping[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @lru_cache(maxsize=1)
@@ -413,13 +402,9 @@ class Store:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep numpy's linear algebra, and torch where it is loaded, to one thread."""
+    """Keep the linear algebra of numpy and torch to one thread."""
+    threads = torch.get_num_threads()
     with threadpool_limits(1, user_api="blas"):
-        torch = sys.modules.get("torch")
-        if torch is None:
-            yield
-            return
-        threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
             yield

@@ -4,6 +4,7 @@ Beside the result of a task lie its log, how often it was started, and why it fa
 ``STORE/STAGE/KEY.log``, ``KEY.attempts``, ``KEY.failed``.
 """
 
+import contextlib
 import faulthandler
 import os
 import sys
@@ -12,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -143,11 +144,15 @@ def run_job(job: Job, store: Store) -> Outcome:
         return Outcome(job.key)
     traces = traces_of(store, job)
     if traces.crashes >= ATTEMPTS:
-        error = poisoned(traces.crashes)
+        error = (
+            f"the process that ran it died {traces.crashes} times in a row: it may need more "
+            "memory than there is; see its log, mend it and run the same command again"
+        )
         traces.end(error)
         return Outcome(job.key, error)
     traces.start()
-    title = f"attempt {traces.attempts} at {job.title}, {_now()}, process {os.getpid()}"
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    title = f"attempt {traces.attempts} at {job.title}, {now}, process {os.getpid()}"
     try:
         with job_log(traces.log, title) as write:
             outcome = _attempt(job, store, write)
@@ -174,18 +179,6 @@ def _attempt(job: Job, store: Store, write: Callable[[str], Any]) -> Outcome:
         error = str(raised) if isinstance(raised, RMRError) else trace
         write(trace)
     return Outcome(job.key, error, time.perf_counter() - started, note)
-
-
-def poisoned(crashes: int) -> str:
-    """Return the sentence for a job that kills whatever runs it."""
-    return (
-        f"the process that ran it died {crashes} times in a row: it may need more memory than "
-        "there is; see its log, mend it and run the same command again"
-    )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Agenda:
@@ -235,19 +228,30 @@ class Agenda:
         self._graph.done(outcome.key)
 
 
-def with_needs(tasks: Iterable[Task]) -> list[Task]:
-    """Return tasks and all that they need, each once, what is needed first."""
-    known: dict[str, Task] = {}
+def with_needs(
+    tasks: Iterable[Task], skipped: Callable[[Task], bool] = lambda task: False
+) -> list[Task]:
+    """Return tasks and all that they need, each once, what is needed first.
+
+    Args:
+        tasks: What is wanted.
+        skipped: Which are left out, and what only they need.
+    """
+    met: set[str] = set()
+    needed: list[Task] = []
 
     def add(task: Task) -> None:
-        if task.key not in known:
+        if task.key in met:
+            return
+        met.add(task.key)
+        if not skipped(task):
             for need in task.needs:
                 add(need)
-            known[task.key] = task
+            needed.append(task)
 
     for task in tasks:
         add(task)
-    return list(known.values())
+    return needed
 
 
 def jobs_of(tasks: Iterable[Task], store: Store) -> list[Job]:
@@ -255,19 +259,11 @@ def jobs_of(tasks: Iterable[Task], store: Store) -> list[Job]:
 
     What a finished task needed is not asked for.
     """
-    jobs: dict[str, Job] = {}
-
-    def add(task: Task) -> None:
-        if task.key in jobs or store.has(task):
-            return
-        for need in task.needs:
-            add(need)
-        after = tuple(need.key for need in task.needs if need.key in jobs)
-        jobs[task.key] = Job(task.key, task.title, (task,), after)
-
-    for task in tasks:
-        add(task)
-    return list(jobs.values())
+    missing = {task.key: task for task in with_needs(tasks, store.has)}
+    return [
+        Job(key, task.title, (task,), tuple(n.key for n in task.needs if n.key in missing))
+        for key, task in missing.items()
+    ]
 
 
 @contextmanager
@@ -296,8 +292,8 @@ def job_log(path: Path, title: str) -> Iterator[Callable[[str], int]]:
         stdout: Any = _ByThread(log, sys.stdout)
         stderr: Any = _ByThread(log, sys.stderr)
         with (
-            redirect_stdout(stdout),
-            redirect_stderr(stderr),
+            contextlib.redirect_stdout(stdout),
+            contextlib.redirect_stderr(stderr),
             warnings.catch_warnings(),  # so that each job's log has its warnings, not the first's
             _crash_report(log),
         ):
@@ -379,9 +375,8 @@ def run_tasks(
         raise RMRError(f"workers must be 1 or more, got {workers}")
     jobs = group(jobs_of(tasks, store))
     agenda = Agenda(jobs)
-    compute = partial(run_job, store=store)
     try:
-        with closing(_run(agenda, compute, workers, scheduler, store)) as outcomes:
+        with closing(_run(agenda, store, workers, scheduler)) as outcomes:
             for outcome in outcomes:
                 ended(outcome)
                 if progress:
@@ -395,36 +390,48 @@ def run_tasks(
     return agenda.outcomes
 
 
-def _run(
-    agenda: Agenda, compute: Compute, workers: int, scheduler: str | None, store: Store
-) -> Generator[Outcome]:
+def _run(agenda: Agenda, store: Store, workers: int, scheduler: str | None) -> Generator[Outcome]:
     ready, blocked = agenda.take()
     yield from blocked
     if not ready:
         return
+    with _pool(store, workers, len(agenda), scheduler) as pool:
+        while ready or len(pool):
+            for job in ready:
+                pool.submit(job, agenda.rank(job))
+            outcome = pool.next()
+            agenda.finish(outcome)
+            yield outcome
+            ready, blocked = agenda.take()
+            yield from blocked
+
+
+def _pool(
+    store: Store, workers: int, jobs: int, scheduler: str | None
+) -> contextlib.AbstractContextManager[Any]:
+    """Return what computes jobs: this process, processes of this machine, or a cluster."""
     if scheduler is None and workers == 1:
-        yield from _in_process(agenda, ready, compute, store)
-        return
-    from rmr_gym.runs.cluster import on_local_cluster, on_scheduler  # noqa: PLC0415
+        return contextlib.nullcontext(_ThisProcess(store))
+    from rmr_gym.runs.cluster import local_workers, workers_at  # noqa: PLC0415  (heavy)
 
-    if scheduler is None:
-        yield from on_local_cluster(agenda, ready, compute, workers)
-    else:
-        yield from on_scheduler(agenda, ready, compute, scheduler)
+    compute = partial(run_job, store=store)
+    if scheduler:
+        return workers_at(compute, scheduler)
+    return local_workers(compute, min(workers, jobs))
 
 
-def _in_process(
-    agenda: Agenda, ready: list[Job], compute: Compute, store: Store
-) -> Iterator[Outcome]:
-    """Run jobs one by one; those that ended this process before come last."""
-    import torch  # noqa: F401, PLC0415  (there before the first job, so that its threads are set)
+class _ThisProcess:
+    """Computes jobs one by one; those that ended this process before come last."""
 
-    queue: list[tuple[int, int, Job]] = []
-    while ready or queue:
-        for job in ready:
-            heappush(queue, (traces_of(store, job).crashes, agenda.rank(job), job))
-        outcome = compute(heappop(queue)[-1])
-        agenda.finish(outcome)
-        yield outcome
-        ready, blocked = agenda.take()
-        yield from blocked
+    def __init__(self, store: Store):
+        self._store = store
+        self._queue: list[tuple[int, int, Job]] = []
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def submit(self, job: Job, rank: int) -> None:
+        heappush(self._queue, (traces_of(self._store, job).crashes, rank, job))
+
+    def next(self) -> Outcome:
+        return run_job(heappop(self._queue)[-1], self._store)

@@ -50,13 +50,10 @@ def check_checkpoints(checkpoints: Sequence[int], steps: int | None = None) -> N
     Raises:
         RMRError: They do not.
     """
-    rising = list(checkpoints) == sorted(set(checkpoints))
-    if not checkpoints or not rising or checkpoints[0] < 1:
-        raise RMRError(f"checkpoints must be rising steps from 1, got {tuple(checkpoints)}")
-    if steps is not None and checkpoints[-1] != steps:
-        raise RMRError(
-            f"checkpoints must be rising steps from 1 that end at {steps}, got {tuple(checkpoints)}"
-        )
+    rising = list(checkpoints) == sorted({0, *checkpoints})[1:]
+    if not checkpoints or not rising or checkpoints[-1] != (steps or checkpoints[-1]):
+        end = "" if steps is None else f" that end at {steps}"
+        raise RMRError(f"checkpoints must be rising steps from 1{end}, got {tuple(checkpoints)}")
 
 
 class Step(NamedTuple):

@@ -34,7 +34,7 @@ from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parame
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
-from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare
+from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare, read_presets
 
 EVALUATION_SEED = 0
 """One set of validation windows for all models and seeds."""
@@ -156,29 +156,7 @@ class BallsPreset:
         return vars(find_preset(BALLS_PRESETS, name))
 
 
-BALLS_PRESETS: dict[str, BallsPreset] = {
-    "smoke": BallsPreset(
-        preset="smoke",
-        model=BallsModel(dim=32, predict="change"),
-        phases=(Phase(60, batch=32), Phase(20, learning_rate=2e-4, batch=32)),
-        pixels=PixelModel(BallsModel(dim=32), slot_dim=16, channels=8, decoder_channels=8),
-        warm_start=WarmStart((Phase(4, batch=4),)),
-        prediction=Prediction((Phase(3, batch=4), Phase(2, learning_rate=2e-4, batch=4))),
-        evaluation=Evaluation(windows=100, horizon=20, frames=20),
-    ),
-    "quick": BallsPreset(preset="quick", phases=(Phase(800), Phase(200, 3e-4))),
-    "laptop": BallsPreset(),
-    "paper": BallsPreset(
-        preset="paper",
-        model=BallsModel(),
-        phases=(Phase(200_000, learning_rate=1e-4, batch=512),),
-        pixels=PixelModel(channels=64, decoder_channels=64, cell=2, decoder="broadcast"),
-        warm_start=WarmStart(),
-        prediction=Prediction((Phase(100_000, learning_rate=1e-4, batch=512),), held=0),
-    ),
-}
-"""Presets by name. "paper" follows RMR, Appendix A, whose epochs (10,000 and 1,000) are of unknown
-length; "quick" pretrains for a quarter of the time."""
+BALLS_PRESETS = read_presets("balls", BallsPreset)
 
 
 @dataclass(frozen=True)

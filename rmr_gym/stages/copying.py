@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.copying import (
     TOKENS,
@@ -22,7 +22,7 @@ from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.world.rims import RIMSizes, TokenLSTM, TokenRIMs
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, check_checkpoints, train
-from rmr_gym.stages.presets import find_preset
+from rmr_gym.stages.presets import find_preset, read_presets
 
 TEST_SEED = 0
 """One set of test sequences a span for all models and seeds."""
@@ -113,39 +113,7 @@ class CopyingPreset:
         return vars(find_preset(COPYING_PRESETS, name))
 
 
-COPYING_PRESETS: dict[str, CopyingPreset] = {
-    "smoke": CopyingPreset(
-        "smoke",
-        Copying(
-            checkpoints=(5, 10),
-            digits=3,
-            span=4,
-            test_spans=(4, 12),
-            batch=8,
-            sequences=32,
-            embedding=16,
-        ),
-        RIMSizes(rims=4, active=2, units=8, keys=8, heads=2, message=4),
-        LSTMSizes(32),
-    ),
-    "laptop": CopyingPreset(
-        "laptop",
-        Copying(
-            checkpoints=(1000, 2000, 4000, 6000, 8000),
-            digits=4,
-            span=12,
-            test_spans=(12, 48),
-            batch=32,
-            sequences=512,
-            embedding=64,
-        ),
-        RIMSizes(units=40, message=16),
-        LSTMSizes(240),
-    ),
-    "paper": CopyingPreset("paper"),
-}
-"""Presets by name. "paper" follows RIMs, Appendix C.5: 150 epochs, which are 200 steps of 64
-sequences in the authors' code; "laptop" copies fewer digits over shorter spans."""
+COPYING_PRESETS = read_presets("copying", CopyingPreset)
 
 Maker = Callable[[int, Any], nn.Module]
 COPYING_MODELS: dict[str, Maker] = {
@@ -154,17 +122,6 @@ COPYING_MODELS: dict[str, Maker] = {
 }
 """Makers of models of tokens by name, from the width of an embedding and their own sizes; the
 sizes are those of the preset's field of the same name."""
-
-
-def find_model(name: str) -> Maker:
-    """Return the maker of a model of tokens.
-
-    Raises:
-        RMRError: There is no such model.
-    """
-    if name not in COPYING_MODELS:
-        raise unknown_name("model", name, COPYING_MODELS)
-    return COPYING_MODELS[name]
 
 
 @stage(version=3)
@@ -200,7 +157,7 @@ def copying(
     Raises:
         RMRError: There is no such model or device, or the loss is not a number.
     """
-    place, make = find_device(device), find_model(model)
+    place, make = find_device(device), COPYING_MODELS[known_name("model", model, COPYING_MODELS)]
     learner = build_seeded(lambda: make(task.embedding, sizes), seed, "copying model")
     learner.to(place).train()
 

@@ -1,9 +1,11 @@
 """Configurations of the stages: the arms of a comparison, the Atari presets by name."""
 
 import json
+import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from torch import Tensor, nn
 
@@ -216,29 +218,23 @@ class Preset:
     probing: Probing = field(default_factory=Probing)
 
 
-_SMALL = AtariModel(trunk="nature", height=84, width=84)
+def read_presets(family: str, kind: type[Named]) -> dict[str, Named]:
+    """Return the presets of a family by name, as presets.toml says them."""
+    families = tomllib.loads(Path(__file__).with_name("presets.toml").read_text())
+    return {name: _made(kind, values) for name, values in families[family].items()}
 
-PRESETS: dict[str, Preset] = {
-    "smoke": Preset(
-        games=("Pong", "Breakout"),
-        seeds=3,
-        model=_SMALL,
-        recording=Recording(train_episodes=12, validation_episodes=6, max_steps=200),
-        pretraining=Pretraining(steps=80, batch=32, checkpoints=(40, 80), validation_rows=400),
-        natural=Natural(checkpoints=(5, 15), batch=32),
-        probing=Probing(probes=("ridge", "adam_std"), train_rows=800, test_rows=500),
-    ),
-    "laptop": Preset(
-        games=("Pong", "Breakout", "Freeway"),
-        seeds=5,
-        model=replace(_SMALL, precision="bf16"),
-        recording=Recording(train_episodes=48, validation_episodes=48, max_steps=500),
-        pretraining=Pretraining(steps=2000, checkpoints=(500, 1000, 2000), validation_rows=5000),
-        natural=Natural(checkpoints=(100, 300)),
-        probing=Probing(probes=("ridge",), train_rows=3000, test_rows=3000),
-    ),
-    "paper": Preset(games=("all",), seeds=20),
-}
+
+def _made(hint: Any, value: Any) -> Any:
+    """Return a value of TOML as what a field's type says: a dataclass, a tuple, or as it is."""
+    if is_dataclass(hint):
+        hints = get_type_hints(hint)
+        return cast("Any", hint)(**{name: _made(hints[name], part) for name, part in value.items()})
+    if isinstance(value, list):
+        return tuple(_made(get_args(hint)[0], part) for part in value)
+    return value
+
+
+PRESETS = read_presets("atari", Preset)
 """Atari presets by name."""
 
 

@@ -43,7 +43,7 @@ from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
-from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare
+from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare, read_presets
 
 VALIDATION = 200
 """At most so many validation sequences decide when training ends and which weights are kept."""
@@ -136,37 +136,9 @@ class WorldPreset:
         return max(self.training.unroll + 1, self.scoring.seen + self.scoring.ahead)
 
 
-WORLD_PRESETS: dict[str, WorldPreset] = {
-    "smoke": WorldPreset(
-        WorldTraining(steps=6, batch=4, unroll=5, check_every=3),
-        WorldScoring(sequences=8, last=2, seen=3, ahead=2),
-        validation_share=0.4,
-    ),
-    "laptop": WorldPreset(
-        WorldTraining(steps=4000, batch=16, unroll=15, check_every=250),
-        WorldScoring(sequences=200),
-    ),
-    "paper": WorldPreset(
-        WorldTraining(steps=390_500, batch=64, unroll=30, check_every=781), WorldScoring(seen=20)
-    ),
-}
-"""Presets by name. "paper" is R-NEM's: 50,000 sequences in batches of 64 are 781 steps an epoch, at
-most 500 epochs, early stopping after 10 without improvement. Differs: 20 frames are shown before 10
-are simulated, where R-NEM's Figure 4 shows 5 and the RIMs' authors 15."""
-
-CROPS_PRESETS: dict[str, WorldPreset] = {
-    "smoke": WORLD_PRESETS["smoke"],
-    "laptop": WorldPreset(
-        WorldTraining(steps=4000, batch=16, unroll=20, check_every=250),
-        WorldScoring(sequences=200, seen=20, ahead=25),
-    ),
-    "paper": WorldPreset(
-        WorldTraining(125_000, learning_rate=3e-4, batch=32, unroll=99, check_every=625),
-        WorldScoring(last=79, seen=20, ahead=25),
-    ),
-}
-"""Presets of the models that see crops. "paper" is S2RM's: 20,000 sequences of 100 frames in
-batches of 32 are 625 steps an epoch, at most 200 epochs. Its rate is not lowered on plateaus."""
+WORLD_PRESETS = read_presets("frames", WorldPreset)
+CROPS_PRESETS = read_presets("crops", WorldPreset)
+"""Presets of the models that see crops."""
 
 _FAST_PRESETS = {
     name: replace(preset, training=replace(preset.training, learning_rate=1e-2))
