@@ -67,7 +67,7 @@ def energy_and_overlap(worlds: int, frames: int) -> Iterator[Row]:
         before = kinetic_energy(physics.velocities, physics.masses)
         error = deepest = 0.0
         for _ in range(frames):
-            motion = physics.move()
+            motion = physics.mover()()
             after = kinetic_energy(physics.velocities, physics.masses)
             error = max(error, float(np.abs(after / before - 1).max()))
             depth = deepest_overlap(
@@ -89,7 +89,7 @@ def exactness(worlds: int, frames: int = 10) -> Iterator[Row]:
         physics = started(config, worlds)
         x, v = physics.positions.copy(), physics.velocities.copy()
         for _ in range(frames):
-            physics.move()
+            physics.mover()()
         seconds = frames / config.fps
         exact = [
             event_driven(*world, seconds)[0]
@@ -165,7 +165,7 @@ def stepping(worlds: int, threads: int, frames: int) -> Callable[[], None]:
 
 def moving(worlds: int) -> Callable[[], None]:
     physics = started(WORLDS["rmr, 10 balls"], worlds)
-    return lambda: physics.move() and None
+    return lambda: physics.mover()() and None
 
 
 def drawing(worlds: int) -> Callable[[], None]:

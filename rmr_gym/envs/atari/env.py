@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
-from rmr_gym.core.errors import RMRError, from_options, unknown_name
+from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.envs.arguments import limit, one_action, warn_of_no_render_mode, whole_number
 from rmr_gym.envs.atari.games import ACTION_NAMES, Game, find_game
 
@@ -39,28 +39,21 @@ class ScreenAndRAM:
     """
 
     def __init__(self, ale: ALEInterface, pixels: str = "gray"):
-        if pixels not in _SCREENS:
-            raise unknown_name("kind of pixels", str(pixels), _SCREENS)
-        channels, reader = _SCREENS[pixels]
-        self._read_ram = ale.getRAM
-        self._read_screen = getattr(ale, reader)
-        self._shape = (*ale.getScreenDims(), channels)
+        channels, reader = _SCREENS[known_name("kind of pixels", pixels, _SCREENS)]
+        self._read_ram, self._read_screen = ale.getRAM, getattr(ale, reader)
         self.space = spaces.Dict(
             ram=spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
-            pixels=spaces.Box(0, 255, self._shape, np.uint8),
+            pixels=spaces.Box(0, 255, (*ale.getScreenDims(), channels), np.uint8),
         )
 
     def pixels(self) -> UInt8[np.ndarray, "height width channels"]:
         """Return the screen as a new array."""
-        pixels = np.empty(self._shape, np.uint8)
-        self._read_screen(pixels if self._shape[2] == 3 else pixels[:, :, 0])
-        return pixels
+        screen = self._read_screen()
+        return screen if screen.ndim == 3 else screen[:, :, None]
 
     def read(self) -> dict[str, np.ndarray]:
         """Return RAM and screen, in new arrays."""
-        ram = np.empty(self.space["ram"].shape or (), np.uint8)
-        self._read_ram(ram)
-        return {"ram": ram, "pixels": self.pixels()}
+        return {"ram": self._read_ram(), "pixels": self.pixels()}
 
 
 def load(game: Game, max_num_frames: int) -> ALEInterface:
@@ -148,10 +141,8 @@ class AtariOptions:
                 f"pixels and a frameskip of at least 2, found pixels={self.pixels!r}, "
                 f"frameskip={self.frameskip}"
             )
-        if self.render_mode not in (None, "rgb_array"):
-            raise RMRError(
-                f"expected 'rgb_array' or None as render_mode, found {self.render_mode!r}"
-            )
+        if self.render_mode is not None:
+            known_name("render mode", self.render_mode, ["rgb_array"])
 
 
 class PairedAtariEnv(gym.Env[Any, Any], EzPickle):

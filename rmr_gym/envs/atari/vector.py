@@ -2,8 +2,8 @@
 
 import signal
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -22,7 +22,7 @@ from gymnasium.vector.utils import (
 )
 from gymnasium.wrappers import Autoreset, TimeLimit
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs.arguments import all_actions, all_seeds, limit, processors, whole_number
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import ACTION_NAMES
@@ -84,9 +84,9 @@ class Copies:
         shown: Any = self._envs[indices[0]].observation_space
         space, count = plan.space(shown), plan.copies
         self.arrays: Any = (
-            read_from_shared_memory(space, shared, count)
-            if shared is not None
-            else create_empty_array(space, count)
+            create_empty_array(space, count)
+            if shared is None
+            else read_from_shared_memory(space, shared, count)
         )
 
     def reset(self, seeds: Mapping[int, int | None]) -> None:
@@ -203,7 +203,7 @@ class CopiesInProcesses:
             raise RMRError("the worker processes were ended: make the environments again")
         try:
             for worker, pipe in enumerate(self._pipes):
-                with self._deaths_named(worker):
+                with suppress(OSError):  # a dead worker is named where its answer is missed
                     pipe.send((command, () if arguments is None else (arguments[worker],)))
             return self._answers()
         except BaseException:
@@ -213,8 +213,17 @@ class CopiesInProcesses:
     def _answers(self) -> list[Any]:
         answers = []
         for worker, pipe in enumerate(self._pipes):
-            with self._deaths_named(worker):
+            try:
                 done, answer = pipe.recv()
+            except (EOFError, OSError) as error:
+                process = self._processes[worker]
+                process.join(_SECONDS_TO_END)
+                raise RMRError(
+                    f"{self._name(worker)} died with exit code {process.exitcode} (killed, out of "
+                    'memory, or started by a script without `if __name__ == "__main__":`); all of '
+                    "them were ended: make the environments again, with workers=0 for no other "
+                    "process"
+                ) from error
             if not done:
                 raise RMRError(
                     f"{self._name(worker)} failed: {answer}; all of them were ended: make the "
@@ -223,33 +232,12 @@ class CopiesInProcesses:
             answers.append(answer)
         return answers
 
-    @contextmanager
-    def _deaths_named(self, worker: int) -> Iterator[None]:
-        """Turn a broken pipe into the error that names the worker."""
-        try:
-            yield
-        except (EOFError, OSError) as error:
-            process = self._processes[worker]
-            process.join(_SECONDS_TO_END)
-            raise RMRError(
-                f"{self._name(worker)} died with exit code {process.exitcode} (killed, out of "
-                'memory, or started by a script without `if __name__ == "__main__":`); all of them '
-                "were ended: make the environments again, with workers=0 for no other process"
-            ) from error
-
     def _name(self, worker: int) -> str:
         share = self._shares[worker]
         return (
             f"worker process {worker} of {len(self._shares)} that plays {self._plan.game} "
             f"(environments {share[0]} to {share[-1]})"
         )
-
-
-def make_copies(plan: Plan, space: spaces.Space[Any], workers: int) -> Copies | CopiesInProcesses:
-    """Return all copies, in this process alone where more than one worker is not asked for."""
-    if workers > 1:
-        return CopiesInProcesses(plan, space, workers)
-    return Copies(plan, range(plan.copies))
 
 
 def _serve(pipe: Connection, plan: Plan, indices: Sequence[int], shared: Any) -> None:
@@ -354,7 +342,9 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels
         self.render_mode = single.render_mode
-        self._mode = _autoreset_mode(autoreset_mode)
+        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        modes = [choice.value for choice in AutoresetMode]
+        self._mode = AutoresetMode(known_name("autoreset_mode", mode, modes))
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
         space: Any = single.observation_space
         self.single_observation_space, self.single_action_space = space, single.action_space
@@ -362,7 +352,12 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._copy, self._begun = copy, False
         plan = Plan(self.game.name, self.num_envs, self._mode, steps, options)
-        self._copies = make_copies(plan, plan.space(space), min(workers, self.num_envs))
+        workers = min(workers, self.num_envs)
+        self._copies = (
+            CopiesInProcesses(plan, plan.space(space), workers)
+            if workers > 1
+            else Copies(plan, range(self.num_envs))
+        )
         self._arrays = self._copies.arrays
 
     def reset(
@@ -457,11 +452,3 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         if not self._begun and not mask.all():
             raise ResetNeeded("the first reset() must reset every environment: leave out the mask")
         return mask
-
-
-def _autoreset_mode(mode: str | AutoresetMode) -> AutoresetMode:
-    try:
-        return AutoresetMode(mode)
-    except ValueError as error:
-        choices = ", ".join(repr(choice.value) for choice in AutoresetMode)
-        raise RMRError(f"expected an autoreset_mode of {choices}, found {mode!r}") from error

@@ -185,6 +185,7 @@ class BallsWorld:
         observation_space: Of one simulation.
         action_space: Of one simulation: the no-op alone in a passive world.
         actions: The number of its actions.
+        render_fps: Frames a second, as Gymnasium's metadata take them: whole, and at least 1.
         rewards: Of the last frame, one a simulation.
 
     Raises:
@@ -204,13 +205,9 @@ class BallsWorld:
         self._curtains = np.zeros((simulations, 4), np.int64)
         self.rewards = np.zeros(simulations)
         self.observation_space = _observation_space(config)
+        self.render_fps = max(1, round(config.fps))
         self.actions = len(ACTIONS) if config.push else 1
         self.action_space = spaces.Discrete(self.actions)
-
-    @property
-    def render_fps(self) -> int:
-        """Frames a second, as Gymnasium's metadata take them: whole, and at least 1."""
-        return max(1, round(self._config.fps))
 
     def close(self) -> None:
         """Release what the renderer holds."""

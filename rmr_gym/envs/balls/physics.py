@@ -215,12 +215,10 @@ _HIDDEN = 3
 
 @dataclass(frozen=True)
 class Motion:
-    """What happened in one frame: the states before it and after each of its physics steps."""
+    """What happened in one frame: the state before it, then that after each physics step."""
 
-    first_positions: Vectors
-    first_velocities: Vectors
-    positions: Float[np.ndarray, "batch substeps slots 2"]
-    velocities: Float[np.ndarray, "batch substeps slots 2"]
+    positions: Float[np.ndarray, "batch states slots 2"]
+    velocities: Float[np.ndarray, "batch states slots 2"]
 
 
 class BallsPhysics:
@@ -264,23 +262,20 @@ class BallsPhysics:
         for row, start in enumerate(starts):
             self.positions[row], self.velocities[row] = start.positions, start.velocities
 
-    def move(self) -> Motion:
-        """Move every simulation by one frame."""
-        return self.mover()()
-
     def mover(self) -> Callable[[], Motion]:
         """Return the call that moves every simulation by one frame.
 
         The call spends all but a few microseconds outside of Python's lock, so another thread can
         make it while this one works on.
         """
-        place, velocity = self.positions.copy(), self.velocities.copy()
+        before = {"qpos": self.positions[:, None].copy(), "qvel": self.velocities[:, None].copy()}
 
         def move() -> Motion:
-            after = self._batch.rollout(self._config.substeps, record=("qpos", "qvel"))
-            shape = (len(place), self._config.substeps, self._config.most, 2)
-            states = after["qpos"].reshape(shape), after["qvel"].reshape(shape)
-            return Motion(place, velocity, *states)
+            after = self._batch.rollout(self._config.substeps, record=tuple(before))
+            shape = (len(self.radii), self._config.substeps, self._config.most, 2)
+            return Motion(
+                *(np.concatenate((now, after[k].reshape(shape)), 1) for k, now in before.items())
+            )
 
         return move
 
@@ -420,13 +415,12 @@ def collisions(
     """
     slots = radii.shape[1]
     partners = slots + 2
-    row, step = np.nonzero(_turns(motion))
+    speeds = motion.velocities.reshape(*motion.velocities.shape[:2], -1)
+    row, step = np.nonzero((speeds[:, 1:] != speeds[:, :-1]).any(axis=2))
     if not row.size:
         return np.zeros((len(radii), slots, partners), np.uint8)
-    initial = (step == 0)[:, None, None]
-    place = np.where(initial, motion.first_positions[row], motion.positions[row, step - 1])
-    velocity = np.where(initial, motion.first_velocities[row], motion.velocities[row, step - 1])
-    turned = (velocity != motion.velocities[row, step]).any(axis=2) & presence[row]
+    place, velocity = motion.positions[row, step], motion.velocities[row, step]
+    turned = (velocity != motion.velocities[row, step + 1]).any(axis=2) & presence[row]
     event, ball = np.nonzero(turned)
     x, v, r = place[event, ball], velocity[event, ball], radii[row[event], ball]
     target = (row[event] * slots + ball) * partners
@@ -452,15 +446,6 @@ def kinetic_energy(velocities: Vectors, masses: Scalars) -> Float[np.ndarray, " 
 def momentum(velocities: Vectors, masses: Scalars) -> Float[np.ndarray, "batch 2"]:
     """Sum of m v over the balls, in mass x units / s; walls and the fixed ball change it."""
     return (masses[..., None] * velocities).sum(axis=1)
-
-
-def _turns(motion: Motion) -> Bool[np.ndarray, "batch substeps"]:
-    """Return the physics steps that change some velocity."""
-    after = motion.velocities.reshape(*motion.velocities.shape[:2], -1)
-    turns = np.empty(after.shape[:2], bool)
-    turns[:, 0] = (after[:, 0] != motion.first_velocities.reshape(len(after), -1)).any(axis=1)
-    turns[:, 1:] = (after[:, 1:] != after[:, :-1]).any(axis=2)
-    return turns
 
 
 def _meeting(

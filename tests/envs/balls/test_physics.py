@@ -75,7 +75,7 @@ def test_energy_is_kept_and_balls_hardly_overlap(name):
     physics = started(config, simulations)
     before, deepest = kinetic_energy(physics.velocities, physics.masses), 0.0
     for _ in range(100):
-        motion = physics.move()
+        motion = physics.mover()()
         fixed = config.fixed_ball or 0.0
         depth = deepest_overlap(motion.positions, physics.radii, physics.presence, fixed)
         deepest = max(deepest, depth)
@@ -100,7 +100,7 @@ def test_positions_agree_with_an_event_driven_simulator(name):
     physics = started(config, simulations)
     x, v = physics.positions.copy(), physics.velocities.copy()
     for _ in range(frames):
-        physics.move()
+        physics.mover()()
     exact = np.array(
         [
             event_driven(*world, frames / config.fps)[0]
@@ -168,7 +168,7 @@ def test_bodies_that_overlap_but_part_do_not_collide():
     places = np.array([[[-0.92, 0.5], [-0.1, 0], [0.05, 0], [0.16, 0.15]]])
     before = np.array([[[0.3, 0], [1, 0], [-1, 0], [1, 1]]], float)
     after = np.array([[[0.3, 0], [-1, 0], [1, 0], [1, 1]]], float)
-    motion = Motion(places, before, places[:, None], after[:, None])
+    motion = Motion(np.stack((places, places), 1), np.stack((before, after), 1))
     hits = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.0)[0]
     assert np.argwhere(hits).tolist() == [[1, 2], [2, 1]]
     middle = collisions(motion, np.full((1, 4), 0.1), np.ones((1, 4), bool), 0.1)[0]
@@ -183,7 +183,7 @@ def test_absent_balls_touch_nothing():
     for physics, config in ((lone, present), (crowd, padded)):
         physics.start([draw_start(config, np.random.default_rng(0), options)])
         for _ in range(60):
-            physics.move()
+            physics.mover()()
     assert np.allclose(crowd.positions[0, :2], lone.positions[0], atol=1e-9)
     assert not crowd.positions[0, 2:].any()
     assert momentum(crowd.velocities, crowd.masses).shape == (1, 2)
@@ -194,11 +194,11 @@ def test_each_simulation_has_its_own_masses_and_radii():
     together = started(config, 6)
     assert len({tuple(row) for row in together.radii}) > 1
     for _ in range(40):
-        together.move()
+        together.mover()()
     for seed in range(6):
         alone = BallsPhysics(config, 1)
         alone.start([draw_start(config, np.random.default_rng(seed))])
         for _ in range(40):
-            alone.move()
+            alone.mover()()
         assert np.array_equal(alone.positions[0], together.positions[seed])
         assert np.array_equal(alone.velocities[0], together.velocities[seed])
