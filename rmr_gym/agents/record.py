@@ -3,7 +3,7 @@
 import copy
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -30,7 +30,7 @@ from rmr_gym.agents.players.graded import (
 from rmr_gym.core.errors import RMRError, letters, unknown_name
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import Progress, TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
@@ -41,8 +41,6 @@ NUM_ENVS = 32
 
 _OF_ALE = {"obs_type": "ram", "full_action_space": True}
 """What games of ALE are made with that are not ours; their screens are read beside."""
-
-Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
 

@@ -9,17 +9,20 @@ from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float16, Float32, Float64, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator
 from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
+
+if TYPE_CHECKING:
+    import torch
 
 UNSKILLED = "none"
 SKILLS = ("low", "middle", "high")
@@ -82,11 +85,11 @@ class RamNetwork:
 
     def tensors(self) -> dict[str, Float16[np.ndarray, "..."]]:
         """Return the layers by name, in half precision, as they are stored."""
-        named: dict[str, np.ndarray] = {}
-        for number, (weight, bias) in enumerate(self.layers):
-            named[f"{number}.weight"] = weight.astype(np.float16)
-            named[f"{number}.bias"] = bias.astype(np.float16)
-        return named
+        return {
+            f"{number}.{part}": values.astype(np.float16)
+            for number, layer in enumerate(self.layers)
+            for part, values in zip(("weight", "bias"), layer, strict=True)
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> "RamNetwork":
@@ -326,8 +329,7 @@ def select_players(choice: str | Sequence[str]) -> tuple[Player, ...]:
     names = [UNIFORM.name if name.strip() == "uniform" else name.strip() for name in names]
     table = {player.name: player for player in PLAYERS}
     for name in names:
-        if name not in table:
-            raise unknown_name("player", name, ["all", "unskilled", "uniform", *table])
+        known_name("player", name, ["all", "unskilled", "uniform", *table])
     if not names or len(set(names)) != len(names):
         raise RMRError(f"expected players, each named once, found {names}")
     return tuple(table[name] for name in names)
@@ -414,3 +416,41 @@ def read_returns(path: Path = SHIPPED / "returns.csv") -> list[dict[str, str]]:
 
 def _read_table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+PLAYER = "player"
+"""The name in tables of the arm that is a trained player."""
+
+SKILL = "high"
+
+
+class PlayerReference(NamedTuple):
+    """Features of the probe's frames that a game's trained player has in its hidden layer.
+
+    Source: RMR, Table 1, column Agent57 (the embedding of a trained agent).
+    Differs: Agent57 sees pixels and its weights are not public. The shipped players see RAM, so
+    that their hidden layer is a privileged reference: it says what a player of this kind keeps of
+    the state, and not what can be learned from pixels.
+    """
+
+    game: str
+    slots: int = 0
+
+    def key(self) -> dict[str, Any]:
+        """Return what decides them: the game and the player's weights."""
+        layers = networks(self.game)[SKILL].layers
+        return {"player": self.game, "sums": [float(weight.sum()) for weight, _ in layers]}
+
+    def features(self, *parts: Any) -> "tuple[torch.Tensor, ...]":
+        """Return the player's features of each `rmr_gym.domains.atari.ProbeData`.
+
+        Raises:
+            RMRError: There is no trained player of the game.
+        """
+        import torch  # noqa: PLC0415
+
+        network = networks(self.game)[SKILL]
+        return tuple(
+            torch.from_numpy(network.hidden(ram_features(part.ram, part.before))).float()
+            for part in parts
+        )

@@ -1,7 +1,6 @@
 import numpy as np
 
-from rmr_gym.agents.players.graded import networks, ram_features
-from rmr_gym.agents.players.player_features import SKILL, PlayerReference
+from rmr_gym.agents.players.graded import SKILL, PlayerReference, networks, ram_features
 from rmr_gym.stages.games import probe_sets
 
 
