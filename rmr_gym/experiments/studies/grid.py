@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from rmr_gym.agents.players.player_features import PLAYER, PlayerReference
+from rmr_gym.agents.players.graded import PLAYER, PlayerReference
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, Game
