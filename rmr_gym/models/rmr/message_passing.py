@@ -81,7 +81,8 @@ def fully_connected_messages(
     Differs: none; the order of the linear operations is changed, not their result.
 
     Where several senders are maximal in a channel, the first of them gets its gradient; NaN counts
-    as maximal. Only ``"reference"`` can be differentiated twice and under torch.func.
+    as maximal. Only ``"reference"`` can be differentiated twice and under torch.func's own
+    derivatives; torch.vmap may go over all of them, run by run.
 
     Args:
         receivers: :math:`W_r z + b_1`.
@@ -168,9 +169,9 @@ def _fast(engine: Engine, inputs: Inputs, aggregation: str) -> Tensor:
     receivers, senders = (x.reshape(-1, slots, hidden).contiguous() for x in (receivers, senders))
     with torch.autocast(receivers.device.type, enabled=False):
         if aggregation == "max":
-            out = _Messages.apply(engine, receivers, senders, w2, b2, w3, b3)
+            out, _ = _Messages.apply(engine, receivers, senders, w2, b2, w3, b3)
         else:
-            total = _Messages.apply(engine, receivers, senders, w2, b2)
+            total, _ = _Messages.apply(engine, receivers, senders, w2, b2)
             mean = aggregation == "mean"
             out = F.linear(total / slots if mean else total, w3, b3 if mean else slots * b3)
     return out.reshape(shape)
@@ -178,16 +179,32 @@ def _fast(engine: Engine, inputs: Inputs, aggregation: str) -> Tensor:
 
 class _Messages(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, engine: Engine, *inputs: Tensor) -> Tensor:
-        out, indices = engine.forward(*inputs)
-        ctx.engine = engine
-        ctx.save_for_backward(indices, *inputs)
-        return out
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        engine: Engine, *inputs: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        return engine.forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.engine, *tensors = inputs
+        if output[1] is not None:
+            ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1], *tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], engine: Engine, *inputs: Tensor) -> Any:
+        """Compute run by run: every run may have weights of its own."""
+        runs = (
+            [x] * info.batch_size if axis is None else x.unbind(axis)
+            for x, axis in zip(inputs, in_dims[1:], strict=True)
+        )
+        outputs = [_Messages.apply(engine, *run)[0] for run in zip(*runs, strict=True)]
+        return (torch.stack(outputs), None), (0, None)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, gradient: Tensor
+        ctx: Any, gradient: Tensor, _: Any
     ) -> Gradients:
         weights = any(ctx.needs_input_grad[3:])
         indices, *inputs = ctx.saved_tensors
@@ -202,7 +219,7 @@ def _engine(wanted: str, inputs: Inputs, precision: str) -> Engine | None:
         if wanted != "auto":
             _say_once(
                 f"back end {wanted!r} takes float32 or float64 tensors of one dtype and device, "
-                "outside of torch.func and torch.compile: 'reference' runs instead"
+                "outside of torch.func's derivatives and torch.compile: 'reference' runs instead"
             )
         return None
     if wanted in ("auto", "cpu") and (engine := _cpu_engine(inputs[0], wanted, precision)):
@@ -238,7 +255,9 @@ def _triton_engine(inputs: Inputs, wanted: str, precision: str) -> Engine | None
 
 
 def _plain(inputs: Inputs) -> bool:
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    mapped = all(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
+    if torch.compiler.is_compiling() or not mapped:
         return False
     kinds = {(x.dtype, x.device) for x in inputs}
     return len(kinds) == 1 and inputs[0].dtype in (torch.float32, torch.float64)

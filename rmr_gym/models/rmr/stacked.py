@@ -1,51 +1,28 @@
 """Many pipelines of one architecture as one: their weights stacked along a first axis, ``runs``.
 
-Convolutions become grouped ones and linear layers batched products, so that a step of forty small
+Convolutions become grouped ones, all else runs under torch.vmap, so that a step of forty small
 models keeps a GPU busy where forty steps of one would wait for it. Runs share nothing: the gradient
 of the sum of their losses is, run by run, the gradient of each. The modules stay the owners of the
 architecture, of the initial weights, and, through `StackedPipeline.write_back`, of the results.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
-from typing import Any, cast
+from collections.abc import Sequence
+from functools import partial
+from itertools import accumulate, groupby
+from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.rmr.message_passing import fully_connected_messages
-from rmr_gym.models.rmr.pipeline import (
-    EncodeProcessDecode,
-    LatentDecoder,
-    RamDecoder,
-    RamEncoder,
-    SlotCNN,
-)
-from rmr_gym.models.rmr.processors import (
-    DeepSets,
-    FlatMLP,
-    MessagePassing,
-    NoCore,
-    Processor,
-    parameter_hash,
-)
+from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, SlotCNN
+from rmr_gym.models.rmr.processors import Processor, parameter_hash
 
 CNN_PRECISIONS = ("fp32", "bf16")
-
-
-def linear(
-    x: Float[Tensor, "runs *rows width"],
-    weight: Float[Tensor, "runs out width"],
-    bias: Float[Tensor, "runs out"] | None = None,
-) -> Float[Tensor, "runs *rows out"]:
-    """Apply each run's linear layer to its rows."""
-    flat = x.flatten(1, -2)
-    out = flat @ weight.mT if bias is None else torch.baddbmm(bias[:, None], flat, weight.mT)
-    return out.unflatten(1, x.shape[1:-1])
 
 
 class StackedModule:
@@ -56,13 +33,16 @@ class StackedModule:
         cnn: "fp32", or "bf16": convolutions in bfloat16 with the channels last in memory.
 
     Raises:
-        RMRError: Modules of this type cannot be stacked.
+        RMRError: An encoder with an affine map a slot, or no such precision.
     """
 
     def __init__(self, modules: Sequence[nn.Module], cnn: str = "fp32"):
-        check_stackable(modules[0])
-        if cnn not in CNN_PRECISIONS:
-            raise unknown_name("precision of the convolutions", cnn, CNN_PRECISIONS)
+        if getattr(modules[0], "affine", None) is not None:
+            raise RMRError(
+                "encoders with an affine map a slot cannot be stacked: train such runs one by one "
+                "(a stack of 1)"
+            )
+        known_name("precision of the convolutions", cnn, CNN_PRECISIONS)
         self.modules, self.cnn = list(modules), cnn
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
         self.weights = {
@@ -78,11 +58,10 @@ class StackedModule:
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
-        return FORWARDS[type(self.modules[0])](self, *inputs)
-
-    def linear(self, x: Tensor, name: str) -> Tensor:
-        """Apply the linear layers of a name."""
-        return linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+        module = self.modules[0]
+        if isinstance(module, SlotCNN):
+            return _slot_cnn(self, module, *inputs)
+        return torch.vmap(partial(functional_call, module))(self.weights, inputs)
 
     def trainable(self) -> list[Tensor]:
         """Return the stacked parameters that need gradients."""
@@ -118,6 +97,18 @@ class StackedProcessor(StackedModule):
         frozen = not self.trainable()
         self._same = [parameter_hash(m) if frozen else row for row, m in enumerate(modules)]
 
+    def __call__(self, z: Tensor, action: Tensor) -> Tensor:
+        """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
+        sizes = self.shared()
+        if len(sizes) == len(self):
+            return super().__call__(z, action)
+        firsts = accumulate(sizes[:-1], initial=0)
+        parts = [
+            self.modules[first](some.flatten(0, 1), taken.flatten())
+            for first, some, taken in zip(firsts, z.split(sizes), action.split(sizes), strict=True)
+        ]
+        return torch.cat(parts).view_as(z)
+
     def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
         """Go on with some of the runs; the optimizer's state follows."""
         super().keep(rows, optimizer)
@@ -136,7 +127,7 @@ class StackedPipeline:
         cnn: See `StackedModule`.
 
     Raises:
-        RMRError: Encoder, core or decoder cannot be stacked.
+        RMRError: Encoders that cannot be stacked, see `StackedModule`.
     """
 
     def __init__(self, pipelines: Sequence[EncodeProcessDecode], cnn: str = "fp32"):
@@ -187,24 +178,9 @@ def kind(processor: Processor) -> tuple[str, bool]:
     return type(processor.core).__name__, learns
 
 
-def check_stackable(module: nn.Module) -> None:
-    """Refuse a module of a type that no stack can compute.
-
-    Raises:
-        RMRError: With the types that can be stacked.
-    """
-    for part in (module, *([module.core] if isinstance(module, Processor) else [])):
-        if type(part) not in FORWARDS or getattr(part, "affine", None) is not None:
-            known = ", ".join(sorted(known.__name__ for known in FORWARDS))
-            raise RMRError(
-                f"this {type(part).__name__} cannot be stacked, expected one of {known}, without "
-                "an affine map a slot: train such runs one by one (a stack of 1)"
-            )
-
-
-def _slot_cnn(stack: StackedModule, frames: Tensor) -> Tensor:
+def _slot_cnn(stack: StackedModule, encoder: SlotCNN, frames: Tensor) -> Tensor:
     """Encode gray frames [runs batch height width]; see `SlotCNN`."""
-    encoder, weights = cast("SlotCNN", stack.modules[0]), stack.weights
+    weights = stack.weights
     gray = frames.transpose(0, 1).to(weights["mean_frame"].dtype)
     x = (gray - weights["mean_frame"]) / weights["deviation"][:, None, None]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=stack.cnn == "bf16"):
@@ -220,7 +196,9 @@ def _slot_cnn(stack: StackedModule, frames: Tensor) -> Tensor:
             runs=len(stack),
             slots=encoder.slots,
         )
-        return stack.linear(slots, "project").to(weights["mean_frame"].dtype)
+        project = weights["project.weight"].mT, weights["project.bias"][:, None]
+        latents = torch.baddbmm(project[1], slots.flatten(1, 2), project[0])
+        return latents.unflatten(1, slots.shape[1:3]).to(weights["mean_frame"].dtype)
 
 
 def _convolution(stack: StackedModule, x: Tensor, name: str, stride: int) -> Tensor:
@@ -243,82 +221,3 @@ def _in_blocks(x: Tensor, weight: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return blocks, rearrange(
         weight, "runs out 1 (h i) (w j) -> runs out (i j) h w", i=stride, j=stride
     )
-
-
-def _ram_encoder(stack: StackedModule, bits: Tensor) -> Tensor:
-    return stack.linear(bits, "content") + stack.weights["slot"][:, None]
-
-
-def _latent_decoder(stack: StackedModule, z: Tensor) -> Tensor:
-    return linear(z, stack.weights["weight"], stack.weights["bias"])
-
-
-def _ram_decoder(stack: StackedModule, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mask and bits as a plain tuple: `RamLogits` is that of one run."""
-    return stack.linear(z, "mask")[..., 0], stack.linear(z, "bits")
-
-
-def _processor(stack: StackedModule, z: Tensor, action: Tensor) -> Tensor:
-    assert isinstance(stack, StackedProcessor)
-    of_actions = stack.weights["action_encoder.weight"].mT
-    runs = torch.arange(len(stack), device=action.device)[:, None]
-    alpha = of_actions[runs, action] + stack.weights["action_encoder.bias"][:, None]
-    z = z + alpha[:, :, None]
-    core = cast("Processor", stack.modules[0]).core
-    return FORWARDS[type(core)](stack, z) + z
-
-
-def _message_passing(stack: StackedModule, z: Tensor) -> Tensor:
-    assert isinstance(stack, StackedProcessor)
-    core = cast("MessagePassing", cast("Processor", stack.modules[0]).core)
-    sizes = stack.shared()
-    ends = (stack.linear(z, f"core.{end}").split(sizes) for end in ("receiver", "sender"))
-    layers = [
-        stack.weights[f"core.{name}"].unbind()
-        for name in ("hidden.weight", "hidden.bias", "message.weight", "message.bias")
-    ]
-    firsts = torch.tensor([0, *sizes[:-1]]).cumsum(0).tolist()
-    messages = [
-        fully_connected_messages(
-            receivers,
-            senders,
-            *(layer[first] for layer in layers),
-            aggregation=core.aggregation,
-            backend=core.backend,
-            precision=core.precision,
-        )
-        for first, receivers, senders in zip(firsts, *ends, strict=True)
-    ]
-    return stack.linear(torch.cat([z, torch.cat(messages)], dim=-1), "core.update")
-
-
-def _deep_sets(stack: StackedModule, z: Tensor) -> Tensor:
-    hidden = torch.relu(stack.linear(z, "core.receiver") + stack.linear(z, "core.sender"))
-    messages = stack.linear(torch.relu(stack.linear(hidden, "core.hidden")), "core.message")
-    return stack.linear(torch.cat([z, messages], dim=-1), "core.update")
-
-
-def _flat_mlp(stack: StackedModule, z: Tensor) -> Tensor:
-    x = z.flatten(2)
-    for layer in (0, 2, 4):
-        x = stack.linear(x if layer == 0 else torch.relu(x), f"core.layers.{layer}")
-    return x.view_as(z)
-
-
-def _no_core(stack: StackedModule, z: Tensor) -> Tensor:
-    del stack
-    return torch.zeros_like(z)
-
-
-FORWARDS: dict[type[nn.Module], Callable[..., Any]] = {
-    SlotCNN: _slot_cnn,
-    RamEncoder: _ram_encoder,
-    LatentDecoder: _latent_decoder,
-    RamDecoder: _ram_decoder,
-    Processor: _processor,
-    MessagePassing: _message_passing,
-    DeepSets: _deep_sets,
-    FlatMLP: _flat_mlp,
-    NoCore: _no_core,
-}
-"""How a stack of modules of a type computes: (stack, inputs [runs ...]) -> outputs [runs ...]."""
