@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.pipeline import draw_uniformly
 
 EPSILON = 1e-8
 LAYERS, KERNEL = 5, 3
@@ -51,12 +52,9 @@ class SlotAttention(nn.Module):
         self.gru = nn.GRUCell(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the GRU's weights and biases uniformly in +-1/sqrt(width)."""
-        bound = self.gru.hidden_size**-0.5
-        for parameter in self.gru.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        draw_uniformly(self.gru.parameters(), self.gru.hidden_size, generator)
 
     def forward(
         self,

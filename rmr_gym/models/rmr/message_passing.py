@@ -18,10 +18,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._functorch.pyfunctorch import TransformType, retrieve_all_functorch_interpreters
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.models.rmr import kernels
 from rmr_gym.models.rmr.kernels import Chunked, Gradients, Inputs
 
@@ -192,7 +193,9 @@ class _Messages(torch.autograd.Function):
         ctx.save_for_backward(output[1], *tensors)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], engine: Engine, *inputs: Tensor) -> Any:
+    def vmap(  # pyright: ignore[reportIncompatibleMethodOverride]
+        info: Any, in_dims: tuple[Any, ...], engine: Engine, *inputs: Tensor
+    ) -> Any:
         """Compute run by run: every run may have weights of its own."""
         runs = (
             [x] * info.batch_size if axis is None else x.unbind(axis)
@@ -255,9 +258,9 @@ def _triton_engine(inputs: Inputs, wanted: str, precision: str) -> Engine | None
 
 
 def _plain(inputs: Inputs) -> bool:
-    levels = torch._C._functorch.get_interpreter_stack() or []
-    mapped = all(level.key() == torch._C._functorch.TransformType.Vmap for level in levels)
-    if torch.compiler.is_compiling() or not mapped:
+    levels = retrieve_all_functorch_interpreters()
+    derived = any(level.key() != TransformType.Vmap for level in levels)
+    if derived or torch.compiler.is_compiling():
         return False
     kinds = {(x.dtype, x.device) for x in inputs}
     return len(kinds) == 1 and inputs[0].dtype in (torch.float32, torch.float64)
@@ -269,13 +272,9 @@ def _say_once(message: str) -> None:
 
 
 def _check_names(aggregation: str, backend: str, precision: str) -> None:
-    for kind, name, choices in (
-        ("aggregation", aggregation, AGGREGATIONS),
-        ("backend", backend, BACKENDS),
-        ("precision", precision, PRECISIONS),
-    ):
-        if name not in choices:
-            raise unknown_name(kind, name, choices)
+    known_name("aggregation", aggregation, AGGREGATIONS)
+    known_name("backend", backend, BACKENDS)
+    known_name("precision", precision, PRECISIONS)
 
 
 def _check_shapes(

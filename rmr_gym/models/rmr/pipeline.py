@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import integer_seed
 
 TRUNKS: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -43,11 +43,9 @@ class RamEncoder(nn.Module):
         self.content = nn.Linear(bits, dim)
         self.slot = nn.Parameter(torch.empty(slots, dim))
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the slot vectors as a linear layer over [x, o] would."""
-        bound = (self.content.in_features + self.slot.shape[0]) ** -0.5
-        self.slot.uniform_(-bound, bound, generator=generator)
+        draw_uniformly([self.slot], self.content.in_features + len(self.slot), generator)
 
     def forward(self, bits: Float[Tensor, "batch slots bits"]) -> Float[Tensor, "batch slots dim"]:
         """Encode bits in {0, 1}."""
@@ -112,8 +110,7 @@ class SlotCNN(nn.Module):
         affine: bool = False,
     ):
         super().__init__()
-        if trunk not in TRUNKS:
-            raise unknown_name("trunk", trunk, TRUNKS)
+        known_name("trunk", trunk, TRUNKS)
         rows, columns = _map_size(height, width, trunk)
         self.slots = slots
         self.trunk = _convolutions(TRUNKS[trunk])
@@ -266,19 +263,20 @@ def draw_uniformly(parameters: Iterable[Tensor], inputs: int, generator: torch.G
 
 
 @torch.no_grad()
+def draw_orthogonally(layer: nn.Conv2d | nn.ConvTranspose2d, generator: torch.Generator) -> None:
+    """Draw orthogonal weights of gain sqrt(2), in place; the bias is 0."""
+    nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
+    if layer.bias is not None:
+        layer.bias.zero_()
+
+
 def _initialise(part: nn.Module, generator: torch.Generator) -> None:
     if isinstance(part, nn.Linear):
-        bound = part.in_features**-0.5
-        for parameter in part.parameters():
-            parameter.uniform_(-bound, bound, generator=generator)
+        draw_uniformly(part.parameters(), part.in_features, generator)
     elif isinstance(part, nn.Conv2d):
-        nn.init.orthogonal_(part.weight, gain=2**0.5, generator=generator)
-        if part.bias is not None:
-            part.bias.zero_()
-    else:
-        initialise = getattr(part, "initialise", None)
-        if initialise is not None:
-            initialise(generator)
+        draw_orthogonally(part, generator)
+    elif initialise := getattr(part, "initialise", None):
+        initialise(generator)
 
 
 def find_device(name: str) -> torch.device:

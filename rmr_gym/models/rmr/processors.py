@@ -12,8 +12,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.models.rmr.message_passing import fully_connected_messages
+from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.models.rmr.message_passing import AGGREGATIONS, fully_connected_messages
 
 STATE, OUTCOME = 6, 2
 """Numbers an object that go in (three positions) and that come out (the next position)."""
@@ -132,9 +132,8 @@ class MessagePassing(nn.Module):
         backend: str = "auto",
     ):
         super().__init__()
-        if aggregation not in ("max", "sum", "mean"):
-            raise unknown_name("aggregation", aggregation, ("max", "sum", "mean"))
-        self.aggregation, self.precision, self.backend = aggregation, precision, backend
+        known_name("aggregation", aggregation, AGGREGATIONS)
+        self.options = {"aggregation": aggregation, "precision": precision, "backend": backend}
         self.receiver = nn.Linear(dim, dim)
         self.sender = nn.Linear(dim, dim, bias=False)
         self.hidden = nn.Linear(dim, dim)
@@ -143,16 +142,9 @@ class MessagePassing(nn.Module):
 
     def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
         """Return the update of every slot."""
+        layers = self.hidden.weight, self.hidden.bias, self.message.weight, self.message.bias
         messages = fully_connected_messages(
-            self.receiver(z),
-            self.sender(z),
-            self.hidden.weight,
-            self.hidden.bias,
-            self.message.weight,
-            self.message.bias,
-            aggregation=self.aggregation,
-            backend=self.backend,
-            precision=self.precision,
+            self.receiver(z), self.sender(z), *layers, **self.options
         )
         return self.update(torch.cat([z, messages], dim=-1))
 
@@ -249,8 +241,7 @@ def make_processor(
     Raises:
         RMRError: If there is no such core.
     """
-    if core not in CORES:
-        raise unknown_name("processor", core, CORES)
+    known_name("processor", core, CORES)
     return Processor(CORES[core](slots=slots, dim=dim, **options), actions, dim)
 
 

@@ -97,9 +97,9 @@ class StackedProcessor(StackedModule):
         frozen = not self.trainable()
         self._same = [parameter_hash(m) if frozen else row for row, m in enumerate(modules)]
 
-    def __call__(self, z: Tensor, action: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> Tensor:
         """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
-        sizes = self.shared()
+        sizes, (z, action) = self.shared(), inputs
         if len(sizes) == len(self):
             return super().__call__(z, action)
         firsts = accumulate(sizes[:-1], initial=0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.pipeline import draw_orthogonally
 from rmr_gym.models.world.frames import CUT, Frame, Prediction, taken_in
 
 Core = TypeVar("Core")
@@ -255,12 +256,9 @@ class UpConvolution(nn.ConvTranspose2d):
         spare = large - 2 * small + 1
         super().__init__(before, after, 3, stride=2, padding=1, output_padding=spare)
 
-    @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw orthogonal weights, as convolutions have them; the bias is 0."""
-        nn.init.orthogonal_(self.weight, gain=2**0.5, generator=generator)
-        assert self.bias is not None
-        self.bias.zero_()
+        """Draw weights as those of convolutions."""
+        draw_orthogonally(self, generator)
 
 
 class CropEncoder(nn.Module):
