@@ -35,6 +35,15 @@ from rmr_gym.models.rmr.processors import Processor, make_processor
 SLOTS, BITS, ACTIONS = 128, 8, 18
 
 
+Chosen = Int[np.ndarray, " chosen"]
+"""Addresses of RAM bytes."""
+AbstractPipeline = EncodeProcessDecode[RamEncoder, Processor, RamDecoder]
+NaturalPipeline = EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]
+GrayFrames = UInt8[Tensor, "rows height width"]
+Predicted = Bool[np.ndarray, "rows bytes bits"]
+Bits = UInt8[np.ndarray, "rows bytes bits"]
+
+
 @dataclass(frozen=True)
 class AtariModel:
     """Sizes of the Atari pipelines.
@@ -76,9 +85,7 @@ def make_core(model: AtariModel, core: str, seed: int) -> Processor:
     return build_seeded(factory, seed, "processor")
 
 
-def abstract_pipeline(
-    model: AtariModel, seed: int
-) -> EncodeProcessDecode[RamEncoder, Processor, RamDecoder]:
+def abstract_pipeline(model: AtariModel, seed: int) -> AbstractPipeline:
     """Make the RAM pipeline: linear encoder and decoders around the processor."""
     encoder = build_seeded(lambda: RamEncoder(SLOTS, BITS, model.dim), seed, "abstract encoder")
     decoder = build_seeded(lambda: RamDecoder(model.dim, BITS), seed, "abstract decoder")
@@ -94,7 +101,7 @@ def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> Slot
 
 def natural_pipeline(
     model: AtariModel, processor: Processor, seed: int, *, affine: bool = False
-) -> EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]:
+) -> NaturalPipeline:
     """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
     decoder = build_seeded(lambda: LatentDecoder(model.dim), seed, "natural decoder")
     return EncodeProcessDecode(pixel_encoder(model, seed, affine=affine), processor, decoder)
@@ -103,7 +110,7 @@ def natural_pipeline(
 class AbstractData(NamedTuple):
     """RAM transitions: every observation once, and where each transition starts."""
 
-    bits: UInt8[np.ndarray, "rows bytes bits"]
+    bits: Bits
     action: Int[np.ndarray, " transitions"]
     current: Int[np.ndarray, " transitions"]
     ram: UInt8[np.ndarray, "rows bytes"]
@@ -112,7 +119,7 @@ class AbstractData(NamedTuple):
 class NaturalData(NamedTuple):
     """Gray frames and actions; no RAM is ever loaded for it."""
 
-    frames: UInt8[Tensor, "rows height width"]
+    frames: GrayFrames
     action: Int[Tensor, " transitions"]
     current: Int[np.ndarray, " transitions"]
     episode: Int[np.ndarray, " transitions"]
@@ -131,7 +138,7 @@ class ProbeData(NamedTuple):
         before: RAM one observation earlier; the same at the start of an episode.
     """
 
-    frames: UInt8[Tensor, "rows height width"]
+    frames: GrayFrames
     bits: UInt8[np.ndarray, "rows chosen bits"]
     episode: Int[np.ndarray, " rows"]
     ram: UInt8[np.ndarray, "rows bytes"]
@@ -160,9 +167,7 @@ def load_natural(
     return NaturalData(frames, action, loaded.current, loaded.episode, mean_frame, deviation)
 
 
-def scored_bytes(
-    dataset: TransitionDataset, episodes: Sequence[int], threshold: float
-) -> Int[np.ndarray, " chosen"]:
+def scored_bytes(dataset: TransitionDataset, episodes: Sequence[int], threshold: float) -> Chosen:
     """Return the RAM bytes whose entropy over ``episodes`` exceeds ``threshold`` nats."""
     ram = dataset.load(columns=("ram",), episodes=episodes)["ram"]
     return high_entropy_bytes(ram, threshold)
@@ -173,7 +178,7 @@ def load_probe(
     episodes: Sequence[int],
     height: int,
     width: int,
-    scored: Int[np.ndarray, " chosen"],
+    scored: Chosen,
     rows: int,
     seed: int,
 ) -> ProbeData:
@@ -219,7 +224,7 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
 
 
 def frame_statistics(
-    frames: UInt8[Tensor, "rows height width"], chunk: int = 2048
+    frames: GrayFrames, chunk: int = 2048
 ) -> tuple[Float[Tensor, "height width"], float]:
     """Return the mean frame and the root mean square deviation from it, in gray levels."""
     mean = sum(part.to(torch.float64).sum(0) for part in frames.split(chunk)) / len(frames)
@@ -295,12 +300,7 @@ class RamScores(NamedTuple):
     mask_accuracy: float
 
 
-def ram_scores(
-    predicted: Bool[np.ndarray, "rows bytes bits"],
-    bits: UInt8[np.ndarray, "rows bytes bits"],
-    next_bits: UInt8[np.ndarray, "rows bytes bits"],
-    scored: Int[np.ndarray, " chosen"],
-) -> RamScores:
+def ram_scores(predicted: Predicted, bits: Bits, next_bits: Bits, scored: Chosen) -> RamScores:
     """Score predicted next bits; the mask counts as the bytes where prediction and input differ."""
     scores = metrics.bit_f1(predicted[:, scored], next_bits[:, scored].astype(bool))
     changed = (bits != next_bits).any(-1)[:, scored]

@@ -18,6 +18,7 @@ from rmr_gym.models.objects import (
     MOMENTS,
     BroadcastDecoder,
     CellFeatures,
+    Clip,
     ClipEncoder,
     Decoded,
     ObjectDecoder,
@@ -53,13 +54,15 @@ simulator's own go 0.006 beyond."""
 Index = Int[np.ndarray, " chosen"]
 """Numbers of windows."""
 
-Clip = Float[Tensor, "batch time height width 3"]
-"""Successive frames; colours are in [0, 1]."""
+Past = Float[Tensor, "batch 3 slots 2"]
+Positions = Float[Tensor, "batch slots 2"]
+Rollout = Float[Tensor, "batch time slots 2"]
+Window = Float[Tensor, "batch time *shape"]
 
 Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
 """From three past instants, positions or frames, to the next."""
 
-Roller = Callable[[Float[Tensor, "batch 3 slots 2"], int], Float[Tensor, "batch time slots 2"]]
+Roller = Callable[[Past, int], Rollout]
 """From three past positions to so many next ones."""
 
 
@@ -160,7 +163,7 @@ class PositionEncoder(nn.Linear):
         self.predict = predict
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, past: Float[Tensor, "batch 3 slots 2"]
+        self, past: Past
     ) -> Float[Tensor, "batch slots dim"]:
         """Encode three positions."""
         seen = oldest, previous, last = past.unbind(1)
@@ -184,9 +187,7 @@ def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> Position
     return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
 
 
-def next_positions(
-    pipeline: PositionPipeline, past: Float[Tensor, "batch 3 slots 2"]
-) -> Float[Tensor, "batch slots 2"]:
+def next_positions(pipeline: PositionPipeline, past: Past) -> Positions:
     r"""Predict positions: the outcome of g, or where a ball would be without it and the outcome.
 
     .. math:: \hat x_{t+1} = x_t + \delta u \;\text{(change)}, \qquad
@@ -398,16 +399,14 @@ def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " win
     return current.astype(np.int64)
 
 
-def windows(data: BallsData, index: Index, ahead: int = 1) -> Float[Tensor, "batch time *shape"]:
+def windows(data: BallsData, index: Index, ahead: int = 1) -> Window:
     """Return three past instants and those that follow; colours are in [0, 1]."""
     rows = data.current[index][:, None] + np.arange(1 - HISTORY, ahead + 1)
     seen = data.seen[torch.from_numpy(rows)]
     return seen if seen.is_floating_point() else seen.float() / 255
 
 
-def drawn_windows(
-    data: BallsData, count: int, ahead: int, seed: int
-) -> list[Float[Tensor, "batch time *shape"]]:
+def drawn_windows(data: BallsData, count: int, ahead: int, seed: int) -> list[Window]:
     """Return at most ``count`` windows, drawn once for a seed, in batches."""
     order = generator(seed, "balls windows").permutation(len(data.current))
     return [windows(data, few, ahead) for few in _batches(np.sort(order[:count]), BATCH)]
@@ -430,9 +429,7 @@ def _batches(index: Index, size: int) -> list[Index]:
     return np.split(index, range(size, len(index), size))
 
 
-def rollout(
-    predict: Predictor, past: Float[Tensor, "batch 3 *shape"], steps: int
-) -> Float[Tensor, "batch time *shape"]:
+def rollout(predict: Predictor, past: Float[Tensor, "batch 3 *shape"], steps: int) -> Window:
     """Predict ``steps`` instants, each from those predicted before."""
     predicted = []
     for _ in range(steps):
@@ -441,9 +438,7 @@ def rollout(
     return torch.stack(predicted, dim=1)
 
 
-def rollout_loss(
-    predict: Predictor, window: Float[Tensor, "batch time *shape"]
-) -> Float[Tensor, ""]:
+def rollout_loss(predict: Predictor, window: Window) -> Float[Tensor, ""]:
     """Return the mean squared error over all instants of a window after the first three.
 
     Source: RMR, Appendix A, for one instant. Differs: more than one is an option.
@@ -496,10 +491,7 @@ class BallsScores(NamedTuple):
 
 
 def score_rollouts(
-    past: Float[Tensor, "batch 3 slots 2"],
-    predicted: Float[Tensor, "batch time slots 2"],
-    future: Float[Tensor, "batch time slots 2"],
-    walls: Float[Tensor, "slots 1"],
+    past: Past, predicted: Rollout, future: Rollout, walls: Float[Tensor, "slots 1"]
 ) -> BallsScores:
     """Score rollouts of at least 10 instants against what happened; masses count as equal."""
     error = (predicted - future).square().mean(dim=(0, 2, 3))

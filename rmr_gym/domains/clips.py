@@ -27,6 +27,11 @@ _RECORD = (
 )
 
 
+Few = Int[np.ndarray, " few"]
+"""Numbers of rows."""
+Owners = UInt8[np.ndarray, "few height width"]
+
+
 @dataclass(frozen=True, eq=False)
 class BallsTruth:
     """Where the balls are at each row of the frames, in the box [-1, 1] x [-1, 1].
@@ -156,9 +161,7 @@ def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int
     return (height, width, channels), choices
 
 
-def binary_screens(
-    indices: UInt8[np.ndarray, "time 210 160"],
-) -> UInt8[np.ndarray, "time 84 84 1"]:
+def binary_screens(indices: UInt8[np.ndarray, "time 210 160"]) -> UInt8[np.ndarray, "time 84 84 1"]:
     """Return 255 where a screen of an Atari game is not black, 84 x 84; the argument is of palette.
 
     Source: R-NEM, Appendix A.2: pictures as in Mnih et al. 2013 (gray, shrunk to 110 x 84, of which
@@ -179,9 +182,7 @@ def _truth(columns: Transitions) -> BallsTruth:
     return BallsTruth(positions, radii, velocities, seconds)
 
 
-def true_groups(
-    clips: Clips, rows: Int[np.ndarray, " few"]
-) -> UInt8[np.ndarray, "few height width"]:
+def true_groups(clips: Clips, rows: Few) -> Owners:
     """Return the ball that owns each lit pixel of some frames, from 1; 0 for all else.
 
     A lit pixel belongs to the ball whose edge it is deepest within. One that is beyond the edge of
@@ -207,7 +208,7 @@ def true_groups(
     return (owner * lit).astype(np.uint8).reshape(-1, height, width)
 
 
-def collided(clips: Clips, rows: Int[np.ndarray, " few"]) -> Bool[np.ndarray, "few slots"]:
+def collided(clips: Clips, rows: Few) -> Bool[np.ndarray, "few slots"]:
     """Return which balls collide with a ball between each row and the next.
 
     Those are pairs of which both turn, and which were near enough to meet.
@@ -226,9 +227,7 @@ def collided(clips: Clips, rows: Int[np.ndarray, " few"]) -> Bool[np.ndarray, "f
     return (turned[:, :, None] & turned[:, None] & others & (apart <= reach)).any(axis=-1)
 
 
-def relational_weight(
-    clips: Clips, rows: Int[np.ndarray, " few"]
-) -> UInt8[np.ndarray, "few height width"]:
+def relational_weight(clips: Clips, rows: Few) -> Owners:
     """Return 1 for the pixels that colliding balls own, in each row or in the next.
 
     Source: R-NEM, section 4, the relational BCE. Differs: the masks of the paper's data were not

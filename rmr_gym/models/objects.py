@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.pipeline import draw_uniformly
+from rmr_gym.models.rmr.pipeline import Latents, draw_uniformly
+
+Clip = Float[Tensor, "batch time height width 3"]
+"""Successive frames; colours are in [0, 1]."""
 
 EPSILON = 1e-8
 LAYERS, KERNEL = 5, 3
@@ -57,11 +60,8 @@ class SlotAttention(nn.Module):
         draw_uniformly(self.gru.parameters(), self.gru.hidden_size, generator)
 
     def forward(
-        self,
-        features: Float[Tensor, "batch cells dim"],
-        slots: Float[Tensor, "batch slots dim"],
-        iterations: int,
-    ) -> tuple[Float[Tensor, "batch slots dim"], Float[Tensor, "batch slots cells"]]:
+        self, features: Float[Tensor, "batch cells dim"], slots: Latents, iterations: int
+    ) -> tuple[Latents, Float[Tensor, "batch slots cells"]]:
         """Return the slots after one or more rounds, and the shares of the last round.
 
         The shares of a slot add up to 1 over the cells.
@@ -166,9 +166,7 @@ class SlotEncoder(nn.Module):
         """Draw the first slots from a standard normal."""
         self.start.normal_(generator=generator)
 
-    def forward(
-        self, clip: Float[Tensor, "batch time height width 3"]
-    ) -> Float[Tensor, "batch time slots dim"]:
+    def forward(self, clip: Clip) -> Float[Tensor, "batch time slots dim"]:
         """Return the slots of every frame, place and colour last; colours are in [0, 1]."""
         shape = clip.shape[:2]
         features, looks = (part.unflatten(0, shape) for part in self.cells(clip.flatten(0, 1)))
@@ -200,17 +198,13 @@ class ClipEncoder(nn.Module):
         super().__init__()
         self.encoder, self.join, self.precision = encoder, join, precision
 
-    def forward(
-        self, frames: Float[Tensor, "batch time height width 3"]
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, frames: Clip) -> Latents:
         """Encode clips; colours are in [0, 1]."""
         with _arithmetic(self.precision, frames):
             slots = self.encoder(frames)
             return self.join(torch.cat(slots.unbind(1), dim=-1)).float()
 
-    def still(
-        self, clip: Float[Tensor, "batch time height width 3"]
-    ) -> Float[Tensor, "frames slots dim"]:
+    def still(self, clip: Clip) -> Float[Tensor, "frames slots dim"]:
         """Encode every frame of a clip from its own slots, as if nothing moved.
 
         The slots are handed on from frame to frame as in `forward`; frames of all clips come one
@@ -225,9 +219,7 @@ class ClipEncoder(nn.Module):
 class FrameStackEncoder(ClipEncoder):
     """A `ClipEncoder` of frames as wrappers stack them."""
 
-    def forward(
-        self, frames: UInt8[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, frames: UInt8[Tensor, "batch channels height width"]) -> Latents:
         """Encode RGB frames (0 to 255), oldest first; their colours follow each other."""
         clip = rearrange(
             frames, "batch (time rgb) height width -> batch time height width rgb", rgb=3
@@ -296,7 +288,7 @@ class BroadcastDecoder(nn.Module):
                 assert layer.bias is not None
                 layer.bias.zero_()
 
-    def forward(self, slots: Float[Tensor, "batch slots dim"]) -> Decoded:
+    def forward(self, slots: Latents) -> Decoded:
         """Decode all slots and lay their pictures over each other."""
         with _arithmetic(self.precision, slots):
             laid_out = self.content(slots)[:, :, None] + self.place(self._coordinates(slots))

@@ -18,7 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._functorch.pyfunctorch import TransformType, retrieve_all_functorch_interpreters
+from torch._C._functorch import TransformType
+from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -107,7 +108,7 @@ def fully_connected_messages(
     wanted = _wanted(backend)
     _check_names(aggregation, wanted, precision)
     inputs = (receivers, senders, w2, b2, w3, b3)
-    _check_shapes(*inputs)
+    _check_shapes(inputs)
     engine = _engine(wanted, inputs, precision)
     if engine is None:
         return reference(*inputs, aggregation=aggregation)
@@ -139,16 +140,9 @@ def describe_backend(device: str, precision: str) -> str:
     return engine.description if engine else "PyTorch, all pairs at once, fp32"
 
 
-def reference(
-    receivers: Tensor,
-    senders: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    aggregation: str = "max",
-) -> Tensor:
+def reference(*inputs: Tensor, aggregation: str = "max") -> Tensor:
     """Return what `fully_connected_messages` returns, in plain differentiable PyTorch."""
+    receivers, senders, w2, b2, w3, b3 = inputs
     hidden = torch.relu(receivers.unsqueeze(-2) + senders.unsqueeze(-3))
     hidden = torch.relu(F.linear(hidden, w2, b2))
     if aggregation == "max":
@@ -277,10 +271,9 @@ def _check_names(aggregation: str, backend: str, precision: str) -> None:
     known_name("precision", precision, PRECISIONS)
 
 
-def _check_shapes(
-    receivers: Tensor, senders: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor
-) -> None:
-    found = [tuple(x.shape) for x in (receivers, senders, w2, b2, w3, b3)]
+def _check_shapes(inputs: Inputs) -> None:
+    found = [tuple(x.shape) for x in inputs]
+    receivers, *_, w3, _ = inputs
     hidden, dim_out = receivers.shape[-1], w3.shape[0]
     pairs = [found[0], found[0], (hidden, hidden), (hidden,), (dim_out, hidden), (dim_out,)]
     if receivers.dim() < 2 or 0 in (*receivers.shape[-2:], dim_out) or found != pairs:

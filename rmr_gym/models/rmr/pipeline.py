@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import integer_seed
 
+Latents = Float[Tensor, "batch slots dim"]
+Bits = Float[Tensor, "batch slots bits"]
+Loss = Float[Tensor, ""]
+
 TRUNKS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "anand2019": ((32, 8, 4), (64, 4, 2), (128, 4, 2), (64, 3, 1)),
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),
@@ -47,7 +51,7 @@ class RamEncoder(nn.Module):
         """Draw the slot vectors as a linear layer over [x, o] would."""
         draw_uniformly([self.slot], self.content.in_features + len(self.slot), generator)
 
-    def forward(self, bits: Float[Tensor, "batch slots bits"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, bits: Bits) -> Latents:
         """Encode bits in {0, 1}."""
         return self.content(bits) + self.slot
 
@@ -67,7 +71,7 @@ class SlotAffine(nn.Module):
         self.weight.copy_(torch.eye(self.weight.shape[-1]))
         self.bias.zero_()
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Map the latents of every slot."""
         return torch.einsum("bsi,sij->bsj", z, self.weight) + self.bias
 
@@ -125,9 +129,7 @@ class SlotCNN(nn.Module):
         self.mean_frame.copy_(mean_frame)
         self.deviation.fill_(max(deviation, 1e-6))
 
-    def forward(
-        self, frames: UInt8[Tensor, "batch height width"]
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, frames: UInt8[Tensor, "batch height width"]) -> Latents:
         """Encode gray frames (0 to 255)."""
         inputs = frames.to(self.mean_frame.dtype).sub_(self.mean_frame).div_(self.deviation)
         maps = self.slot_maps(self.trunk(inputs[:, None]))
@@ -164,7 +166,7 @@ class RamLogits(NamedTuple):
 
     mask: Float[Tensor, "batch slots"]
     """Is the byte overwritten?"""
-    bits: Float[Tensor, "batch slots bits"]
+    bits: Bits
     """The bits that are written, where it is."""
 
 
@@ -182,7 +184,7 @@ class RamDecoder(nn.Module):
         self.mask = nn.Linear(dim, 1)
         self.bits = nn.Linear(dim, bits)
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> RamLogits:
+    def forward(self, z: Latents) -> RamLogits:
         """Decode the processed latents."""
         return RamLogits(self.mask(z)[..., 0], self.bits(z))
 
@@ -294,11 +296,7 @@ def find_device(name: str) -> torch.device:
     return device
 
 
-def ram_loss(
-    logits: RamLogits,
-    bits: Float[Tensor, "batch slots bits"],
-    next_bits: Float[Tensor, "batch slots bits"],
-) -> Float[Tensor, ""]:
+def ram_loss(logits: RamLogits, bits: Bits, next_bits: Bits) -> Loss:
     """Cross-entropy of the mask, plus that of the bits of the bytes that truly changed.
 
     Source: RMR, Appendix B and F (teacher forcing: the true mask stands for the indicator).
@@ -316,9 +314,7 @@ def ram_loss(
     return mask_loss + (of_bytes * written).sum() / written.sum().clamp(min=1)
 
 
-def predicted_bits(
-    logits: RamLogits, bits: Float[Tensor, "batch slots bits"]
-) -> Bool[Tensor, "batch slots bits"]:
+def predicted_bits(logits: RamLogits, bits: Bits) -> Bool[Tensor, "batch slots bits"]:
     """Write the predicted bits where the mask says so, copy the input elsewhere.
 
     Source: RMR, Appendix F, eq. 5.
@@ -332,16 +328,12 @@ def predicted_bits(
 class ContrastiveTerms(NamedTuple):
     """A contrastive loss and the energies that show collapse (means over the batch)."""
 
-    loss: Float[Tensor, ""]
-    positive_energy: Float[Tensor, ""]
-    negative_energy: Float[Tensor, ""]
+    loss: Loss
+    positive_energy: Loss
+    negative_energy: Loss
 
 
-def energy(
-    first: Float[Tensor, "batch slots dim"],
-    second: Float[Tensor, "batch slots dim"],
-    sigma: float = 0.5,
-) -> Float[Tensor, " batch"]:
+def energy(first: Latents, second: Latents, sigma: float = 0.5) -> Float[Tensor, " batch"]:
     """Squared distance of two states: 0.5 / sigma^2, summed over dim, mean over the slots.
 
     Source: C-SWM (Kipf et al. 2020), eq. 4, scaled as its code does.
@@ -350,9 +342,9 @@ def energy(
 
 
 def hinge_loss(
-    predicted: Float[Tensor, "batch slots dim"],
-    current: Float[Tensor, "batch slots dim"],
-    following: Float[Tensor, "batch slots dim"],
+    predicted: Latents,
+    current: Latents,
+    following: Latents,
     permutation: Int[Tensor, " batch"],
     *,
     sigma: float = 0.5,
@@ -384,11 +376,7 @@ def hinge_loss(
 
 
 def info_nce_loss(
-    predicted: Float[Tensor, "batch slots dim"],
-    following: Float[Tensor, "batch slots dim"],
-    *,
-    temperature: float = 0.02,
-    sigma: float = 0.5,
+    predicted: Latents, following: Latents, *, temperature: float = 0.02, sigma: float = 0.5
 ) -> ContrastiveTerms:
     """Cross-entropy over the cosine similarities of all flattened predictions and next states.
 

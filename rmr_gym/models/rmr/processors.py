@@ -9,11 +9,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.models.rmr.message_passing import AGGREGATIONS, fully_connected_messages
+from rmr_gym.models.rmr.pipeline import Latents
 
 STATE, OUTCOME = 6, 2
 """Numbers an object that go in (three positions) and that come out (the next position)."""
@@ -38,9 +39,7 @@ class Processor(nn.Module):
         self.action_encoder = nn.Linear(actions, dim)
         self.core = core
 
-    def forward(
-        self, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"]
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents, action: Int[Tensor, " batch"]) -> Latents:
         """Return the latents after ``action`` (indices into the action set)."""
         alpha = self.action_encoder.weight.T[action] + self.action_encoder.bias
         z = z + alpha[:, None]
@@ -65,9 +64,7 @@ class PassiveProcessor(nn.Module):
         super().__init__()
         self.cores, self.skip = nn.ModuleList(cores), skip
 
-    def forward(
-        self, z: Float[Tensor, "batch slots dim"], action: Int[Tensor, " batch"] | None = None
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents, action: Int[Tensor, " batch"] | None = None) -> Latents:
         """Return the latents one time step later, whatever the action."""
         del action
         for core in self.cores:
@@ -140,7 +137,7 @@ class MessagePassing(nn.Module):
         self.message = nn.Linear(dim, dim)
         self.update = nn.Linear(2 * dim, dim)
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Return the update of every slot."""
         layers = self.hidden.weight, self.hidden.bias, self.message.weight, self.message.bias
         messages = fully_connected_messages(
@@ -155,7 +152,7 @@ class DeepSets(MessagePassing):
     Source: RMR, Appendix B. Differs: none.
     """
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Return the update of every slot."""
         hidden = torch.relu(self.receiver(z) + self.sender(z))
         messages = self.message(torch.relu(self.hidden(hidden)))
@@ -174,7 +171,7 @@ class FlatMLP(nn.Module):
         self.slots = slots
         self.layers = _mlp(width, hidden, hidden, width)
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Return the update of every slot."""
         flat = self.layers(rearrange(z, "batch slots dim -> batch (slots dim)"))
         return rearrange(flat, "batch (slots dim) -> batch slots dim", slots=self.slots)
@@ -203,7 +200,7 @@ class InteractionNetwork(nn.Module):
         self.object = _mlp(state + 50, 100, outcome)
         self.expand = nn.Linear(outcome, dim)
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Return the latents one time step later, without any skip."""
         state = self.project(z)
         slots = state.shape[1]
@@ -218,7 +215,7 @@ class InteractionNetwork(nn.Module):
 class NoCore(nn.Module):
     """No processor at all: only the action encoder and the skip remain (a control)."""
 
-    def forward(self, z: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, z: Latents) -> Latents:
         """Return zeros."""
         return torch.zeros_like(z)
 

@@ -393,6 +393,9 @@ class Asked(NamedTuple):
     truth: Crops
 
 
+State = LocalState[Core]
+
+
 class LocalWorld(nn.Module, ABC, Generic[Core]):
     """A world model whose eye sees ``views`` crops of each frame, at pixels drawn anew each time.
 
@@ -455,14 +458,12 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
                 f"expected a model of several modules to drop some of, got {list(parts)}"
             )
 
-    def init_state(self, batch: int, generator: torch.Generator) -> LocalState[Core]:
+    def init_state(self, batch: int, generator: torch.Generator) -> State:
         """Return the state before the first frame; see `WorldModel.init_state`."""
         core = self.start(batch, generator)
         return LocalState(core, self.geometry.draw(batch, generator), generator)
 
-    def step(
-        self, state: LocalState[Core], observation: Frame | None, action: Tensor | None
-    ) -> LocalState[Core]:
+    def step(self, state: State, observation: Frame | None, action: Tensor | None) -> State:
         """Look at a frame, or at what was predicted; see `WorldModel.step`."""
         del action
         if observation is None:
@@ -471,9 +472,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
             crops = self.geometry.look(observation, state.queries)
         return self._after(state, self.advance(state.core, self.seen(crops, state)), None)
 
-    def see(
-        self, state: LocalState[Core], views: Views, queries: Centres | None = None
-    ) -> LocalState[Core]:
+    def see(self, state: State, views: Views, queries: Centres | None = None) -> State:
         """Return the state after some views, any number of them, also none.
 
         Args:
@@ -489,7 +488,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
                 self.geometry.check(centres)
         return self._after(state, self.advance(state.core, views), queries)
 
-    def answer(self, state: LocalState[Core], centres: Centres) -> Crops:
+    def answer(self, state: State, centres: Centres) -> Crops:
         """Return what the state predicts around some pixels of the next frame, in [0, 1].
 
         Raises:
@@ -498,18 +497,18 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         self.geometry.check(centres)
         return self.logits(state.core, centres).sigmoid()
 
-    def decode(self, state: LocalState[Core]) -> Prediction:
+    def decode(self, state: State) -> Prediction:
         """Return the predicted frame, stitched from a grid of crops; pixels are not grouped."""
         grid = self.geometry.grid().to(state.queries.device).expand(len(state.queries), -1, -1)
         crops = self.logits(state.core, grid).sigmoid()
         return Prediction(self.geometry.stitch(crops, grid))
 
-    def asked(self, state: LocalState[Core], following: Frame) -> Asked:
+    def asked(self, state: State, following: Frame) -> Asked:
         """Return what the state predicts where it will look next, and what comes there."""
         truth = self.geometry.look(following, state.queries)
         return Asked(self.logits(state.core, state.queries), truth)
 
-    def loss(self, state: LocalState[Core], following: Frame) -> Float[Tensor, " batch"]:
+    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
         logits, truth = self.asked(state, following)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
@@ -527,13 +526,11 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     def logits(self, core: Core, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
 
-    def seen(self, crops: Crops, state: LocalState[Core]) -> Views:
+    def seen(self, crops: Crops, state: State) -> Views:
         """Return those of the crops at a state's queries that the model is shown."""
         return Views(crops[:, : self.views], state.queries[:, : self.views])
 
-    def _after(
-        self, state: LocalState[Core], core: Core, queries: Tensor | None
-    ) -> LocalState[Core]:
+    def _after(self, state: State, core: Core, queries: Tensor | None) -> State:
         if queries is None:
             queries = self.geometry.draw(len(state.queries), state.generator)
         return LocalState(core, queries, state.generator)
