@@ -1,16 +1,20 @@
 """Recording: policies play episodes of any environment into a data set, in one resumable loop."""
 
 import copy
+import json
 import logging
 import os
+import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import gymnasium as gym
 import numpy as np
@@ -41,6 +45,13 @@ NUM_ENVS = 32
 
 _OF_ALE = {"obs_type": "ram", "full_action_space": True}
 """What games of ALE are made with that are not ours; their screens are read beside."""
+
+_OF_SHARED_POLICIES = {
+    "common": "ppo",
+    "common.recurrent": "recurrentppo",
+    "common.maskable": "maskableppo",
+}
+"""Who plays with policies that algorithms share; what else they differ in is for training."""
 
 _log = logging.getLogger(__name__)
 
@@ -285,7 +296,8 @@ def record(
         path: Folder of the data set.
         episodes: Episodes that it shall hold, 1 or more; what it holds beyond them stays.
         policy: Who plays: a function from an observation to an action, or a model of
-            Stable-Baselines3; stored under its name or, failing that, its class's.
+            Stable-Baselines3, see `load_policy`; stored under its name or, failing that, its
+            class's.
         players: Who plays a game, as for `rmr_gym.agents.players.graded.select_players`; default:
             all, or those without skill where no networks of the game are shipped.
         weights: Folder of the trained networks of the players with skill; default: the shipped.
@@ -422,10 +434,64 @@ def chooser(agent: Any) -> Policy:
 
     def choose(observation: Any) -> Any:
         nonlocal memory
-        actions, memory = agent.predict(observation, memory, deterministic=False)
+        try:
+            actions, memory = agent.predict(observation, memory, deterministic=False)
+        except (ValueError, AssertionError) as error:
+            raise RMRError(
+                f"the model cannot play what this environment shows ({error}): record an "
+                "environment that is wrapped as in its training"
+            ) from error
         return actions
 
     return choose
+
+
+def load_policy(source: str) -> Any:
+    """Return a policy for `record`: a function of a module, or a model of Stable-Baselines3.
+
+    Args:
+        source: ``"module:function"``, a module of this folder or one that is installed; or
+            ``"model.zip"``, as Stable-Baselines3 saved it (loading one runs code of the file).
+
+    Raises:
+        RMRError: It is written otherwise, not there, or nothing that plays.
+    """
+    if source.endswith(".zip"):
+        return _load_model(Path(source))
+    module, _, name = source.partition(":")
+    if not name:
+        raise RMRError(
+            "expected a policy as module:function or as the file of a model of Stable-Baselines3 "
+            f"(model.zip), found {source!r}"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        policy = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise RMRError(f"expected {name!r} in the module {module!r}, found: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(policy) and not hasattr(policy, "predict"):
+        raise RMRError(f"expected a function from observation to action, found {policy!r}")
+    return policy
+
+
+def _load_model(path: Path) -> Any:
+    """Return the model in a file, of the algorithm whose policy it has."""
+    try:
+        with ZipFile(path) as archive:
+            home = json.loads(archive.read("data"))["policy_class"]["__module__"]
+        library, *inside, _ = home.split(".")
+        name = _OF_SHARED_POLICIES.get(".".join(inside)) or inside[-1]
+        kinds = {kind.lower(): value for kind, value in vars(import_module(library)).items()}
+        model = kinds[name].load(path, device="cpu")
+        model.__name__ = path.stem
+    except (OSError, BadZipFile, LookupError, TypeError, ValueError, ImportError) as error:
+        raise RMRError(
+            f"expected a model that Stable-Baselines3 or sb3-contrib saved in {path}, found "
+            f"{error!r}: name a function that loads and plays it, as module:function"
+        ) from error
+    return model
 
 
 def _random_policy(actions: spaces.Space[Any], seed: int, index: int) -> Policy:

@@ -1,11 +1,13 @@
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +18,7 @@ from gymnasium.wrappers import TimeLimit
 
 import rmr_gym
 from rmr_gym.agents.players.graded import PLAYERS, networks
-from rmr_gym.agents.record import record
+from rmr_gym.agents.record import load_policy, record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
@@ -303,7 +305,7 @@ def test_what_is_missing_is_recorded_in_any_number_of_processes(tmp_path):
 
 SCRIPT = """
 import sys
-from rmr_gym.agents.record import record
+from rmr_gym.agents.record import load_policy, record
 if __name__ == "__main__":
     record(
         "rmr/BouncingBalls-v0", sys.argv[1], episodes=9999, num_envs=3, workers=int(sys.argv[2]),
@@ -386,6 +388,53 @@ def test_a_model_with_predict_plays_a_game(tmp_path):
     ]
     assert dataset.manifest.heads == ("Model",)
     assert dataset.manifest.columns["pixels"].encoding == "ale_palette"
+
+
+@pytest.mark.parametrize(
+    ("kind", "env_id"),
+    [
+        ("stable_baselines3.PPO", "CartPole-v1"),
+        ("stable_baselines3.A2C", "CartPole-v1"),
+        ("stable_baselines3.DQN", "CartPole-v1"),
+        ("stable_baselines3.SAC", "Pendulum-v1"),
+        ("sb3_contrib.QRDQN", "CartPole-v1"),
+        ("sb3_contrib.RecurrentPPO", "CartPole-v1"),
+    ],
+)
+def test_a_saved_model_plays(tmp_path, kind, env_id):
+    policy = "MlpLstmPolicy" if "Recurrent" in kind else "MlpPolicy"
+    model = pkgutil.resolve_name(kind)(policy, gym.make(env_id), seed=0, device="cpu")
+    model.save(tmp_path / "mine.zip")
+    options: dict[str, Any] = {"episodes": 2, "max_steps": 9}
+    loaded = load_policy(str(tmp_path / "mine.zip"))
+    dataset = record(env_id, tmp_path / "loaded", policy=loaded, **options)
+    assert dataset.manifest.heads == ("mine",)
+    alive = record(env_id, tmp_path / "alive", policy=model, **options)
+    for name in ("observation", "action"):
+        np.testing.assert_array_equal(dataset.load((name,))[name], alive.load((name,))[name])
+    with pytest.raises(RMRError, match="the model cannot play what this environment shows"):
+        record("rmr/BouncingBalls-v0", tmp_path / "b", policy=loaded, episodes=1)
+
+
+def test_a_function_is_found_by_its_module(tmp_path, monkeypatch):
+    (tmp_path / "of_this_folder.py").write_text("LIST, act = [], lambda seen: 3\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    policy = load_policy("of_this_folder:act")
+    dataset = record("Pong", tmp_path / "d", policy=policy, episodes=1, max_steps=3)
+    assert dataset.load(("action",))["action"].tolist() == [3, 3, 3]
+    assert sys.path == before
+    (tmp_path / "torn.zip").write_bytes(b"PK")
+    for source, message in (
+        ("act", "as module:function or as the file of a model"),
+        ("of_this_folder: act", "expected ' act' in the module 'of_this_folder'"),
+        ("no_such_module_here:act", "No module named 'no_such_module_here'"),
+        ("of_this_folder:LIST", r"expected a function from observation to action, found \[\]"),
+        ("torn.zip", r"saved in torn\.zip, found BadZipFile"),
+        ("missing.zip", r"saved in missing\.zip, found FileNotFoundError"),
+    ):
+        with pytest.raises(RMRError, match=message):
+            load_policy(source)
 
 
 @pytest.mark.parametrize("name", ["enduro", "ALE/Enduro-v5"])
