@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.core.errors import unknown_name
+from rmr_gym.core.errors import known_name
 
 
 def experiments() -> dict[str, tuple[str, str]]:
@@ -29,10 +29,8 @@ def part_of(experiment: str, part: str) -> Any:
     Raises:
         RMRError: If there is no such experiment.
     """
-    known = experiments()
-    if experiment not in known:
-        raise unknown_name("experiment", experiment, known)
-    module = import_module(f"{__name__}.{known[experiment][0]}.{part}")
+    folder, _ = experiments()[known_name("experiment", experiment, experiments())]
+    module = import_module(f"{__name__}.{folder}.{part}")
     if part == "report":
         return getattr(module, experiment)
     return next(own for own in vars(module).values() if getattr(own, "kind", "") == experiment)

@@ -5,7 +5,7 @@ paper's own figures (RMR, Tables 1 and 2), looked up by game.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -26,6 +26,7 @@ from rmr_gym.report.tables import (
     called,
     grouped,
     label,
+    labels_of,
     objective_label,
 )
 
@@ -36,12 +37,7 @@ BASELINES = ("cswm", "untrained")
 CONTROLS = ("random_p", "shuffled_p", "no_p")
 """What every arm is compared with, and what RMR is compared with besides."""
 
-SCORE_LABELS = {
-    "micro_f1": "bit F1 (micro)",
-    "macro_f1": "bit F1 (macro)",
-    "slot_accuracy": "slot accuracy",
-    "effective_rank": "effective rank",
-}
+SCORE_LABELS = labels_of("score")
 SCORES = (*SCORE_LABELS, "dead_slots")
 PLACE = ("game", "objective", "probe", "checkpoint")
 """Within what arms are compared."""
@@ -195,11 +191,8 @@ def natural_table(
     """
     more = [name for name in place if name not in PLACE]
     table = means(rows, (*PLACE, "arm", "step", *more), SCORES, "micro_f1")
-    papers = [paper_natural(game) for game in table["game"]]
     for kind in ("mean", "std"):
-        names = [f"{arm}_{kind}" for arm in table["arm"]]
-        scores = [paper.get(name, np.nan) for paper, name in zip(papers, names, strict=True)]
-        table[f"paper_{kind}"] = np.array(scores, float)
+        table[f"paper_{kind}"] = _printed(table, paper_natural, f"{{arm}}_{kind}")
     table.insert(len(PLACE) + 1, "label", called(table["arm"], ARM_LABELS))
     table = beside(table, pairs, (*place, "arm"))
     return pd.DataFrame(table[[*table.columns.difference(more, sort=False), *more]])
@@ -269,11 +262,8 @@ def abstract_table(run: Run) -> pd.DataFrame:
     table = means(rows, ("game", "model", "step"), BITS, "bit_f1")
     table = ordered(table, game=run.games, model=MODEL_LABELS)
     table.insert(2, "label", called(table["model"], MODEL_LABELS))
-    papers = [paper_abstract(game) for game in table["game"]]
-    names = [str(model).replace("_", "") for model in table["model"]]
-    for ours, theirs in (("slot_accuracy", "slot_acc"), ("bit_f1", "bit_f1")):
-        found = [row.get(f"{n}_{theirs}", np.nan) for row, n in zip(papers, names, strict=True)]
-        table[f"paper_{ours}"] = np.array(found, float)
+    table["paper_slot_accuracy"] = _printed(table, paper_abstract, "{model}_slot_acc")
+    table["paper_bit_f1"] = _printed(table, paper_abstract, "{model}_bit_f1")
     return table
 
 
@@ -386,13 +376,17 @@ def paper_key(name: str) -> str:
 
 
 @cache
-def _table(name: str) -> pd.DataFrame:
-    with (files("rmr_gym.report") / "paper_figures" / name).open(encoding="utf-8") as file:
-        table = pd.read_csv(file, dtype={"p_value": str})
-    return table.assign(key=[paper_key(game) for game in table["game"]]).set_index("key")
+def _paper(table: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of a table of the paper, shares where it prints per cent, by game."""
+    with (files("rmr_gym.report") / "paper_figures" / table).open(encoding="utf-8") as file:
+        rows = pd.read_csv(file, dtype={"p_value": str})
+    shares = [name for name in rows if str(name).endswith("slot_acc")]
+    rows[shares] = rows[shares] / 100
+    keyed = rows.rename(columns={"game": "title"}).set_index(rows["game"].map(paper_key))
+    return keyed.to_dict("index")
 
 
-def paper_natural(game: str) -> dict[str, float | str]:
+def paper_natural(game: str) -> dict[str, Any]:
     """Return the row of the paper's Table 1 for a game; empty if it has none.
 
     Args:
@@ -402,24 +396,26 @@ def paper_natural(game: str) -> dict[str, float | str]:
         ``title``, ``agent57_mean``, ``agent57_std``, ``cswm_mean``, ``cswm_std``, ``rmr_mean``,
         ``rmr_std`` (bit F1 over 20 seeds) and ``p_value`` (text, as printed there).
     """
-    return _row("rmr_table1_natural_f1.csv", game)
+    return _paper("rmr_table1_natural_f1.csv").get(paper_key(game), {})
 
 
-def paper_abstract(game: str) -> dict[str, float | str]:
+def paper_abstract(game: str) -> dict[str, Any]:
     """Return the row of the paper's Table 2 for a game; empty if it has none.
 
     Args:
         game: Name or title of the game.
 
     Returns:
-        ``title`` and, for each of copy, mlp, deepsets and mpnn, ``<model>_slot_acc`` (a share;
+        ``title`` and, for each of copy, mlp, deep_sets and mpnn, ``<model>_slot_acc`` (a share;
         the paper prints per cent) and ``<model>_bit_f1``.
     """
-    row = _row("rmr_table2_abstract.csv", game)
-    return {
-        name: value / 100 if name.endswith("slot_acc") and not isinstance(value, str) else value
-        for name, value in row.items()
-    }
+    return _paper("rmr_table2_abstract.csv").get(paper_key(game), {})
+
+
+def _printed(table: pd.DataFrame, paper: Callable[[str], dict[str, Any]], name: str) -> np.ndarray:
+    """Return the figures of the paper beside rows; their names are made of those of the rows."""
+    rows = table.to_dict("records")
+    return np.array([paper(row["game"]).get(name.format_map(row), np.nan) for row in rows], float)
 
 
 def paper_verdict(game: str) -> str | None:
@@ -430,19 +426,6 @@ def paper_verdict(game: str) -> str | None:
     row = paper_natural(game)
     if not row:
         return None
-    if float(str(row["p_value"]).removeprefix("<")) >= 0.05:
+    if float(row["p_value"].removeprefix("<")) >= 0.05:
         return "same"
-    return "better" if float(row["rmr_mean"]) > float(row["cswm_mean"]) else "worse"
-
-
-def _row(table: str, game: str) -> dict[str, float | str]:
-    rows = _table(table)
-    key = paper_key(game)
-    if key not in rows.index:
-        return {}
-    row = {"title": str(rows.at[key, "game"])}
-    return row | {
-        str(name): rows.at[key, name] if name == "p_value" else float(str(rows.at[key, name]))
-        for name in rows.columns
-        if name != "game"
-    }
+    return "better" if row["rmr_mean"] > row["cswm_mean"] else "worse"

@@ -31,7 +31,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.report import runs, statistics, tables
 from rmr_gym.report.charts import figure_bytes
-from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order, records, where
+from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order, records
 from rmr_gym.report.statistics import MIN_PAIRS, TOO_FEW
 from rmr_gym.report.tables import MISSING, duration, save_tables, signed
 
@@ -107,7 +107,9 @@ def write_report(
         **{"page": page, "summary": _summary(page.run), **page.shown},
         "findings": findings_of(report, page),
         "figures": _saved(page.figures, path.parent / "figures"),
-        "description": _description(page.run),
+        "facts": _facts(page.run.info),
+        "data": _data(page.run),
+        "times": _times(page.run),
     }
     html, text = (_render(report, f"base.{kind}.j2", values) for kind in ("html", "txt"))
     save_tables({name: table for name, table in page.tables.items() if len(table)}, path.parent)
@@ -167,28 +169,21 @@ def _summary(run: Run) -> str:
     return "; ".join(f"{'time' if name == 'seconds' else name}: {fact}" for name, fact in facts)
 
 
-def _description(run: Run) -> dict[str, Any]:
-    """Return what run.json says, the data sets, where the time went, and what jobs came to."""
-    told = [
+def _facts(info: Mapping[str, Any]) -> pd.DataFrame:
+    """Return what run.json says, a row a fact."""
+    rows = [
         {"what": label, "value": _fact(label, value)}
-        for name, fact in run.info.items()
+        for name, fact in info.items()
         if name not in ("datasets", "slots")
         for label, value in _split(name, fact)
     ]
-    data, jobs = _data(run), run["jobs"]
+    return pd.DataFrame(rows)
+
+
+def _times(run: Run) -> pd.DataFrame:
+    """Return where the time went, a row a game and a column a stage."""
     times = run["timings"].pivot_table("seconds", "game", "stage", "sum", sort=False).fillna(0)
-    times["all"] = times.sum(axis=1)
-    looks = {"fingerprint": "wrap"}
-    return {
-        "facts": pd.DataFrame(told),
-        "data": data,
-        "data_columns": [(name, name, "text", looks.get(name, "")) for name in data],
-        "times": times.reset_index(),
-        "time_columns": [("game", "game"), *((stage, stage, "duration") for stage in times)],
-        "jobs": states_of(list(jobs["state"])),
-        "spent": duration(sum(jobs["seconds"].dropna())),
-        "failed": where(jobs, state="failed"),
-    }
+    return times.assign(all=times.sum(axis=1)).reset_index()
 
 
 def _split(name: str, fact: Any) -> Iterator[tuple[str, Any]]:

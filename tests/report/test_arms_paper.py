@@ -44,7 +44,7 @@ def test_figures_of_pong():
     assert (natural["rmr_mean"], natural["rmr_std"], natural["p_value"]) == (0.762, 0.010, "0.001")
     abstract = paper_abstract("pong")
     assert abstract["copy_slot_acc"] == pytest.approx(0.6876)
-    assert abstract["deepsets_bit_f1"] == 0.920
+    assert abstract["deep_sets_bit_f1"] == 0.920
 
 
 def test_titles_lead_to_the_same_rows():

@@ -20,6 +20,7 @@ from rmr_gym.report.tables import (
     MODEL_LABELS,
     OBJECTIVE_LABELS,
     called,
+    labels_of,
     objective_label,
 )
 
@@ -36,16 +37,7 @@ BASELINES = ("cswm", "shuffled_p", "untrained")
 PARTS = {"labels": "category", "ranking": "ahead"}
 """What the scores of each table are apart by, beside game and arm."""
 
-SCORES = {
-    "labels": {"macro_f1": "macro F1", "weighted_f1": "weighted F1", "accuracy": "accuracy"},
-    "ranking": {
-        "mrr": "MRR",
-        "hits_at_1": "Hits@1",
-        "tied": "tied",
-        "copy_mrr": "MRR of the present state",
-        "copy_hits_at_1": "Hits@1 of the present state",
-    },
-}
+SCORES = {name: labels_of(name) for name in PARTS}
 """Scores of each table; arms are compared by the first."""
 
 _RUN = ("game", "objective", "arm", "seed", "step")

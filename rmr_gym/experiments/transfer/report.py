@@ -30,6 +30,7 @@ from rmr_gym.report.tables import (
     OBJECTIVE_LABELS,
     called,
     label,
+    labels_of,
     signed,
     wide,
 )
@@ -38,14 +39,7 @@ KEY = ("recipient", "donor", "objective", "arm", "seed", "step", "probe")
 TABLES = {"transfer": Schema(KEY, arms.SCORES)}
 
 OWN = "own"
-AGAINST = {
-    "cswm": "C-SWM (P trained)",
-    "random_p": "a frozen random P",
-    "shuffled_p": "a weight-shuffled P",
-    "no_p": "no P",
-    "untrained": "an untrained encoder",
-    OWN: "the recipient's own P",
-}
+AGAINST = labels_of("against")
 """What the fields of the matrix are compared with, the paper's choice first."""
 
 ROLES = ("game", "other", "control")
@@ -463,9 +457,7 @@ def matrix_map(table: pd.DataFrame) -> Figure:
     rows, columns = complete_link(ours), complete_link(ours.T)
     across = [recipients[index] for index in columns.order]
     down["game"] = [down["game"][index] for index in rows.order]
-    most = float(
-        np.nanmax(np.abs(improvements(table, recipients, down["game"] + down["other"])), initial=0)
-    )
+    most = where(table, table["role"] != "control")["relative"].abs().max()
     trees = {"game": rows.links}
     blocks = [_block(table, down[role], across, trees.get(role)) for role in ROLES if down[role]]
     title = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, mean %"
@@ -479,9 +471,9 @@ def _block(
     table = table.assign(text=[_written(field) for field in records(table)])
     fields: Any = table.pivot(index="source", columns="recipient").reindex(index=sources)
     texts = fields["text"].reindex(columns=across).fillna("").to_numpy().tolist()
-    own = fields["own"].reindex(columns=across).isin([True])
+    own = np.argwhere(fields["own"].reindex(columns=across).isin([True]).to_numpy())
+    framed = [(int(down), int(right)) for down, right in own]
     values = improvements(table, across, sources)
-    framed = [(int(down), int(right)) for down, right in np.argwhere(own.to_numpy())]
     return charts.Block([label(name) for name in sources], values, texts, framed, links)
 
 
