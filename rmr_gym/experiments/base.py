@@ -214,9 +214,9 @@ def run(
         "until it ends, or choose another folder"
     )
     with alone(out / ".lock", busy):
-        command = command or shlex.join(["rmr-gym", *sys.argv[1:]])
-        facts = {"command": command, "workers": workers, "device": experiment.device}
-        facts |= {"kind": experiment.kind}
+        typed = command or shlex.join(["rmr-gym", *sys.argv[1:]])
+        facts = {"kind": experiment.kind, "command": typed, "device": experiment.device}
+        facts["workers"] = workers
         books = _Books(out, plan, Store(experiment.root / "store"), facts)
         outcomes = run_tasks(
             [rows.task for rows in plan.rows],
@@ -268,21 +268,13 @@ class _Books:
             for key, outcome in outcomes.items()
             if outcome.error or outcome.note
         ]
-        records = ((task, self._record(task)) for task in tasks)
-        notes = [
-            f"{task.title}: {record['note']}"
-            for task, record in records
-            if record and record.get("note")
-        ]
-        return troubles + notes
+        records = ((task.title, self._record(task) or {}) for task in tasks)
+        return troubles + [f"{title}: {own['note']}" for title, own in records if own.get("note")]
 
     def _record(self, task: Task) -> dict[str, Any] | None:
-        if task.key not in self._records:
-            record = self.store.record(task)
-            if record is None:
-                return None
+        if task.key not in self._records and (record := self.store.record(task)):
             self._records[task.key] = record
-        return self._records[task.key]
+        return self._records.get(task.key)
 
     def _write(self) -> None:
         for name, table in self._tables().items():
@@ -299,31 +291,23 @@ class _Books:
     def _tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of what is finished, by table."""
         tables: dict[str, list[dict[str, Any]]] = {rows.table: [] for rows in self.plan.rows}
-        written = set()
         for rows in self.plan.rows:
-            record = self._record(rows.task) or {}
-            for row in record.get(rows.part, []):
-                named = rows.names | row
-                content = (rows.table, *named.values())
-                if not rows.shared or content not in written:
-                    tables[rows.table].append(named)
-                if rows.shared:
-                    written.add(content)
+            record, table = self._record(rows.task) or {}, tables[rows.table]
+            named = [rows.names | row for row in record.get(rows.part, [])]
+            table += [row for row in named if not rows.shared or row not in table]
         return tables
 
     def _write_states(self) -> None:
         states = [self._done.get(job.result) or job.state() for job in self._jobs]
-        for job, state in zip(self._jobs, states, strict=True):
-            if state.state == DONE:
-                self._done[job.result] = state
+        ended = zip(self._jobs, states, strict=True)
+        self._done |= {job.result: state for job, state in ended if state.state == DONE}
         write_states(self.out, states)
 
     def _describe(self, problems: list[str]) -> None:
         described = {
-            "kind": self._facts["kind"],
+            **self._facts,
             **self.plan.facts,
             **circumstances(self._started, self._facts["workers"], self.plan.versions),
-            **self._facts,
             "config": self.plan.config,
             "problems": problems,
         }

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -22,18 +21,11 @@ from rmr_gym.agents.sb3.worlds import (
 )
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.experiments.base import (
-    VERSIONS,
-    Experiment,
-    Plan,
-    ProgressFor,
-    Rows,
-    require_distinct,
-    require_known,
-)
+from rmr_gym.experiments import base
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
-from rmr_gym.runs.store import Artifact, Place, Task, stage
+from rmr_gym.runs.store import Artifact, Place, stage
 
+_KINDS = ("game", "kind of features", "algorithm")
 RANDOM = "random"
 EVALUATION_SEED = 0
 
@@ -53,19 +45,13 @@ class Budget:
     episodes: int = 10
 
 
-class Weights(NamedTuple):
-    """Hash of the weights of an encoder; None without one."""
-
-    sha256: str | None
-
-
-@stage(version=1)
-def agent(config: AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
+@stage(version=2)
+def agent(config: AgentConfig, encoder: str | None, budget: Budget, place: Place) -> Artifact:
     """Train an agent, or go on where it stopped, and measure all that were kept of it.
 
     Args:
         config: What to train; the path of its encoder decides nothing.
-        encoder: What its encoder holds.
+        encoder: Hash of its encoder's weights; None without one.
         budget: How long and how often.
         place: Folder of the agent.
     """
@@ -89,7 +75,7 @@ def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
 
 
 @dataclass(frozen=True)
-class Agents(Budget, Experiment):
+class Agents(Budget, base.Experiment):
     """Train agents on several features or with several algorithms, over seeds, and compare them.
 
     Features that a world does not have are left out there: ram is of games, state is of balls, and
@@ -123,30 +109,23 @@ class Agents(Budget, Experiment):
         """How long agents learn and how they are measured."""
         return Budget(self.steps, self.checkpoints, self.episodes)
 
-    def plan(self, progress_for: ProgressFor) -> Plan:
+    def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         del progress_for
         worlds = [find_world(name) for name in self.games]
-        for kind, names in (
-            ("game", worlds),
-            ("kind of features", self.features),
-            ("algorithm", self.algorithms),
-        ):
-            require_distinct(kind, names)
-        require_known("features", self.features, FEATURES)
+        named = {"games": worlds, "features": self.features, "algorithms": self.algorithms}
+        for kind, names in zip(_KINDS, named.values(), strict=True):
+            base.require_distinct(kind, names)
+        base.require_known("features", self.features, FEATURES)
         configs = list(self.configs(worlds))
         if not configs:
             raise RMRError("a comparison of agents needs at least one game that has the features")
         facts = asdict(self.budget) | {"copies": self.copies, "max_steps": self.max_steps}
-        named = {"games": worlds, "features": self.features, "algorithms": self.algorithms}
-        return Plan(
-            rows=[*map(self._random_rows, worlds), *map(self._rows, configs)],
-            config=facts,
-            facts=facts
-            | {name: sorted(values) for name, values in named.items()}
-            | {"seeds": list(self.seed_list)},
-            versions=(*VERSIONS, "stable-baselines3"),
-        )
+        lists = {name: sorted(values) for name, values in named.items()}
+        rows = [*map(self._random_rows, worlds), *map(self._rows, configs)]
+        versions = (*base.VERSIONS, "stable-baselines3")
+        everything = facts | lists | {"seeds": list(self.seed_list)}
+        return base.Plan(rows, facts, everything, versions=versions)
 
     def configs(self, worlds: list[str]) -> Iterator[AgentConfig]:
         """Yield the agents of the grid; features that a world does not have are left out there.
@@ -154,26 +133,23 @@ class Agents(Budget, Experiment):
         Raises:
             RMRError: No agent is left, or an encoder is not there.
         """
-        for world, algorithm, seen, seed in product(
-            worlds, self.algorithms, self.features, self.seed_list
-        ):
+        grid = product(worlds, self.algorithms, self.features, self.seed_list)
+        for world, algorithm, seen, seed in grid:
             if has_features(world, seen, self.encoders):
                 encoder = encoder_for(self.encoders, world, seen, seed) if seen in ENCODED else None
                 sizes = (self.copies, self.max_steps)
                 yield AgentConfig(world, seen, algorithm, encoder, seed, *sizes)
 
-    def _rows(self, config: AgentConfig) -> Rows:
+    def _rows(self, config: AgentConfig) -> base.Rows:
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
-        return Rows("results", self._task(config), names | {"seed": config.seed})
-
-    def _task(self, config: AgentConfig) -> Task:
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
         place = Place((self.folder() / "agents" / name).resolve())
-        return agent(config, weights_of(config), self.budget, place)
+        task = agent(config, weights_of(config), self.budget, place)
+        return base.Rows("results", task, names | {"seed": config.seed})
 
-    def _random_rows(self, world: str) -> Rows:
+    def _random_rows(self, world: str) -> base.Rows:
         names = {"env": world, "algorithm": "", "features": RANDOM, "seed": 0}
-        return Rows("results", random_play(world, self.max_steps, self.episodes), names)
+        return base.Rows("results", random_play(world, self.max_steps, self.episodes), names)
 
 
 def has_features(world: str, features: str, encoders: Path) -> bool:
@@ -214,10 +190,9 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     )
 
 
-def weights_of(config: AgentConfig) -> Weights:
-    """Return what an agent's encoder holds, once it is known to fit."""
+def weights_of(config: AgentConfig) -> str | None:
+    """Return the hash of an encoder's weights, once it is known to fit its agent."""
     if config.encoder is None:
-        return Weights(None)
+        return None
     encoder_of(config)
-    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
-    return Weights(hashlib.sha256(content).hexdigest())
+    return hashlib.sha256((find_artifact(config.encoder) / WEIGHTS).read_bytes()).hexdigest()

@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rmr_gym.experiments.base import (
-    Experiment,
-    Plan,
-    ProgressFor,
-    Rows,
-    require_known,
-    write_arrays,
-)
+from rmr_gym.experiments import base
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store, Task
 from rmr_gym.stages.copying import COPYING_MODELS, Copying, CopyingPreset, copying
@@ -23,7 +16,7 @@ from rmr_gym.stages.presets import as_json
 
 
 @dataclass(frozen=True)
-class CopyingRun(CopyingPreset, Experiment):
+class CopyingRun(CopyingPreset, base.Experiment):
     """Train RIMs and an LSTM to repeat digits after a pause, and test them after longer pauses.
 
     Source: RIMs, section 4.1.1, Table 1. Differs: see `rmr_gym.stages.copying.copying`.
@@ -36,24 +29,26 @@ class CopyingRun(CopyingPreset, Experiment):
 
     models: tuple[str, ...] = tuple(COPYING_MODELS)
 
-    def plan(self, progress_for: ProgressFor) -> Plan:
+    def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         del progress_for
         find_device(self.device)
-        require_known("model", self.models, COPYING_MODELS)
+        base.require_known("model", self.models, COPYING_MODELS)
         tasks = {
             (name, seed): copying(self.task, name, getattr(self, name), seed, self.device)
             for seed, name in product(self.seed_list, self.models)
         }
         active = {"rims": self.rims.active}
         rows = [
-            Rows(table, task, {"model": name, "active": active.get(name, 0), "seed": seed}, part)
-            for (name, seed), task in tasks.items()
-            for table, part in (("copying", "rows"), ("copying_curves", "curve"))
+            base.Rows(
+                table, task, {"model": model, "active": active.get(model, 0), "seed": seed}, of
+            )
+            for (model, seed), task in tasks.items()
+            for table, of in (("copying", "rows"), ("copying_curves", "curve"))
         ]
         parts = ("task", *self.models)
         facts = {"preset": self.preset, "models": list(self.models), "seeds": list(self.seed_list)}
-        return Plan(
+        return base.Plan(
             rows,
             config={part: as_json(getattr(self, part)) for part in parts},
             facts=facts,
@@ -77,4 +72,4 @@ def write_activity(
             for name, part in (("pattern", "pattern"), ("share", "activity")):
                 tensor = artifact.tensors[f"{part}.{span}"]
                 arrays[f"{name}_{seed}"] = tensor.float().numpy()
-    write_arrays(out / "activity.npz", arrays)
+    base.write_arrays(out / "activity.npz", arrays)
