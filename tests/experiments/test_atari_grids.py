@@ -23,6 +23,7 @@ from rmr_gym.experiments.compare.grid import Compare
 from rmr_gym.experiments.studies.grid import MODELS, Bottleneck, Measures, Objectives, Table2
 from rmr_gym.experiments.transfer.grid import CONTROLS, Transfer
 from rmr_gym.experiments.transfer.report import KEY
+from rmr_gym.report.arms import SCORES
 from rmr_gym.runs.store import Store
 from rmr_gym.runs.sweep import ATTEMPTS
 from rmr_gym.stages import natural as natural_module
@@ -230,7 +231,7 @@ class TestTransfer:
         out, problems = run(chosen)
         assert problems == []
         rows = table(out, "transfer")
-        assert tuple(rows.columns)[:7] == KEY
+        assert tuple(rows.columns) == (*KEY, *SCORES)
         pairs = columns_of(rows, "recipient", "donor", "arm")
         names = ("Pong", "Breakout", "random_dynamics")
         assert pairs == {

@@ -90,13 +90,16 @@ class TestFolder:
         out, problems = run(Squares(**here), command="typed")
         assert (out, problems) == (here["root"] / "smoke-squares", [])
         table = pd.read_csv(out / "squares.csv")
-        assert table[["seed", "step", "square"]].to_numpy().tolist() == [
-            [1, 1, 1 / 7],
-            [1, 2, 1 / 7],
-            [2, 1, 2 / 7],
-            [2, 2, 4 / 7],
+        assert table.columns.tolist() == ["game", "arm", "seed", "step", "square"]
+        assert table.to_numpy().tolist() == [
+            ["Pong", "rmr", 1, 1, 1 / 7],
+            ["Pong", "rmr", 1, 2, 1 / 7],
+            ["Pong", "rmr", 2, 1, 2 / 7],
+            ["Pong", "rmr", 2, 2, 4 / 7],
         ]
-        assert pd.read_csv(out / "curves.csv")["loss"].tolist() == [0.5, 0.5]
+        curves = pd.read_csv(out / "curves.csv")
+        assert curves.columns.tolist() == ["game", "arm", "seed", "step", "loss"]
+        assert curves["loss"].tolist() == [0.5, 0.5]
         timings = pd.read_csv(out / "timings.csv")
         assert timings[["game", "stage", "arm", "seed"]].to_numpy().tolist() == [
             ["Pong", "square", "rmr", 1],

@@ -13,7 +13,6 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.experiments import worlds
 from rmr_gym.experiments.base import run
-from rmr_gym.experiments.world_models import report as pages
 from rmr_gym.experiments.world_models.grid import Views, WorldModels
 from rmr_gym.runs.store import read_artifact, write_artifact
 from rmr_gym.stages import world_model as stages
@@ -51,10 +50,26 @@ def views(frames_of, root):
     return experiment
 
 
-def tables(folder, schemas):
-    read = {name: pd.read_csv(folder / f"{name}.csv") for name in schemas}
-    for name, schema in schemas.items():
-        assert {*schema.key, *schema.values} <= {*read[name]}
+COLUMNS = {
+    "world_models": (
+        *("test", "model", "seed", "balls", "groups", "step"),
+        *("bce", "relative_bce", "relational_bce", "relative_relational_bce", "ari", "ari_last"),
+        *("rollout_bce", "relative_rollout_bce", "rollout_f1"),
+    ),
+    "simulations": ("test", "model", "seed", "frame", "bce", "copied", "f1", "f1_copied"),
+    "world_model_curves": ("model", "seed", "step", "validation_loss"),
+    "views": (
+        *("model", "seed", "test", "balls", "step", "views", "dropped"),
+        *("balanced_accuracy", "f1"),
+    ),
+}
+
+
+def tables(folder, *names):
+    read = {name: pd.read_csv(folder / f"{name}.csv") for name in names}
+    assert {name: tuple(table) for name, table in read.items()} == {
+        name: COLUMNS[name] for name in names
+    }
     return read
 
 
@@ -62,7 +77,7 @@ def test_a_run_folder_of_every_model_seed_and_test_set(world_models, frames_of, 
     tests = {"tests": (frames_of("crowd"),), "test_groups": (5,)}
     folder, problems = run(world_models(seeds=2, **tests))
     assert problems == []
-    read = tables(folder, pages.FRAMES)
+    read = tables(folder, "world_models", "simulations", "world_model_curves")
     rows = read["world_models"]
     assert rows[["model", "seed", "test"]].to_numpy().tolist() == [
         [model, seed, test]
@@ -229,7 +244,7 @@ def test_models_of_crops_where_they_see_less(views, frames_of, monkeypatch):
     conditions = {"tests": (frames_of("balls5"),), "seen": (1, 4, 1), "dropped": (0, 1, 1)}
     folder, problems = run(views(**conditions))
     assert problems == []
-    table = tables(folder, pages.CROPS)["views"]
+    table = tables(folder, "views", "world_model_curves")["views"]
     tests = (("validation", 3), ("balls5", 5))
     expected = [("s2gru", *test, count, 0) for test in tests for count in (1, 4)]
     expected += [("s2gru", *test, 4, 1) for test in tests]
