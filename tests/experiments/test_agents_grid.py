@@ -143,7 +143,7 @@ def test_an_agent_counts_by_its_encoder_s_weights_and_not_by_its_path(tmp_path):
     other = write_encoder(tmp_path / "c", "cswm", 1)
     experiment = grid.Agents(out=tmp_path / "out")
     tasks = [
-        experiment._task(AgentConfig("Pong", "cswm", "ppo", str(folder), 0))
+        experiment._rows(AgentConfig("Pong", "cswm", "ppo", str(folder), 0)).task
         for folder in (*folders, other)
     ]
     assert tasks[0].key == tasks[1].key != tasks[2].key
