@@ -26,25 +26,23 @@ from rmr_gym.agents.players.graded import (
     UNSKILLED,
     Player,
     Policy,
+    game_id,
+    game_options,
     is_trained,
     networks,
     select_players,
     weights_sha256,
 )
-from rmr_gym.core.errors import RMRError, letters, unknown_name
+from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import Progress, TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.envs.atari.games import find_game
 from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe, row_of
 
 NUM_ENVS = 32
-
-_OF_ALE = {"obs_type": "ram", "full_action_space": True}
-"""What games of ALE are made with that are not ours; their screens are read beside."""
 
 _OF_SHARED_POLICIES = {
     "common": "ppo",
@@ -332,8 +330,7 @@ def record(
         )
     game = game_id(env) if isinstance(env, str) else None
     if game is not None and policy is None:
-        shown = _OF_ALE if game.startswith("ALE/") else {"pixels": "palette"}
-        made_with = {**shown, "frameskip": 4, "repeat_action_probability": 0.0, **options}
+        made_with = {**game_options(game), **options}
         chosen = _choose_players(game, players, weights)
         plan = GamePlan(
             game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED
@@ -505,42 +502,14 @@ def _random_name(actions: spaces.Space[Any]) -> str:
     return "passive" if isinstance(actions, spaces.Discrete) and actions.n == 1 else "random"
 
 
-def game_id(text: str) -> str | None:
-    """Return the id of the environment in which a game is recorded; None if it is no game.
-
-    Args:
-        text: A game of the paper's tables in any spelling that
-            `rmr_gym.envs.atari.games.find_game` understands, or another one of ALE, for instance
-            ``"Enduro"``, ``"enduro"`` or ``"ALE/Enduro-v5"``.
-
-    Raises:
-        RMRError: It can only be the name of a game, and no game has it.
-    """
-    try:
-        return find_game(text).env_id
-    except RMRError:
-        spellings = {letters(text), letters(f"ALE/{text}-v5")}
-        for env_id in gym.registry:
-            if env_id.startswith("ALE/") and letters(env_id) in spellings:
-                return env_id
-        if "/" in text or ":" in text or text in gym.registry:
-            return None
-        raise
-
-
 def _choose_players(
     game: str, choice: str | Sequence[str] | None, weights: Path | None
 ) -> tuple[Player, ...]:
-    """Return who plays a game; of one that is not ours, or is not trained, those without skill."""
-    ours = not game.startswith("ALE/")
-    if ours and (choice is not None or weights is not None or is_trained(game)):
-        return select_players("all" if choice is None else choice)
-    if choice is None:
+    """Return who plays a game; of one that is not trained, those without skill."""
+    if choice is None and weights is None and not is_trained(game):
         _log.warning("no networks of %s are trained: players without skill play it", game)
-    players = select_players("unskilled" if choice is None else choice)
-    if any(player.skill != UNSKILLED for player in players):
-        raise RMRError(f"expected players without skill: no networks of {game} are trained")
-    return players
+        choice = "unskilled"
+    return select_players(choice or "all")
 
 
 def _check_id(env_id: str) -> None:

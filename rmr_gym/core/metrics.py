@@ -259,22 +259,15 @@ def ranks(
     closer, tied = np.zeros(len(true), np.int64), np.zeros(len(true), np.int64)
     for start in range(0, len(true), CHUNK):
         rows = slice(start, start + CHUNK)
-        own = true[rows] - centre
-        reference, slack = _reference(own, predicted[rows] - centre)
+        own, answers = true[rows] - centre, predicted[rows] - centre
+        reference = np.diagonal(_distances(own, answers))
+        slack = TIE * ((own**2).sum(1) + (answers**2).sum(1))
         for other in range(0, len(true), CHUNK):
             columns = slice(other, other + CHUNK)
             gap = _distances(own, predicted[columns] - centre) - reference[:, None]
             closer[rows] += (gap < -slack[:, None]).sum(1)
             tied[rows] += (np.abs(gap) <= slack[:, None]).sum(1)
     return Ranks(closer, tied - 1)
-
-
-def _reference(
-    own: Float[np.ndarray, "rows width"], predicted: Float[np.ndarray, "rows width"]
-) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-    """Return the distance of each row to its own prediction, and what counts as rounding."""
-    sizes = (own**2).sum(1) + (predicted**2).sum(1)
-    return np.diagonal(_distances(own, predicted)), TIE * sizes
 
 
 def _distances(

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ _proven = threading.Event()
 """Set once this process has read back a file that it wrote: a library may write wrong ones."""
 
 
-class DatasetWriter:
+class DatasetWriter(AbstractContextManager["DatasetWriter"]):
     """Adds episodes to the data set in a folder, which it makes if there is none.
 
     An episode is compressed in memory while it grows; its file is then written under a temporary
@@ -124,9 +125,6 @@ class DatasetWriter:
     def close(self) -> None:
         """Let other writers in; may be called twice."""
         self._release()
-
-    def __enter__(self) -> "DatasetWriter":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -219,7 +219,7 @@ def test_overwriting(broken):
         ({"env": "rmr/BouncingBalls-v0", "balls": 0}, "balls"),
         ({"env": "rmr/BouncingBalls-v0", "bals": 3}, "did you mean 'balls'"),
         ({"env": "test/Walk-v0", "players": "uniform"}, "expected players for a game alone"),
-        ({"env": "Enduro", "players": "all"}, "no networks of ALE/Enduro-v5 are trained"),
+        ({"env": "Enduro", "players": "all"}, "no trained players of Enduro in"),
         ({"env": SyncVectorEnv([Walk])}, "a single Gymnasium environment, found SyncVectorEnv"),
         ({"env": "test/Walk-v0", "policy": max, "workers": 2}, "one worker for a policy"),
     ],

@@ -11,12 +11,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 from jaxtyping import Float16, Float32, Float64, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, letters
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator
 from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
@@ -37,6 +38,38 @@ Policy = Callable[[Any], Any]
 """Plays one episode: from what the environment shows to an action."""
 
 
+def game_id(text: str) -> str | None:
+    """Return the id of the environment in which a game is played; None if it is no game.
+
+    Args:
+        text: A game of the paper's tables in any spelling that
+            `rmr_gym.envs.atari.games.find_game` understands, or another one of ALE, for instance
+            ``"Enduro"``, ``"enduro"`` or ``"ALE/Enduro-v5"``.
+
+    Raises:
+        RMRError: It can only be the name of a game, and no game has it.
+    """
+    import ale_py  # noqa: F401, PLC0415  (registers its games)
+
+    try:
+        return find_game(text).env_id
+    except RMRError:
+        spellings = {letters(text), letters(f"ALE/{text}-v5")}
+        for env_id in gym.registry:
+            if env_id.startswith("ALE/") and letters(env_id) in spellings:
+                return env_id
+        if "/" in text or ":" in text or text in gym.registry:
+            return None
+        raise
+
+
+def game_options(env_id: str) -> dict[str, Any]:
+    """Return what the environment of a game is made with: players see the RAM and all actions."""
+    ours = not env_id.startswith("ALE/")
+    shown = {"pixels": "palette"} if ours else {"obs_type": "ram", "full_action_space": True}
+    return {**shown, "frameskip": 4, "repeat_action_probability": 0.0}
+
+
 def ram_features(
     ram: UInt8[np.ndarray, "*batch ram"], before: UInt8[np.ndarray, "*batch ram"]
 ) -> Float32[np.ndarray, "*batch features"]:
@@ -52,6 +85,11 @@ def ram_features(
     now = ram.astype(np.float32) / np.float32(127.5)
     then = before.astype(np.float32) / np.float32(127.5)
     return np.concatenate((now - 1, now - then), axis=-1)
+
+
+def ram_of(observation: Any) -> UInt8[np.ndarray, " ram"]:
+    """Return the RAM in what a game shows: an entry of ours, all that ALE's own shows."""
+    return observation["ram"] if isinstance(observation, dict) else observation
 
 
 @dataclass(frozen=True)
@@ -207,7 +245,7 @@ def _skilled(player: Player, rng: np.random.Generator, network: RamNetwork) -> P
 
     def act(observation: Any) -> int:
         nonlocal before, action
-        ram, last = observation["ram"], before
+        ram, last = ram_of(observation), before
         before = ram
         held, explored, drawn, noise = next(draws)
         if held and last is not None:
@@ -358,7 +396,17 @@ def networks(game: str, folder: Path = SHIPPED) -> dict[str, RamNetwork]:
 
 def is_trained(game: str) -> bool:
     """Tell whether networks of a game come with the package."""
-    return (SHIPPED / f"{find_game(game).name}.safetensors").is_file()
+    return (SHIPPED / f"{game_name(game)}.safetensors").is_file()
+
+
+def game_name(game: str) -> str:
+    """Return the name of a game of ALE, as its files have it.
+
+    Raises:
+        RMRError: There is no such game.
+    """
+    env_id = game_id(game)
+    return find_game(game).name if env_id is None else str(gym.spec(env_id).name)
 
 
 def weights_path(game: str, folder: Path = SHIPPED) -> Path:
@@ -367,7 +415,7 @@ def weights_path(game: str, folder: Path = SHIPPED) -> Path:
     Raises:
         RMRError: There is none.
     """
-    name = find_game(game).name
+    name = game_name(game)
     path = folder / f"{name}.safetensors"
     if not path.is_file():
         raise RMRError(

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.atari_wrappers import NoopResetEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from rmr_gym.agents.players.graded import (
@@ -25,17 +26,19 @@ from rmr_gym.agents.players.graded import (
     UNIFORM,
     Player,
     RamNetwork,
+    game_id,
+    game_name,
+    game_options,
     load_networks,
     networks,
     ram_features,
+    ram_of,
     save_networks,
 )
 from rmr_gym.agents.sb3.agent import Keep
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.envs.atari.games import find_game
 
 ENVIRONMENTS = 8
 CHECKPOINTS = (0.04, 0.08, 0.16, 0.3, 0.5, 0.75, 1.0)
@@ -65,14 +68,14 @@ class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset; the change of every byte is 0."""
         observation, info = self.env.reset(**options)
-        self._before = observation["ram"]
+        self._before = ram_of(observation)
         return ram_features(self._before, self._before), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and show the RAM with its change."""
         observation, points, terminated, truncated, info = self.env.step(action)
-        features = ram_features(observation["ram"], self._before)
-        self._before = observation["ram"]
+        ram = ram_of(observation)
+        features, self._before = ram_features(ram, self._before), ram
         reward = math.copysign(math.log2(1 + abs(float(points))), float(points))
         return features, reward, terminated, truncated, info
 
@@ -87,7 +90,7 @@ def train_player(
     """Train a policy of one game and keep it at several points on the way.
 
     Args:
-        game: The game, in any spelling that `rmr_gym.envs.atari.games.find_game` understands.
+        game: The game, as `rmr_gym.agents.players.graded.game_id` understands it.
         folder: Where the checkpoints go, ``<Game>/<steps>.safetensors``; a game whose checkpoints
             are all there is not trained again.
         steps: Steps of the environment (4 frames each), over all copies of it.
@@ -99,23 +102,23 @@ def train_player(
     Raises:
         RMRError: The game is unknown, or ``steps`` is less than one round of collecting.
     """
-    row = find_game(game)
+    name, env_id = game_name(game), game_id(game)
     round_of_all = ENVIRONMENTS * _STEPS_A_ROUND
     if steps < round_of_all:
         raise RMRError(f"expected at least {round_of_all} steps of training, found {steps}")
     marks = sorted({max(round_of_all, int(steps * fraction)) for fraction in CHECKPOINTS})
-    paths = {mark: folder / row.name / f"{mark:09d}.safetensors" for mark in marks}
+    paths = {mark: folder / name / f"{mark:09d}.safetensors" for mark in marks}
     if all(path.exists() for path in paths.values()):
         return list(paths.values())
-    seed, begun = integer_seed(seed, "policy training", row.name), time.monotonic()
+    seed, begun = integer_seed(seed, "policy training", name), time.monotonic()
 
     def keep(model: Any, passed: Sequence[int]) -> None:
         seconds = round(time.monotonic() - begun, 1)
-        notes = {"game": row.name, "steps": model.num_timesteps, "seconds": seconds}
+        notes = {"game": name, "steps": model.num_timesteps, "seconds": seconds}
         for mark in passed:
             save_networks(paths[mark], {"policy": _network(model)}, notes)
 
-    model = _ppo(row.env_id, seed)
+    model = _ppo(str(env_id), seed)
     model.learn(steps, callback=Keep(marks[:-1], keep, steps))
     keep(model, [mark for mark in marks if mark == marks[-1] or not paths[mark].exists()])
     return list(paths.values())
@@ -142,26 +145,25 @@ def _ppo(env_id: str, seed: int) -> PPO:
 
 
 def _game(env_id: str) -> gym.Env[Any, Any]:
-    env = gym.make(env_id, disable_env_checker=True, pixels="palette", noop_max=NOOP_MAX)
-    return RamOnly(env)
+    if env_id.startswith("ALE/"):
+        return RamOnly(NoopResetEnv(_made(env_id), NOOP_MAX))
+    return RamOnly(_made(env_id, noop_max=NOOP_MAX))
+
+
+def _made(env_id: str, **options: Any) -> gym.Env[Any, Any]:
+    return gym.make(env_id, disable_env_checker=True, **game_options(env_id), **options)
 
 
 def _network(model: Any) -> RamNetwork:
     """Return the policy part of SB3's model."""
-    parts = [
-        *(part for part in model.policy.mlp_extractor.policy_net if hasattr(part, "weight")),
-        model.policy.action_net,
-    ]
-    return RamNetwork(
-        tuple(
-            (part.weight.detach().double().numpy(), part.bias.detach().double().numpy())
-            for part in parts
-        )
-    )
+    parts = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
+    layers = [[part.weight, part.bias] for part in parts if hasattr(part, "weight")]
+    wide = [[values.detach().double().numpy() for values in layer] for layer in layers]
+    return RamNetwork(tuple((weight, bias) for weight, bias in wide))
 
 
 def returns_of(
-    env: PairedAtariEnv,
+    env: gym.Env[Any, Any],
     player: Player,
     network: RamNetwork | None,
     episodes: int,
@@ -171,14 +173,15 @@ def returns_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of rewards and the length of ``episodes`` episodes that a player plays."""
     scores, lengths = np.zeros(episodes), np.zeros(episodes, np.int64)
+    game = str(env.spec and env.spec.name)
     for index in range(episodes):
-        name = (env.game.name, player.name, index)
+        name = (game, player.name, index)
         policy = player.policy(generator(seed, "evaluation policy", *name), network)
         observation, _ = env.reset(seed=integer_seed(seed, "evaluation episode", *name))
         over = False
         while not over:
             observation, reward, terminated, truncated, _ = env.step(policy(observation))
-            scores[index] += reward
+            scores[index] += float(reward)
             lengths[index] += 1
             over = terminated or truncated or lengths[index] >= max_steps
     return scores, lengths
@@ -200,14 +203,14 @@ def evaluate_players(
     """
     if episodes < 1 or max_steps < 1:
         raise RMRError(f"expected 1 or more episodes and steps, found {episodes} and {max_steps}")
-    row, trained = find_game(game), networks(game, folder)
-    env = PairedAtariEnv(row.name, pixels="palette")
+    name, trained = game_name(game), networks(game, folder)
+    env = _made(str(game_id(game)))
     rows = []
     for player in players:
         scores, lengths = returns_of(
             env, player, trained.get(player.skill), episodes, max_steps=max_steps, seed=seed
         )
-        rows.append({"game": row.name, "head": player.name, **_summary(scores, lengths)})
+        rows.append({"game": name, "head": player.name, **_summary(scores, lengths)})
     env.close()
     return rows
 
@@ -253,8 +256,7 @@ def grade(
     """
     if len(checkpoints) < len(SKILLS):
         raise RMRError(f"expected at least {len(SKILLS)} checkpoints, found {len(checkpoints)}")
-    row = find_game(game)
-    env = PairedAtariEnv(row.name, pixels="palette")
+    name, env = game_name(game), _made(str(game_id(game)))
 
     def mean_return(player: Player, network: RamNetwork | None) -> float:
         scores, _ = returns_of(env, player, network, episodes, max_steps=max_steps, seed=seed)
@@ -266,7 +268,7 @@ def grade(
     env.close()
     chosen = choose_levels(random_return, means)
     notes = {
-        "game": row.name,
+        "game": name,
         "random_return": random_return,
         "returns": {path.stem: mean for path, mean in zip(checkpoints, means, strict=True)},
         "levels": {
@@ -276,7 +278,7 @@ def grade(
         "episodes": episodes,
         "max_steps": max_steps,
     }
-    path = folder / f"{row.name}.safetensors"
+    path = folder / f"{name}.safetensors"
     levels = {skill: trained[position][0]["policy"] for skill, position in chosen.items()}
     save_networks(path, levels, notes)
     return path

@@ -7,6 +7,7 @@ from rmr_gym.agents.players import graded
 from rmr_gym.agents.players import train as training
 from rmr_gym.agents.players.graded import PLAYERS, load_networks
 from rmr_gym.agents.players.train import CHECKPOINTS, train_player
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 
 
@@ -71,6 +72,18 @@ def test_returns_of_players(checkpoints, tmp_path):
         training.evaluate_players("pong", episodes=0, folder=tmp_path)
     with pytest.raises(RMRError, match="no trained players of Breakout"):
         training.evaluate_players("breakout", episodes=1, folder=tmp_path)
+
+
+def test_players_of_any_game_of_ale_are_trained_and_play(tmp_path):
+    marks = train_player("enduro", tmp_path, steps=1024)
+    path = training.grade("ALE/Enduro-v5", marks * 3, tmp_path / "weights", episodes=1, max_steps=9)
+    assert path.name == "Enduro.safetensors"
+    options = {"folder": path.parent, "max_steps": 20, "episodes": 1}
+    (row,) = training.evaluate_players("Enduro", players=PLAYERS[:1], **options)
+    assert (row["game"], row["mean_length"]) == ("Enduro", 20)
+    dataset = record("Enduro", tmp_path / "d", episodes=2, max_steps=9, weights=path.parent)
+    assert [episode.head for episode in dataset.episodes] == ["high-e00-h00", "uniform-1"]
+    assert dataset.manifest.settings["policies"]
 
 
 def test_the_mean_and_its_error_by_hand(monkeypatch):
