@@ -244,14 +244,22 @@ class Task:
 
     @cached_property
     def title(self) -> str:
-        """What it is called in logs and messages; arguments at their defaults are left out."""
-        words = [self.stage.name]
+        """What it is called in logs and messages.
+
+        Arguments at their defaults are left out, and so is what has been said before: a task that
+        is needed often has arguments of the one that needs it.
+        """
+        return " ".join(self._title_words(set()))
+
+    def _title_words(self, said: set[str]) -> Iterator[str]:
+        yield self.stage.name
         for name, value in self.arguments.items():
             if isinstance(value, Task):
-                words.append(f"({value.title})")
+                yield f"({' '.join(value._title_words(said))})"
             elif value != self.stage.default(name):
-                words += _words(value)
-        return " ".join(words)
+                words = [word for word in _words(value) if word not in said]
+                said.update(words)
+                yield from words
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Task) and self.key == other.key

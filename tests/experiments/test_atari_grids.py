@@ -138,7 +138,7 @@ class TestCompare:
         monkeypatch.setattr(natural_module, "count_dead_slots", lambda encoder, data: 100)
         out, problems = run(options(Compare, root=tmp_path / "root"))
         assert len(problems) == len(ARMS)
-        assert "rmr 0 (pretrain Pong mpnn dim 4): the encoder of arm 'rmr'" in problems[0]
+        assert "rmr 0 (pretrain): the encoder of arm 'rmr'" in problems[0]
         assert described(out)["problems"] == problems
         rows = table(out, "natural")
         assert set(rows[rows["arm"] == "rmr"]["step"]) == {2}
@@ -316,7 +316,7 @@ class TestObjectives:
         }
         titles = list(table(out, "jobs")["key"])
         assert len(set(titles)) == len(titles)
-        assert "natural Pong mpnn dim 4 cswm/2 rmr 0 (pretrain Pong mpnn dim 4)" in titles
+        assert "natural Pong mpnn dim 4 cswm/2 rmr 0 (pretrain)" in titles
         info = described(out)
         assert (info["kind"], info["natural_episodes"]) == ("objectives", [2, 3])
         assert info["objective"] == "cswm, infonce_aligned"

@@ -150,6 +150,10 @@ class TestKeys:
         assert top(task(3), scale=2.0).title == "on_top 2.0"
         assert stage(version=1)(base.function)(task(2), "rmr").title == "base (base Pong 2) rmr"
 
+    def test_titles_say_once_what_a_needed_task_has_in_common(self):
+        scored = stage(version=1)(lambda game, arm, encoder: None)
+        assert scored("Pong", "rmr", task()).title == "<lambda> Pong rmr (base)"
+
     def test_stages_and_tasks_are_pickled_by_name(self):
         assert pickle.loads(pickle.dumps(base)) is base
         again = pickle.loads(pickle.dumps(top(task(1))))
