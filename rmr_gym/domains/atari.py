@@ -156,11 +156,8 @@ def load_natural(
     dataset: TransitionDataset, episodes: Sequence[int], height: int, width: int
 ) -> NaturalData:
     """Load frames and actions of some episodes, frames at the encoder's size."""
-    loaded = dataset.load(
-        columns=("pixels", "action"),
-        episodes=episodes,
-        transform=frame_transform(height, width),
-    )
+    shrunk = frame_transform(height, width)
+    loaded = dataset.load(("pixels", "action"), episodes, transform=shrunk)
     frames = torch.from_numpy(loaded["pixels"])
     mean_frame, deviation = frame_statistics(frames)
     action = torch.from_numpy(loaded["action"].astype(np.int64))
@@ -186,21 +183,17 @@ def load_probe(
 
     The draw depends on the data set's seed alone, so that every encoder is probed on the same rows.
     """
-    loaded = dataset.load(
-        columns=("pixels", "ram"),
-        episodes=episodes,
-        transform=frame_transform(height, width),
-    )
+    shrunk = frame_transform(height, width)
+    loaded = dataset.load(("pixels", "ram"), episodes, transform=shrunk)
     ram = loaded["ram"]
     rng = generator(seed, "probe rows")
     picked = np.sort(rng.choice(len(ram), size=min(rows, len(ram)), replace=False))
-    lengths = [dataset.episodes[index].length + 1 for index in episodes]
-    episode = np.repeat(np.arange(len(lengths)), lengths)
-    first = np.diff(episode, prepend=-1)[picked] != 0
+    follows = np.zeros(len(ram), int)
+    follows[loaded.current + 1] = 1
+    episode = np.cumsum(1 - follows) - 1
     frames, bits = torch.from_numpy(loaded["pixels"][picked]), ram_to_bits(ram[picked])[:, scored]
-    return ProbeData(
-        frames, bits, episode[picked], ram[picked], ram[np.where(first, picked, picked - 1)]
-    )
+    before = ram[picked - follows[picked]]
+    return ProbeData(frames, bits, episode[picked], ram[picked], before)
 
 
 def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, int]:

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.data.dataset import TransitionDataset
+from rmr_gym.data.dataset import TransitionDataset, Transitions
 from rmr_gym.models.objects import (
     DECODERS,
     MOMENTS,
@@ -27,11 +27,12 @@ from rmr_gym.models.objects import (
 )
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
+    Latents,
     build,
     build_seeded,
     torch_generator,
 )
-from rmr_gym.models.rmr.processors import CORES, PassiveProcessor, ProcessorSizes
+from rmr_gym.models.rmr.processors import PassiveProcessor, ProcessorSizes
 
 HISTORY = 3
 """Instants that a prediction starts from (RMR, section 4)."""
@@ -84,12 +85,8 @@ class BallsModel(ProcessorSizes):
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.passes) < 1:
-            raise RMRError(f"dim and passes must be 1 or more, got {self.dim} and {self.passes}")
-        if self.core not in CORES:
-            raise unknown_name("processor", self.core, CORES)
-        if self.predict not in PREDICTIONS:
-            raise unknown_name("prediction", self.predict, PREDICTIONS)
+        super().__post_init__()
+        known_name("prediction", self.predict, PREDICTIONS)
 
     @property
     def label(self) -> str:
@@ -126,10 +123,8 @@ class PixelModel:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        if self.decoder not in DECODERS:
-            raise unknown_name("decoder", self.decoder, DECODERS)
+        known_name("precision", self.precision, PRECISIONS)
+        known_name("decoder", self.decoder, DECODERS)
 
     @property
     def label(self) -> str:
@@ -162,11 +157,9 @@ class PositionEncoder(nn.Linear):
         super().__init__(2 * HISTORY, dim)
         self.predict = predict
 
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, past: Past
-    ) -> Float[Tensor, "batch slots dim"]:
+    def forward(self, input: Past) -> Latents:
         """Encode three positions."""
-        seen = oldest, previous, last = past.unbind(1)
+        seen = oldest, previous, last = input.unbind(1)
         if self.predict != "position":
             seen = last, (last - previous) / FRAME, (previous - oldest) / FRAME
         return super().forward(torch.cat(seen, dim=-1))
@@ -359,44 +352,24 @@ def load_balls(
             f"{', '.join(dataset.manifest.columns)} in {dataset.path}: record one with "
             "`rmr-gym record --env rmr/BouncingBalls-v0`"
         )
-    seen = torch.from_numpy(dataset.load(columns=(column,), episodes=episodes)[column])
-    lengths = [dataset.episodes[index].length + 1 for index in episodes]
-    return balls_data(seen if column == "pixels" else seen.float(), lengths, ahead)
+    return balls_data(dataset.load((column,), episodes), column, ahead)
 
 
-def balls_data(
-    seen: Shaped[Tensor, "rows *shape"], lengths: Sequence[int], ahead: int = 1
-) -> BallsData:
-    """Take what was seen in episodes, one after another, of the given numbers of instants.
+def balls_data(loaded: Transitions, column: str, ahead: int = 1) -> BallsData:
+    """Take a column of some episodes, and find where windows end.
 
     Raises:
         RMRError: No episode is long enough for three instants and those ahead.
     """
-    return BallsData(seen, window_ends(lengths, ahead))
-
-
-def window_ends(lengths: Sequence[int], ahead: int = 1) -> Int[np.ndarray, " windows"]:
-    """Return the rows of the last instants of all windows, for episodes one after another.
-
-    Args:
-        lengths: Instants of each episode.
-        ahead: Instants that must follow each window.
-
-    Raises:
-        RMRError: No episode is long enough.
-    """
-    starts = np.cumsum([0, *lengths[:-1]])
-    ends = [
-        np.arange(start + HISTORY - 1, start + length - ahead)
-        for start, length in zip(starts, lengths, strict=True)
-    ]
-    current = np.concatenate(ends) if ends else np.zeros(0, np.int64)
-    if not len(current):
+    rows = loaded.windows(HISTORY + ahead)
+    if not len(rows):
+        longest = max(np.bincount(loaded.episode) + 1, default=0)
         raise RMRError(
             f"expected an episode of at least {HISTORY + ahead} instants, found at most "
-            f"{max(lengths, default=0)}: record longer episodes"
+            f"{longest}: record longer episodes"
         )
-    return current.astype(np.int64)
+    seen = torch.from_numpy(loaded[column])
+    return BallsData(seen if column == "pixels" else seen.float(), rows[:, HISTORY - 1])
 
 
 def windows(data: BallsData, index: Index, ahead: int = 1) -> Window:

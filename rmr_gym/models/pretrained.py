@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, letters, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN
@@ -302,10 +302,8 @@ def _check(config: AnyEncoderConfig, **largest: int) -> None:
     if not isinstance(config.game, str) or not re.fullmatch(r"\w{1,64}", config.game):
         raise RMRError(f"expected the name of a game, for instance 'Pong', found {config.game!r}")
     for name, (kind, choices) in _CHOICES.items():
-        if name not in values or (name == "core" and config.core is None):
-            continue
-        if values[name] not in choices:
-            raise unknown_name(kind, str(values[name]), choices)
+        if name in values and (name, values[name]) != ("core", None):
+            known_name(kind, values[name], choices)
 
 
 def _some(config: AnyEncoderConfig, *names: str) -> dict[str, Any]:
@@ -384,9 +382,7 @@ def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -
         raise RMRError(f"{folder} holds no {WEIGHTS}{never}: write the artifact again")
     numbers = sum(4 * tensor.numel() for tensor in expected.values())
     content = _bytes_of(path, 8 + _JSON_BYTES + numbers)
-    size = 8 + _checked_header(content, expected, path) + numbers
-    if len(content) != size:
-        raise _damaged(path, f"expected {size} bytes, found {len(content)}")
+    _check_header(content, expected, path)
     try:
         tensors = load(content)
     except (SafetensorError, ValueError) as error:
@@ -399,8 +395,8 @@ def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -
     return tensors
 
 
-def _checked_header(content: bytes, expected: Mapping[str, Tensor], path: Path) -> int:
-    """Return the length of the JSON that a safetensors file begins with, if it fits."""
+def _check_header(content: bytes, expected: Mapping[str, Tensor], path: Path) -> None:
+    """Check the JSON that a safetensors file begins with; `load` checks the places of tensors."""
     length = int.from_bytes(content[:8], "little")
     if not 2 <= length <= min(_JSON_BYTES, len(content) - 8):
         raise RMRError(f"{path} is no safetensors file, or damaged: write the artifact again")
@@ -417,7 +413,6 @@ def _checked_header(content: bytes, expected: Mapping[str, Tensor], path: Path) 
             f"{path} does not fit {CONFIG}: expected {_short(shapes.get(first))} as {_short(first)}"
             f", found {_short(there.get(first))} ({len(wrong)} tensors differ); nothing was loaded"
         )
-    return length
 
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:

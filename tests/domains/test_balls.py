@@ -9,6 +9,7 @@ import torch
 
 import rmr_gym  # noqa: F401
 from rmr_gym.core.errors import RMRError
+from rmr_gym.data.dataset import Transitions
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsModel, PixelModel
 from rmr_gym.models.objects import Decoded
@@ -97,9 +98,15 @@ def test_seeds_fix_the_initial_weights():
     assert not any(torch.equal(value, other[name]) for name, value in first.items())
 
 
+def data_of(seen, lengths, ahead=1):
+    column = "pixels" if seen.dtype == torch.uint8 else "state"
+    episode = np.repeat(np.arange(len(lengths)), np.array(lengths) - 1)
+    return balls.balls_data(Transitions({column: seen.numpy()}, None, episode), column, ahead)
+
+
 def test_windows_never_cross_an_episode():
     positions = torch.arange(2.0 * 7)[:, None, None].expand(-1, 1, 2)
-    data = balls.balls_data(positions, [7, 7], ahead=2)
+    data = data_of(positions, [7, 7], ahead=2)
     seen = balls.windows(data, np.arange(len(data.current)), ahead=2)[..., 0, 0]
     assert seen[:, 0].tolist() == [0, 1, 2, 7, 8, 9]
     torch.testing.assert_close(seen, seen[:, :1] + torch.arange(5))
@@ -107,7 +114,7 @@ def test_windows_never_cross_an_episode():
 
 def test_too_short_episodes_are_refused():
     with pytest.raises(RMRError, match="at least 13 instants, found at most 12"):
-        balls.balls_data(torch.zeros(24, 3, 2), [12, 12], ahead=10)
+        data_of(torch.zeros(24, 3, 2), [12, 12], ahead=10)
 
 
 def test_rollout_feeds_predictions_back():
@@ -185,7 +192,7 @@ def pixels(seed=0, **changes):
 def numbered(lengths):
     """Frames whose colour is their row, so that a window shows where it came from."""
     rows = torch.arange(sum(lengths), dtype=torch.uint8)
-    return balls.balls_data(rows[:, None, None, None].expand(-1, 16, 16, 3).contiguous(), lengths)
+    return data_of(rows[:, None, None, None].expand(-1, 16, 16, 3).contiguous(), lengths)
 
 
 def test_windows_of_frames_never_cross_episodes():
@@ -263,7 +270,7 @@ def test_scores_of_a_copy_equal_the_copy_baseline(monkeypatch):
     frames = torch.zeros(8, 16, 16, 3, dtype=torch.uint8)
     for row in range(8):
         frames[row, :, row : row + 4] = 255
-    data = balls.balls_data(frames, [8])
+    data = data_of(frames, [8])
     masks = torch.zeros(1, 2, 16, 16)
     masks[:, 0, :, :8] = masks[:, 1, :, 8:] = 1
 
@@ -353,6 +360,6 @@ def test_what_cannot_be_aligned_is_refused():
 
 
 def test_windows_ahead_are_followed_by_their_episode():
-    data = balls.balls_data(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
+    data = data_of(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
     reach = [(row, row + 3) for row in data.current[balls.windows_ahead(data, 3)]]
     assert reach == [(2, 5), (8, 11), (9, 12)]

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, check_counts, known_name
 from rmr_gym.models.rmr.message_passing import AGGREGATIONS, fully_connected_messages
 from rmr_gym.models.rmr.pipeline import Latents
 
@@ -81,12 +81,19 @@ class ProcessorSizes:
         core: A name in `CORES`.
         aggregation: Of messages: max, sum or mean.
         passes: Passes of message passing.
+
+    Raises:
+        RMRError: Counts below 1, an unknown core.
     """
 
     dim: int = 128
     core: str = "mpnn"
     aggregation: str = "max"
     passes: int = 2
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+        known_name("processor", self.core, CORES)
 
     def make(self, slots: int = 0, precision: str = "fp32") -> PassiveProcessor:
         """Make P.

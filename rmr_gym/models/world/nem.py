@@ -99,12 +99,10 @@ class Update(nn.Module, ABC):
     """One step of the recurrence; the memory of a group is what is handed to the next step.
 
     Attributes:
-        memory: Width of the memory.
+        vectors: Width of the memory in vectors as wide as theta.
     """
 
-    def __init__(self, memory: int):
-        super().__init__()
-        self.memory = memory
+    vectors = 1
 
     @abstractmethod
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -132,7 +130,7 @@ class RecurrentUpdate(Update):
     """
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
-        super().__init__(sizes.dim)
+        super().__init__()
         self.recurrence = nn.Linear(sizes.dim + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
 
@@ -155,8 +153,10 @@ class LSTMUpdate(Update):
         action: Width of the embedding of an action; 0 in a world without.
     """
 
+    vectors = 2
+
     def __init__(self, sizes: NEMSizes, action: int = 0):
-        super().__init__(2 * sizes.dim)
+        super().__init__()
         self.gates = nn.Linear(sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False)
         self.norms = nn.ModuleList(nn.LayerNorm(sizes.dim) for _ in range(5))
 
@@ -192,7 +192,7 @@ class InteractingUpdate(Update):
     """
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
-        super().__init__(sizes.dim)
+        super().__init__()
         self.encode = _layer(sizes.dim + action, sizes.width, nn.ReLU())
         self.recurrence = nn.Linear(2 * sizes.width + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
@@ -344,13 +344,13 @@ class SpatialMixture(nn.Module, ABC):
     Args:
         shape: Height, width and channels of a frame.
         sizes: Of the model.
-        memory: Width of a group's memory.
+        vectors: Width of a group's memory, in vectors as wide as theta.
     """
 
-    def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, memory: int):
+    def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, vectors: int = 1):
         super().__init__()
-        self.groups, self.shape, self.memory, self.noise = sizes.groups, shape, memory, sizes.noise
-        self.cut = CUT
+        self.groups, self.shape, self.noise, self.cut = sizes.groups, shape, sizes.noise, CUT
+        self.memory = vectors * sizes.dim
 
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
         """Return the state before the first frame; see `WorldModel.init_state`."""
@@ -424,7 +424,7 @@ class RecurrentMixture(SpatialMixture):
         groups: int | None = None,
     ):
         update = make_update(sizes, ACTION if actions else 0)
-        super().__init__(shape, replace(sizes, groups=groups or sizes.groups), update.memory)
+        super().__init__(shape, replace(sizes, groups=groups or sizes.groups), update.vectors)
         self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
         self.update = update
         self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
@@ -470,7 +470,7 @@ class GradientMixture(SpatialMixture):
 
     def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, actions: int = 0):
         del actions
-        super().__init__(shape, sizes, sizes.dim)
+        super().__init__(shape, sizes)
         self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.rate = nn.Parameter(torch.tensor(0.1))
 

@@ -249,24 +249,20 @@ def cache_folder() -> Path:
 
 def _compile(source: Path, compiler: list[str], library: Path) -> None:
     """Compile next to ``library`` and rename, so that no process ever loads half a file."""
-    handle, name = tempfile.mkstemp(suffix=".so", dir=library.parent)
-    os.close(handle)
-    temporary = Path(name)
     complaints = []
-    try:
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        made = Path(folder) / library.name
         for flag in PROCESSOR_FLAGS:
-            command = [*compiler, *FLAGS, flag, str(source), "-o", name]
+            command = [*compiler, *FLAGS, flag, str(source), "-o", str(made)]
             done = subprocess.run(  # noqa: S603
                 command, check=False, capture_output=True, text=True, timeout=600
             )
             if done.returncode == 0:
-                temporary.chmod(0o700)
-                temporary.replace(library)
+                made.chmod(0o700)
+                made.replace(library)
                 return
             complaints.append(done.stderr.strip()[:500])
-        raise KernelError(f"{compiler[0]} failed: {complaints[0]}")
-    finally:
-        temporary.unlink(missing_ok=True)
+    raise KernelError(f"{compiler[0]} failed: {complaints[0]}")
 
 
 def _fingerprint(source: Path, compiler: list[str]) -> str:
