@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.resources import files
@@ -18,14 +18,13 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.dataset import TransitionDataset, duplicate_rows
+from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
 from rmr_gym.data.sampling import high_entropy_bytes, ram_to_bits
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
     LatentDecoder,
     RamDecoder,
     RamEncoder,
-    RamLogits,
     SlotCNN,
     build_seeded,
     predicted_bits,
@@ -157,7 +156,7 @@ def load_natural(
 ) -> NaturalData:
     """Load frames and actions of some episodes, frames at the encoder's size."""
     shrunk = frame_transform(height, width)
-    loaded = dataset.load(("pixels", "action"), episodes, transform=shrunk)
+    loaded = dataset.load(columns=("pixels", "action"), episodes=episodes, transform=shrunk)
     frames = torch.from_numpy(loaded["pixels"])
     mean_frame, deviation = frame_statistics(frames)
     action = torch.from_numpy(loaded["action"].astype(np.int64))
@@ -184,7 +183,7 @@ def load_probe(
     The draw depends on the data set's seed alone, so that every encoder is probed on the same rows.
     """
     shrunk = frame_transform(height, width)
-    loaded = dataset.load(("pixels", "ram"), episodes, transform=shrunk)
+    loaded = dataset.load(columns=("pixels", "ram"), episodes=episodes, transform=shrunk)
     ram = loaded["ram"]
     rng = generator(seed, "probe rows")
     picked = np.sort(rng.choice(len(ram), size=min(rows, len(ram)), replace=False))
@@ -226,9 +225,6 @@ def frame_statistics(
         (part.to(torch.float64) - mean).square().sum().item() for part in frames.split(chunk)
     )
     return mean.to(torch.float32), float((squares / frames.numel()) ** 0.5)
-
-
-FrameTransform = Callable[[np.ndarray], np.ndarray]
 
 
 def frame_transform(height: int, width: int) -> FrameTransform:
@@ -308,13 +304,10 @@ def predict_ram(
 ) -> Bool[np.ndarray, "transitions bytes bits"]:
     """Predict the bits after every transition of ``data``."""
     parts, device = [], next(pipeline.parameters()).device
-    for start in range(0, len(data.current), batch):
-        rows = data.current[start : start + batch]
+    whole = torch.from_numpy(data.current), torch.from_numpy(data.action)
+    for rows, action in zip(*(part.split(batch) for part in whole), strict=True):
         bits = torch.from_numpy(data.bits[rows]).float().to(device)
-        action = torch.from_numpy(data.action[start : start + batch]).to(device)
-        logits = pipeline(bits, action)
-        assert isinstance(logits, RamLogits)
-        parts.append(predicted_bits(logits, bits).cpu().numpy())
+        parts.append(predicted_bits(pipeline(bits, action.to(device)), bits).cpu().numpy())
     return np.concatenate(parts)
 
 

@@ -352,7 +352,8 @@ def load_balls(
             f"{', '.join(dataset.manifest.columns)} in {dataset.path}: record one with "
             "`rmr-gym record --env rmr/BouncingBalls-v0`"
         )
-    return balls_data(dataset.load((column,), episodes), column, ahead)
+    loaded = dataset.load(columns=(column,), episodes=episodes)
+    return balls_data(loaded, column, ahead)
 
 
 def balls_data(loaded: Transitions, column: str, ahead: int = 1) -> BallsData:

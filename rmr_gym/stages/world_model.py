@@ -31,15 +31,15 @@ from rmr_gym.models.world.crops import LocalWorld
 from rmr_gym.models.world.frames import (
     CUT,
     RIMS_MODELS,
-    RIMS_SIZES,
     SURE,
+    FrameSizes,
     Memoryless,
     MemorylessSizes,
     frame_bce,
     unroll,
 )
-from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
-from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
+from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
@@ -167,6 +167,11 @@ class WorldEntry:
 
 
 _INSIDE = {"rmr": "rmr", "fresh_p": "cswm", "random_p": "random_p", "shuffled_p": "shuffled_p"}
+
+NEM_SIZES = read_presets("nem", NEMSizes)
+RIMS_SIZES = read_presets("rims", FrameSizes)
+S2RM_SIZES = read_presets("s2rm", S2RMSizes)
+"""Sizes by the name of the preset."""
 
 WORLD_MODELS: dict[str, WorldEntry] = {
     **{

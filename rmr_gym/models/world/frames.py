@@ -488,15 +488,6 @@ class FrameLSTM(LSTMRecurrence, RecurrentFrames[LSTMState]):
         self.lstm = nn.LSTMCell(sizes.hidden, sizes.lstm_units)
 
 
-RIMS_SIZES = {
-    "smoke": FrameSizes(
-        RIMSizes(rims=4, active=2, units=8, keys=8, heads=2, message=4), 16, (2, 4), 16
-    ),
-    "laptop": FrameSizes(RIMSizes(units=40, message=16), 128, (8, 16), 128),
-    "paper": FrameSizes(),
-}
-"""Sizes by the name of the preset."""
-
 RIMS_MODELS = {"rims": FrameRIMs, "rims_lstm": FrameLSTM}
 """Models by name, made from (shape of a frame, sizes, number of actions)."""
 

@@ -536,10 +536,3 @@ NEM_MODELS: dict[str, Callable[[tuple[int, int, int], NEMSizes, int], SpatialMix
     "lstm": partial(RecurrentMixture, make_update=LSTMUpdate, groups=1),
 }
 """Models by name, made from (shape of a frame, sizes, number of actions)."""
-
-NEM_SIZES = {
-    "smoke": NEMSizes(3, channels=(2, 4), hidden=16, dim=8, width=8, attention=4),
-    "laptop": NEMSizes(channels=(8, 16), hidden=128, dim=64, width=64, attention=32),
-    "paper": NEMSizes(),
-}
-"""Sizes by the name of the preset."""

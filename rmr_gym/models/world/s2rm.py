@@ -675,32 +675,3 @@ S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], LocalWor
     "crops_oracle": CropOracle,
 }
 """Models by name, made from (shape of a frame, sizes, number of actions)."""
-
-S2RM_SIZES = {
-    "smoke": S2RMSizes(
-        views=4,
-        size=5,
-        channels=4,
-        modules=3,
-        units=8,
-        place=8,
-        input_attention=AttentionSizes(2, 4, 4),
-        cell_attention=AttentionSizes(2, 4, 4),
-        module_memory=MemorySizes(2, 2, 4, 4),
-        summary=16,
-        rims=RIMSizes(rims=3, active=2, units=6, keys=4, heads=2, message=4),
-        memory=MemorySizes(1, 2, 8, 4),
-    ),
-    "laptop": S2RMSizes(
-        channels=8,
-        units=64,
-        input_attention=AttentionSizes(2, 16, 64),
-        cell_attention=AttentionSizes(4, 16, 64),
-        module_memory=MemorySizes(4, 4, 16, 16),
-        summary=256,
-        rims=RIMSizes(rims=6, active=5, units=42, keys=32),
-        memory=MemorySizes(1, 4, 64, 64),
-    ),
-    "paper": S2RMSizes(),
-}
-"""Sizes by the name of the preset."""

@@ -10,7 +10,6 @@ from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.frames import (
     RIMS_MODELS,
-    RIMS_SIZES,
     DoublingConv,
     FrameDecoder,
     FrameEncoder,
@@ -20,6 +19,7 @@ from rmr_gym.models.world.frames import (
     WorldModel,
     unroll,
 )
+from rmr_gym.stages.world_model import RIMS_SIZES
 
 SHAPE, SMALL = (8, 8, 1), RIMS_SIZES["smoke"]
 MODELS = {name: partial(make, SHAPE, SMALL) for name, make in RIMS_MODELS.items()}

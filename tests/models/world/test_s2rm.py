@@ -9,7 +9,8 @@ from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.crops import SpherePositions, ViewGeometry, Views
 from rmr_gym.models.world.frames import WorldModel, unroll
 from rmr_gym.models.world.rims import RIMSizes
-from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES, S2RMSizes
+from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RMSizes
+from rmr_gym.stages.world_model import S2RM_SIZES
 
 SHAPE, SMALL = (12, 12, 1), S2RM_SIZES["smoke"]
 

@@ -10,7 +10,6 @@ from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.frames import (
     RIMS_MODELS,
-    RIMS_SIZES,
     SURE,
     Memoryless,
     MemorylessSizes,
@@ -18,8 +17,9 @@ from rmr_gym.models.world.frames import (
     frame_bce,
     unroll,
 )
-from rmr_gym.models.world.nem import NEM_MODELS, NEM_SIZES
-from rmr_gym.models.world.s2rm import S2RM_MODELS, S2RM_SIZES
+from rmr_gym.models.world.nem import NEM_MODELS
+from rmr_gym.models.world.s2rm import S2RM_MODELS
+from rmr_gym.stages.world_model import NEM_SIZES, RIMS_SIZES, S2RM_SIZES
 
 SHAPE = (12, 12, 1)
 P = ProcessorSizes(dim=8, passes=1)
