@@ -8,11 +8,17 @@ from typing import Any
 
 import tyro
 
-from rmr_gym.agents.players.graded import REFERENCE_SOURCE, SHIPPED, read_returns, references
+from rmr_gym.agents.players.graded import (
+    REFERENCE_SOURCE,
+    SHIPPED,
+    game_name,
+    read_returns,
+    references,
+)
 from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.processes import in_processes
-from rmr_gym.envs.atari.games import find_game
+from rmr_gym.envs.atari.games import GAMES, find_game
 
 Games = tyro.conf.Positional[tuple[str, ...]]
 
@@ -31,7 +37,7 @@ def train(
     be recorded with: `rmr-gym record --weights OUT/weights`.
 
     Args:
-        games: Names of games; default: all 24.
+        games: Names of games, any of ALE's; default: the paper's 24.
         out: Folder of the checkpoints; the graded weights go to OUT/weights.
         steps: Steps of training a game, 4 frames each.
         episodes: Episodes on which each checkpoint is measured before it is graded.
@@ -60,7 +66,7 @@ def evaluate(
     Games that the table holds already are not measured again.
 
     Args:
-        games: Names of games; default: all 24.
+        games: Names of games, any of ALE's; default: the paper's 24.
         out: CSV of one row a game and player.
         weights: Folder of trained players; default: those that come with the package.
         episodes: Episodes a player.
@@ -119,9 +125,12 @@ def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
 
 
 def _names(games: Iterable[str]) -> list[str]:
-    from rmr_gym.experiments.atari import game_names  # noqa: PLC0415  (torch)
+    from rmr_gym.experiments.base import require_distinct  # noqa: PLC0415  (torch)
 
-    return game_names([*games] or ["all"])
+    chosen = [*games]
+    names = list(GAMES) if chosen in ([], ["all"]) else [game_name(game) for game in chosen]
+    require_distinct("game", names)
+    return names
 
 
 def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:

@@ -36,6 +36,14 @@ def test_train_measure_record(tmp_path, capsys, monkeypatch):
     assert "settings policies" in message, "other weights are another data set"
 
 
+def test_a_game_beyond_the_24(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cli.main(
+        ["players", "train", "enduro", "--steps", "1024", "--episodes", "1", "--out", "players"]
+    )
+    assert (tmp_path / "players" / "weights" / "Enduro.safetensors").is_file()
+
+
 def test_lists(capsys):
     cli.main(["players", "list"])
     shown = capsys.readouterr().out
