@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,7 +240,9 @@ class Task:
     @cached_property
     def needs(self) -> tuple["Task", ...]:
         """The tasks among the arguments."""
-        return tuple(_tasks_in(tuple(self.arguments.values())))
+        tasks: list[Task] = []
+        replace_tasks(self.arguments, tasks.append)
+        return tuple(tasks)
 
     @cached_property
     def title(self) -> str:
@@ -268,14 +270,15 @@ class Task:
         return hash(self.key)
 
 
-def _tasks_in(value: Any) -> Iterator[Task]:
+def replace_tasks(value: Any, replacement: Callable[[Task], Any]) -> Any:
+    """Return a value in which every task, in tuples, lists and dicts too, is replaced."""
     if isinstance(value, Task):
-        yield value
-    elif isinstance(value, tuple | list):
-        for part in value:
-            yield from _tasks_in(part)
-    elif isinstance(value, Mapping):
-        yield from _tasks_in(tuple(value.values()))
+        return replacement(value)
+    if type(value) in (tuple, list):
+        return type(value)(replace_tasks(part, replacement) for part in value)
+    if isinstance(value, Mapping):
+        return {name: replace_tasks(part, replacement) for name, part in value.items()}
+    return value
 
 
 def _words(value: Any) -> list[str]:
@@ -374,9 +377,7 @@ class Store:
         found = self.find(task)
         if found is not None:
             return found
-        arguments = {
-            name: self._resolved(value, progress) for name, value in task.arguments.items()
-        }
+        arguments = replace_tasks(task.arguments, partial(self.compute, progress=progress))
         lock = self.beside(task, "lock")
         with alone(lock):
             found = self.find(task)
@@ -397,15 +398,6 @@ class Store:
         self.keep(task, artifact)
         room.clear()
         return artifact
-
-    def _resolved(self, value: Any, progress: Progress | None) -> Any:
-        if isinstance(value, Task):
-            return self.compute(value, progress)
-        if isinstance(value, tuple | list) and any(_tasks_in(value)):
-            return type(value)(self._resolved(part, progress) for part in value)
-        if isinstance(value, Mapping) and any(_tasks_in(value)):
-            return {name: self._resolved(part, progress) for name, part in value.items()}
-        return value
 
 
 @contextmanager

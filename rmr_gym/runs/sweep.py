@@ -295,8 +295,11 @@ def job_log(path: Path, title: str) -> Iterator[Callable[[str], int]]:
             contextlib.redirect_stdout(stdout),
             contextlib.redirect_stderr(stderr),
             warnings.catch_warnings(),  # so that each job's log has its warnings, not the first's
-            _crash_report(log),
+            contextlib.ExitStack() as stack,
         ):
+            if not faulthandler.is_enabled():
+                faulthandler.enable(log)
+                stack.callback(faulthandler.disable)
             yield write
 
 
@@ -319,18 +322,6 @@ class _ByThread:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._other, name)
-
-
-@contextmanager
-def _crash_report(log: Any) -> Iterator[None]:
-    if faulthandler.is_enabled():
-        yield
-        return
-    faulthandler.enable(log)
-    try:
-        yield
-    finally:
-        faulthandler.disable()
 
 
 Compute = Callable[[Job], Outcome]

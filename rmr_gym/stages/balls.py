@@ -17,18 +17,7 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains import balls as domain
-from rmr_gym.domains.balls import (
-    HISTORY,
-    BallsData,
-    BallsModel,
-    Clip,
-    FramePipeline,
-    PixelModel,
-    PositionPipeline,
-    Predictor,
-    Roller,
-    windows,
-)
+from rmr_gym.domains.balls import HISTORY, BallsData, BallsModel, FramePipeline, PixelModel
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
@@ -261,7 +250,7 @@ def pretrain_balls(
     def step_at(step: int, phase: Phase) -> Step:
         training, _ = parts[phase.unroll]
         index = batch_indices(training, phase.batch, seed, "balls", step)
-        return Step(domain.rollout_loss(predict, windows(training, index, phase.unroll)))
+        return Step(domain.rollout_loss(predict, domain.windows(training, index, phase.unroll)))
 
     def checkpoint_at(step: int) -> Checkpoint:
         errors = [one_step_error(predict, part) for part in parts[ahead_at[step]]]
@@ -298,7 +287,7 @@ def _tensors(pipeline: nn.Module) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def one_step_error(predict: Predictor, data: BallsData, count: int = 10_000) -> float:
+def one_step_error(predict: domain.Predictor, data: BallsData, count: int = 10_000) -> float:
     """Return the mean squared error of the next positions over windows drawn once for all."""
     errors = [
         (domain.rollout_loss(predict, window) * len(window)).item()
@@ -307,7 +296,7 @@ def one_step_error(predict: Predictor, data: BallsData, count: int = 10_000) -> 
     return sum(errors) / min(count, len(data.current))
 
 
-def kept_positions(artifact: Artifact) -> PositionPipeline:
+def kept_positions(artifact: Artifact) -> domain.PositionPipeline:
     """Rebuild the abstract pipeline that an artifact holds."""
     record = artifact.record
     pipeline = domain.abstract_pipeline(BallsModel(**record["model"]), 0, record["slots"])
@@ -401,7 +390,7 @@ def _described(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def score_rollers(
-    rollers: Mapping[str, Roller],
+    rollers: Mapping[str, domain.Roller],
     data: BallsData,
     walls: Float[Tensor, "slots 1"],
     evaluation: Evaluation,
@@ -482,7 +471,7 @@ def warm_start(
     pipeline = frame_pipeline(data, model, seed).to(find_device(device))
     alone = sum(phase.steps for phase in config.phases[: len(config.phases) - config.handed_on])
 
-    def loss_at(step: int, clip: Clip) -> Tensor:
+    def loss_at(step: int, clip: domain.Clip) -> Tensor:
         last = clip[:, HISTORY - (HISTORY if step > alone else 1) : HISTORY]
         return (domain.still(pipeline, last).frame - last.flatten(0, 1)).square().mean()
 
@@ -534,7 +523,7 @@ def natural_balls(
     pipeline.to(find_device(device))
     before = parameter_hash(processor)
 
-    def loss_at(step: int, clip: Clip) -> Tensor:
+    def loss_at(step: int, clip: domain.Clip) -> Tensor:
         del step
         return (pipeline(clip[:, :HISTORY]).frame - clip[:, HISTORY]).square().mean()
 
@@ -553,7 +542,7 @@ def _train_frames(
     data: RecordedBalls,
     phases: Sequence[Phase],
     facts: dict[str, Any],
-    loss_at: Callable[[int, Clip], Tensor],
+    loss_at: Callable[[int, domain.Clip], Tensor],
     room: Room,
     begin: Callable[[int], object] = lambda phase: None,
 ) -> Artifact:
@@ -563,7 +552,7 @@ def _train_frames(
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(frames, phase.batch, facts["seed"], stream, step)
-        return Step(loss_at(step, windows(frames, index).to(place)))
+        return Step(loss_at(step, domain.windows(frames, index).to(place)))
 
     trained, ends = Trained(), _ends(phases)
     if phases:
@@ -663,7 +652,7 @@ def imagined(
     frames = data.frames("validation")
     following = domain.windows_ahead(frames, steps)
     index = following[np.linspace(0, len(following) - 1, count + 2).astype(int)[1:-1]]
-    clip = windows(frames, index, steps)
+    clip = domain.windows(frames, index, steps)
     past, truth = clip[:, :HISTORY], clip[:, HISTORY:]
     predicted, masks = domain.imagine(kept_frames(data, model, trained).eval(), past, steps)
     return Imagined(*(part.numpy() for part in (past, predicted, truth, masks)))

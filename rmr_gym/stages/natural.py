@@ -10,34 +10,21 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.sampling import batch_indices, derangement
-from rmr_gym.domains.atari import (
-    SLOTS,
-    AbstractData,
-    AbstractLatents,
-    AtariModel,
-    NaturalData,
-    RamScores,
-    abstract_latents,
-    abstract_pipeline,
-    fit_decoder,
-    match_moments,
-    natural_pipeline,
-    pixel_encoder,
-    predict_ram,
-    ram_scores,
-)
+from rmr_gym.domains import atari
+from rmr_gym.domains.atari import SLOTS, AtariModel
 from rmr_gym.models.rmr.pipeline import (
     ContrastiveTerms,
     EncodeProcessDecode,
+    LatentDecoder,
     SlotCNN,
     build,
     find_device,
     ram_loss,
     torch_generator,
 )
-from rmr_gym.models.rmr.processors import load_weights, parameter_hash
+from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
 from rmr_gym.stages.presets import (
     OBJECTIVES,
@@ -52,6 +39,10 @@ from rmr_gym.stages.presets import (
 
 DEAD_SLOT_SHARE = 1e-4
 HEALTH_ROWS = 256
+COLLAPSE = (
+    f"the encoder of arm {{!r}} collapsed: more than half of its {SLOTS} slots were dead at step "
+    "{}; lower the learning rate or use the objective infonce"
+)
 
 
 @runtime_checkable
@@ -62,7 +53,7 @@ class AbstractWorld(Protocol):
         """Return what decides results, as JSON."""
         ...
 
-    def abstract(self, part: str) -> AbstractData:
+    def abstract(self, part: str) -> atari.AbstractData:
         """Return the "training" or the "validation" transitions."""
         ...
 
@@ -100,7 +91,7 @@ def pretrain(
     """
     place = find_device(device)
     training, validation = data.abstract("training"), data.abstract("validation")
-    pipeline = abstract_pipeline(model, seed).to(place)
+    pipeline = atari.abstract_pipeline(model, seed).to(place)
     held_out = scored_part(validation, config.validation_rows, seed)
 
     def step_at(step: int, phase: Phase) -> Step:
@@ -127,15 +118,21 @@ def pretrain(
 
 
 def scored_checkpoint(
-    pipeline: EncodeProcessDecode, data: AbstractData, scored: np.ndarray, core: str, step: int
+    pipeline: EncodeProcessDecode,
+    data: atari.AbstractData,
+    scored: np.ndarray,
+    core: str,
+    step: int,
 ) -> Checkpoint:
     """Score the pipeline's predictions on the chosen RAM bytes."""
-    predicted = predict_ram(pipeline, data)
-    scores = ram_scores(predicted, data.bits[data.current], data.bits[data.current + 1], scored)
+    predicted = atari.predict_ram(pipeline, data)
+    scores = atari.ram_scores(
+        predicted, data.bits[data.current], data.bits[data.current + 1], scored
+    )
     return Checkpoint({}, {"model": core, "step": step, **scores._asdict()})
 
 
-def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: RamScores) -> Artifact:
+def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: atari.RamScores) -> Artifact:
     """Return what training leaves, the scores of the copy baseline beside."""
     record = {
         "copy": [{"model": "copy", "step": 0, **copied._asdict()}],
@@ -152,13 +149,13 @@ def _loss_at(curve: list[dict[str, Any]], step: int) -> float | None:
     return next((point["loss"] for point in reversed(curve) if point["step"] <= step), None)
 
 
-def copy_scores(data: AbstractData, scored: np.ndarray) -> RamScores:
+def copy_scores(data: atari.AbstractData, scored: np.ndarray) -> atari.RamScores:
     """Score the baseline that says that nothing changes."""
     bits = data.bits[data.current]
-    return ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
+    return atari.ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
 
 
-def scored_part(data: AbstractData, rows: int, seed: int) -> AbstractData:
+def scored_part(data: atari.AbstractData, rows: int, seed: int) -> atari.AbstractData:
     """Return at most so many transitions to score on, drawn by the seed."""
     if rows >= len(data.current):
         return data
@@ -176,7 +173,7 @@ class Batch(NamedTuple):
 
 
 def natural_batch(
-    config: Natural, data: NaturalData, seed: int, step: int, ahead: int = 0
+    config: Natural, data: atari.NaturalData, seed: int, step: int, ahead: int = 0
 ) -> Batch:
     """Return the batch of a step: a function of the seed and the step, the same for every arm.
 
@@ -196,7 +193,7 @@ def natural_batch(
 
 
 def natural_rows(
-    config: Natural, data: NaturalData, seed: int, step: int, names: np.ndarray | None = None
+    config: Natural, data: atari.NaturalData, seed: int, step: int, names: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the transitions of a step, and each one's negative partner.
 
@@ -213,7 +210,7 @@ def natural_rows(
     return index, derangement(config.batch, generator(seed, "negatives", step))
 
 
-def _with_room(data: NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
+def _with_room(data: atari.NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
     """Move transitions near an episode's end forward, so that ``horizon`` of them follow on."""
     if horizon == 1:
         return index
@@ -264,16 +261,21 @@ def natural(
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
     """
     if config.cnn != "fp32":
-        from rmr_gym.stages.stacked import train_alone  # noqa: PLC0415  (it builds on this stage)
+        from rmr_gym.stages.stacked import natural_stack  # noqa: PLC0415  (it builds on this stage)
 
-        return train_alone(data, model, config, arm, seed, donor, device, room)
+        given = {"data": data, "model": model, "config": config, "arm": arm, "seed": seed}
+        (result,) = natural_stack([given | {"donor": donor, "device": device}], room.progress)
+        if isinstance(result, DivergedError):
+            raise result
+        return result
     loaded, objective = natural_data(data, model, config), OBJECTIVES[config.objective]
     pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
     centre = None
     place = find_device(device)
     if objective.aligned:
         latents = start_latents(data, model, donor, arm)
-        _align(pipeline, loaded, latents)
+        atari.match_moments(pipeline.encoder, loaded, latents)
+        atari.fit_decoder(pipeline.decoder, pipeline.processor, latents)
         centre = latents.current.mean(0).to(place)
     pipeline.to(place)
     before = parameter_hash(pipeline.processor)
@@ -299,25 +301,24 @@ def natural(
 
 
 def initial_pipeline(
-    loaded: NaturalData,
+    loaded: atari.NaturalData,
     model: AtariModel,
     config: Natural,
     arm: str,
     seed: int,
     donor: Artifact | None,
-) -> EncodeProcessDecode:
+) -> EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]:
     """Make an arm's pipeline as it is before training, input statistics included."""
     pretrained = donor.part("processor") if donor else None
     processor = arm_processor(arm, model, seed, pretrained)
     affine = OBJECTIVES[config.objective].aligned
-    pipeline = natural_pipeline(model, processor, seed, affine=affine)
-    assert isinstance(pipeline.encoder, SlotCNN)
+    pipeline = atari.natural_pipeline(model, processor, seed, affine=affine)
     pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     return pipeline
 
 
 def natural_checkpoint(
-    pipeline: EncodeProcessDecode, data: NaturalData, step: int, centre: Tensor | None = None
+    pipeline: EncodeProcessDecode, data: atari.NaturalData, step: int, centre: Tensor | None = None
 ) -> Checkpoint:
     """Keep the whole pipeline and the centre of its latents; say stop where most slots are dead."""
     dead = count_dead_slots(pipeline.encoder, data)
@@ -338,17 +339,10 @@ def natural_artifact(
         "arm": arm,
         "curve": trained.curve,
         "health": trained.records,
-        "note": _collapse(arm, trained.records[-1]["step"]) if trained.stopped else None,
+        "note": COLLAPSE.format(arm, trained.records[-1]["step"]) if trained.stopped else None,
         "processor_hash": {"before": before, "after": after},
     }
     return Artifact(record, trained.tensors)
-
-
-def _collapse(arm: str, step: int) -> str:
-    return (
-        f"the encoder of arm {arm!r} collapsed: more than half of its {SLOTS} slots were dead at "
-        f"step {step}; lower the learning rate or use the objective infonce"
-    )
 
 
 def _mean_terms(
@@ -370,7 +364,7 @@ def _mean_terms(
 
 def start_latents(
     data: GameData, model: AtariModel, donor: Artifact | None, arm: str
-) -> AbstractLatents:
+) -> atari.AbstractLatents:
     """Encode the game's training RAM, in random order, with the donor's abstract encoder.
 
     Raises:
@@ -380,20 +374,13 @@ def start_latents(
         raise RMRError(
             f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
         )
-    encoder = abstract_pipeline(model, PRETRAIN_SEED).encoder
+    encoder = atari.abstract_pipeline(model, PRETRAIN_SEED).encoder
     load_weights(encoder, donor.part("encoder"), "the donor's abstract encoder")
-    return abstract_latents(encoder, data.abstract("training"))
-
-
-def _align(pipeline: EncodeProcessDecode, data: NaturalData, latents: AbstractLatents) -> None:
-    assert isinstance(pipeline.encoder, SlotCNN)
-    assert isinstance(pipeline.decoder, nn.Linear)
-    match_moments(pipeline.encoder, data, latents)
-    fit_decoder(pipeline.decoder, pipeline.processor, latents)
+    return atari.abstract_latents(encoder, data.abstract("training"))
 
 
 @torch.no_grad()
-def count_dead_slots(encoder: nn.Module, data: NaturalData) -> int:
+def count_dead_slots(encoder: nn.Module, data: atari.NaturalData) -> int:
     """Count the slots that hardly move over frames spread evenly over the data.
 
     A slot is dead when its variance is below 1e-4 of the mean slot's, or vanishes altogether.
@@ -470,7 +457,7 @@ def untrained(data: GameData, model: AtariModel, config: Natural, seed: int) -> 
 
 
 def _initial_encoder(data: GameData, model: AtariModel, config: Natural, seed: int) -> SlotCNN:
-    encoder, loaded = pixel_encoder(model, seed), natural_data(data, model, config)
+    encoder, loaded = atari.pixel_encoder(model, seed), natural_data(data, model, config)
     encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     return encoder
 
@@ -500,7 +487,7 @@ def kept_step(artifact: Artifact, step: int | None) -> int:
 def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
     """Rebuild the encoder that was kept at a checkpoint."""
     weights = artifact.part(f"{step}.encoder")
-    encoder = pixel_encoder(model, 0, affine="affine.weight" in weights)
+    encoder = atari.pixel_encoder(model, 0, affine="affine.weight" in weights)
     load_weights(encoder, weights, f"the encoder at step {step}")
     return encoder
 
@@ -511,6 +498,6 @@ def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodePro
     weights.pop("centre", None)
     processor = fresh_processor(artifact.record["arm"], model, 0)
     affine = "encoder.affine.weight" in weights
-    pipeline = natural_pipeline(model, processor, 0, affine=affine)
+    pipeline = atari.natural_pipeline(model, processor, 0, affine=affine)
     load_weights(pipeline, weights, f"the pipeline at step {step}")
     return pipeline

@@ -27,15 +27,9 @@ from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstrac
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, RamLogits, find_device, ram_loss
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.models.rmr.stacked import StackedPipeline
-from rmr_gym.runs.store import Artifact, Progress, Room, Store, Task
+from rmr_gym.runs.store import Artifact, Progress, Store, Task, replace_tasks
 from rmr_gym.runs.sweep import Job, traces_of
-from rmr_gym.runs.training import (
-    CURVE_POINTS,
-    Checkpoint,
-    DivergedError,
-    Trained,
-    diverged,
-)
+from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
 from rmr_gym.stages.games import GameData, natural_data
 from rmr_gym.stages.natural import (
     OBJECTIVES,
@@ -173,12 +167,8 @@ def train_together(store: Store, tasks: Sequence[Task]) -> str | None:
     """
     missing = [task for task in tasks if not store.has(task)]
     try:
-        arguments = [
-            {name: store.compute(value) if isinstance(value, Task) else value
-             for name, value in task.arguments.items()}
-            for task in missing
-        ]  # fmt: skip
-        train = _natural_stack if tasks[0].stage is natural else _pretrain_stack
+        arguments = [replace_tasks(task.arguments, store.compute) for task in missing]
+        train = natural_stack if tasks[0].stage is natural else _pretrain_stack
         results = train(arguments) if missing else []
     except (RMRError, RuntimeError) as error:
         return f"not trained as a stack, but one by one: {error}"
@@ -215,34 +205,15 @@ class NaturalRun(NamedTuple):
     donor: Artifact | None = None
 
 
-def _natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
-    data, model, config, device = (
-        arguments[0][name] for name in ("data", "model", "config", "device")
-    )
-    runs = [NaturalRun(each["arm"], each["seed"], each["donor"]) for each in arguments]
-    return train_natural_stack(
-        config, model, natural_data(data, model, config), runs, device=device
-    )
-
-
-def train_alone(
-    data: GameData,
-    model: AtariModel,
-    config: Natural,
-    arm: str,
-    seed: int,
-    donor: Artifact | None,
-    device: str,
-    room: Room,
-) -> Artifact:
-    """Train one natural run as a stack of one: what computes convolutions in bfloat16."""
-    loaded, runs = natural_data(data, model, config), [NaturalRun(arm, seed, donor)]
-    (result,) = train_natural_stack(
-        config, model, loaded, runs, device=device, progress=room.progress
-    )
-    if isinstance(result, DivergedError):
-        raise result
-    return result
+def natural_stack(
+    arguments: Sequence[Mapping[str, Any]], progress: Progress | None = None
+) -> list[Result]:
+    """Train natural runs as one, each given by the arguments of the stage."""
+    names = ("data", "model", "config", "device")
+    data, model, config, device = (arguments[0][name] for name in names)
+    runs = [NaturalRun(given["arm"], given["seed"], given["donor"]) for given in arguments]
+    loaded = natural_data(data, model, config)
+    return train_natural_stack(config, model, loaded, runs, device=device, progress=progress)
 
 
 def train_natural_stack(
@@ -357,16 +328,15 @@ class AbstractRun(NamedTuple):
     training: AbstractData
     validation: AbstractData
     scored_bytes: np.ndarray
-    seed: int
+    seed: int = 0
 
 
 def _pretrain_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
-    loaded: dict[Any, AbstractRun] = {}
-    for data in (each["data"] for each in arguments):
-        if data not in loaded:
-            training, validation = data.abstract("training"), data.abstract("validation")
-            loaded[data] = AbstractRun(training, validation, data.scored_bytes, 0)
-    runs = [loaded[each["data"]]._replace(seed=each["seed"]) for each in arguments]
+    loaded = {
+        data: AbstractRun(data.abstract("training"), data.abstract("validation"), data.scored_bytes)
+        for data in {given["data"] for given in arguments}
+    }
+    runs = [loaded[given["data"]]._replace(seed=given["seed"]) for given in arguments]
     config, model, device = (arguments[0][name] for name in ("config", "model", "device"))
     return pretrain_stack(config, model, runs, device=device)
 

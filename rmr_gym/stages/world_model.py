@@ -623,22 +623,8 @@ def simulate(model: Any, batch: Batch, seen: int | None = None) -> Simulated:
     return Simulated(torch.stack([now.frame for now in decoded], dim=1), groups, *parts)
 
 
-class Sums(NamedTuple):
-    """Scores of single frames, a row a sequence.
-
-    Attributes:
-        bce: Of each predicted frame.
-        copied: Of the frame before it, taken for a prediction.
-        relational: BCE on the pixels of colliding balls; NaN without truth.
-        relational_copied: That of the frame before.
-        ari: Of the groups of each frame but the first; NaN without truth or groups.
-    """
-
-    bce: Float[np.ndarray, "rows time"]
-    copied: Float[np.ndarray, "rows time"]
-    relational: Float[np.ndarray, "rows time"]
-    relational_copied: Float[np.ndarray, "rows time"]
-    ari: Float[np.ndarray, "rows time"]
+ByFrame = dict[str, Float[np.ndarray, "rows time"]]
+"""Scores of single frames by name, see `score_frames`."""
 
 
 class Simulation(NamedTuple):
@@ -704,48 +690,58 @@ def world_scores(
 
 
 def _row(
-    sums: Sums, simulation: Simulation, clips: tuple[Clips, Clips], last: int
+    sums: ByFrame, simulation: Simulation, clips: tuple[Clips, Clips], last: int
 ) -> dict[str, float]:
     shown, longer = clips
-    ends = Sums(*(part[:, -last:] for part in sums))
+    ends = {name: part[:, -last:] for name, part in sums.items()}
     return {
-        "bce": _mean(ends.bce),
-        "relative_bce": _ratio(ends.bce, ends.copied, shown),
-        "relational_bce": _mean(ends.relational),
-        "relative_relational_bce": _ratio(ends.relational, ends.relational_copied, shown),
-        "ari": _mean(sums.ari),
-        "ari_last": _mean(ends.ari),
+        "bce": _mean(ends["bce"]),
+        "relative_bce": _ratio(ends["bce"], ends["copied"], shown),
+        "relational_bce": _mean(ends["relational"]),
+        "relative_relational_bce": _ratio(ends["relational"], ends["relational_copied"], shown),
+        "ari": _mean(sums["ari"]),
+        "ari_last": _mean(ends["ari"]),
         "rollout_bce": _mean(simulation.bce),
         "relative_rollout_bce": _ratio(simulation.bce, simulation.copied, longer),
         "rollout_f1": _mean(simulation.f1),
     }
 
 
-def score_frames(model: Any, clips: Clips) -> Sums:
-    """Return the scores of all sequences, every frame of which is shown."""
+def score_frames(model: Any, clips: Clips) -> ByFrame:
+    """Return the scores of single frames, a row a sequence, every frame of which is shown.
+
+    Returns:
+        ``bce`` of each predicted frame and, as ``copied``, of the frame before it, taken for a
+        prediction; ``relational`` and ``relational_copied``, both on the pixels of colliding balls
+        (NaN without truth); ``ari`` of the groups of each frame but the first (NaN without truth or
+        groups).
+    """
     parts = [
         _frame_scores(simulate(model, batch), batch, clips)
         for batch in batches(model, clips, SCORE_BATCH, "world model scores")
     ]
-    return Sums(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> Sums:
+def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
     before, after = batch.frames[:, :-1], batch.frames[:, 1:]
-    predicted = (made.frames, before)
-    bce = [_array(frame_bce(frames, after)) for frames in predicted]
-    relational = [np.full(bce[0].shape, np.nan)] * 2
-    ari = np.full(bce[0].shape, np.nan)
+    scores = {
+        "bce": _array(frame_bce(made.frames, after)),
+        "copied": _array(frame_bce(before, after)),
+    }
+    names = ("relational", "relational_copied", "ari")
+    scores |= {name: np.full(scores["bce"].shape, np.nan) for name in names}
     if clips.truth is not None:
         instants = batch.rows[:, :-1].T
         weights = np.stack([relational_weight(clips, rows) for rows in instants], axis=1)
         weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
-        relational = [_array(frame_bce(frames, after, weight)) for frames in predicted]
+        scores["relational"] = _array(frame_bce(made.frames, after, weight))
+        scores["relational_copied"] = _array(frame_bce(before, after, weight))
         if made.groups is not None:
             hard = _array(made.groups.argmax(dim=2))
             for t, rows in list(enumerate(instants))[1:]:
-                ari[:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
-    return Sums._make([*bce, *relational, ari])
+                scores["ari"][:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
+    return scores
 
 
 def score_simulation(model: Any, clips: Clips, seen: int) -> Simulation:
@@ -935,7 +931,16 @@ def drawn(model: Any, clips: Clips, count: int, seen: int) -> list[Drawn]:
     place = next(model.parameters()).device
     batch = batch_of(clips, np.arange(count), place, (0, "world model scores", 0))
     made = simulate(model, batch, seen)
-    return [_drawn(_array(batch.frames[row]), made, row, seen) for row in range(count)]
+    parts = (
+        batch.frames[:, 1:-1, ..., 0],
+        made.frames[:, :-1, ..., 0],
+        None if made.groups is None else made.groups[:, 1:],
+        None if made.pictures is None else made.pictures[:, :-1, ..., 0],
+        None if made.attention is None else made.attention[:, :-1],
+    )
+    columns = ([None] * count if part is None else map(_array, part) for part in parts)
+    rows: Any = zip(*columns, strict=True)
+    return [Drawn(truth, predicted, seen - 1, *rest) for truth, predicted, *rest in rows]
 
 
 def to_draw(data: RecordedFrames, most: int, count: int, seen: int, ahead: int) -> Clips:
@@ -957,19 +962,3 @@ def to_draw(data: RecordedFrames, most: int, count: int, seen: int, ahead: int) 
     if not 1 <= count <= len(clips.rows):
         raise RMRError(f"expected 1 to {len(clips.rows)} sequences to draw, got {count}")
     return clips
-
-
-def _drawn(frames: np.ndarray, made: Simulated, row: int, seen: int) -> Drawn:
-    def of(part: Tensor | None, instants: slice) -> np.ndarray | None:
-        return None if part is None else _array(part[row])[instants]
-
-    pictures = None if made.pictures is None else made.pictures[..., 0]
-    before = slice(None, -1)
-    return Drawn(
-        frames[1:-1, ..., 0],
-        _array(made.frames[row])[before, ..., 0],
-        seen - 1,
-        of(made.groups, slice(1, None)),
-        of(pictures, before),
-        of(made.attention, before),
-    )
