@@ -383,21 +383,18 @@ class Store:
             found = self.find(task)
             if found is not None:
                 return found
-            artifact = self._run(task, arguments, progress)
+            room = Room(self.beside(task, "part"), progress)
+            if task.stage.has_room:
+                arguments["room"] = room
+            started = time.perf_counter()
+            with one_thread():
+                artifact = task.stage.function(**arguments)
+            timed = {"seconds": time.perf_counter() - started} | artifact.record
+            artifact = replace(artifact, record=timed)
+            self.keep(task, artifact)
+            room.clear()
             lock.unlink(missing_ok=True)
             return artifact
-
-    def _run(self, task: Task, arguments: dict[str, Any], progress: Progress | None) -> Artifact:
-        room = Room(self.beside(task, "part"), progress)
-        given = {"room": room} if task.stage.has_room else {}
-        started = time.perf_counter()
-        with one_thread():
-            artifact = task.stage.function(**arguments, **given)
-        timed = {"seconds": time.perf_counter() - started} | artifact.record
-        artifact = replace(artifact, record=timed)
-        self.keep(task, artifact)
-        room.clear()
-        return artifact
 
 
 @contextmanager

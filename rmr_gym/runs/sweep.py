@@ -12,8 +12,8 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -186,10 +186,12 @@ class Agenda:
 
     Args:
         jobs: In the order in which they should run, as far as ``after`` permits.
+        ended: Called with the outcome of every job.
     """
 
-    def __init__(self, jobs: Sequence[Job]):
+    def __init__(self, jobs: Sequence[Job], ended: Callable[[Outcome], object]):
         self.outcomes: dict[str, Outcome] = {}
+        self._ended = ended
         self._jobs = {job.key: job for job in jobs}
         self._rank = {job.key: rank for rank, job in enumerate(jobs)}
         self._graph = TopologicalSorter({job.key: job.after for job in jobs})
@@ -203,20 +205,19 @@ class Agenda:
         """Count the jobs that have not ended."""
         return len(self._jobs) - len(self.outcomes)
 
-    def take(self) -> tuple[list[Job], list[Outcome]]:
-        """Return the jobs that can run from now on, and the outcomes of those that never can."""
-        ready, blocked = [], []
+    def take(self) -> list[Job]:
+        """Return the jobs that can run from now on; those that never can have ended."""
+        ready = []
         while keys := self._graph.get_ready():
             for key in keys:
                 job = self._jobs[key]
                 failed = [need for need in job.after if self._blocks(need)]
                 if failed:
                     title = self._jobs[failed[0]].title
-                    blocked.append(Outcome(key, f"it needs {title!r}, which failed"))
-                    self.finish(blocked[-1])
+                    self.finish(Outcome(key, f"it needs {title!r}, which failed"))
                 else:
                     ready.append(job)
-        return sorted(ready, key=self.rank), blocked
+        return sorted(ready, key=self.rank)
 
     def _blocks(self, key: str) -> bool:
         """Tell whether a job failed that others need; what a stack leaves undone, each does."""
@@ -226,6 +227,7 @@ class Agenda:
         """Take note of what became of a job."""
         self.outcomes[outcome.key] = outcome
         self._graph.done(outcome.key)
+        self._ended(outcome)
 
 
 def with_needs(
@@ -365,13 +367,21 @@ def run_tasks(
     if workers < 1:
         raise RMRError(f"workers must be 1 or more, got {workers}")
     jobs = group(jobs_of(tasks, store))
-    agenda = Agenda(jobs)
+
+    def tell(outcome: Outcome) -> None:
+        ended(outcome)
+        if progress:
+            progress(len(agenda.outcomes), len(jobs))
+
+    agenda = Agenda(jobs, tell)
+    ready = agenda.take()
     try:
-        with closing(_run(agenda, store, workers, scheduler)) as outcomes:
-            for outcome in outcomes:
-                ended(outcome)
-                if progress:
-                    progress(len(agenda.outcomes), len(jobs))
+        with _pool(store, workers, len(agenda), scheduler) as pool:
+            while ready or len(pool):
+                for job in ready:
+                    pool.submit(job, agenda.rank(job))
+                agenda.finish(pool.next())
+                ready = agenda.take()
     except BaseException:
         with suppress(RMRError):
             for job in jobs:
@@ -381,27 +391,11 @@ def run_tasks(
     return agenda.outcomes
 
 
-def _run(agenda: Agenda, store: Store, workers: int, scheduler: str | None) -> Generator[Outcome]:
-    ready, blocked = agenda.take()
-    yield from blocked
-    if not ready:
-        return
-    with _pool(store, workers, len(agenda), scheduler) as pool:
-        while ready or len(pool):
-            for job in ready:
-                pool.submit(job, agenda.rank(job))
-            outcome = pool.next()
-            agenda.finish(outcome)
-            yield outcome
-            ready, blocked = agenda.take()
-            yield from blocked
-
-
 def _pool(
     store: Store, workers: int, jobs: int, scheduler: str | None
 ) -> contextlib.AbstractContextManager[Any]:
     """Return what computes jobs: this process, processes of this machine, or a cluster."""
-    if scheduler is None and workers == 1:
+    if jobs == 0 or (scheduler is None and workers == 1):
         return contextlib.nullcontext(_ThisProcess(store))
     from rmr_gym.runs.cluster import local_workers, workers_at  # noqa: PLC0415  (heavy)
 

@@ -75,10 +75,6 @@ class Game:
         given = (donor or self.pretrained()) if needed else None
         return natural(self.data, preset.model, preset.natural, arm, seed, given, self.device)
 
-    def features(self, arm: str, seed: int) -> Task | Reference:
-        """Return what is probed of an arm or a reference: the task of its encoders, or pixels."""
-        return self.pixels if arm == PIXELS else self.trained(arm, seed)
-
     def probed(self, features: Task | Reference) -> Task:
         """Return the task of the bit probe of encoders, or of features from elsewhere."""
         return probe(self.data, self.preset.model, self.preset.probing, features, self.device)
@@ -99,4 +95,4 @@ class Game:
 
     def scored(self, arm: str, seed: int) -> Task:
         """Return the task of the bit probe of an arm or of any reference."""
-        return self.probed(self.features(arm, seed))
+        return self.probed(self.pixels if arm == PIXELS else self.trained(arm, seed))

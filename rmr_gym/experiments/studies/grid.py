@@ -110,7 +110,8 @@ def measured(game: Game, arm: str, seed: int, measures: Sequence[str]) -> list[R
         return [*rows, Rows("labels", game.labelled(reference), names)]
     rows = []
     if "labels" in measures:
-        rows.append(Rows("labels", game.labelled(game.features(arm, seed)), names))
+        features = game.pixels if arm == PIXELS else game.trained(arm, seed)
+        rows.append(Rows("labels", game.labelled(features), names))
     if "ranking" in measures and arm in ARMS:
         rows.append(Rows("ranking", game.ranked(game.trained(arm, seed)), names))
     return rows
