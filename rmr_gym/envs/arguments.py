@@ -2,13 +2,27 @@
 
 import operator
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import VectorEnv
 from jaxtyping import Int
 
 from rmr_gym.core.errors import RMRError
+
+Arrays = dict[str, np.ndarray]
+"""What an environment, or a vector of them, shows."""
+
+Info = dict[str, Any]
+"""What is told beside it; or the options of a reset."""
+
+Seed = int | np.integer | None
+"""What an environment is reset with; None: it goes on with its generator."""
+
+Seeds = Seed | Sequence[Seed]
+"""The same for a vector: of the first environment, or one an environment."""
 
 
 def whole_number(name: str, value: Any, at_least: int = 0) -> int:
@@ -78,6 +92,16 @@ def all_seeds(seed: Any, envs: int) -> list[int | None]:
     return [None if s is None else whole_number("seed", s) for s in seed]
 
 
+def check_open(envs: VectorEnv[Any, Any, Any]) -> None:
+    """Make sure that a vector of environments was not closed.
+
+    Raises:
+        RMRError: It was.
+    """
+    if envs.closed:
+        raise RMRError("expected environments that are open, found closed ones: make new ones")
+
+
 def warn_of_no_render_mode() -> None:
     """Say how an environment is made that can be rendered."""
     gym.logger.warn(
@@ -86,11 +110,15 @@ def warn_of_no_render_mode() -> None:
     )
 
 
-def processors() -> int:
-    """Return the number of processors that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def parallel(name: str, value: Any, at_least: int) -> int:
+    """Return a number of processes or threads: for None, one a processor that this one may use.
+
+    Raises:
+        RMRError: It is no whole number, or too small.
+    """
+    if value is not None:
+        return whole_number(name, value, at_least)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _index(value: Any) -> int:

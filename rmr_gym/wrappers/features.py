@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -18,6 +19,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
+from rmr_gym.envs.arguments import Info, Seed, Seeds
 from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
@@ -116,14 +118,12 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         self._stream = FeatureStream(encoder, shown, source_of(env))
         self.observation_space = self._stream.space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
         return row_of(self._stream.begin(batch_of_one(observation)), 0), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Step the wrapped environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         shown = self._stream.step(batch_of_one(observation), np.array([action]), np.zeros(1, bool))
@@ -165,9 +165,7 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         self.observation_space = batch_space(self._stream.space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode in every environment, or in those of ``options["reset_mask"]``."""
         given: Any = seed
         chosen = (options or {}).get("reset_mask")
@@ -175,7 +173,7 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         self._over = np.zeros(self.num_envs, bool) if chosen is None else self._over & ~chosen
         return self._stream.begin(observations, chosen), infos
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Info]:
         """Step every environment."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         over = np.asarray(terminated) | np.asarray(truncated)
@@ -279,7 +277,8 @@ class FeatureStream:
         _compare_games(config.game, source.game, options.strict)
         self._options = options
         self._lengths = options.lengths() | {_CLIP: config.instants}
-        self._place = _find_place(options.device)
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        self._place = find_device(best if options.device == "auto" else options.device)
         self._encoder, self._processor = deepcopy((encoder.encoder, encoder.processor))
         self._index_of: np.ndarray | None = None
         if options.output == "processed":
@@ -299,11 +298,7 @@ class FeatureStream:
         """
         begun = np.ones(self._count, bool) if chosen is None else chosen
         self._actions = np.where(begun, NO_OPERATION, self._actions)
-
-        def remember(name: str, rows: np.ndarray) -> np.ndarray:
-            stack = self._stacks.get(name, self._repeated(name, rows))
-            return self._begun(name, stack, rows, begun)
-
+        remember = partial(self._remember, begun=begun, others_moved=False)
         return self._look(observations, self._actions, remember)
 
     def step(
@@ -320,10 +315,7 @@ class FeatureStream:
             begun: Environments whose observation is the first of an episode.
         """
         self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
-
-        def remember(name: str, rows: np.ndarray) -> np.ndarray:
-            return self._begun(name, _appended(self._stacks[name], rows), rows, begun)
-
+        remember = partial(self._remember, begun=begun, others_moved=True)
         return self._look(observations, self._actions, remember)
 
     def last(
@@ -376,17 +368,18 @@ class FeatureStream:
             latents = latents.flatten(1)
         return latents.cpu().numpy()
 
-    def _begun(
-        self, name: str, stack: np.ndarray, rows: np.ndarray, begun: np.ndarray
+    def _remember(
+        self, name: str, rows: np.ndarray, begun: np.ndarray, others_moved: bool
     ) -> np.ndarray:
         """Return, and remember, a history that begins with this observation where one does."""
-        if begun.any():
-            stack[begun] = self._repeated(name, rows[begun])
+        stack = self._stacks.get(name)
+        if stack is None or begun.all():
+            stack = np.repeat(rows[:, None], self._lengths[name], axis=1)
+        else:
+            stack = _appended(stack, rows) if others_moved else stack
+            stack[begun] = rows[begun][:, None]
         self._stacks[name] = stack
         return stack
-
-    def _repeated(self, name: str, rows: np.ndarray) -> np.ndarray:
-        return np.repeat(rows[:, None], self._lengths[name], axis=1)
 
     def _make_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
         slots, dim = self._config.slots, self._config.dim
@@ -423,12 +416,6 @@ def _compare_games(trained_on: str, played: str | None, strict: bool) -> None:
     if strict:
         raise RMRError(f"{message}; use an encoder of that game, or strict=False")
     warnings.warn(message, stacklevel=4)
-
-
-def _find_place(device: str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return find_device(device)
 
 
 def _reader(

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
-from rmr_gym.envs.arguments import all_seeds
+from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds
 from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, require, row_of
 
 
@@ -70,16 +70,14 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         self._recording = _Recording(path, manifest, (head,), overwrite)
         self._ale = ale_of(env) if store == "auto" else None
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Write what was cut short, reset the environment and begin the next episode."""
         self._recording.finish(0, interrupted=True)
         observation, info = self.env.reset(seed=seed, options=options)
         self._recording.begin(0, seed, self._columns(observation))
         return observation, info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Step the environment and note what happened.
 
         Raises:
@@ -167,9 +165,7 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
         self._recording = _Recording(path, manifest, heads, overwrite)
         self._ready = False
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Write what was cut short, reset the environments and begin their next episodes."""
         mask = (options or {}).get("reset_mask")
         seeds = all_seeds(seed, self.num_envs)
@@ -183,7 +179,7 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
         self._ready = self._ready or mask is None
         return observations, infos
 
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Info]:
         """Step the environments and note what happened.
 
         Raises:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.arguments import all_seeds
+from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds
 from rmr_gym.envs.atari.env import Pixels, ScreenAndRAM
 from rmr_gym.envs.balls.config import check_sides
 from rmr_gym.envs.balls.pictures import draw_curtain, hide
@@ -128,9 +128,7 @@ class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         self._rng = np.random.default_rng()
         self._curtain = np.zeros(4, np.int64)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode behind a new curtain."""
         if seed is not None:
             self._rng = generator(seed, "curtain")
@@ -138,7 +136,7 @@ class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         self._curtain = draw_curtain(self._rng, self._sides, self._height, self._width)
         return self.observation(observation), {**info, "curtain": self._curtain.copy()}
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Step the wrapped environment."""
         observation, reward, terminated, truncated, info = super().step(action)
         return observation, reward, terminated, truncated, {**info, "curtain": self._curtain.copy()}
@@ -233,9 +231,7 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         self._views = _Views(self.observation_space, chosen, 1)
         self.observation_space = self._views.space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode; a seed also sets where the crops are."""
         self._views.reset([seed])
         return super().reset(seed=seed, options=options)
@@ -265,9 +261,7 @@ class VectorRandomCrops(VectorObservationWrapper[Any, Any, Any, Any]):
         self.single_observation_space = self._views.space
         self.observation_space = batch_space(self._views.space, env.num_envs)
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode in every world; a seed also sets where the crops are."""
         self._views.reset(all_seeds(seed, self.num_envs))
         given: Any = seed

@@ -11,7 +11,8 @@ from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
-from rmr_gym.envs.arguments import limit, one_action, warn_of_no_render_mode, whole_number
+from rmr_gym.envs import arguments
+from rmr_gym.envs.arguments import Arrays, Info, Seed
 from rmr_gym.envs.atari.games import ACTION_NAMES, Game, find_game
 
 Pixels = Literal["gray", "palette", "rgb"]
@@ -126,9 +127,9 @@ class AtariOptions:
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
-        whole_number("frameskip", self.frameskip, at_least=1)
-        whole_number("noop_max", self.noop_max)
-        limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
+        arguments.whole_number("frameskip", self.frameskip, at_least=1)
+        arguments.whole_number("noop_max", self.noop_max)
+        arguments.limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
         probability = self.repeat_action_probability
         if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
             raise RMRError(
@@ -214,9 +215,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         self._started = False
         self._frames_before = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Start an episode from the game's start state; 2 to 6 ms, with or without a seed."""
         super().reset(seed=seed, options=options)
         played = self._frames_before + self.ale.getFrameNumber()
@@ -227,7 +226,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
             self._wait(int(self.np_random.integers(1, self.options.noop_max, endpoint=True)))
         return self._reader.read(), self._info()
 
-    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         """Emulate one time step with the action pressed."""
         if not self._started or self.ale.game_over():
             raise RMRError(
@@ -235,7 +234,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
                 f"{'is over' if self._started else 'has not begun'}: call reset() before step()"
             )
         *earlier, last = self._frame_actions(
-            self.game.actions[one_action(action, len(self.game.actions))]
+            self.game.actions[arguments.one_action(action, len(self.game.actions))]
         )
         reward = sum(map(self.ale.act, earlier))
         frame_before = self._reader.pixels() if self.options.max_pool else None
@@ -249,7 +248,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the screen of the current instant in RGB; None without a render mode."""
         if self.render_mode is None:
-            return warn_of_no_render_mode()
+            return arguments.warn_of_no_render_mode()
         return self.ale.getScreenRGB()
 
     def get_action_meanings(self) -> list[str]:

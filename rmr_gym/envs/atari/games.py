@@ -79,8 +79,7 @@ _ROWS = (
 GAMES: dict[str, Game] = {game.name: game for game in _ROWS}
 """Every game by its name, in the order of the paper's tables."""
 
-_ID = re.compile(r"(?:rmr_gym:)?(?:rmr/|ALE/)?(.*?)(?:-v\d+)?", re.IGNORECASE | re.DOTALL)
-
+_AFFIXES = re.compile(r"^(rmr_gym:)?(rmr/|ALE/)?|-v\d+$", re.IGNORECASE)
 
 _BY_SPELLING = {
     letters(spelling): game for game in _ROWS for spelling in (game.name, game.title, game.rom)
@@ -101,8 +100,7 @@ def find_game(text: str) -> Game:
     """
     if not isinstance(text, str):
         raise RMRError(f"expected the name of a game, for instance 'Pong', found {text!r}")
-    match = _ID.fullmatch(text.strip())
-    bare = match[1] if match else text
+    bare = _AFFIXES.sub("", text.strip())
     game = _BY_SPELLING.get(letters(bare))
     if game is None:
         raise unknown_name("game", bare, GAMES)

@@ -23,7 +23,8 @@ from gymnasium.vector.utils import (
 from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.envs.arguments import all_actions, all_seeds, limit, processors, whole_number
+from rmr_gym.envs import arguments
+from rmr_gym.envs.arguments import Arrays, Info, Seeds
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import ACTION_NAMES
 
@@ -336,9 +337,9 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **options: Any,
     ):
-        self.num_envs = whole_number("num_envs", num_envs, at_least=1)
-        steps = limit("max_episode_steps", max_episode_steps)
-        workers = processors() if workers is None else whole_number("workers", workers)
+        self.num_envs = arguments.whole_number("num_envs", num_envs, at_least=1)
+        steps = arguments.limit("max_episode_steps", max_episode_steps)
+        workers = min(arguments.parallel("workers", workers, at_least=0), self.num_envs)
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels
         self.render_mode = single.render_mode
@@ -348,11 +349,10 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
         space: Any = single.observation_space
         self.single_observation_space, self.single_action_space = space, single.action_space
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(space, self.num_envs)
+        self.action_space = batch_space(single.action_space, self.num_envs)
         self._copy, self._begun = copy, False
         plan = Plan(self.game.name, self.num_envs, self._mode, steps, options)
-        workers = min(workers, self.num_envs)
         self._copies = (
             CopiesInProcesses(plan, plan.space(space), workers)
             if workers > 1
@@ -360,9 +360,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         )
         self._arrays = self._copies.arrays
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin an episode in every environment.
 
         Args:
@@ -371,21 +369,19 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
             options: ``reset_mask``: bool[num_envs], the environments to be reset; the others stay
                 where they are.
         """
-        self._check_open()
+        arguments.check_open(self)
         mask = self._reset_mask(options or {})
-        seeds = all_seeds(seed, self.num_envs)
+        seeds = arguments.all_seeds(seed, self.num_envs)
         self._copies.reset({i: seeds[i] for i in np.flatnonzero(mask).tolist()})
         self._begun = True
         return self._observations(), self._infos(mask)
 
-    def step(
-        self, actions: Any
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Arrays, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Take one step in every environment; see the class for what follows an episode's end."""
-        self._check_open()
+        arguments.check_open(self)
         if not self._begun:
             raise ResetNeeded("call reset() before step()")
-        chosen = all_actions(actions, self.num_envs, len(ACTION_NAMES))
+        chosen = arguments.all_actions(actions, self.num_envs, len(ACTION_NAMES))
         arrays = self._arrays
         over = arrays["terminated"] | arrays["truncated"]
         if self._mode is AutoresetMode.DISABLED and over.any():
@@ -403,7 +399,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
 
     def render(self) -> tuple[Any, ...] | None:
         """Return the screens of all environments in RGB; None without a render mode."""
-        self._check_open()
+        arguments.check_open(self)
         return None if self.render_mode is None else tuple(self._copies.render())
 
     def close_extras(self, **kwargs: Any) -> None:
@@ -432,17 +428,12 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         shown = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(over):
             shown[i] = {name: self._arrays[FINAL + name][i].copy() for name in ("ram", "pixels")}
-        final = {"final_obs": shown, "final_info": self._infos(over, FINAL)}
-        return {**final, "_final_obs": over, "_final_info": over.copy()}
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise RMRError("expected environments that are open, found closed ones: make new ones")
+        final = {"final_obs": shown, "_final_obs": over, "_final_info": over.copy()}
+        return {**final, "final_info": self._infos(over, FINAL)}
 
     def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:
-        unknown = sorted(set(options) - {"reset_mask"})
-        if unknown:
-            raise RMRError(f"expected no reset option but 'reset_mask', found {unknown}")
+        for name in options:
+            known_name("reset option", name, ["reset_mask"])
         mask = np.asarray(options.get("reset_mask", np.ones(self.num_envs, bool)))
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
             raise RMRError(

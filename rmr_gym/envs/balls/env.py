@@ -15,15 +15,8 @@ from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.envs.arguments import (
-    all_actions,
-    all_seeds,
-    limit,
-    one_action,
-    processors,
-    warn_of_no_render_mode,
-    whole_number,
-)
+from rmr_gym.envs import arguments
+from rmr_gym.envs.arguments import Arrays, Info, Seed, Seeds
 from rmr_gym.envs.balls.config import BallsConfig, configure
 from rmr_gym.envs.balls.physics import (
     BallsPhysics,
@@ -119,9 +112,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         self.observation_space = self._world.observation_space
         self.action_space = self._world.action_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin an episode; `BouncingBallsEnv` says what ``options`` may set."""
         super().reset(seed=seed, options=options)
         self._world.start([self.np_random], options)
@@ -129,11 +120,11 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         self._refresh_window()
         return _alone(self._world.observe()), _alone(self._world.truth())
 
-    def step(self, action: Any) -> tuple[dict[str, np.ndarray], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         """Move the balls on by one frame, after a push if the action is one."""
         if not self._started:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        actions = np.array([one_action(action, self._world.actions)])
+        actions = np.array([arguments.one_action(action, self._world.actions)])
         self._world.settle(self._world.mover(actions)(), actions)
         self._refresh_window()
         reward = float(self._world.rewards[0])
@@ -142,7 +133,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the picture of this instant (``rgb_array``), or show it in the window."""
         if self.render_mode is None:
-            return warn_of_no_render_mode()
+            return arguments.warn_of_no_render_mode()
         if not self._started:
             raise RMRError("expected an episode to show, found none: call reset() before render()")
         picture = self._world.pictures()[0]
@@ -276,18 +267,13 @@ class BallsWorld:
             "momentum": momentum(self._velocities, masses),
         }
         if self._config.masks:
-            known["masks"] = self.masks()
+            size = self._config.resolution
+            known["masks"] = owners = np.zeros((len(self._hits), size, size), np.uint8)
+            Rasterizer(size, self._config.largest_radius).owners(*self._discs(), owners)
+            self._hide(owners)
         if self._config.curtain:
             known["curtain"] = self._curtains.copy()
         return known
-
-    def masks(self) -> UInt8[np.ndarray, "batch height width"]:
-        """Return 1 + the index of the ball that owns each visible pixel, most + 1 the fixed one."""
-        size = self._config.resolution
-        owners = np.zeros((len(self._hits), size, size), np.uint8)
-        Rasterizer(size, self._config.largest_radius).owners(*self._discs(), owners)
-        self._hide(owners)
-        return owners
 
     def pictures(self) -> UInt8[np.ndarray, "batch height width 3"]:
         """Return RGB pictures for people; a curtain shows as a gray veil."""
@@ -446,10 +432,10 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         **options: Any,
     ):
         self.config = config = configure(preset, options)
-        self.num_envs = whole_number("num_envs", num_envs, 1)
-        self._limit = limit("max_episode_steps", max_episode_steps)
+        self.num_envs = arguments.whole_number("num_envs", num_envs, 1)
+        self._limit = arguments.limit("max_episode_steps", max_episode_steps)
         self.render_mode = render_mode and known_name("render mode", render_mode, ["rgb_array"])
-        threads = processors() if threads is None else whole_number("threads", threads, 1)
+        threads = arguments.parallel("threads", threads, at_least=1)
         self._world = world = BallsWorld(config, self.num_envs, threads=threads)
         self._pool = ThreadPoolExecutor(1) if threads > 1 and not config.push else None
         self._next: Future[Motion] | None = None
@@ -461,9 +447,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators: list[np.random.Generator] = []
         self._elapsed = 0
 
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin an episode in every world.
 
         Args:
@@ -471,24 +455,24 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
                 generators as they are.
             options: Reset options of the single environment, the same for every world.
         """
+        arguments.check_open(self)
         before = self._generators or [None] * self.num_envs
         self._generators = [
             generator if s is None and generator else seeding.np_random(s)[0]
-            for s, generator in zip(all_seeds(seed, self.num_envs), before, strict=True)
+            for s, generator in zip(arguments.all_seeds(seed, self.num_envs), before, strict=True)
         ]
         self._begin(options)
         return self._look()
 
-    def step(
-        self, actions: Any
-    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Arrays, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Move every world on by one frame, or begin the next episode where the last one is over.
 
         All worlds begin and end together, since only the step limit ends an episode.
         """
+        arguments.check_open(self)
         if not self._generators:
             raise ResetNeeded("call reset() before step()")
-        chosen = all_actions(actions, self.num_envs, self._world.actions)
+        chosen = arguments.all_actions(actions, self.num_envs, self._world.actions)
         if self._over():
             self._begin()
         else:
@@ -502,6 +486,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
 
     def render(self) -> tuple[UInt8[np.ndarray, "height width 3"], ...] | None:
         """Return the pictures of all worlds; None without a render mode."""
+        arguments.check_open(self)
         if self.render_mode is None:
             return None
         if not self._generators:

@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from jinja2 import Template
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs.balls.config import SMALLEST_RADIUS, BallsConfig
@@ -58,7 +60,8 @@ def draw_start(
     if "positions" not in given:
         rows["positions"] = draw_positions(rng, rows["radii"], config.fixed_ball or 0.0)
     if "velocities" not in given:
-        rows["velocities"] = _draw_velocities(rng, config.speeds, count)
+        angles, speeds = rng.uniform(0, 2 * np.pi, count), rng.uniform(*config.speeds, count)
+        rows["velocities"] = speeds[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     padded = {name: _padded(values, config.most) for name, values in rows.items()}
     return Start(**padded, presence=np.arange(config.most) < count)
 
@@ -112,14 +115,6 @@ def _attempt(
         else:
             return None
     return placed[1:]
-
-
-def _draw_velocities(
-    rng: np.random.Generator, speeds: tuple[float, float], count: int
-) -> Float[np.ndarray, "slots 2"]:
-    angles = rng.uniform(0, 2 * np.pi, count)
-    speed = rng.uniform(*speeds, count)
-    return speed[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
 def _checked_options(config: BallsConfig, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -209,7 +204,6 @@ GL_LIBRARIES = {
 }
 SOFTNESS = 1e-6
 _IMPEDANCE = 0.9999
-_WALLS = {"left": (1, 0), "right": (-1, 0), "bottom": (0, 1), "top": (0, -1)}
 _HIDDEN = 3
 
 
@@ -364,35 +358,8 @@ def world_xml(config: BallsConfig, offscreen: int = 0) -> str:
         config: The world.
         offscreen: Height and width of MuJoCo's own pictures in pixels; 0 where it draws none.
     """
-    walls = "".join(
-        f'<geom name="{name}" type="plane" size="2 2 0.1" group="{_HIDDEN}" zaxis="{x} {y} 0" '
-        f'pos="{-x} {-y} 0"/>'
-        for name, (x, y) in _WALLS.items()
-    )
-    balls = "".join(
-        f'<body name="ball{k}"><joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/>'
-        f'<geom type="sphere" size="{config.largest_radius}" mass="1"/></body>'
-        for k in range(config.most)
-    )
-    fixed = config.fixed_ball
-    middle = f'<geom name="fixed" type="sphere" size="{fixed}"/>' if fixed else ""
-    return f"""
-<mujoco>
-  <option timestep="{config.timestep!r}" integrator="Euler" solver="Newton" cone="elliptic"
-    jacobian="dense" tolerance="1e-10"><flag gravity="disable"/></option>
-  <visual>
-    <headlight ambient="1 1 1" diffuse="0 0 0" specular="0 0 0"/>
-    <global offwidth="{offscreen or 1}" offheight="{offscreen or 1}"/>
-  </visual>
-  <default>
-    <geom condim="1" solref="0 {-2 * _IMPEDANCE / config.timestep!r}"
-      solimp="{_IMPEDANCE} {_IMPEDANCE} 0.001 0.5 2"/>
-  </default>
-  <worldbody>
-    <camera name="above" pos="0 0 2" projection="orthographic" fovy="2"/>
-    {walls}{balls}{middle}
-  </worldbody>
-</mujoco>"""
+    template = Template(Path(__file__).with_name("world.xml.j2").read_text())
+    return template.render(config=config, offscreen=offscreen, impedance=_IMPEDANCE, hidden=_HIDDEN)
 
 
 def collisions(
