@@ -77,19 +77,29 @@ def all_actions(actions: Any, envs: int, choices: int) -> Int[np.ndarray, " batc
     return chosen
 
 
+def plain_seed(seed: Any) -> Any:
+    """Return a seed, or each of a list of seeds, as Python's own number; None stays None.
+
+    Raises:
+        RMRError: One is no whole number of 0 or more.
+    """
+    if seed is None:
+        return None
+    return [*map(plain_seed, seed)] if np.ndim(seed) else whole_number("seed", seed)
+
+
 def all_seeds(seed: Any, envs: int) -> list[int | None]:
     """Return a seed an environment: of one seed s, environment i has s + i; None stays None.
 
     Raises:
         RMRError: There is another number of seeds, or one is below 0.
     """
-    if seed is None:
-        return [None] * envs
-    if isinstance(seed, (int, np.integer)):
-        seed = [int(seed) + i for i in range(envs)]
-    if len(seed) != envs:
-        raise RMRError(f"expected one seed or {envs}, one an environment, found {len(seed)}")
-    return [None if s is None else whole_number("seed", s) for s in seed]
+    seeds = plain_seed(seed)
+    if not isinstance(seeds, list):
+        seeds = [None if seeds is None else seeds + i for i in range(envs)]
+    if len(seeds) != envs:
+        raise RMRError(f"expected one seed or {envs}, one an environment, found {len(seeds)}")
+    return seeds
 
 
 def check_open(envs: VectorEnv[Any, Any, Any]) -> None:

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper,
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, observation_columns, step_columns
-from rmr_gym.envs.atari.games import Game, find_game
+from rmr_gym.envs.atari.games import GAMES, Game, find_game
 
 Env = TypeVar("Env")
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
@@ -37,7 +37,7 @@ class Source:
         emulator: The ALE underneath, where there is just one environment.
     """
 
-    space: gym.Space[Any]
+    space: Any
     count: int = 1
     game: str | None = None
     palette: bool = False
@@ -48,7 +48,7 @@ class Source:
 def source_of(env: AnyEnv) -> Source:
     """Return what an environment or a vector of Gymnasium tells of itself."""
     return Source(
-        space=env.single_observation_space if isinstance(env, VectorEnv) else env.observation_space,
+        space=getattr(env, "single_observation_space", env.observation_space),
         count=env.num_envs if isinstance(env, VectorEnv) else 1,
         game=name_of_game(env.unwrapped, env.spec),
         palette=shows_palette(env.unwrapped, env.spec),
@@ -80,21 +80,22 @@ def describe(
     known_name("choice of what to store", store, STORES)
     if not isinstance(env, gym.Env | VectorEnv):
         raise RMRError(f"expected a Gymnasium environment, found {type(env).__name__}")
-    ale, kwargs, actions = ale_of(env), _kwargs(env), _actions(env)
+    ale, kwargs = ale_of(env), dict(env.spec.kwargs) if env.spec else {}
+    actions: Any = getattr(env, "single_action_space", env.action_space)
     tells = ale is not None or isinstance(env, VectorEnv)
-    game = known_game(env.unwrapped, env.spec) if tells else None
+    game = GAMES.get(name_of_game(env.unwrapped, env.spec) or "") if tells else None
     rom = game.rom if game else ale and kwargs.get("game")
     packages = (*_PACKAGES, "ale-py" if game or ale else "mujoco")
     return Manifest(
         observations=_columns(env, game, store),
         steps=step_columns(actions),
         env_id=env.spec.id if env.spec else None,
-        env_kwargs=_without_vectors(kwargs) if isinstance(env, VectorEnv) else kwargs,
+        env_kwargs=kwargs if isinstance(env, gym.Env) else _without_vectors(kwargs),
         game=game.name if game else ale and env.spec and env.spec.name,
         rom_md5=_md5(rom) if rom else None,
         actions=int(actions.n) if isinstance(actions, gym.spaces.Discrete) else None,
         heads=heads,
-        settings={**_wrapping(env), **(settings or {})},
+        settings={**_wrapping(env, kwargs), **(settings or {})},
         versions={name: number for name in packages if (number := _version(name))},
     )
 
@@ -119,24 +120,20 @@ def ale_of(env: AnyEnv) -> Any:
     return ale if hasattr(ale, "getRAM") and hasattr(ale, "getScreen") else None
 
 
-def known_game(unwrapped: Any, spec: EnvSpec | None) -> Game | None:
-    """Return the game of our table that an environment plays, as far as it tells."""
+def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:
+    """Return the name of what an environment plays, in our table or not, as far as it tells.
+
+    A spec tells by an argument, or by its id where that is of a game.
+    """
     game = getattr(unwrapped, "game", None)
     if isinstance(game, Game):
-        return game
-    name = _named_game(spec)
-    try:
-        return find_game(name) if name else None
-    except RMRError:
-        return None
-
-
-def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:
-    """Return the name of what an environment plays, in our table or not, as far as it tells."""
-    game = known_game(unwrapped, spec)
-    if game is not None:
         return game.name
-    return spec.name if spec and _named_game(spec) else None
+    of_games = spec is not None and spec.namespace in ("ALE", "rmr")
+    named = spec and (spec.kwargs.get("game") or (spec.id if of_games else None))
+    try:
+        return find_game(named).name if named else None
+    except RMRError:
+        return spec and spec.name
 
 
 def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
@@ -179,27 +176,11 @@ def row_of(batch: Any, row: int) -> Any:
     return batch[row]
 
 
-def _named_game(spec: EnvSpec | None) -> str | None:
-    """Return what a spec calls its game: an argument, or the id where that is of a game."""
-    if spec is None:
-        return None
-    return spec.kwargs.get("game") or (spec.id if spec.namespace in ("ALE", "rmr") else None)
-
-
-def _kwargs(env: AnyEnv) -> dict[str, Any]:
-    return dict(env.spec.kwargs) if env.spec else {}
-
-
-def _actions(env: AnyEnv) -> gym.Space[Any]:
-    """Return the action space of one environment."""
-    return env.single_action_space if isinstance(env, VectorEnv) else env.action_space
-
-
 def _action_names(env: AnyEnv) -> list[str] | None:
     """Return what each action presses, where the environment or one of its copies tells."""
     own = getattr(env.unwrapped, "get_action_meanings", None)
     call = getattr(env.unwrapped, "call", None)
-    if not isinstance(_actions(env), gym.spaces.Discrete):
+    if not isinstance(getattr(env, "single_action_space", env.action_space), gym.spaces.Discrete):
         return None
     return own() if own else call and list(call("get_action_meanings")[0])
 
@@ -212,26 +193,19 @@ def _without_vectors(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _columns(env: AnyEnv, game: Game | None, store: str) -> tuple[ColumnSpec, ...]:
-    space: Any = env.single_observation_space if isinstance(env, VectorEnv) else None
-    if space is not None and game is not None and _shows_indices(env):
-        return _columns_on_ale(space, space["pixels"].shape[:2], space["ram"].shape[0])
-    ale = ale_of(env)
-    if ale is not None and store == "auto":
-        return _columns_on_ale(env.observation_space, ale.getScreenDims(), ale.getRAMSize())
-    return observation_columns(space or env.observation_space)
-
-
-def _columns_on_ale(
-    space: gym.Space[Any], screen: tuple[int, ...], ram: int
-) -> tuple[ColumnSpec, ...]:
-    emulated = (
-        ColumnSpec("pixels", "uint8", tuple(screen), "ale_palette"),
-        ColumnSpec("ram", "uint8", (ram,)),
+    ale, space = ale_of(env), source_of(env).space
+    if isinstance(env, VectorEnv) and game is not None and _shows_indices(env):
+        sizes = space["pixels"].shape[:2], space["ram"].shape[0]
+    elif ale is not None and store == "auto":
+        sizes = tuple(ale.getScreenDims()), ale.getRAMSize()
+    else:
+        return observation_columns(space)
+    shown = observation_columns(space) if isinstance(space, gym.spaces.Dict) else ()
+    return (
+        ColumnSpec("pixels", "uint8", sizes[0], "ale_palette"),
+        ColumnSpec("ram", "uint8", (sizes[1],)),
+        *(column for column in shown if column.name not in ("pixels", "ram")),
     )
-    if not isinstance(space, gym.spaces.Dict):
-        return emulated
-    shown = observation_columns(space)
-    return (*emulated, *(column for column in shown if column.name not in ("pixels", "ram")))
 
 
 def _shows_indices(envs: AnyEnv) -> bool:
@@ -257,10 +231,10 @@ def _md5(rom: str) -> str | None:
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() if path else None
 
 
-def _wrapping(env: AnyEnv) -> dict[str, Any]:
+def _wrapping(env: AnyEnv, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is around an environment or a vector, and around the vector's environments."""
     around = [[type(layer).__name__, None] for layer in reversed(_layers(env))]
-    kwargs = _kwargs(env) if isinstance(env, VectorEnv) else {}
+    kwargs = kwargs if isinstance(env, VectorEnv) else {}
     if env.spec is None:
         alone = {"environment": type(env.unwrapped).__qualname__}
         return {**alone, "wrappers": around} if isinstance(env, VectorEnv) else alone

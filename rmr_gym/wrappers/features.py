@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
 from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
-from rmr_gym.envs.arguments import Info, Seed, Seeds
+from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
 from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
@@ -120,7 +120,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=plain_seed(seed), options=options)
         return row_of(self._stream.begin(batch_of_one(observation)), 0), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
@@ -167,9 +167,8 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode in every environment, or in those of ``options["reset_mask"]``."""
-        given: Any = seed
         chosen = (options or {}).get("reset_mask")
-        observations, infos = self.env.reset(seed=given, options=options)
+        observations, infos = self.env.reset(seed=plain_seed(seed), options=options)
         self._over = np.zeros(self.num_envs, bool) if chosen is None else self._over & ~chosen
         return self._stream.begin(observations, chosen), infos
 
@@ -193,12 +192,9 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         if "final_obs" not in infos or not len(ended):
             return infos
         given = [infos["final_obs"][i] for i in ended]
-        space = self.env.single_observation_space
-        batch = concatenate(space, given, create_empty_array(space, len(given)))
-        features: Any = self._stream.last(batch, np.asarray(actions)[ended], ended)
         final = np.full(self.num_envs, None, dtype=object)
-        for row, i in enumerate(ended):
-            final[i] = row_of(features, row)
+        for i, shown in zip(ended, self._stream.last(given, actions, ended), strict=True):
+            final[i] = shown
         return {**infos, "final_obs": final}
 
 
@@ -285,7 +281,7 @@ class FeatureStream:
             self._index_of = _indices_of(self._processor, source)
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
-        self.space = self._make_space(source.space)
+        self.space, self._shown = self._make_space(source.space), source.space
         self._stacks: dict[str, np.ndarray] = {}
         self._count, self._actions = source.count, np.full(source.count, NO_OPERATION)
 
@@ -319,23 +315,23 @@ class FeatureStream:
         return self._look(observations, self._actions, remember)
 
     def last(
-        self,
-        observations: Any,
-        actions: Shaped[np.ndarray, "few *each"],
-        chosen: Int[np.ndarray, " few"],
-    ) -> Shown:
+        self, observations: Sequence[Any], actions: Any, chosen: Int[np.ndarray, " few"]
+    ) -> list[Shown]:
         """Return the features that episodes ended with, before `step` shows what follows them.
 
         Args:
-            observations: A row for each episode that ended.
-            actions: That ended them.
-            chosen: Their environments.
+            observations: One for each episode that ended.
+            actions: That were taken, of all environments.
+            chosen: Those whose episodes ended.
         """
+        empty = create_empty_array(self._shown, len(observations))
+        batch = concatenate(self._shown, observations, empty)
 
         def remember(name: str, rows: np.ndarray) -> np.ndarray:
             return _appended(self._stacks[name][chosen], rows)
 
-        return self._look(observations, self._pressed(actions), remember)
+        shown = self._look(batch, self._pressed(np.asarray(actions)[chosen]), remember)
+        return [row_of(shown, row) for row in range(len(chosen))]
 
     def _pressed(self, actions: Any) -> np.ndarray:
         """Return P's index of each action; actions do not matter without P, or one of balls."""

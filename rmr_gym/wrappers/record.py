@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
-from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds
+from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
 from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, require, row_of
 
 
@@ -73,8 +73,9 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Write what was cut short, reset the environment and begin the next episode."""
         self._recording.finish(0, interrupted=True)
-        observation, info = self.env.reset(seed=seed, options=options)
-        self._recording.begin(0, seed, self._columns(observation))
+        number = plain_seed(seed)
+        observation, info = self.env.reset(seed=number, options=options)
+        self._recording.begin(0, number, self._columns(observation))
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
@@ -169,8 +170,7 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
         """Write what was cut short, reset the environments and begin their next episodes."""
         mask = (options or {}).get("reset_mask")
         seeds = all_seeds(seed, self.num_envs)
-        given: Any = seed
-        observations, infos = self.env.reset(seed=given, options=options)
+        observations, infos = self.env.reset(seed=plain_seed(seed), options=options)
         columns = flatten(observations)
         chosen = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
         for i in chosen:
@@ -288,15 +288,12 @@ class _Recording:
 
     def close(self) -> None:
         """Write what was cut short and let other writers in; may be called twice."""
+        dataset, self._dataset = self._dataset, None
         with ExitStack() as stack:
-            stack.callback(self._release)
+            if dataset is not None:
+                stack.callback(dataset.close)
             for i in reversed(range(len(self._heads))):
                 stack.callback(self.finish, i, interrupted=True)
-
-    def _release(self) -> None:
-        if self._dataset is not None:
-            self._dataset.close()
-            self._dataset = None
 
     def _numbered(self, i: int) -> EpisodeWriter:
         """Return the writer of an episode, which takes its number with its first step."""

@@ -131,7 +131,13 @@ class FrameReader:
         elif emulator is not None and tuple(emulator.getScreenDims()) == SCREEN:
             self._emulator, self._frames = emulator, _Strips(_from_palette, shrink)
         else:
-            raise _no_screen(space)
+            raise RMRError(
+                f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) "
+                f"as observation or as its entry 'pixels', found {_described(space)}, and no "
+                "emulator to read them from: leave out what crops, resizes, scales or stacks, put "
+                "RMRObservationWrapper around each environment before it goes into a vector, or, "
+                "around bouncing balls, take an encoder of them"
+            )
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:
         """Return the frames of a batch of observations."""
@@ -157,7 +163,12 @@ class PictureReader:
     def __init__(self, space: spaces.Space[Any], size: int):
         shape = _shape_of_bytes(space)
         if len(shape) != 3 or shape[2] != 3 or not shape[0] == shape[1] >= size:
-            raise _no_picture(space, size)
+            raise RMRError(
+                f"expected square RGB pictures of bytes, {size} x {size} x 3 or larger, as "
+                "observation or as its entry 'pixels', since the encoder was trained on bouncing "
+                f"balls, found {_described(space)}: make the environment with frames='rgb' and "
+                f"resolution={size} or more, or take an encoder of the game"
+            )
         self._shape = shape
         self._weights = area_weights(shape[0], size).astype(np.float64)
 
@@ -187,30 +198,11 @@ def _pixels(observations: Any, shape: tuple[int, ...]) -> UInt8[np.ndarray, "bat
     return shown
 
 
-def _no_picture(space: spaces.Space[Any], size: int) -> RMRError:
-    return RMRError(
-        f"expected square RGB pictures of bytes, {size} x {size} x 3 or larger, as observation or "
-        "as its entry 'pixels', since the encoder was trained on bouncing balls, found "
-        f"{_described(space)}: make the environment with frames='rgb' and resolution={size} or "
-        "more, or take an encoder of the game"
-    )
-
-
 def _shape_of_bytes(space: spaces.Space[Any]) -> tuple[int, ...]:
     """Return the shape of an observation's picture; () where it holds none of bytes."""
     picture = _picture(space)
     of_bytes = isinstance(picture, spaces.Box) and picture.dtype == np.uint8
     return picture.shape if of_bytes else ()
-
-
-def _no_screen(space: spaces.Space[Any]) -> RMRError:
-    return RMRError(
-        f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) as "
-        f"observation or as its entry 'pixels', found {_described(space)}, and no emulator to "
-        "read them from: leave out what crops, resizes, scales or stacks, put "
-        "RMRObservationWrapper around each environment before it goes into a vector, or, around "
-        "bouncing balls, take an encoder of them"
-    )
 
 
 def _described(space: spaces.Space[Any]) -> Any:

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds
+from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
 from rmr_gym.envs.atari.env import Pixels, ScreenAndRAM
 from rmr_gym.envs.balls.config import check_sides
 from rmr_gym.envs.balls.pictures import draw_curtain, hide
@@ -60,25 +60,19 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
 
     def __init__(self, env: gym.Env, pixels: Pixels = "gray"):
         RecordConstructorArgs.__init__(self, pixels=pixels)
-        reader = ScreenAndRAM(_ale_of(env), pixels)
+        ale = ale_of(require(gym.Env, env, "wrap each environment before they go into a vector"))
+        if ale is None:
+            raise RMRError(
+                "expected an environment over ALE, for instance gym.make('ALE/Pong-v5'), found "
+                f"{env}: it has no emulator whose RAM could be read"
+            )
         super().__init__(env)
-        self._reader = reader
-        self.observation_space = reader.space
+        self._reader = ScreenAndRAM(ale, pixels)
+        self.observation_space = self._reader.space
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """Return RAM and screen of this instant; ``observation`` is not looked at."""
         return self._reader.read()
-
-
-def _ale_of(env: object) -> Any:
-    advice = "wrap each environment before they are put into a vector"
-    ale = ale_of(require(gym.Env, env, advice))
-    if ale is None:
-        raise RMRError(
-            "expected an environment over ALE, for instance gym.make('ALE/Pong-v5'), found "
-            f"{env}: it has no emulator whose RAM could be read"
-        )
-    return ale
 
 
 class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -130,9 +124,10 @@ class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode behind a new curtain."""
-        if seed is not None:
-            self._rng = generator(seed, "curtain")
-        observation, info = self.env.reset(seed=seed, options=options)
+        number = plain_seed(seed)
+        if number is not None:
+            self._rng = generator(number, "curtain")
+        observation, info = self.env.reset(seed=number, options=options)
         self._curtain = draw_curtain(self._rng, self._sides, self._height, self._width)
         return self.observation(observation), {**info, "curtain": self._curtain.copy()}
 
@@ -233,8 +228,8 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode; a seed also sets where the crops are."""
-        self._views.reset([seed])
-        return super().reset(seed=seed, options=options)
+        self._views.reset(all_seeds(seed, 1))
+        return super().reset(seed=plain_seed(seed), options=options)
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """Return crops, their positions and the next ones' positions."""
@@ -264,8 +259,7 @@ class VectorRandomCrops(VectorObservationWrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode in every world; a seed also sets where the crops are."""
         self._views.reset(all_seeds(seed, self.num_envs))
-        given: Any = seed
-        return super().reset(seed=given, options=options)
+        return super().reset(seed=plain_seed(seed), options=options)
 
     def observations(self, observations: Any) -> dict[str, np.ndarray]:
         """Return crops, their positions and the next ones' positions in every world."""
@@ -278,8 +272,12 @@ class _Views:
     def __init__(self, space: spaces.Space[Any], options: CropOptions, count: int):
         picture = picture_space(space, options.key)
         self._height, self._width, *channels = picture.shape
-        crops, size = options.crops, options.size
-        _check_crops(crops, size, min(self._height, self._width))
+        crops, size, side = options.crops, options.size, min(self._height, self._width)
+        if crops < 1 or size < 1 or size % 2 == 0 or size > side:
+            raise RMRError(
+                f"expected 1 crop or more a step, of an odd size from 1 to {side}, the picture's "
+                f"side, found {crops!r} of size {size!r}"
+            )
         self._crops, self._size, self._key = crops, size, options.key
         kept = space.spaces if isinstance(space, spaces.Dict) else {self._key: picture}
         self._keep = [known_name("entry of the observation", name, kept) for name in options.keep]
@@ -346,13 +344,3 @@ def _as_positions(
     x = (2 * centres[..., 1] + 1) / width - 1
     y = 1 - (2 * centres[..., 0] + 1) / height
     return np.stack([x, y], axis=-1).astype(np.float32)
-
-
-def _check_crops(crops: int, size: int, smallest_side: int) -> None:
-    if crops < 1:
-        raise RMRError(f"expected 1 crop or more a step, found {crops!r}")
-    if size < 1 or size % 2 == 0 or size > smallest_side:
-        raise RMRError(
-            f"expected an odd size of crops from 1 to {smallest_side}, the picture's side, "
-            f"found {size!r}"
-        )

@@ -350,7 +350,7 @@ def test_crop_by_hand():
     [
         ({"crop": 3}, "unknown option 'crop': did you mean 'crops'"),
         ({"crops": 0}, "1 crop or more"),
-        ({"size": 10}, "odd size of crops from 1 to 48"),
+        ({"size": 10}, "odd size from 1 to 48"),
         ({"size": 0}, "odd size"),
         ({"size": 49}, "odd size"),
         ({"key": "pixels_"}, "did you mean 'pixels'"),

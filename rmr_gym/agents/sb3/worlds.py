@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector.utils import concatenate, create_empty_array
 from gymnasium.wrappers import (
     FilterObservation,
     FlattenObservation,
@@ -35,7 +34,7 @@ from rmr_gym.envs.atari.games import GAMES, find_game
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
-from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, row_of, shows_palette
+from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, shows_palette
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 
 FRAMES = 4
@@ -282,12 +281,10 @@ class RMRVecEnv(VecEnvWrapper):
     def _with_terminal_features(self, infos: Any, ended: np.ndarray) -> Any:
         if not len(ended):
             return infos
-        space, last = self.venv.observation_space, [infos[i]["terminal_observation"] for i in ended]
-        batch = concatenate(space, last, create_empty_array(space, len(last)))
-        features = self._stream.last(batch, self._taken[ended], ended)
+        given = [infos[i]["terminal_observation"] for i in ended]
         changed = list(infos)
-        for row, i in enumerate(ended):
-            changed[i] = {**infos[i], "terminal_observation": row_of(features, row)}
+        for i, shown in zip(ended, self._stream.last(given, self._taken, ended), strict=True):
+            changed[i] = {**infos[i], "terminal_observation": shown}
         return changed
 
 

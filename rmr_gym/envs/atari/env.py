@@ -217,7 +217,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Start an episode from the game's start state; 2 to 6 ms, with or without a seed."""
-        super().reset(seed=seed, options=options)
+        super().reset(seed=arguments.plain_seed(seed), options=options)
         played = self._frames_before + self.ale.getFrameNumber()
         self._frames_before = played if seed is None else 0
         self._restart()

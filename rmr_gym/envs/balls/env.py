@@ -114,7 +114,7 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin an episode; `BouncingBallsEnv` says what ``options`` may set."""
-        super().reset(seed=seed, options=options)
+        super().reset(seed=arguments.plain_seed(seed), options=options)
         self._world.start([self.np_random], options)
         self._started = True
         self._refresh_window()
