@@ -75,11 +75,9 @@ def describe(
         store: As for `rmr_gym.wrappers.record.RecordTransitions`.
 
     Raises:
-        RMRError: The environment is none, or what it shows or takes cannot be stored.
+        RMRError: What it shows or takes cannot be stored.
     """
     known_name("choice of what to store", store, STORES)
-    if not isinstance(env, gym.Env | VectorEnv):
-        raise RMRError(f"expected a Gymnasium environment, found {type(env).__name__}")
     ale, kwargs = ale_of(env), dict(env.spec.kwargs) if env.spec else {}
     actions: Any = getattr(env, "single_action_space", env.action_space)
     tells = ale is not None or isinstance(env, VectorEnv)
@@ -187,9 +185,8 @@ def _action_names(env: AnyEnv) -> list[str] | None:
 
 def _without_vectors(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what a vector was made with beyond its environments."""
-    own = kwargs.get("vectorization_mode") == "vector_entry_point"
-    dropped = (*_OF_MAKE_VEC, *_OF_VECTORS) if own else _OF_MAKE_VEC
-    return {name: value for name, value in kwargs.items() if name not in dropped}
+    own = _OF_VECTORS if kwargs.get("vectorization_mode") == "vector_entry_point" else ()
+    return {name: kwargs[name] for name in kwargs if name not in (*_OF_MAKE_VEC, *own)}
 
 
 def _columns(env: AnyEnv, game: Game | None, store: str) -> tuple[ColumnSpec, ...]:

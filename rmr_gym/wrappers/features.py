@@ -275,10 +275,10 @@ class FeatureStream:
         self._lengths = options.lengths() | {_CLIP: config.instants}
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self._place = find_device(best if options.device == "auto" else options.device)
-        self._encoder, self._processor = deepcopy((encoder.encoder, encoder.processor))
-        self._index_of: np.ndarray | None = None
-        if options.output == "processed":
-            self._index_of = _indices_of(self._processor, source)
+        self._encoder: Any = deepcopy(encoder.encoder)
+        self._processor: Any = deepcopy(encoder.processor)
+        processed = options.output == "processed"
+        self._index_of = _indices_of(self._processor, source) if processed else None
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
         self.space, self._shown = self._make_space(source.space), source.space
@@ -357,9 +357,7 @@ class FeatureStream:
     def _encode(self, frames: UInt8[np.ndarray, "batch *frame"], actions: np.ndarray) -> np.ndarray:
         latents = self._encoder(torch.from_numpy(frames).to(self._place))
         if self._options.output == "processed":
-            assert self._processor is not None
-            pressed = torch.from_numpy(actions).to(self._place)
-            latents = self._processor(latents, pressed)
+            latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
         if self._options.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()
