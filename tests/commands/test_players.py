@@ -38,9 +38,8 @@ def test_train_measure_record(tmp_path, capsys, monkeypatch):
 
 def test_a_game_beyond_the_24(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cli.main(
-        ["players", "train", "enduro", "--steps", "1024", "--episodes", "1", "--out", "players"]
-    )
+    options = ("--steps", "2048", "--episodes", "1", "--out", "players")
+    cli.main(["players", "train", "enduro", *options])
     assert (tmp_path / "players" / "weights" / "Enduro.safetensors").is_file()
 
 
