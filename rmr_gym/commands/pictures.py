@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rmr_gym.commands.console import progress_bar, progress_bars, say
-from rmr_gym.commands.stages import ArmOfBalls
+from rmr_gym.commands.stages import OnArmOfBalls
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.experiments.base import folder_of_files, require_known
-from rmr_gym.experiments.worlds import WorldOptions, check_tests
+from rmr_gym.experiments.worlds import WorldOptions, balls_world, check_tests
 from rmr_gym.report.charts import save_figure
 from rmr_gym.report.pictures import (
     film_frames,
@@ -24,7 +24,7 @@ from rmr_gym.report.pictures import (
     write_sheet,
 )
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.balls import imagined
+from rmr_gym.stages.balls import BallsFolder, given_balls, imagined
 from rmr_gym.stages.world_model import check_groups, drawn, to_draw
 
 SHEET = 16
@@ -87,27 +87,30 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollouts(ArmOfBalls):
+class Rollouts(OnArmOfBalls):
     """Draw rollouts beside the truth and the masks of the slots, as pictures and films.
 
     What a run left in ROOT/store is found there; what it did not is trained now.
 
     Attributes:
         out: Folder of the pictures.
+        seed: Fixes initial weights and batches.
         rollouts: Number of rollouts.
         steps: Frames of a rollout.
     """
 
     out: Path
+    seed: int = 0
     rollouts: int = 3
     steps: int = 8
 
     def execute(self) -> None:
         """Carry the command out."""
-        world = self.world()
-        task = world.trained(self.arm, self.seed, self.donor)
+        world = balls_world(self.data, self, self.device)
+        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
+        task = world.trained(self.arm, self.seed, donor)
         with progress_bar(f"{self.arm}, seed {self.seed}") as progress:
-            trained = self.store.compute(task, progress)
+            trained = Store(self.root / "store").compute(task, progress)
         drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
         first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
         masks = save_figure(masks_figure(*first), self.out / f"masks_{self.arm}.png")

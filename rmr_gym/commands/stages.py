@@ -1,12 +1,13 @@
 """`rmr-gym pretrain`, `train`, `probe`, `encoder`: the chain stage by stage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from rmr_gym import facade
 from rmr_gym.commands.console import (
     carry_out,
     print_rows,
@@ -14,34 +15,22 @@ from rmr_gym.commands.console import (
     progress_bars,
     say,
     value_of,
-    warn,
 )
-from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.atari import AtariModel
+from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.experiments.atari import AtariExperiment
-from rmr_gym.experiments.worlds import balls_world, is_of_balls
+from rmr_gym.experiments.worlds import is_of_balls
 from rmr_gym.models.pretrained import (
     SHIPPED,
     PretrainedEncoder,
-    find_artifact,
     shipped_encoders,
 )
-from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, write_artifact
-from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, BallsWorld, given_balls
-from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
+from rmr_gym.runs.store import Store, read_artifact
+from rmr_gym.stages.balls import BallsPreset
 from rmr_gym.stages.export import (
-    EncoderReference,
-    folder_donor,
-    pretrained_balls_encoder,
     pretrained_encoder,
 )
-from rmr_gym.stages.games import GameData
-from rmr_gym.stages.presets import AtariPreset, as_json
-
-KIND = "processor"
+from rmr_gym.stages.presets import AtariPreset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +48,14 @@ class OnData:
     device: str = "cpu"
 
     @property
-    def store(self) -> Store:
-        """Where finished stages are."""
-        return Store(self.root / "store")
+    def places(self) -> dict[str, Any]:
+        """What every function of the facade takes."""
+        return {"preset": self, "root": self.root, "device": self.device}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """Options of every command that trains and writes a folder.
+class Trained(OnData):
+    """Options of every command that trains on a data set and writes a folder.
 
     Attributes:
         seed: Fixes initial weights and batches.
@@ -76,72 +65,14 @@ class Trained:
     seed: int = 0
     force: bool = False
 
-    def refuse_existing(self, out: Path) -> None:
-        """Refuse to write over something, unless it was asked for.
-
-        Raises:
-            RMRError: Something is there.
-        """
-        if out.exists() and not self.force:
-            raise RMRError(f"{out} exists already: choose another folder or add --force")
+    @property
+    def places(self) -> dict[str, Any]:
+        """What every function of the facade takes that trains."""
+        return super().places | {"seed": self.seed, "overwrite": self.force}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmOfGame(Trained):
-    """Options of every command that writes an encoder of a game.
-
-    Attributes:
-        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
-        step: Checkpoint to write; default: the last.
-    """
-
-    arm: str = "rmr"
-    step: int | None = None
-
-    def write_encoder(self, game: Game, store: Store, donor: Task | None, out: Path | None) -> None:
-        """Write an arm's encoder of a game, trained now or found.
-
-        Args:
-            game: Under a preset.
-            store: Of finished stages.
-            donor: Whose P is used; None: the game's own.
-            out: Where to; None: encoders/GAME-ARM-SEED-STEP beside the store.
-
-        Raises:
-            RMRError: See `rmr_gym.stages.export.pretrained_encoder`.
-        """
-        with progress_bar(f"training the {self.arm} encoder on {game.name} pixels") as progress:
-            encoder = pretrained_encoder(
-                game, self.arm, self.seed, store, donor=donor, step=self.step, progress=progress
-            )
-        reached = encoder.provenance["training"]["step"]
-        name = f"{game.name}-{self.arm}-{self.seed}-{reached}"
-        out = out or store.root.parent / "encoders" / name
-        say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GameCommand(OnData, AtariPreset):
-    """Options of every command on the data set of a game."""
-
-    def game(self, model: AtariModel | None = None) -> Game:
-        """Return the game of the data under the preset, with other sizes if they are given.
-
-        Raises:
-            RMRError: The data are missing or of no game, or there is no such device.
-        """
-        find_device(self.device)
-        name = TransitionDataset(self.data).manifest.game
-        if name is None:
-            raise RMRError(
-                f"{self.data} is not of an Atari game: record one with `rmr-gym record --game NAME`"
-            )
-        preset = self.chosen if model is None else replace(self.chosen, model=model)
-        return Game(GameData.of(name, self.data, preset.recording), preset, self.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pretrain(Trained, GameCommand):
+class Pretrain(Trained, AtariPreset):
     """Train a processor on a data set's RAM and write it as an artifact folder.
 
     A data set of bouncing balls has options of its own: name it with --data before --help.
@@ -154,119 +85,59 @@ class Pretrain(Trained, GameCommand):
 
     def execute(self) -> None:
         """Carry the command out."""
-        game = self.game()
-        self.refuse_existing(self.out)
-        with progress_bar(f"pretraining on {game.name} RAM") as progress:
-            artifact = self.store.compute(game.pretrained(self.seed), progress)
-        facts = {"kind": KIND, "game": game.name, "model": as_json(game.preset.model)}
-        described = Artifact(artifact.record | facts, artifact.tensors)
-        say(f"written: {write_artifact(self.out, described, overwrite=self.force)}")
-        rows = artifact.record["copy"] + artifact.record["rows"]
-        print_rows(rows, ("model", "step", "slot_accuracy", "bit_f1"))
+        _pretrain(self, "RAM", ("model", "step", "slot_accuracy", "bit_f1"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(ArmOfGame, GameCommand):
+class PretrainBalls(Trained, BallsPreset):
+    """Train a processor on the positions of balls and write it as an artifact folder.
+
+    Attributes:
+        out: Folder of the artifact to write.
+    """
+
+    out: Path
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        columns = ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy")
+        _pretrain(self, "positions", columns)
+
+
+def _pretrain(options: Pretrain | PretrainBalls, states: str, columns: tuple[str, ...]) -> None:
+    with progress_bar(f"pretraining on {states} of {options.data}") as progress:
+        folder = facade.pretrain(options.data, options.out, **options.places, progress=progress)
+    say(f"written: {folder}")
+    print_rows(read_artifact(folder).record["scores"], columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Trained, AtariPreset):
     """Train a pixel encoder through P, on pixels alone, and write it as a pretrained encoder.
 
     The folder is what wrappers, agents, `rmr-gym probe` and `rmr-gym encoder show` read. A data set
     of bouncing balls has options of its own: name it with --data before --help.
 
     Attributes:
-        out: Folder of the encoder to write.
-        processor: Artifact of `rmr-gym pretrain`; default: pretrained now, where the arm needs one.
+        out: Folder of the encoder to write; default: ROOT/encoders/GAME-ARM-SEED-STEP, where
+            `rmr-gym run agents` looks for it.
+        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
+        processor: Folder of `rmr-gym pretrain`; default: pretrained now, where the arm needs one.
+        step: Checkpoint to write; default: the last.
     """
 
-    out: Path
+    out: Path | None = None
+    arm: str = "rmr"
     processor: Path | None = None
+    step: int | None = None
 
     def execute(self) -> None:
         """Carry the command out."""
-        known_name("arm", self.arm, ENCODERS)
-        given = self.processor
-        game = self.game(_model_of(given) if given else None)
-        self.refuse_existing(self.out)
-        donor = folder_donor(str(given), given, game.preset.model) if given else None
-        self.write_encoder(game, self.store, donor, self.out)
+        _train(self, step=self.step)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(GameCommand):
-    """Read RAM bits linearly off a frozen encoder.
-
-    Attributes:
-        encoder: Folder of a pretrained encoder, or the name of a shipped one.
-        strict: Refuse an encoder of another game, which is otherwise only warned of.
-    """
-
-    encoder: str
-    strict: bool = False
-
-    def execute(self) -> None:
-        """Carry the command out."""
-        folder = find_artifact(self.encoder)
-        config = PretrainedEncoder.from_pretrained(folder).config
-        game = self.game(_sizes_of(config, self.chosen.model, folder))
-        self._look_at(config.game, game.name)
-        task = game.probed(EncoderReference(folder, self.device))
-        with progress_bar("probing") as progress:
-            rows = self.store.compute(task, progress).record["rows"]
-        columns = ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank")
-        print_rows(rows, columns)
-
-    def _look_at(self, trained_on: str, game: str) -> None:
-        if trained_on == game:
-            return
-        text = f"this encoder was trained on {trained_on}, the data are of {game}"
-        if self.strict:
-            raise RMRError(f"{text}: choose an encoder of {game}, or leave --strict out")
-        warn(f"note: {text}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export(ArmOfGame, AtariExperiment):
-    """Write an encoder of a game, with its P, as a folder that wrappers and agents read.
-
-    What a comparison left in ROOT/store is found there; what it did not is recorded and trained
-    now.
-
-    Attributes:
-        game: Name of the game, for instance Pong.
-        ship: Write into the installed package instead, to be found by the game's name.
-    """
-
-    game: str
-    ship: bool = False
-
-    def execute(self) -> None:
-        """Carry the command out."""
-        if self.ship and self.out is not None:
-            raise RMRError("expected either --out or --ship, found both")
-        row = find_game(self.game)
-        known_name("arm", self.arm, ENCODERS)
-        with progress_bars() as progress_for:
-            (game,) = self.recorded(progress_for, [row.name])
-        out = SHIPPED / row.rom if self.ship else self.out
-        self.write_encoder(game, Store(self.root / "store"), None, out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BallsCommand(OnData, BallsPreset):
-    """Options of every command on a data set of bouncing balls.
-
-    Attributes:
-        seed: Fixes initial weights and batches.
-    """
-
-    seed: int = 0
-
-    def world(self) -> BallsWorld:
-        """Return the data set under the preset; see `rmr_gym.experiments.worlds.balls_world`."""
-        return balls_world(self.data, self, self.device)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmOfBalls(BallsCommand):
+class OnArmOfBalls(OnData, BallsPreset):
     """Options of every command on an arm of balls.
 
     Attributes:
@@ -280,87 +151,95 @@ class ArmOfBalls(BallsCommand):
     arm: str = "rmr"
     processor: Path | None = None
 
-    @property
-    def donor(self) -> Task | None:
-        """The task that reads the processor, if one is given."""
-        return given_balls(BallsFolder(self.processor)) if self.processor else None
-
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainBalls(Trained, BallsCommand):
-    """Train a processor on the positions of balls and write it as an artifact folder.
-
-    Attributes:
-        out: Folder of the artifact to write.
-    """
-
-    out: Path
-
-    def execute(self) -> None:
-        """Carry the command out."""
-        world = self.world()
-        self.refuse_existing(self.out)
-        task = world.pretrained(self.seed)
-        with progress_bar("pretraining on positions") as progress:
-            artifact = self.store.compute(task, progress)
-        described = Artifact(artifact.record | {"preset": self.preset}, artifact.tensors)
-        say(f"written: {write_artifact(self.out, described, overwrite=self.force)}")
-        scored = (world.rolled_out(), world.rolled_out(task))
-        rows = [row for part in scored for row in self.store.compute(part).record["rows"]]
-        print_rows(rows, ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainBalls(Trained, ArmOfBalls):
+class TrainBalls(Trained, OnArmOfBalls):
     """Train an encoder of frames of balls through P and write it as a pretrained encoder.
 
     The folder is what wrappers, agents and `rmr-gym encoder show` read.
 
     Attributes:
         out: Folder of the encoder to write; default: ROOT/encoders/WORLD-ARM-SEED-STEP, where
-            `rmr-gym agent` looks for it.
+            `rmr-gym run agents` looks for it.
     """
 
     out: Path | None = None
 
     def execute(self) -> None:
         """Carry the command out."""
-        known_name("arm", self.arm, (*BALLS_ARMS, UNTRAINED))
-        world = self.world()
-        steps = 0 if self.arm == UNTRAINED else sum(p.steps for p in self.prediction.phases)
-        name = f"{world.data.label}-{self.arm}-{self.seed}-{steps}"
-        out = self.out or self.root / "encoders" / name
-        self.refuse_existing(out)
-        with progress_bar(f"{self.arm}, seed {self.seed}") as progress:
-            encoder = pretrained_balls_encoder(
-                world, self.arm, self.seed, self.store, donor=self.donor, progress=progress
+        folder = _train(self)
+        rows = facade.load_encoder(folder).provenance["metrics"]
+        print_rows(rows, ("arm", "step", "mse", "ratio_to_copy", "ari"))
+
+
+def _train(options: Train | TrainBalls, **further: Any) -> Path:
+    given = {"arm": options.arm, "processor": options.processor, **options.places, **further}
+    with progress_bar(f"training the {options.arm} encoder on {options.data}") as progress:
+        folder = facade.train(options.data, options.out, **given, progress=progress)
+    say(f"written: {folder}")
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(OnData, AtariPreset):
+    """Read RAM bits linearly off a frozen encoder.
+
+    Attributes:
+        encoder: Folder of a pretrained encoder, or the name of a shipped one.
+        strict: Refuse an encoder of another game, which is otherwise only warned of.
+    """
+
+    encoder: str
+    strict: bool = False
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        given = {"strict": self.strict, **self.places}
+        with progress_bar("probing") as progress:
+            rows = facade.probe(self.data, self.encoder, **given, progress=progress)
+        print_rows(rows, ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(AtariExperiment):
+    """Write an encoder of a game, with its P, as a folder that wrappers and agents read.
+
+    What a comparison left in ROOT/store is found there; what it did not is recorded and trained
+    now.
+
+    Attributes:
+        game: Name of the game, for instance Pong.
+        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
+        seed: Seed of the comparison.
+        step: Checkpoint; default: the last.
+        ship: Write into the installed package instead, to be found by the game's name.
+        force: Overwrite an encoder that is there.
+    """
+
+    game: str
+    arm: str = "rmr"
+    seed: int = 0
+    step: int | None = None
+    ship: bool = False
+    force: bool = False
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        if self.ship and self.out is not None:
+            raise RMRError("expected either --out or --ship, found both")
+        row = find_game(self.game)
+        step = facade.checkpoint_of(self.chosen, self.arm, self.step)
+        name = f"{row.name}-{self.arm}-{self.seed}-{step}"
+        out = SHIPPED / row.rom if self.ship else self.out or self.root / "encoders" / name
+        facade.require_free(out, self.force)
+        with progress_bars() as progress_for:
+            (game,) = self.recorded(progress_for, [row.name])
+            progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
+            store = Store(self.root / "store")
+            encoder = pretrained_encoder(
+                game, self.arm, self.seed, store, step=step, progress=progress
             )
         say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
-        print_rows(encoder.provenance["metrics"], ("arm", "step", "mse", "ratio_to_copy", "ari"))
-
-
-def _sizes_of(config: Any, model: AtariModel, folder: Path) -> AtariModel:
-    if not hasattr(config, "trunk"):
-        raise RMRError(f"{folder} holds an encoder of balls: expected one of a game")
-    return replace(model, height=config.height, width=config.width, dim=config.dim)
-
-
-def _model_of(folder: Path) -> AtariModel:
-    """Return the sizes of a pretrained P.
-
-    Raises:
-        RMRError: The folder holds something else.
-    """
-    record = read_artifact(folder).record
-    if record.get("kind") != KIND:
-        raise RMRError(f"{folder} holds no processor: expected a folder from `rmr-gym pretrain`")
-    try:
-        return AtariModel(**record["model"])
-    except (KeyError, TypeError) as error:
-        raise RMRError(
-            f"{folder} does not say what model it holds: expected one from `rmr-gym pretrain` on "
-            "a game"
-        ) from error
 
 
 def pretrain(arguments: Sequence[str]) -> None:
