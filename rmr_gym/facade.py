@@ -73,10 +73,10 @@ def pretrain(
     Raises:
         RMRError: Bad options or data, or the folder exists.
     """
-    store, given = Store(Path(root) / "store"), Path(data)
+    given = Path(data)
     if is_of_balls(given):
         world = balls_world(given, _chosen(BallsPreset, preset, settings), device)
-        target = require_free(out, overwrite)
+        target, store = require_free(out, overwrite), store_in(root)
         task = world.pretrained(seed)
         artifact = store.compute(task, progress)
         scored = [store.compute(part) for part in (world.rolled_out(), world.rolled_out(task))]
@@ -84,7 +84,7 @@ def pretrain(
         facts = {"preset": world.preset.preset, "scores": rows}
     else:
         game = game_of(given, _chosen(AtariPreset, preset, settings), device)
-        target = require_free(out, overwrite)
+        target, store = require_free(out, overwrite), store_in(root)
         artifact = store.compute(game.pretrained(seed), progress)
         rows = artifact.record["copy"] + artifact.record["rows"]
         facts = {"kind": KIND, "game": game.name, "model": as_json(game.preset.model)}
@@ -131,7 +131,7 @@ def train(
     Raises:
         RMRError: Bad options or data, the folder exists, or the encoder collapsed.
     """
-    store, given = Store(Path(root) / "store"), Path(data)
+    given = Path(data)
     folder = None if processor is None else Path(processor)
     if is_of_balls(given):
         if step is not None:
@@ -141,7 +141,7 @@ def train(
         phases = () if arm == UNTRAINED else world.preset.prediction.phases
         name = f"{world.data.label}-{arm}-{seed}-{sum(phase.steps for phase in phases)}"
         donor = given_balls(BallsFolder(folder)) if folder else None
-        make = partial(pretrained_balls_encoder, world, arm, seed, store, donor=donor)
+        make = partial(pretrained_balls_encoder, world, arm, seed, donor=donor)
     else:
         chosen = _chosen(AtariPreset, preset, settings)
         chosen = replace(chosen, model=_model_of(folder)) if folder else chosen
@@ -149,9 +149,10 @@ def train(
         step = checkpoint_of(game.preset, arm, step)
         name = f"{game.name}-{arm}-{seed}-{step}"
         donor = folder_donor(str(folder), folder, game.preset.model) if folder else None
-        make = partial(pretrained_encoder, game, arm, seed, store, donor=donor, step=step)
-    target = require_free(out or store.root.parent / "encoders" / name, overwrite)
-    return make(progress=progress).save_pretrained(target, overwrite=overwrite)
+        make = partial(pretrained_encoder, game, arm, seed, donor=donor, step=step)
+    target = require_free(out or Path(root) / "encoders" / name, overwrite)
+    encoder = make(store=store_in(root), progress=progress)
+    return encoder.save_pretrained(target, overwrite=overwrite)
 
 
 def probe(
@@ -196,7 +197,7 @@ def probe(
             raise RMRError(f"{text}: choose an encoder of {game.name}, or leave strict out")
         _log.warning(text)
     task = game.probed(EncoderReference(folder, device))
-    return Store(Path(root) / "store").compute(task, progress).record["rows"]
+    return store_in(root).compute(task, progress).record["rows"]
 
 
 def load_encoder(encoder: AnyPath) -> PretrainedEncoder:
@@ -209,6 +210,11 @@ def load_encoder(encoder: AnyPath) -> PretrainedEncoder:
         RMRError: There is none, or it is damaged.
     """
     return PretrainedEncoder.from_pretrained(encoder)
+
+
+def store_in(root: AnyPath) -> Store:
+    """Return where finished stages are."""
+    return Store(Path(root) / "store")
 
 
 def game_of(data: Path, preset: AtariPreset, device: str = "cpu") -> Game:

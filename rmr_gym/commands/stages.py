@@ -25,7 +25,7 @@ from rmr_gym.models.pretrained import (
     PretrainedEncoder,
     shipped_encoders,
 )
-from rmr_gym.runs.store import Store, read_artifact
+from rmr_gym.runs.store import read_artifact
 from rmr_gym.stages.balls import BallsPreset
 from rmr_gym.stages.export import (
     pretrained_encoder,
@@ -235,7 +235,7 @@ class Export(AtariExperiment):
         with progress_bars() as progress_for:
             (game,) = self.recorded(progress_for, [row.name])
             progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
-            store = Store(self.root / "store")
+            store = facade.store_in(self.root)
             encoder = pretrained_encoder(
                 game, self.arm, self.seed, store, step=step, progress=progress
             )
