@@ -18,7 +18,7 @@ the id, ``gym.make("rmr_gym:rmr/Pong-v0")``.
 
 from typing import TYPE_CHECKING
 
-from rmr_gym.core.lazy import lazy_names
+from rmr_gym.core import lazy_names
 from rmr_gym.envs import register_envs
 
 if TYPE_CHECKING:

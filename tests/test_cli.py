@@ -6,6 +6,7 @@ import pytest
 
 import rmr_gym
 from rmr_gym import cli
+from rmr_gym.data.dataset import TransitionDataset
 
 
 def exit_code(*arguments):
@@ -146,6 +147,23 @@ def test_record_says_what_it_made_and_goes_on(capsys, monkeypatch, tmp_path):
     cli.main([*arguments, "3"])
     assert "3 episodes" in capsys.readouterr().out
     assert all(path.read_bytes() == content for path, content in first.items())
+
+
+def test_a_policy_of_yours_plays(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def right(screen):\n    assert screen.ndim == 3\n    return 2"
+    )
+    arguments = ["record", "--game", "Enduro", "--episodes", "1", "--max-steps", "4"]
+    cli.main([*arguments, "--policy", "mine:right"])
+    assert "Enduro, 1 episode" in capsys.readouterr().out
+    dataset = TransitionDataset(tmp_path / "runs" / "data" / "Enduro-1x4")
+    assert dataset.episodes[0].head == "right"
+    assert dataset.load(("action",))["action"].tolist() == [2] * 4
+    message = refused(capsys, *arguments, "--policy", "mine:left")
+    assert "expected 'left' in the module 'mine'" in message
+    message = refused(capsys, *arguments, "--policy", "mine:right", "--players", "uniform")
+    assert "expected players" in message
 
 
 def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):

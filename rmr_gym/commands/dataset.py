@@ -171,6 +171,7 @@ def record(
     episodes: int = 96,
     max_steps: int | None = None,
     players: str | None = None,
+    policy: str | None = None,
     seed: int = 0,
     frameskip: int = 4,
     repeat_action_probability: float = 0.0,
@@ -194,6 +195,9 @@ def record(
         players: Who plays a game in turn: all (32 of graded skill), unskilled, uniform, or names
             joined by commas; see `rmr-gym players list`. Default: all; unskilled for a game of
             which no players are trained.
+        policy: Who plays instead: module:function, a function from an observation to an action in a
+            module of this folder or an installed one; or model.zip, a model of Stable-Baselines3
+            (loading one runs code of the file).
         seed: Seed of every draw.
         frameskip: Emulated frames an agent step of a game.
         repeat_action_probability: Sticky actions, 0 to 1; 0 keeps RAM deterministic.
@@ -218,6 +222,7 @@ def record(
             out or Path("runs") / "data" / f"{name}-{episodes}{length}",
             episodes=episodes,
             players=players,
+            policy=None if policy is None else recording.load_policy(policy),
             weights=weights,
             max_steps=max_steps,
             seed=seed,

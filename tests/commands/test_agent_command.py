@@ -7,7 +7,7 @@ from stable_baselines3 import PPO
 from rmr_gym.agents.record import chooser, record
 from rmr_gym.agents.sb3 import agent as training
 from rmr_gym.agents.sb3.agent import beside, movements
-from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games, read_config
 from rmr_gym.commands import agent as commands
 from rmr_gym.commands.console import carry_out
 from rmr_gym.core import files as atomic
@@ -173,6 +173,27 @@ def test_pushed_balls(features, shape, tmp_path, capsys):
     assert (tmp_path / "episode.gif").is_file()
 
 
+@pytest.mark.parametrize("features", ["cnn", "ram"])
+def test_any_other_game_of_ale(features, tmp_path, capsys):
+    agent = tmp_path / "agent"
+    small = ("--copies", "2", "--max-steps", "6", "--steps", "8", "--checkpoints", "1")
+    run("train", "--game", "enduro", "--features", features, *small, "--out", str(agent))
+    config = read_config(agent)
+    assert config == AgentConfig("ALE/Enduro-v5", features, copies=2, max_steps=6)
+    assert training.load_agent(agent).action_space.n == 18
+    run("enjoy", str(agent), "--steps", "2")
+    run("record", str(agent), "--out", str(tmp_path / "d"), "--episodes", "1")
+    TransitionDataset(tmp_path / "d").require_game("Enduro")
+
+
+def test_screens_of_other_games_are_read_by_their_palette():
+    venv = make_games(AgentConfig("Enduro", "cnn", max_steps=9), copies=1, learning=False)
+    venv.seed(0)
+    frame, screen = venv.reset()[0, -1], Image.fromarray(venv.get_images()[0])
+    seen = screen.convert("L").resize((84, 84), Image.Resampling.BOX)
+    assert np.abs(frame.astype(int) - np.asarray(seen)).mean() < 2
+
+
 def test_rewards_of_balls_are_not_made_signs_of():
     config = AgentConfig("PushedBalls", "state", max_steps=9)
     venv = make_games(config, copies=1, learning=True)
@@ -238,8 +259,11 @@ def test_movements_and_their_picture():
     ("arguments", "message"),
     [
         (("--features", "cswmm", "--encoder", "x"), "did you mean 'cswm'"),
-        (("--features", "cswm"), "expected an encoder with features"),
-        (("--features", "ram", "--encoder", "x"), "none with cnn, ram and state"),
+        (("--features", "cswm"), "expected an encoder with features 'cswm', found none"),
+        (("--game", "Qbert"), "none of Qbert is shipped: write one with `rmr-gym train"),
+        (("--game", "balls"), "none of PushedBalls is shipped: write one with `rmr-gym train"),
+        (("--game", "Pong", "--features", "ram", "--steps", "-100"), "1 or more steps .* found -1"),
+        (("--features", "ram", "--encoder", "x"), "expected no encoder with features 'ram'"),
         (("--features", "state"), "unknown features of Pong 'state': .*choose one of rmr, "),
         (("--features", "ram", "--algorithm", "pp"), "did you mean 'ppo'"),
         (("--features", "ram", "--copies", "0"), "1 or more copies"),

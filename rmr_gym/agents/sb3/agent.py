@@ -67,6 +67,8 @@ def train_agent(
     Raises:
         RMRError: The folder holds an agent of another configuration, or bad settings.
     """
+    if steps < 1:
+        raise RMRError(f"expected 1 or more steps of training, found {steps}")
     if not 1 <= checkpoints <= steps:
         raise RMRError(f"expected 1 to {steps} checkpoints, found {checkpoints}")
     if tensorboard and find_spec("tensorboard") is None:

@@ -20,6 +20,7 @@ from gymnasium.wrappers import (
 )
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.atari_wrappers import NoopResetEnv
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -29,13 +30,15 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from rmr_gym.agents.record import game_id
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
-from rmr_gym.envs.atari.games import GAMES, find_game
-from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.envs.atari.games import GAMES
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, shipped_encoders
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
 from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, shows_palette
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
+from rmr_gym.wrappers.views import PairedObservation
 
 FRAMES = 4
 
@@ -65,7 +68,7 @@ class AgentConfig:
     """What fixes the training of an agent, but for its length.
 
     Attributes:
-        game: Name of the game, for instance Pong; or PushedBalls.
+        game: Name of the game, for instance Pong or any other of ALE's; or PushedBalls.
         features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
             cswm, random_p, shuffled_p, no_p, untrained, supervised); cnn (SB3's NatureCNN on the
             last 4 frames, end to end); ram (its bits) or, of balls, state (positions and
@@ -95,12 +98,19 @@ class AgentConfig:
         known_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        if self.features == "rmr" and self.encoder is None and self.game != BALLS:
-            object.__setattr__(self, "encoder", find_game(self.game).rom)
-        if (self.encoder is None) == (self.features in ENCODED):
+        if self.features == "rmr" and self.encoder is None:
+            shipped = {letters(name): name for name in shipped_encoders()}
+            object.__setattr__(self, "encoder", shipped.get(letters(self.game)))
+        if self.encoder is None and self.features in ENCODED:
             raise RMRError(
-                "expected an encoder with features that an arm's encoder makes, and none with cnn, "
-                f"ram and state, found features {self.features!r} with encoder {self.encoder!r}"
+                f"expected an encoder with features {self.features!r}, found none, and none of "
+                f"{self.game} is shipped: write one with `rmr-gym train --data FOLDER --arm "
+                f"{self.features}` and name its folder"
+            )
+        if self.encoder is not None and self.features not in ENCODED:
+            raise RMRError(
+                f"expected no encoder with features {self.features!r}, found {self.encoder!r}: "
+                "cnn, ram and state need none"
             )
 
     def key(self) -> dict[str, Any]:
@@ -133,9 +143,12 @@ def find_world(name: str) -> str:
     if letters(name) in ("pushedballs", "rmrpushedballsv0", "balls"):
         return BALLS
     try:
-        return find_game(name).name
-    except RMRError as error:
-        raise unknown_name("game", name, (*GAMES, BALLS)) from error
+        env_id = game_id(name)
+    except RMRError:
+        env_id = None
+    if env_id is None:
+        raise unknown_name("game", name, (*GAMES, BALLS))
+    return gym.spec(env_id).name
 
 
 def read_config(folder: Path) -> AgentConfig:
@@ -202,9 +215,7 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:
     balls = config.game == BALLS
-    env_id = "rmr/PushedBalls-v0" if balls else find_game(config.game).env_id
-    options: dict[str, Any] = {} if balls else {"noop_max": 30}
-    env: Any = TimeLimit(gym.make(env_id, render_mode="rgb_array", **options), config.max_steps)
+    env: Any = TimeLimit(_made(config.game), config.max_steps)
     if around is not None:
         env = around(env)
     if learning and not balls:
@@ -217,6 +228,17 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
     if config.features == "cnn" and balls:
         return TransformObservation(env, itemgetter("pixels"), env.observation_space["pixels"])
     return env
+
+
+def _made(game: str) -> gym.Env[Any, Any]:
+    """Make a game, one of ALE's own like ours: all actions, no sticky ones, up to 30 no-ops."""
+    env_id = "rmr/PushedBalls-v0" if game == BALLS else str(game_id(game))
+    if not env_id.startswith("ALE/"):
+        options: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
+        return gym.make(env_id, render_mode="rgb_array", **options)
+    alike = {"frameskip": 4, "repeat_action_probability": 0.0, "full_action_space": True}
+    env = gym.make(env_id, render_mode="rgb_array", **alike)
+    return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
 
 
 class RMRVecEnv(VecEnvWrapper):

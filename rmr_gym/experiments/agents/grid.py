@@ -20,7 +20,6 @@ from rmr_gym.agents.sb3.worlds import (
     find_world,
 )
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.games import find_game
 from rmr_gym.experiments import base
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
 from rmr_gym.runs.store import Artifact, Place, stage
@@ -181,7 +180,7 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     if len(fitting) == 1:
         return str(fitting[0])
     if not fitting and arm == "rmr" and game != BALLS:
-        return str(find_artifact(find_game(game).rom))
+        return str(find_artifact(game))
     names = ", ".join(path.name for path in fitting) or "none"
     command = "train" if game == BALLS else f"encoder export --game {game}"
     raise RMRError(
