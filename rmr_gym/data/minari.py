@@ -72,7 +72,8 @@ def export_minari(
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
             verify_episode(info, dataset.manifest)
             buffer = minari.data_collector.EpisodeBuffer
-            storage.update_episodes([buffer(**_content(dataset.episode(position), position))])
+            content = _content(dataset.manifest, dataset.episode(position), position)
+            storage.update_episodes([buffer(**content)])
             about = {_HEAD: info.head, _INDEX: info.index, _INTERRUPTED: info.interrupted}
             storage.update_episode_metadata([about], [position])
             if progress is not None:
@@ -152,11 +153,13 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
         if not (namespace / _NAMESPACE).exists():
             write_atomically(namespace / _NAMESPACE, "{}")
     boxes = {column.name: _box(column) for column in manifest.observations}
-    actions, count = manifest.steps[0], manifest.actions
+    taken, count = manifest.steps[0], manifest.actions
     storage = minari.dataset.minari_storage.MinariStorage.new(
         folder / "data",
-        observation_space=_nested(boxes, spaces.Dict),
-        action_space=_box(actions) if count is None else spaces.Discrete(count),
+        observation_space=_nested(_named(manifest, boxes), spaces.Dict),
+        action_space=_box(actions)
+        if count is None
+        else spaces.Discrete(count, start=actions.start),
         env_spec=_env_spec(manifest),
         data_format="hdf5",
         jpeg_encoding=False,
@@ -174,11 +177,11 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
     return storage
 
 
-def _content(episode: Episode, position: int) -> dict[str, Any]:
+def _content(manifest: Manifest, episode: Episode, position: int) -> dict[str, Any]:
     return {
         "id": position,
         "seed": episode.seed,
-        "observations": _nested(episode.observations),
+        "observations": _nested(_named(manifest, episode.observations)),
         "actions": episode.actions,
         "rewards": episode.rewards,
         "terminations": episode.terminated,
@@ -218,8 +221,8 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
     if len(source):
         first = source[0]
         rows = schema.flatten(first.observations)
-        observations = tuple(_spec(spec.name, rows[spec.name]) for spec in observations)
-        steps = (_spec("action", first.actions), *steps[1:])
+        observations = tuple(_like(spec, rows[spec.name]) for spec in observations)
+        steps = (_like(steps[0], first.actions), *steps[1:])
     space, spec = source.action_space, source.env_spec
     return Manifest(
         observations=observations,
@@ -228,16 +231,22 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         env_kwargs=dict(spec.kwargs) if spec else {},
         actions=int(space.n) if isinstance(space, spaces.Discrete) else None,
         heads=(str(metadata.get("algorithm_name", "unknown")),),
-        settings={"minari": dataset_id, "jpeg": source.storage.jpeg_encoding},
+        settings={
+            "minari": dataset_id,
+            "jpeg": source.storage.jpeg_encoding,
+            "max_episode_steps": spec.max_episode_steps if spec else None,
+        },
         versions={"minari": source.minari_version},
     )
 
 
-def _spec(name: str, rows: np.ndarray) -> ColumnSpec:
+def _like(spec: ColumnSpec, rows: np.ndarray) -> ColumnSpec:
     """Describe a column as its data is; the type may be another than that of the space."""
     if rows.dtype.kind not in "biuf":
-        raise RMRError(f"expected numbers in column {name!r}, found {rows.dtype}: not storable")
-    return ColumnSpec(name, rows.dtype.name, rows.shape[1:])
+        raise RMRError(
+            f"expected numbers in column {spec.name!r}, found {rows.dtype}: not storable"
+        )
+    return replace(spec, dtype=rows.dtype.name, shape=rows.shape[1:])
 
 
 def _episode(
@@ -277,15 +286,23 @@ def _env_spec(manifest: Manifest) -> Any:
         spec = gym.spec(manifest.env_id)
     except gym.error.Error:
         return None
-    return replace(spec, kwargs=manifest.env_kwargs)
+    limits = (manifest.settings.get(name) for name in ("max_episode_steps", "max_steps"))
+    shortest = min((limit for limit in limits if limit), default=spec.max_episode_steps)
+    return replace(spec, kwargs=manifest.env_kwargs, max_episode_steps=shortest)
+
+
+def _named(manifest: Manifest, columns: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return observations by name; one that is not in a Dict has none."""
+    alone = [(spec.name, spec.entry) for spec in manifest.observations] == [("observation", False)]
+    return {"": columns["observation"]} if alone else columns
 
 
 def _nested(columns: Mapping[str, Any], make: Callable[[dict[str, Any]], Any] = dict) -> Any:
     """Undo `rmr_gym.data.schema.flatten`: names with dots become a Dict, made so, within a Dict."""
-    if list(columns) == ["observation"]:
-        return columns["observation"]
+    if list(columns) == [""]:
+        return columns[""]
     parts: dict[str, dict[str, Any]] = {}
     for name, value in columns.items():
         first, _, rest = name.partition(".")
-        parts.setdefault(first, {})[rest or "observation"] = value
+        parts.setdefault(first, {})[rest] = value
     return make({name: _nested(part, make) for name, part in parts.items()})

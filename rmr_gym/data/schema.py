@@ -68,12 +68,16 @@ class ColumnSpec:
         dtype: Numpy's name of the type, for instance ``"uint8"``.
         shape: Shape of one row.
         encoding: ``"ale_palette"`` for screens of palette indices, ``"raw"`` for all else.
+        start: The smallest value of a discrete one.
+        entry: Whether a column called ``observation`` is an entry of a Dict.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     encoding: Encoding = "raw"
+    start: int = 0
+    entry: bool = False
 
     @property
     def stored(self) -> np.dtype[Any]:
@@ -293,7 +297,8 @@ def _column(row: dict[str, Any]) -> ColumnSpec:
     column = ColumnSpec(**{**row, "shape": tuple(row["shape"])})
     texts = all(isinstance(text, str) for text in (column.name, column.dtype, column.encoding))
     sizes = all(type(size) is int and size >= 0 for size in column.shape)
-    if not texts or not sizes or np.dtype(column.dtype).name != column.dtype:
+    rest = type(column.start) is int and type(column.entry) is bool
+    if not texts or not sizes or not rest or np.dtype(column.dtype).name != column.dtype:
         raise TypeError(row)
     return column
 
@@ -307,7 +312,9 @@ def _leaves(space: spaces.Space[Any], prefix: str) -> list[ColumnSpec]:
             f"expected a space of numbers of fixed shape (Box, Discrete, MultiDiscrete, "
             f"MultiBinary, or a Dict of them), found {space}: it cannot be stored"
         )
-    return [ColumnSpec(prefix or "observation", space.dtype.name, tuple(space.shape or ()))]
+    start = int(space.start) if isinstance(space, spaces.Discrete) else 0
+    name, entry = prefix or "observation", prefix == "observation"
+    return [ColumnSpec(name, space.dtype.name, tuple(space.shape or ()), start=start, entry=entry)]
 
 
 def _joined(prefix: str, key: str) -> str:

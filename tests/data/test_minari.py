@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
+from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.minari import export_minari, import_minari
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
@@ -145,6 +148,65 @@ def test_a_recording_of_atari_there_and_back(recorded, root, tmp_path):
     assert recovered.spec.id == "rmr/Pong-v0"
     recovered.close()
     assert import_minari("atari/pong-v0", tmp_path / "back").fingerprint == pong.fingerprint
+
+
+def test_the_environment_comes_back_as_it_was_recorded(root, tmp_path):
+    dataset = record("Pong", tmp_path / "pong", episodes=1, max_steps=5, players="uniform")
+    export_minari(dataset, "atari/pong-v0")
+    loaded = minari.load_dataset("atari/pong-v0")
+    recovered = loaded.recover_environment()
+    assert recovered.spec.max_episode_steps == 5
+    assert recovered.spec.kwargs["repeat_action_probability"] == 0
+    recovered.close()
+    balls = record("rmr/BouncingBalls-v0", tmp_path / "b", episodes=1, max_episode_steps=4)
+    export_minari(balls, "rmr/balls-v0")
+    assert minari.load_dataset("rmr/balls-v0").env_spec.max_episode_steps == 4
+    wild = replace(balls.manifest, settings={})
+    with DatasetWriter(tmp_path / "wild", wild) as writer:
+        writer.write(balls.episode(0))
+    export_minari(TransitionDataset(tmp_path / "wild"), "rmr/wild-v0")
+    registered = gym.spec("rmr/BouncingBalls-v0").max_episode_steps
+    assert minari.load_dataset("rmr/wild-v0").env_spec.max_episode_steps == registered
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(-1, 1, (2,), np.float32),
+        spaces.Dict(observation=spaces.Box(-1, 1, (2,), np.float32)),
+        spaces.Dict(state=spaces.Box(-1, 1, (2,), np.float32)),
+        spaces.Dict(state=spaces.Dict(observation=spaces.Box(-1, 1, (2,), np.float32))),
+    ],
+)
+def test_spaces_keep_their_structure_and_discrete_actions_their_start(root, tmp_path, space):
+    actions = spaces.Discrete(3, start=-1)
+    manifest = Manifest(schema.observation_columns(space), schema.step_columns(actions), actions=3)
+    (column,) = manifest.observations
+    episode = replace(
+        made(0, 4),
+        observations={column.name: np.zeros((5, 2), np.float32)},
+        actions=np.array([-1, 0, 1, -1]),
+    )
+    with DatasetWriter(tmp_path / "d", manifest) as writer:
+        writer.write(episode)
+    export_minari(TransitionDataset(tmp_path / "d"), "rmr/d-v0")
+    loaded = minari.load_dataset("rmr/d-v0")
+    assert loaded.action_space == actions
+    assert structure(loaded.observation_space) == structure(space)
+    assert structure(loaded[0].observations) == structure(space)
+    metadata = root / "rmr" / "d-v0" / "data" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    del content["rmr_gym_manifest"]
+    metadata.write_text(json.dumps(content))
+    back = import_minari("rmr/d-v0", tmp_path / "back").manifest
+    assert (back.observations, back.steps) == (manifest.observations, manifest.steps)
+
+
+def structure(observation):
+    """Return the keys of nested Dicts."""
+    if not isinstance(observation, dict | spaces.Dict):
+        return None
+    return {key: structure(part) for key, part in observation.items()}
 
 
 def foreign(dataset_id, observation_space, action_space, observations, actions, **options):
