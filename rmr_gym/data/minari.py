@@ -157,9 +157,7 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
     storage = minari.dataset.minari_storage.MinariStorage.new(
         folder / "data",
         observation_space=_nested(_named(manifest, boxes), spaces.Dict),
-        action_space=_box(actions)
-        if count is None
-        else spaces.Discrete(count, start=actions.start),
+        action_space=spaces.Discrete(count, start=taken.start) if count else _box(taken),
         env_spec=_env_spec(manifest),
         data_format="hdf5",
         jpeg_encoding=False,
