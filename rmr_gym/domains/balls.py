@@ -277,7 +277,7 @@ def align(pipeline: FramePipeline, abstract: dict[str, Tensor], seed: int) -> No
     place = _read_from_slot(join, decoder.position)
     weights, biases = zip(*(_read_from_slot(join, layer) for layer in looks), strict=True)
     drawn = torch_generator(integer_seed(seed, "directions of an aligned start"))
-    free = torch.randn(dim, needed - len(used), generator=drawn)
+    free = torch.randn(dim, needed - len(used), generator=drawn, dtype=used.dtype)
     free = torch.linalg.qr(torch.cat([used.T, free], dim=1))[0][:, len(used) :]
     instants = abstract["encoder.weight"].unflatten(1, (HISTORY, 2))
     join.weight.copy_(torch.cat([part @ place[0] for part in instants.unbind(1)], dim=1))

@@ -27,7 +27,7 @@ def cell_centres(size: int) -> Float[Tensor, "cells 2"]:
 
     They are the coordinates that the balls' positions are in.
     """
-    along = (torch.arange(size) + 0.5) / size * 2 - 1
+    along = (torch.arange(size, dtype=torch.float32) + 0.5) / size * 2 - 1
     y, x = torch.meshgrid(-along, along, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
-from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN
+from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN, single_precision
 from rmr_gym.models.rmr.processors import (
     CORES,
     PassiveProcessor,
@@ -213,9 +213,14 @@ class PretrainedEncoder:
             overwrite: Replace an artifact that is there; anything else is never replaced.
 
         Raises:
-            RMRError: The folder exists, or cannot be written.
+            RMRError: The folder exists, or cannot be written; P is missing, or one too many.
         """
         folder = Path(folder)
+        if (self.processor is None) != (self.config.core is None):
+            raise RMRError(
+                f"expected {'no P' if self.config.core is None else 'a P'}, as the configuration "
+                f"has core={self.config.core!r}: give encoder and P as they were configured"
+            )
         if folder.exists():
             _require_replaceable(folder, overwrite)
         versions = {name: version(name) for name in ("torch", "numpy", "safetensors")}
@@ -229,6 +234,7 @@ class PretrainedEncoder:
                 "config": asdict(self.config),
                 "provenance": provenance,
                 "weights_sha256": sha256(weights).hexdigest(),
+                "config_sha256": _config_sha256(asdict(self.config), provenance),
             }
             (hidden / WEIGHTS).write_bytes(weights)
             (hidden / CONFIG).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
@@ -251,10 +257,13 @@ class PretrainedEncoder:
         with torch.device("meta"):
             expected = _together(config.encoder(), config.processor()).state_dict()
         tensors = _read_tensors(folder, expected, record.get("weights_sha256"))
-        with torch.random.fork_rng(devices=[]):
+        provenance = record.get("provenance") or {}
+        if record.get("config_sha256") != _config_sha256(record["config"], provenance):
+            raise _damaged(folder / CONFIG, "config and provenance are not those of its sha256")
+        with torch.random.fork_rng(devices=[]), single_precision():
             encoder, processor = config.encoder(), config.processor()
         _together(encoder, processor).eval().load_state_dict(tensors)
-        return cls(config, encoder, processor, record.get("provenance") or {})
+        return cls(config, encoder, processor, provenance)
 
     def card(self) -> str:
         """Return the card in Markdown: what it is, what it was made from, how good it is."""
@@ -308,6 +317,11 @@ def _check(config: AnyEncoderConfig, **largest: int) -> None:
 
 def _some(config: AnyEncoderConfig, *names: str) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
+
+
+def _config_sha256(config: dict[str, Any], provenance: dict[str, Any]) -> str:
+    """Return what tells whether the sizes, the game or the origins of an artifact were altered."""
+    return sha256(json.dumps([config, provenance], sort_keys=True).encode()).hexdigest()
 
 
 def _together(encoder: nn.Module, processor: nn.Module | None) -> nn.ModuleDict:

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 import struct
 import warnings
 from dataclasses import replace
@@ -47,6 +48,15 @@ def make(config=CONFIG, seed=0):
 @pytest.fixture
 def folder(tmp_path):
     return make().save_pretrained(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("kept", ["processor", "core"])
+def test_what_could_not_be_read_is_not_written(tmp_path, kept):
+    made = make() if kept == "core" else replace(make(), config=replace(CONFIG, core=None))
+    bare = replace(made, processor=None) if kept == "core" else made
+    with pytest.raises(RMRError, match=r"expected (no|a) P, as the configuration has core="):
+        bare.save_pretrained(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize("core", ["mpnn", "deep_sets", "none", None])
@@ -236,6 +246,46 @@ def test_a_flipped_bit_anywhere_in_the_weights_is_noticed(folder):
     change(folder, weights_sha256="0" * 64)
     with pytest.raises(RMRError, match=r"its sha256 is not the one in config\.json"):
         PretrainedEncoder.from_pretrained(folder)
+
+
+def state(artifact):
+    tensors = artifacts._together(artifact.encoder, artifact.processor).state_dict()
+    return artifact.config, artifact.provenance, {n: t.tolist() for n, t in tensors.items()}
+
+
+@pytest.mark.parametrize("kind", ["game", "balls", "shipped"])
+def test_a_damaged_artifact_is_refused_or_what_it_was(tmp_path, kind):
+    """A bit, a byte, a stretch or the end of a file is altered; nothing but an RMRError comes."""
+    if kind == "shipped":
+        folder = Path(shutil.copytree(shipped_encoders()["pong"], tmp_path / "mine"))
+    else:
+        folder = (make() if kind == "game" else balls()).save_pretrained(tmp_path / "mine")
+    whole, rng, refused = (
+        state(PretrainedEncoder.from_pretrained(folder)),
+        np.random.default_rng(1),
+        0,
+    )
+    for number in range(150):
+        path = folder / ("config.json", "weights.safetensors")[number % 2]
+        content = path.read_bytes()
+        at, to = sorted(rng.integers(0, len(content), 2))
+        changed = bytearray(content)
+        match number % 5:
+            case 0 | 1:
+                changed[at] ^= 1 << rng.integers(8)
+            case 2:
+                changed[at] = rng.integers(256)
+            case 3:
+                changed[at : min(to, at + 40)] = bytes(rng.integers(0, 256, 7, dtype=np.uint8))
+            case 4:
+                del changed[at:]
+        path.write_bytes(changed)
+        try:
+            assert state(PretrainedEncoder.from_pretrained(folder)) == whole
+        except RMRError:
+            refused += 1
+        path.write_bytes(content)
+    assert refused > 120
 
 
 SIZES = {"resolution": 16, "slots": 3, "dim": 8, "slot_dim": 8, "channels": 4}

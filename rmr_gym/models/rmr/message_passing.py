@@ -133,7 +133,7 @@ def use_backend(name: str) -> Iterator[None]:
 def describe_backend(device: str, precision: str) -> str:
     """Return what ``"auto"`` runs on a device for 128 slots of 64 numbers, in words."""
     sizes = ((8, 128, 64), (8, 128, 64), (64, 64), (64,), (64, 64), (64,))
-    inputs = tuple(torch.empty(size, device=device) for size in sizes)
+    inputs = tuple(torch.empty(size, dtype=torch.float32, device=device) for size in sizes)
     wanted = _wanted("auto")
     _check_names("max", wanted, precision)
     engine = _engine(wanted, inputs, precision)

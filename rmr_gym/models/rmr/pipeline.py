@@ -6,7 +6,8 @@ RAM and contrastive losses on latents. Initial weights are drawn from a generato
 never from torch's global one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -245,11 +246,22 @@ def build(factory: Callable[[], ModuleType], generator: torch.Generator) -> Modu
     Returns:
         The module; equal generators give equal bytes.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), single_precision():
         module = factory()
     for part in module.modules():
         _initialise(part, generator)
     return module
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Let tensors be of 32-bit floats where no type is named, whatever the process has chosen."""
+    chosen = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(chosen)
 
 
 def build_seeded(factory: Callable[[], ModuleType], seed: int, stream: str) -> ModuleType:

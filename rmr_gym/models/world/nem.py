@@ -354,10 +354,11 @@ class SpatialMixture(nn.Module, ABC):
 
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
         """Return the state before the first frame; see `WorldModel.init_state`."""
-        place, (height, width, channels) = generator.device, self.shape
+        height, width, channels = self.shape
         grid = (batch, self.groups, height, width)
-        shares = torch.randn(*grid, generator=generator, device=place).abs().clamp(min=LEAST)
-        memory = torch.zeros(batch, self.groups, self.memory, device=place)
+        kind = {"dtype": torch.float32, "device": generator.device}
+        shares = torch.randn(*grid, generator=generator, **kind).abs().clamp(min=LEAST)
+        memory = torch.zeros(batch, self.groups, self.memory, **kind)
         return NEMState(
             memory=memory,
             pictures=memory.new_zeros(batch, self.groups, height, width, channels),
@@ -514,7 +515,8 @@ def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Fra
     """Return the frame with some pixels x turned into 1 - x."""
     if not probability:
         return frame
-    drawn = torch.rand(frame.shape, generator=generator, device=generator.device)
+    kind = {"dtype": torch.float32, "device": generator.device}
+    drawn = torch.rand(frame.shape, generator=generator, **kind)
     return torch.where(drawn < probability, 1 - frame, frame)
 
 

@@ -133,7 +133,7 @@ class KernelAttention(nn.Module):
 
     def _shares(self, y: Tensor, z: Tensor, present: Tensor) -> Float[Tensor, "batch heads i j"]:
         if self.sizes.terms == "local":
-            return (present / present.sum()).expand(len(y), self.sizes.heads, y.shape[1], -1)
+            return (present.to(y) / present.sum()).expand(len(y), self.sizes.heads, y.shape[1], -1)
         queries, keys = (
             rearrange(part, "b n (h d) -> b h n d", h=self.sizes.heads)
             for part in (self.query(y), self.key(z))
@@ -275,7 +275,7 @@ class MemoryCores(nn.Module):
     def start(self, batch: int) -> Rows:
         """Return memories whose rows are those of an identity matrix."""
         sizes = self.sizes
-        identity = torch.eye(sizes.slots, sizes.row, device=self.query.device)
+        identity = torch.eye(sizes.slots, sizes.row).to(self.query)
         return identity.expand(batch, len(self.query), -1, -1)
 
     def forward(self, inputs: Float[Tensor, "batch slots inputs width"], memory: Rows) -> Rows:
