@@ -4,13 +4,20 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check docs clean
+LOWEST := .venv-lowest
+CORE := tests/test_cli.py tests/test_facade.py tests/test_import.py tests/core tests/data tests/envs tests/wrappers \
+  tests/agents/test_record.py tests/agents/sb3 tests/commands tests/report/test_page.py
+
+.PHONY: demo test test-lowest check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/rmr-gym demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto -q -rs
+
+test-lowest: $(LOWEST)/.installed  # with the lowest version of every direct dependency that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest -n auto -q -rs -o filterwarnings=default $(CORE)
 
 check: $(VENV)/.installed-dev docs
 	$(BIN)/ruff check .
@@ -36,5 +43,11 @@ $(VENV)/.installed-dev: $(VENV)/.made pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
+$(LOWEST)/.installed: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest.py test > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt --editable '.[test]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
