@@ -26,6 +26,7 @@ from rmr_gym.models.pretrained import (
     shipped_encoders,
 )
 from rmr_gym.runs.store import read_artifact
+from rmr_gym.stages.balls import KIND as BALLS_KIND
 from rmr_gym.stages.balls import BallsPreset
 from rmr_gym.stages.export import (
     pretrained_encoder,
@@ -85,7 +86,7 @@ class Pretrain(Trained, AtariPreset):
 
     def execute(self) -> None:
         """Carry the command out."""
-        _pretrain(self, "RAM", ("model", "step", "slot_accuracy", "bit_f1"))
+        _pretrain(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +101,22 @@ class PretrainBalls(Trained, BallsPreset):
 
     def execute(self) -> None:
         """Carry the command out."""
-        columns = ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy")
-        _pretrain(self, "positions", columns)
+        _pretrain(self)
 
 
-def _pretrain(options: Pretrain | PretrainBalls, states: str, columns: tuple[str, ...]) -> None:
-    with progress_bar(f"pretraining on {states} of {options.data}") as progress:
+SCORES = {
+    facade.KIND: ("model", "step", "slot_accuracy", "bit_f1"),
+    BALLS_KIND: ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy"),
+}
+"""Scores of P that are printed, by the kind of the folder that holds it."""
+
+
+def _pretrain(options: Pretrain | PretrainBalls) -> None:
+    with progress_bar(f"pretraining on {options.data}") as progress:
         folder = facade.pretrain(options.data, options.out, **options.places, progress=progress)
     say(f"written: {folder}")
-    print_rows(read_artifact(folder).record["scores"], columns)
+    record = read_artifact(folder).record
+    print_rows(record["scores"], SCORES[record["kind"]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,13 +268,24 @@ def _names_balls(arguments: Sequence[str]) -> bool:
     return data is not None and is_of_balls(Path(data))
 
 
-def show(encoder: tyro.conf.Positional[str]) -> None:
-    """Print the card of an encoder.
+def show(artifact: tyro.conf.Positional[str]) -> None:
+    """Print the card of an encoder; of a P, its sizes and scores.
 
     Args:
-        encoder: Its folder, or the name of a shipped one.
+        artifact: Folder of `rmr-gym train`, `rmr-gym encoder export` or `rmr-gym pretrain`, or the
+            name of a shipped encoder.
     """
-    say(PretrainedEncoder.from_pretrained(encoder).card())
+    folder = Path(artifact)
+    if not (folder / "record.json").is_file():
+        say(facade.load_encoder(artifact).card())
+        return
+    record = read_artifact(folder).record
+    say(
+        f"P of {record.get('game', 'bouncing balls')}, without an encoder: "
+        f"`rmr-gym train --processor {folder}` trains one through it",
+        *(f"- {name}: {value}" for name, value in record["model"].items()),
+    )
+    print_rows(record["scores"], SCORES[record["kind"]])
 
 
 def list_shipped() -> None:

@@ -344,7 +344,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
     """Return the configuration file of an artifact, of a kind and version that can be read."""
     path = folder / CONFIG
     if not path.is_file():
-        raise RMRError(f"{folder} holds no {CONFIG}: expected the folder of a pretrained encoder")
+        holds = f"no {CONFIG}"
+        if (folder / "record.json").is_file():
+            holds = "a P and no encoder (`rmr-gym train --processor` trains one through it)"
+        raise RMRError(f"{folder} holds {holds}: expected the folder of a pretrained encoder")
     record = _json(_bytes_of(path, _JSON_BYTES), path)
     if record.get("format") not in tuple(CONFIGS):
         raise RMRError(

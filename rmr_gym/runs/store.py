@@ -113,8 +113,7 @@ def read_artifact(folder: Path) -> Artifact:
 def _read_record(folder: Path) -> dict[str, Any]:
     if not (folder / _RECORD).is_file():
         raise RMRError(
-            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain` or "
-            "`rmr-gym train`"
+            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain`"
         )
     try:
         record = json.loads((folder / _RECORD).read_text())

@@ -2,15 +2,18 @@
 
 import json
 
+import gymnasium as gym
 import pytest
 
 from rmr_gym.commands import stages as commands
+from rmr_gym.commands.agent import AGENT
 from rmr_gym.commands.console import carry_out
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.runs.store import read_artifact
 from rmr_gym.stages.natural import kept_encoder
+from rmr_gym.wrappers import RMRObservationWrapper
 
 
 @pytest.fixture
@@ -59,6 +62,24 @@ def test_train_writes_what_probe_wrappers_and_agents_read(run, encoder, game, ch
     ridge = next(row for row in scores if row["step"] == 4 and row["probe"] == "ridge")
     assert f"{ridge['micro_f1']:.4f}" in printed
     assert f"{ridge['effective_rank']:.4f}" in printed
+
+
+def test_wrappers_agents_and_show_read_the_folder(run, encoder, processor, capsys, tmp_path):
+    env = RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, output="processed")
+    assert env.reset(seed=0)[0].shape == (128, 4)
+    small = ("--steps", "8", "--checkpoints", "1", "--max-steps", "4", "--out", str(tmp_path / "a"))
+    chosen = ("train", "--game", "Pong", "--encoder", str(encoder))
+    carry_out(AGENT, [*chosen, *small], "rmr-gym agent")
+    assert (tmp_path / "a" / "000000008.zip").is_file()
+    capsys.readouterr()
+    carry_out(commands.ENCODER, ["show", str(encoder)], "rmr-gym encoder")
+    assert "# Slot encoder of Pong" in capsys.readouterr().out
+    carry_out(commands.ENCODER, ["show", str(processor)], "rmr-gym encoder")
+    printed = capsys.readouterr().out
+    assert "P of Pong, without an encoder: `rmr-gym train --processor" in printed
+    assert "copy" in printed
+    with pytest.raises(RMRError, match="holds a P and no encoder"):
+        RMRObservationWrapper(gym.make("rmr/Pong-v0"), processor)
 
 
 def test_a_checkpoint_an_arm_and_changed_settings(run, tmp_path):
