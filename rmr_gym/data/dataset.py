@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import lock
@@ -21,6 +21,7 @@ from rmr_gym.data.reader import (
     Batch,
     Chosen,
     EpisodeInfo,
+    Timeline,
     TransitionReader,
     positions,
     read_column,
@@ -43,7 +44,7 @@ FrameTransform = Callable[[UInt8[np.ndarray, "time height width"]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Transitions:
+class Transitions(Timeline):
     """Columns of some episodes, each in one array, and where its transitions lie in them.
 
     ``transitions[name]`` is the column ``name``: observations have T + 1 rows an episode of T
@@ -73,57 +74,12 @@ class Transitions:
             )
         return self.columns[name]
 
-    def __len__(self) -> int:
-        return len(self.current)
-
     def __repr__(self) -> str:
         shapes = (
             f"{name}: {array.dtype}{list(array.shape)}" for name, array in self.columns.items()
         )
         episodes = len(np.unique(self.episode))
         return f"Transitions({len(self)} of {episodes} episodes, {', '.join(shapes)})"
-
-    def windows(self, length: int, stride: int = 1) -> Int64[np.ndarray, "windows {length}"]:
-        """Return the rows of every ``length`` successive observations of one episode.
-
-        None crosses an episode; an episode that is too short has none. Three past frames and one
-        to predict are ``windows(4)``: ``frames = transitions["pixels"][windows]``.
-
-        Args:
-            length: Observations in a window, 1 or more.
-            stride: Rows from the start of a window to that of the next in the same episode.
-
-        Raises:
-            RMRError: ``length`` or ``stride`` is below 1.
-        """
-        for name, value in (("length", length), ("stride", stride)):
-            if value < 1:
-                raise RMRError(f"expected windows of a {name} of 1 or more, found {value}")
-        rows = np.bincount(self.episode) + 1
-        ends = np.cumsum(rows)
-        starts = [
-            np.r_[end - count : end - length + 1 : stride]
-            for end, count in zip(ends, rows, strict=True)
-        ]
-        return np.concatenate([np.empty(0, np.int64), *starts])[:, None] + np.arange(length)
-
-    def steps(self, rows: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
-        """Return the transition that leaves each row: where its action, reward and flags are.
-
-        ``transitions["action"][transitions.steps(windows[:, :-1])]`` are the actions between the
-        observations of windows.
-
-        Raises:
-            RMRError: A row is the last of its episode, which no step leaves, or is not there.
-        """
-        steps = np.searchsorted(self.current, rows)
-        inside = np.minimum(steps, len(self) - 1)
-        if not (len(self) or not rows.size) or (self.current[inside] != rows).any():
-            raise RMRError(
-                "expected rows that a step leaves, found the last observation of an episode or a "
-                "row that is not there: leave out the last row of each window"
-            )
-        return steps.astype(np.int64)
 
     def to(self, device: str) -> "Transitions":
         """Return everything as torch tensors on a device, for instance ``"cuda"``.

@@ -193,7 +193,65 @@ class Batch:
     steps: Mapping[str, np.ndarray]
 
 
-class TransitionReader:
+class Timeline:
+    """Where the transitions of some episodes lie in rows of observations, one after another.
+
+    Attributes:
+        current: int64 [transitions]: the row of the observation before each transition; the one
+            after it is in the next row.
+        episode: int64 [transitions], ascending: the position of the episode of each transition.
+    """
+
+    current: Any
+    episode: Any
+
+    def __len__(self) -> int:
+        return len(self.current)
+
+    def windows(self, length: int, stride: int = 1) -> Int64[np.ndarray, "windows {length}"]:
+        """Return the rows of every ``length`` successive observations of one episode.
+
+        None crosses an episode; an episode that is too short has none. Three past frames and one
+        to predict are ``windows(4)``: ``frames = transitions["pixels"][windows]``.
+
+        Args:
+            length: Observations in a window, 1 or more.
+            stride: Rows from the start of a window to that of the next in the same episode.
+
+        Raises:
+            RMRError: ``length`` or ``stride`` is below 1.
+        """
+        for name, value in (("length", length), ("stride", stride)):
+            if value < 1:
+                raise RMRError(f"expected windows of a {name} of 1 or more, found {value}")
+        rows = np.bincount(self.episode) + 1
+        ends = np.cumsum(rows)
+        starts = [
+            np.r_[end - count : end - length + 1 : stride]
+            for end, count in zip(ends, rows, strict=True)
+        ]
+        return np.concatenate([np.empty(0, np.int64), *starts])[:, None] + np.arange(length)
+
+    def steps(self, rows: Int64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
+        """Return the transition that leaves each row: where its action, reward and flags are.
+
+        ``transitions["action"][transitions.steps(windows[:, :-1])]`` are the actions between the
+        observations of windows.
+
+        Raises:
+            RMRError: A row is the last of its episode, which no step leaves, or is not there.
+        """
+        steps = np.searchsorted(self.current, rows)
+        inside = np.minimum(steps, len(self) - 1)
+        if not (len(self) or not rows.size) or (self.current[inside] != rows).any():
+            raise RMRError(
+                "expected rows that a step leaves, found the last observation of an episode or a "
+                "row that is not there: leave out the last row of each window"
+            )
+        return steps.astype(np.int64)
+
+
+class TransitionReader(Timeline):
     """Random access to the transitions of some episodes, made by `TransitionDataset.reader`.
 
     It has the ``current`` and ``episode`` of a `Transitions`, so that
@@ -222,9 +280,6 @@ class TransitionReader:
             part = self._steps if name in schema.STEP_COLUMNS else self._observations
             part[name] = ColumnReader(paths, manifest.columns[name], rows)
 
-    def __len__(self) -> int:
-        return len(self.current)
-
     def batch(self, indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"]) -> Batch:
         """Read transitions; only the chunks that hold them are decompressed.
 
@@ -243,6 +298,26 @@ class TransitionReader:
             after={name: rows[count:] for name, rows in pairs.items()},
             steps={name: reader.read(indices) for name, reader in self._steps.items()},
         )
+
+    def read(self, windows: Int[np.ndarray, "batch length"]) -> dict[str, np.ndarray]:
+        """Read the observations of windows, and the actions, rewards and flags between them.
+
+        Args:
+            windows: Rows of successive observations, as `Timeline.windows` returns them.
+
+        Returns:
+            By column: [batch, length, ...] of observations, [batch, length - 1, ...] of steps.
+
+        Raises:
+            RMRError: There is no such row, or a file is damaged.
+        """
+        steps = self.steps(windows[:, :-1])
+        columns = {name: (reader, windows) for name, reader in self._observations.items()}
+        columns |= {name: (reader, steps) for name, reader in self._steps.items()}
+        return {
+            name: (rows := reader.read(at.ravel())).reshape(*at.shape, *rows.shape[1:])
+            for name, (reader, at) in columns.items()
+        }
 
 
 def transition_rows(
