@@ -64,6 +64,12 @@ class AtariExperiment(AtariPreset, Experiment):
         """As many as the preset says."""
         return self.chosen.seeds
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The preset without what decides no result."""
+        preset = as_json(self.chosen)
+        return {name: value for name, value in preset.items() if name not in _PROPOSALS}
+
     def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
         """Return the games under the preset; data sets that are not there are recorded.
 
@@ -100,7 +106,6 @@ class AtariExperiment(AtariPreset, Experiment):
             **facts: Said beside, or instead.
         """
         preset, summaries = self.chosen, {game.name: game.data.summary() for game in games}
-        config = {name: value for name, value in as_json(preset).items() if name not in _PROPOSALS}
         facts = {
             "preset": self.preset,
             "games": [game.name for game in games],
@@ -111,7 +116,7 @@ class AtariExperiment(AtariPreset, Experiment):
             "datasets": summaries,
             "slots": {name: summary["slots"] for name, summary in summaries.items()},
         } | facts
-        return Plan(rows, config, facts, group=stacking(Store(self.root / "store"), self.stack))
+        return Plan(rows, facts, group=stacking(Store(self.root / "store"), self.stack))
 
 
 _PROPOSALS = ("games", "seeds")

@@ -5,10 +5,12 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -61,16 +63,16 @@ class Plan:
 
     Attributes:
         rows: Where the rows of its tables come from.
-        config: JSON of what its results hang on; a folder with another one is refused.
         facts: Further entries of run.json.
+        config: What its results hang on beside the options, see `Experiment.config`.
         finish: Writes further files into the folder, where all has gone well.
         versions: Packages whose versions run.json says.
         group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
     """
 
     rows: Sequence[Rows]
-    config: Mapping[str, Any]
     facts: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[Path, Store], object] = lambda out, store: None
     versions: Sequence[str] = VERSIONS
     group: Group = list
@@ -141,6 +143,11 @@ class Experiment:
             raise RMRError(f"seeds must be 1 or more, got {seeds}")
         return range(seeds)
 
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """JSON of the options that its results hang on; a folder with other ones is refused."""
+        return {}
+
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; data that are missing are recorded first."""
         raise AssertionError("every experiment says it")
@@ -205,18 +212,17 @@ def run(
         RMRError: Bad options or data, results of other settings in the folder, another command at
             work in it, or every job failed.
     """
-    out = experiment.folder()
-    workers, plan = experiment.worker_count, experiment.plan(progress_for)
-    if not plan.rows:
-        raise RMRError("these options leave nothing to compute: choose others")
-    busy = (
-        f"expected a folder that no other command computes in, found one at work in {out}: wait "
-        "until it ends, or choose another folder"
-    )
-    with alone(out / ".lock", busy):
+    out, workers = experiment.folder(), experiment.worker_count
+    with _alone_in(out):
+        _refuse_others(out, experiment.kind, experiment.config, whole=False)
+        _find_scheduler(experiment.scheduler)
+        plan = experiment.plan(progress_for)
+        if not plan.rows:
+            raise RMRError("these options leave nothing to compute: choose others")
+        plan = replace(plan, config={**experiment.config, **plan.config})
         typed = command or shlex.join(["rmr-gym", *sys.argv[1:]])
-        facts = {"kind": experiment.kind, "command": typed, "device": experiment.device}
-        facts["workers"] = workers
+        facts: dict[str, Any] = {"kind": experiment.kind, "command": typed, "workers": workers}
+        facts["device"] = experiment.device
         books = _Books(out, plan, Store(experiment.root / "store"), facts)
         outcomes = run_tasks(
             [rows.task for rows in plan.rows],
@@ -230,6 +236,31 @@ def run(
         return out, books.close(outcomes)
 
 
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Keep other commands out of a folder; one that nothing is written into is removed."""
+    busy = (
+        f"expected a folder that no other command computes in, found one at work in {out}: wait "
+        "until it ends, or choose another folder"
+    )
+    with alone(out / ".lock", busy):
+        try:
+            yield
+        except RMRError:
+            if [*out.iterdir()] == [out / ".lock"]:
+                shutil.rmtree(out)
+            raise
+
+
+def _find_scheduler(address: str | None) -> None:
+    """Make sure that a Dask scheduler answers, where one was named."""
+    if address is not None:
+        from rmr_gym.runs.cluster import workers_at  # noqa: PLC0415 - heavy
+
+        with workers_at(lambda job: Outcome(job.key), address):
+            pass
+
+
 class _Books:
     """The run folder: its plan, its tables and run.json."""
 
@@ -238,7 +269,7 @@ class _Books:
         self._started, self._written = datetime.now(UTC), time.monotonic()
         self._records: dict[str, dict[str, Any]] = {}
         self._done: dict[Path, JobState] = {}
-        _refuse_others(out, facts["kind"], plan)
+        _refuse_others(out, facts["kind"], plan.config)
         self._describe([])
         self._jobs = write_plan(out, [rows.task for rows in plan.rows], store)
         self._write()
@@ -321,14 +352,23 @@ def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
     return {name: (names | known).get(name) for name in TIMING_COLUMNS}
 
 
-def _refuse_others(out: Path, kind: str, plan: Plan) -> None:
-    """Refuse a folder that holds another experiment, or one of other settings."""
+def _refuse_others(out: Path, kind: str, config: Mapping[str, Any], whole: bool = True) -> None:
+    """Refuse a folder that holds another experiment, or one of other settings.
+
+    Args:
+        out: The folder.
+        kind: Of the experiment.
+        config: Its settings.
+        whole: Whether these are all, or those that are known before there are data.
+    """
     try:
         before = json.loads((out / "run.json").read_text())
     except (OSError, ValueError):
         return
-    wanted = json.loads(json.dumps({"kind": kind, "config": plan.config}, default=str))
-    difference = _difference({name: before.get(name) for name in wanted}, wanted)
+    wanted = json.loads(json.dumps({"kind": kind, "config": config}, default=str))
+    there = before.get("config") or {}
+    there = there if whole else {name: there.get(name) for name in config}
+    difference = _difference({"kind": before.get("kind"), "config": there}, wanted)
     if difference:
         raise RMRError(
             f"{out} holds results of something else: {difference}; choose another folder"

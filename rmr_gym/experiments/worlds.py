@@ -161,6 +161,12 @@ class BallsExperiment(BallsPreset, Experiment):
         """As many as in RMR, section 4."""
         return 3
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options of the stages."""
+        stages = {option.name for option in fields(BallsPreset)} - {"preset"}
+        return {name: value for name, value in as_json(self).items() if name in stages}
+
     def world(self, playing: Playing, progress_for: ProgressFor) -> BallsWorld:
         """Return the data set under the preset; an environment is played first.
 
@@ -173,15 +179,13 @@ class BallsExperiment(BallsPreset, Experiment):
 
     def balls_plan(self, rows: list[Rows], world: BallsWorld, **facts: Any) -> Plan:
         """Return the plan of a run, with what run.json says of all of them and further facts."""
-        stages = {option.name for option in fields(BallsPreset)} - {"preset"}
-        config = {name: value for name, value in as_json(self).items() if name in stages}
         facts = {
             "preset": self.preset,
             "games": [world.data.label],
             "seeds": list(self.seed_list),
             "datasets": {world.data.label: world.data.summary()},
         } | facts
-        return Plan(rows, config, facts)
+        return Plan(rows, facts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +297,11 @@ class WorldExperiment(WorldOptions, Experiment):
 
     tests: tuple[Path, ...] = ()
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The options that decide what trained models are."""
+        return {name: value for name, value in vars(self).items() if name in DECIDING}
+
     def test_sets(
         self, models: Sequence[PlannedModel], lengths: Sequence[int], progress_for: ProgressFor
     ) -> list[RecordedFrames]:
@@ -337,8 +346,7 @@ class WorldExperiment(WorldOptions, Experiment):
             "tests": tests,
             "presets": {model.label: as_json(model.preset) for model in models},
         }
-        options = {name: value for name, value in vars(self).items() if name in DECIDING}
-        return Plan([*rows, *validations], {"data": data["fingerprint"]} | options, facts)
+        return Plan([*rows, *validations], facts, {"data": data["fingerprint"]})
 
 
 def check_tests(models: Sequence[PlannedModel], tests: Sequence[RecordedFrames]) -> None:

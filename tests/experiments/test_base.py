@@ -48,6 +48,10 @@ class Squares(Experiment):
 
     folder_name = "smoke-squares"
 
+    @property
+    def config(self):
+        return {"natural": {"batch": self.batch}}
+
     def plan(self, progress_for):
         require_distinct("value", self.values)
         rows = []
@@ -59,7 +63,6 @@ class Squares(Experiment):
                 rows.append(Rows("curves", task, names, "curve"))
         return Plan(
             rows=rows,
-            config={"natural": {"batch": self.batch}},
             facts={"games": ["Pong"]},
             finish=lambda out, store: (out / "extra").write_text("finished"),
         )
@@ -153,6 +156,23 @@ class TestFolder:
             run(Squares(**here))
         assert run(Squares(**here))[1] == []
 
+    def test_what_cannot_go_on_is_refused_before_anything_is_planned(
+        self, here, tmp_path, monkeypatch
+    ):
+        out, _ = run(Squares(**here))
+        monkeypatch.setattr(Squares, "plan", lambda *_: pytest.fail("nothing may be recorded"))
+        monkeypatch.setattr("rmr_gym.runs.cluster.CONNECT_SECONDS", 0.2)
+        with alone(out / ".lock"), pytest.raises(RMRError, match="no other command computes in"):
+            run(Squares(**here))
+        with pytest.raises(RMRError, match=r"natural\.batch was 5, is 6; choose another folder"):
+            run(Squares(**here, batch=6))
+        with pytest.raises(RMRError, match="expected a folder for --out"):
+            run(Squares(**here, out=tmp_path / "table.csv"))
+        nowhere = tmp_path / "nowhere"
+        with pytest.raises(RMRError, match="no Dask scheduler answers at tcp://127"):
+            run(Squares(**here, out=nowhere, scheduler="tcp://127.0.0.1:9"))
+        assert not nowhere.exists()
+
     def test_tables_grow_meanwhile(self, here, monkeypatch):
         monkeypatch.setattr(base, "GROWN_SECONDS", 0.0)
         lengths, write = [], base.write_table
@@ -218,7 +238,7 @@ class TestProblems:
         assert pd.read_csv(out / "squares.csv")["square"].tolist() == [8 / 7]
 
     def test_nothing_to_compute_is_said(self, here, monkeypatch):
-        plan = Plan([], {}, {})
+        plan = Plan([], {})
         monkeypatch.setattr(Squares, "plan", lambda self, progress_for: plan)
         with pytest.raises(RMRError, match="leave nothing to compute"):
             run(Squares(**here))

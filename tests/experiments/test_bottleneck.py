@@ -129,6 +129,14 @@ def test_nothing_to_draw_is_an_error_that_names_the_file(make_bottleneck):
     assert narrowing_table(sweep).empty
 
 
+@pytest.mark.parametrize("dims", [(2, 64), (64,)])
+def test_a_finished_run_is_not_said_to_have_no_scores(make_bottleneck, dims):
+    text = write_report(make_bottleneck(seeds=1, games=1, dims=dims))[1]
+    assert "RMR (frozen P) minus C-SWM (P trained), mean of games: dim" in text
+    assert "no results" not in text
+    assert "No score" not in text
+
+
 def test_a_whole_report(make_bottleneck):
     folder = make_bottleneck(seeds=3)
     page = write_report(folder)[0].read_text(encoding="utf-8")

@@ -104,6 +104,11 @@ class Agents(Budget, base.Experiment):
         return 5
 
     @property
+    def config(self) -> dict[str, int]:
+        """How long agents learn, and how long their episodes are."""
+        return asdict(self.budget) | {"copies": self.copies, "max_steps": self.max_steps}
+
+    @property
     def budget(self) -> Budget:
         """How long agents learn and how they are measured."""
         return Budget(self.steps, self.checkpoints, self.episodes)
@@ -119,12 +124,11 @@ class Agents(Budget, base.Experiment):
         configs = list(self.configs(worlds))
         if not configs:
             raise RMRError("a comparison of agents needs at least one game that has the features")
-        facts = asdict(self.budget) | {"copies": self.copies, "max_steps": self.max_steps}
         lists = {name: sorted(values) for name, values in named.items()}
         rows = [*map(self._random_rows, worlds), *map(self._rows, configs)]
         versions = (*base.VERSIONS, "stable-baselines3")
-        everything = facts | lists | {"seeds": list(self.seed_list)}
-        return base.Plan(rows, facts, everything, versions=versions)
+        facts = self.config | lists | {"seeds": list(self.seed_list)}
+        return base.Plan(rows, facts, versions=versions)
 
     def configs(self, worlds: list[str]) -> Iterator[AgentConfig]:
         """Yield the agents of the grid; features that a world does not have are left out there.

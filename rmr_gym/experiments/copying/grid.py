@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ class CopyingRun(CopyingPreset, base.Experiment):
 
     models: tuple[str, ...] = tuple(COPYING_MODELS)
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The task and what is trained."""
+        parts = [name for name in COPYING_MODELS if name in self.models]
+        return {part: as_json(getattr(self, part)) for part in ("task", *parts)}
+
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         del progress_for
@@ -40,20 +47,13 @@ class CopyingRun(CopyingPreset, base.Experiment):
         }
         active = {"rims": self.rims.active}
         rows = [
-            base.Rows(
-                table, task, {"model": model, "active": active.get(model, 0), "seed": seed}, of
-            )
-            for (model, seed), task in tasks.items()
+            base.Rows(table, task, {"model": name, "active": active.get(name, 0), "seed": seed}, of)
+            for (name, seed), task in tasks.items()
             for table, of in (("copying", "rows"), ("copying_curves", "curve"))
         ]
-        parts = ("task", *self.models)
         facts = {"preset": self.preset, "models": list(self.models), "seeds": list(self.seed_list)}
-        return base.Plan(
-            rows,
-            config={part: as_json(getattr(self, part)) for part in parts},
-            facts=facts,
-            finish=lambda out, store: write_activity(out, store, tasks, self.task),
-        )
+        finish = partial(write_activity, tasks=tasks, task=self.task)
+        return base.Plan(rows, facts, finish=finish)
 
 
 def write_activity(

@@ -457,7 +457,7 @@ def matrix_map(table: pd.DataFrame) -> Figure:
     rows, columns = complete_link(ours), complete_link(ours.T)
     across = [recipients[index] for index in columns.order]
     down["game"] = [down["game"][index] for index in rows.order]
-    most = where(table, table["role"] != "control")["relative"].abs().max()
+    most = float(where(table, table["role"] != "control")["relative"].abs().to_numpy().max())
     trees = {"game": rows.links}
     blocks = [_block(table, down[role], across, trees.get(role)) for role in ROLES if down[role]]
     title = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, mean %"
