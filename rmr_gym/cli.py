@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from rmr_gym.commands.console import carry_out, err_console, say, warn
+from rmr_gym.commands.console import carry_out, err_console, say, warn, write_any_sign
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.processes import keep_freed_memory
 
@@ -75,6 +75,7 @@ def _output_closed() -> bool:
 
 def _run(arguments: Sequence[str]) -> None:
     keep_freed_memory()
+    write_any_sign()
     try:
         _dispatch(arguments)
     except RMRError as error:

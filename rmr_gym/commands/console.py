@@ -1,5 +1,7 @@
 """What every command shares: options, two consoles, tables, progress with the time left."""
 
+import codecs
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,27 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+_PLAIN = {"−": "-", "–": "-", "±": "+/-", "▲": "^", "▼": "v", "…": "..."}
+
+
+def _in_plain(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for signs that an output cannot write, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in signs), error.end
+
+
+codecs.register_error("rmr_gym_plain", _in_plain)
+
+
+def write_any_sign() -> None:
+    """Let outputs write in plain letters what their encoding has no sign for, as in latin-1."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="rmr_gym_plain")
 
 
 Options = TypeVar("Options")

@@ -104,7 +104,7 @@ def write_report(
     path = Path(folder) / "report.html" if out is None else Path(out)
     page = report(Path(folder))
     values = {
-        **{"page": page, "summary": _summary(page.run), **page.shown},
+        **{"page": page, "summary": _summary(page.run), "headings": [], **page.shown},
         "findings": findings_of(report, page),
         "figures": _saved(page.figures, path.parent / "figures"),
         "facts": _facts(page.run.info),

@@ -1,6 +1,9 @@
 """`rmr-gym run`, `status`, `report`, `demo`."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -50,6 +53,28 @@ def test_measures_are_computed_reported_and_their_status_told(tiny, capsys):
     (out / "report.html").unlink()
     report(out)
     assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "printed"),
+    [
+        ("PYTHONIOENCODING", "ascii", " +/- 0.0"),
+        ("PYTHONIOENCODING", "latin-1", " \xb1 0.0"),
+        ("MPLBACKEND", "module://a_notebook_s.backend", "Pong: C-SWM hinge"),
+        ("MPLBACKEND", "tkagg", "Pong: C-SWM hinge"),
+    ],
+)
+def test_a_report_is_printed_and_drawn_wherever_it_is_asked_for(make_run, variable, value, printed):
+    folder = make_run(seeds=2, games=("Pong",))
+    asked = subprocess.run(
+        [sys.executable, "-m", "rmr_gym", "report", str(folder)],
+        env=os.environ | {variable: value},
+        capture_output=True,
+        check=False,
+    )
+    assert (asked.returncode, asked.stderr) == (0, b"")
+    assert printed in asked.stdout.decode("latin-1" if value == "latin-1" else "utf-8")
+    assert (folder / "figures" / "frames_Pong.png").is_file()
 
 
 def test_table_of_two_games_beside_the_paper(tiny, two_games, tmp_path, capsys):

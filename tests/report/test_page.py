@@ -53,6 +53,8 @@ def test_a_whole_report(make_run):
         "How to read this",
         "What was run",
     ]
+    assert [link for link in page.links if link[0] == "#"] == [f"#s{n}" for n in range(10)]
+    assert re.findall(r'<section id="(s\d+)">', source) == [f"s{n}" for n in range(10)]
     words = " ".join(page.words)
     assert "▼ worse" in words
     assert "rmr-gym compare --games Pong Freeway --preset smoke" in words

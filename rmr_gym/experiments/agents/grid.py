@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -44,13 +45,19 @@ class Budget:
     episodes: int = 10
 
 
-@stage(version=2)
-def agent(config: AgentConfig, encoder: str | None, budget: Budget, place: Place) -> Artifact:
+class Weights(NamedTuple):
+    """Hash of the weights of an encoder, None without one: it counts, and no title says it."""
+
+    sha256: str | None
+
+
+@stage(version=1)
+def agent(config: AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
     """Train an agent, or go on where it stopped, and measure all that were kept of it.
 
     Args:
         config: What to train; the path of its encoder decides nothing.
-        encoder: Hash of its encoder's weights; None without one.
+        encoder: What its encoder holds.
         budget: How long and how often.
         place: Folder of the agent.
     """
@@ -193,9 +200,10 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     )
 
 
-def weights_of(config: AgentConfig) -> str | None:
-    """Return the hash of an encoder's weights, once it is known to fit its agent."""
+def weights_of(config: AgentConfig) -> Weights:
+    """Return what an agent's encoder holds, once it is known to fit."""
     if config.encoder is None:
-        return None
+        return Weights(None)
     encoder_of(config)
-    return hashlib.sha256((find_artifact(config.encoder) / WEIGHTS).read_bytes()).hexdigest()
+    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
+    return Weights(hashlib.sha256(content).hexdigest())

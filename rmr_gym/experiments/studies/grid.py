@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from rmr_gym.agents.players.graded import PLAYER, PlayerReference
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
@@ -105,7 +106,7 @@ def measured(game: Game, arm: str, seed: int, measures: Sequence[str]) -> list[R
     objective = game.preset.natural.objective
     names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
     if arm == PLAYER:
-        reference = PlayerReference(game.name)
+        reference: Any = PlayerReference(game.name)
         rows = [Rows("references", game.probed(reference), names)]
         return [*rows, Rows("labels", game.labelled(reference), names)]
     rows = []

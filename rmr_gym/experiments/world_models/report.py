@@ -14,7 +14,7 @@ from rmr_gym.report.charts import own_names, seed_lines, validation_curves
 from rmr_gym.report.page import Page, listing
 from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
 from rmr_gym.report.statistics import means, model_pairs
-from rmr_gym.report.tables import called, labels_of
+from rmr_gym.report.tables import called, label, labels_of
 
 CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_loss",))}
 
@@ -273,7 +273,7 @@ def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1")
     Raises:
         RMRError: Nothing varies in the table.
     """
-    names, up = own_names(table), score.replace("_", " ")
+    names, up = own_names(table), label(score)
     panels = [
         charts.Panel(
             f"by {QUESTIONS[question]}",
