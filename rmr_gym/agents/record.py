@@ -40,7 +40,7 @@ from rmr_gym.data.dataset import Progress, TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.wrappers.describe import AnyEnv, ale_of, describe, row_of
+from rmr_gym.wrappers.describe import AnyEnv, columns_now, describe, row_of
 
 NUM_ENVS = 32
 
@@ -77,26 +77,20 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], *, emulator: bool = True):
         super().__init__(env)
-        self.inside = env
-        self._ale = ale_of(env) if emulator else None
+        self.inside, self._emulator = env, emulator
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset the environment."""
         observation, info = self.env.reset(**options)
-        self.first = Step(self._row(observation))
+        self.first = Step(columns_now(self.env, observation, emulator=self._emulator))
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step the environment."""
         outcome = self.env.step(action)
-        self.last = Step(self._row(outcome[0]), copy.copy(action), *outcome[1:4])
+        row = columns_now(self.env, outcome[0], emulator=self._emulator)
+        self.last = Step(row, copy.copy(action), *outcome[1:4])
         return outcome
-
-    def _row(self, observation: Any) -> Mapping[str, Any]:
-        shown = flatten(observation)
-        if self._ale is None:
-            return shown
-        return {**shown, "pixels": self._ale.getScreen(), "ram": self._ale.getRAM()}
 
 
 @dataclass(frozen=True)

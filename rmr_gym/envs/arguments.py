@@ -21,7 +21,7 @@ Info = dict[str, Any]
 Seed = int | np.integer | None
 """What an environment is reset with; None: it goes on with its generator."""
 
-Seeds = Seed | Sequence[Seed]
+Seeds = Seed | Sequence[Seed] | np.ndarray
 """The same for a vector: of the first environment, or one an environment."""
 
 

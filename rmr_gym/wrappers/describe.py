@@ -13,7 +13,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper, VectorWrapper
 
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.data.schema import ColumnSpec, Manifest, observation_columns, step_columns
+from rmr_gym.data.schema import ColumnSpec, Manifest, flatten, observation_columns, step_columns
 from rmr_gym.envs.atari.games import GAMES, Game, find_game
 
 Env = TypeVar("Env")
@@ -34,7 +34,7 @@ class Source:
         game: What they play, if known.
         palette: Screens of one channel hold palette indices.
         action_names: Tells what each action presses, in ALE's words; None where nobody knows.
-        emulator: The ALE underneath, where there is just one environment.
+        env: The environment itself, where there is just one: an ALE may be underneath.
     """
 
     space: Any
@@ -42,7 +42,7 @@ class Source:
     game: str | None = None
     palette: bool = False
     action_names: Callable[[], Sequence[str] | None] = lambda: None
-    emulator: Any = None
+    env: gym.Env[Any, Any] | None = None
 
 
 def source_of(env: AnyEnv) -> Source:
@@ -53,7 +53,7 @@ def source_of(env: AnyEnv) -> Source:
         game=name_of_game(env.unwrapped, env.spec),
         palette=shows_palette(env.unwrapped, env.spec),
         action_names=partial(_action_names, env),
-        emulator=ale_of(env),
+        env=None if isinstance(env, VectorEnv) else env,
     )
 
 
@@ -116,6 +116,16 @@ def ale_of(env: AnyEnv) -> Any:
     """Return the emulator under an environment, or None, as for any vector."""
     ale = getattr(env.unwrapped, "ale", None)
     return ale if hasattr(ale, "getRAM") and hasattr(ale, "getScreen") else None
+
+
+def columns_now(env: AnyEnv, observation: Any, *, emulator: bool) -> Mapping[str, Any]:
+    """Return an observation by columns, over ALE with the screen and the RAM of this instant.
+
+    The emulator is asked for at every step: a copy of an environment has another one.
+    """
+    ale = ale_of(env) if emulator else None
+    emulated = {} if ale is None else {"pixels": ale.getScreen(), "ram": ale.getRAM()}
+    return {**flatten(observation), **emulated}
 
 
 def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:

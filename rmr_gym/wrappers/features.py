@@ -35,6 +35,10 @@ from rmr_gym.wrappers.describe import (
 )
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
+if hasattr(os, "register_at_fork"):
+    # OpenMP, once it ran several threads, hangs in a fork, as Gymnasium makes them for its vectors.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
+
 Encoder = str | os.PathLike[str] | PretrainedEncoder
 """Folder of an artifact, name of a shipped one, or one that was read already."""
 
@@ -420,8 +424,7 @@ def _reader(
         return PictureReader(source.space, config.resolution)
     asked = {"palette": True, "gray": False, "auto": source.palette}
     sizes = (config.height, config.width)
-    palette, emulator = asked[options.pixels], source.emulator
-    return FrameReader(source.space, *sizes, palette=palette, emulator=emulator)
+    return FrameReader(source.space, *sizes, palette=asked[options.pixels], env=source.env)
 
 
 def _indices_of(processor: Any, source: Source) -> np.ndarray | None:

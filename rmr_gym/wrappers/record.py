@@ -14,7 +14,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
-from rmr_gym.wrappers.describe import AnyEnv, ale_of, autoreset_mode, describe, require, row_of
+from rmr_gym.wrappers.describe import AnyEnv, autoreset_mode, columns_now, describe, require, row_of
 
 
 class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -68,14 +68,15 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         manifest = describe(env, heads=(head,), store=store)
         super().__init__(env)
         self._recording = _Recording(path, manifest, (head,), overwrite)
-        self._ale = ale_of(env) if store == "auto" else None
+        self._emulator = store == "auto"
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Write what was cut short, reset the environment and begin the next episode."""
         self._recording.finish(0, interrupted=True)
         number = plain_seed(seed)
         observation, info = self.env.reset(seed=number, options=options)
-        self._recording.begin(0, number, self._columns(observation))
+        columns = columns_now(self.env, observation, emulator=self._emulator)
+        self._recording.begin(0, number, columns)
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
@@ -90,7 +91,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
                 "what resets by itself around RecordTransitions, not inside it"
             )
         observation, reward, terminated, truncated, info = self.env.step(action)
-        columns = self._columns(observation)
+        columns = columns_now(self.env, observation, emulator=self._emulator)
         self._recording.append(0, action, reward, terminated, truncated, columns)
         return observation, reward, terminated, truncated, info
 
@@ -100,12 +101,6 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
             self._recording.close()
         finally:
             super().close()
-
-    def _columns(self, observation: Any) -> Mapping[str, Any]:
-        if self._ale is None:
-            return flatten(observation)
-        emulated = {"pixels": self._ale.getScreen(), "ram": self._ale.getRAM()}
-        return {**flatten(observation), **emulated}
 
 
 class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
@@ -244,6 +239,15 @@ class _Recording:
         self._dataset: DatasetWriter | None = None
         self._beginnings: dict[int, tuple[int | None, dict[str, np.ndarray]]] = {}
         self._writers: dict[int, EpisodeWriter] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be copied or pickled while the data set is open: two would write into it."""
+        if self._dataset is not None:
+            raise RMRError(
+                "expected a recorder that has not begun or is closed, found one that records, of "
+                "which no copy can be made: close() it before, or copy the environment inside"
+            )
+        return vars(self).copy()
 
     def runs(self, i: int) -> bool:
         """Whether an episode of environment ``i`` is being recorded."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from math import gcd
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float32, UInt8
@@ -11,6 +12,7 @@ from jaxtyping import Float32, UInt8
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
+from rmr_gym.wrappers.describe import ale_of
 
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""
@@ -106,7 +108,7 @@ class FrameReader:
         height: Rows of a frame.
         width: Columns of a frame.
         palette: Screens of one channel hold palette indices; otherwise gray levels.
-        emulator: The ALE underneath, where there is just one environment.
+        env: The environment, where there is just one: an ALE may be underneath.
 
     Raises:
         RMRError: There is no whole screen to read.
@@ -119,17 +121,18 @@ class FrameReader:
         width: int,
         *,
         palette: bool = False,
-        emulator: Any = None,
+        env: gym.Env[Any, Any] | None = None,
     ):
         shrink = Shrinker(height, width)
         shape = _shape_of_bytes(space)
-        self._emulator = None
+        self._env = None
+        ale = ale_of(env) if env is not None else None
         if shape[:2] == SCREEN and shape[2:] in ((), (1,), (3,)):
             one_channel = _from_palette if palette else _from_gray
             to_gray = _from_rgb if shape[2:] == (3,) else one_channel
             self._frames = _Strips(to_gray, shrink)
-        elif emulator is not None and tuple(emulator.getScreenDims()) == SCREEN:
-            self._emulator, self._frames = emulator, _Strips(_from_palette, shrink)
+        elif ale is not None and tuple(ale.getScreenDims()) == SCREEN:
+            self._env, self._frames = env, _Strips(_from_palette, shrink)
         else:
             raise RMRError(
                 f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) "
@@ -141,8 +144,8 @@ class FrameReader:
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:
         """Return the frames of a batch of observations."""
-        if self._emulator is not None:
-            return self._frames(self._emulator.getScreen()[None])
+        if self._env is not None:
+            return self._frames(ale_of(self._env).getScreen()[None])
         return self._frames(_pixels(observations, SCREEN))
 
 

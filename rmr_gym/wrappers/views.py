@@ -72,7 +72,7 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """Return RAM and screen of this instant; ``observation`` is not looked at."""
-        return self._reader.read()
+        return self._reader.read(ale_of(self.env))
 
 
 class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):

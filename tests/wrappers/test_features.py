@@ -1,5 +1,13 @@
+import copy
 import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import ale_py
 import gymnasium as gym
@@ -12,7 +20,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-import rmr_gym  # noqa: F401
+import rmr_gym
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import frame_transform
 from rmr_gym.envs.atari.env import PairedAtariEnv
@@ -325,3 +333,44 @@ def test_an_object_is_neither_moved_nor_trained(encoder):
     with torch.no_grad():
         given.encoder.project.bias += 1
     assert np.array_equal(env.reset(seed=0)[0], before)
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_reads_its_own_emulator(encoder, twin_of):
+    env = RMRObservationWrapper(MAKERS["ram"](), encoder)
+    env.reset(seed=0)
+    twin = twin_of(env)
+    twin.reset(seed=0)
+    for action in (2, 3, 3, 3):
+        shown = twin.step(action)[0]
+    assert np.allclose(shown, expected(encoder, twin), **CLOSE)
+
+
+FORKED = """
+import gymnasium as gym, torch
+from rmr_gym.wrappers.features import RMRObservationWrapper
+
+def wrapped(env):
+    return RMRObservationWrapper(env, "pong")
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    wrapped(gym.make("rmr/Pong-v0")).reset(seed=0)
+    envs = gym.make_vec("rmr/Pong-v0", 2, vectorization_mode="async", wrappers=[wrapped])
+    envs.reset(seed=0)
+    assert envs.step([2, 3])[0].shape == (2, 128, 64)
+    envs.close()
+"""
+
+
+def test_forked_processes_do_not_hang_where_torch_ran_several_threads(tmp_path):
+    (tmp_path / "forked.py").write_text(FORKED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(rmr_gym.__file__).parents[1])}
+    environment |= {"OMP_NUM_THREADS": "2"}
+    command = [sys.executable, str(tmp_path / "forked.py")]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        assert process.wait(timeout=120) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -312,3 +315,36 @@ def test_the_observation_itself_on_request(tmp_path):
     loaded = dataset.load(columns=("pixels", "ram"))
     np.testing.assert_array_equal(loaded["pixels"], [each["pixels"] for each in shown])
     np.testing.assert_array_equal(loaded["ram"], [each["ram"] for each in shown])
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copied_recorder_records_its_own_emulator(tmp_path, twin_of):
+    twin = twin_of(RecordTransitions(gym.make("rmr/Pong-v0"), tmp_path / "d"))
+    twin.reset(seed=0)
+    shown = [twin.step(2)[0]["ram"] for _ in range(20)]
+    twin.close()
+    stored = TransitionDataset(tmp_path / "d").episode(0).observations["ram"][1:]
+    assert np.array_equal(stored, shown)
+    assert len(np.unique(stored, axis=0)) > 10
+
+
+def test_no_copy_is_made_of_a_recorder_that_records(tmp_path):
+    env = RecordTransitions(Counter(), tmp_path)
+    env.reset()
+    for twin_of in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(RMRError, match=r"no copy can be made: close\(\) it before"):
+            twin_of(env)
+    env.close()
+    play(copy.deepcopy(env), 4)
+    assert len(TransitionDataset(tmp_path).episodes) == 1
+
+
+@pytest.mark.parametrize("seed", [np.int64(7), 2**64, np.random.SeedSequence(0).entropy + 2**100])
+def test_every_seed_that_gymnasium_takes_is_stored(tmp_path, seed):
+    env = RecordTransitions(gym.make("rmr/Pong-v0"), tmp_path)
+    env.reset(seed=seed)
+    env.step(0)
+    env.close()
+    (episode,) = TransitionDataset(tmp_path).episodes
+    assert episode.seed == seed
+    assert type(episode.seed) is int

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import ale_py
 import gymnasium as gym
 import numpy as np
@@ -363,3 +366,14 @@ def test_what_cannot_be(options, message):
         RandomCrops(gym.make(S2RM), **options)
     with pytest.raises(RMRError, match=message):
         VectorRandomCrops(gym.make_vec(S2RM, num_envs=2), **options)
+
+
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_a_copy_reads_its_own_emulator(twin_of):
+    env = PairedObservation(gym.make("ALE/Pong-v5", obs_type="ram", **PLAIN), pixels="palette")
+    env.reset(seed=1)
+    twin = twin_of(env)
+    fresh = PairedAtariEnv("Pong", pixels="palette")
+    assert same(twin.reset(seed=0)[0], fresh.reset(seed=0)[0])
+    for action in random_actions(40):
+        assert same(twin.step(action)[0], fresh.step(action)[0])

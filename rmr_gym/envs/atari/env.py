@@ -27,8 +27,10 @@ _SCREENS: dict[str, tuple[int, str]] = {
 class ScreenAndRAM:
     """Reads the RAM and the screen of an ALE, both after the last frame that it emulated.
 
+    It keeps no emulator, so that copies of what reads with it read their own.
+
     Args:
-        ale: The emulator, with a ROM loaded.
+        ale: An emulator with the ROM loaded.
         pixels: ``"gray"`` or ``"rgb"`` as ALE converts the screen, or ``"palette"`` for the palette
             indices, from which `rmr_gym.core.palette` rebuilds the other two.
 
@@ -41,20 +43,20 @@ class ScreenAndRAM:
 
     def __init__(self, ale: ALEInterface, pixels: str = "gray"):
         channels, reader = _SCREENS[known_name("kind of pixels", pixels, _SCREENS)]
-        self._read_ram, self._read_screen = ale.getRAM, getattr(ale, reader)
+        self._read_screen = reader
         self.space = spaces.Dict(
             ram=spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
             pixels=spaces.Box(0, 255, (*ale.getScreenDims(), channels), np.uint8),
         )
 
-    def pixels(self) -> UInt8[np.ndarray, "height width channels"]:
+    def pixels(self, ale: ALEInterface) -> UInt8[np.ndarray, "height width channels"]:
         """Return the screen as a new array."""
-        screen = self._read_screen()
+        screen = getattr(ale, self._read_screen)()
         return screen if screen.ndim == 3 else screen[:, :, None]
 
-    def read(self) -> dict[str, np.ndarray]:
+    def read(self, ale: ALEInterface) -> Arrays:
         """Return RAM and screen, in new arrays."""
-        return {"ram": self._read_ram(), "pixels": self.pixels()}
+        return {"ram": ale.getRAM(), "pixels": self.pixels(ale)}
 
 
 def load(game: Game, max_num_frames: int) -> ALEInterface:
@@ -224,7 +226,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         self._started = True
         if self.options.noop_max:
             self._wait(int(self.np_random.integers(1, self.options.noop_max, endpoint=True)))
-        return self._reader.read(), self._info()
+        return self._reader.read(self.ale), self._info()
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         """Emulate one time step with the action pressed."""
@@ -237,9 +239,9 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
             self.game.actions[arguments.one_action(action, len(self.game.actions))]
         )
         reward = sum(map(self.ale.act, earlier))
-        frame_before = self._reader.pixels() if self.options.max_pool else None
+        frame_before = self._reader.pixels(self.ale) if self.options.max_pool else None
         reward += self.ale.act(last)
-        observation = self._reader.read()
+        observation = self._reader.read(self.ale)
         if frame_before is not None:
             np.maximum(observation["pixels"], frame_before, out=observation["pixels"])
         terminated = self.ale.game_over(with_truncation=False)

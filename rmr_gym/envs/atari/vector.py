@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
+from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import (
     batch_space,
@@ -273,7 +274,7 @@ def _end_all(pipes: list[Connection], processes: list[Any]) -> None:
             process.join()
 
 
-class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
+class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.atari.env.PairedAtariEnv` in one, bit-equal to as many single ones.
 
     Environment i of ``reset(seed=s)`` behaves as the single environment after
@@ -337,6 +338,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
         **options: Any,
     ):
+        own = {"workers": workers, "copy": copy, "autoreset_mode": autoreset_mode, **options}
+        EzPickle.__init__(self, game, num_envs, max_episode_steps=max_episode_steps, **own)
         self.num_envs = arguments.whole_number("num_envs", num_envs, at_least=1)
         steps = arguments.limit("max_episode_steps", max_episode_steps)
         workers = min(arguments.parallel("workers", workers, at_least=0), self.num_envs)

@@ -379,7 +379,7 @@ class Window:
         self._plt.close(self._figure)
 
 
-class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
+class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.balls.env.BouncingBallsEnv` in one, bit-equal to as many single ones.
 
     World i of ``reset(seed=s)`` behaves as the single environment after ``reset(seed=s + i)``,
@@ -431,6 +431,8 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any]):
         render_mode: str | None = None,
         **options: Any,
     ):
+        own = {"threads": threads, "render_mode": render_mode, **options}
+        EzPickle.__init__(self, num_envs, preset, max_episode_steps=max_episode_steps, **own)
         self.config = config = configure(preset, options)
         self.num_envs = arguments.whole_number("num_envs", num_envs, 1)
         self._limit = arguments.limit("max_episode_steps", max_episode_steps)

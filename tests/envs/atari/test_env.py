@@ -453,14 +453,14 @@ def emulated():
 )
 def test_reads_what_ale_shows_and_keeps_nothing(emulated, pixels, reader):
     both = ScreenAndRAM(emulated, pixels)
-    first = both.read()
+    first = both.read(emulated)
     kept = {name: array.copy() for name, array in first.items()}
     assert first in both.space
     assert np.array_equal(first["ram"], emulated.getRAM())
     assert np.array_equal(np.squeeze(first["pixels"]), getattr(emulated, reader)())
     for _ in range(100):
         emulated.act(3)
-    second = both.read()
+    second = both.read(emulated)
     for name in ("ram", "pixels"):
         assert not np.array_equal(first[name], second[name])
         assert np.array_equal(first[name], kept[name])

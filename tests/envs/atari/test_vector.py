@@ -1,4 +1,6 @@
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 
 import rmr_gym
 from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.vector import PairedAtariVectorEnv
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(rmr_gym.__file__).parents[1])}
@@ -257,3 +260,19 @@ def test_bad_calls():
         with pytest.raises(RMRError, match="seed"):
             envs.reset(seed=seed)
     assert envs.render() is None
+
+
+def test_copies_are_new_vectors():
+    envs = PairedAtariVectorEnv("Pong", 2, workers=0, autoreset_mode="SameStep", frameskip=2)
+    for twin in (copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))):
+        assert same(tuple(play(twin, 4)), tuple(play(envs, 4)))
+        assert twin.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.array([3, 4]), [np.uint8(3), 4], 2**80])
+def test_every_whole_number_is_a_seed(seed):
+    envs = PairedAtariVectorEnv("Pong", 2, workers=0, **RANDOM)
+    alone = PairedAtariEnv("Pong", **RANDOM)
+    first = seed[0] if np.ndim(seed) else seed
+    shown, single = envs.reset(seed=seed)[0], alone.reset(seed=first)[0]
+    assert np.array_equal(shown["ram"][0], single["ram"])

@@ -413,3 +413,26 @@ def test_closing_twice():
     envs.reset(seed=0)
     envs.close()
     envs.close()
+
+
+def test_copies_are_new_vectors():
+    envs = BouncingBallsVectorEnv(2, "pushed", max_episode_steps=3, threads=2)
+    for twin in (copy.deepcopy(envs), pickle.loads(pickle.dumps(envs))):
+        assert same(tuple(play_many(twin, 5)), tuple(play_many(envs, 5)))
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), np.array([3, 4]), [np.uint8(3), 4], 2**80])
+def test_every_whole_number_is_a_seed(seed):
+    envs, alone = BouncingBallsVectorEnv(2, threads=1), BouncingBallsEnv()
+    shown = envs.reset(seed=seed)[0]
+    single = alone.reset(seed=seed[0] if np.ndim(seed) else seed)[0]
+    assert np.array_equal(shown["state"][0], single["state"])
+
+
+def test_closed_vectors_say_so():
+    envs = BouncingBallsVectorEnv(2, threads=2, render_mode="rgb_array")
+    envs.reset(seed=0)
+    envs.close()
+    for use in (envs.reset, lambda: envs.step([0, 0]), envs.render):
+        with pytest.raises(RMRError, match="found closed ones: make new ones"):
+            use()
