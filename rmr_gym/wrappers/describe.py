@@ -118,6 +118,26 @@ def ale_of(env: AnyEnv) -> Any:
     return ale if hasattr(ale, "getRAM") and hasattr(ale, "getScreen") else None
 
 
+def with_final(
+    infos: dict[str, Any], over: np.ndarray, change: Callable[[list[Any], np.ndarray], Any]
+) -> dict[str, Any]:
+    """Return the infos of a vector with the last observations of episodes changed.
+
+    Args:
+        infos: Of a step under SAME_STEP.
+        over: Whose episodes ended with it.
+        change: From these last observations and their environments to what is shown instead.
+    """
+    ended = np.flatnonzero(over)
+    if "final_obs" not in infos or not len(ended):
+        return infos
+    final = np.full(len(over), None, dtype=object)
+    last = [infos["final_obs"][i] for i in ended]
+    for i, shown in zip(ended, change(last, ended), strict=True):
+        final[i] = shown
+    return {**infos, "final_obs": final}
+
+
 def columns_now(env: AnyEnv, observation: Any, *, emulator: bool) -> Mapping[str, Any]:
     """Return an observation by columns, over ALE with the screen and the RAM of this instant.
 
@@ -170,15 +190,16 @@ def autoreset_mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     return mode
 
 
-def batch_of_one(observation: Any) -> Any:
-    """Return an observation of one environment as a batch of one."""
-    if isinstance(observation, Mapping):
-        return {name: np.asarray(entry)[None] for name, entry in observation.items()}
-    return np.asarray(observation)[None]
+def batch_of(observations: Sequence[Any]) -> Any:
+    """Return observations, each of one environment, as a batch of them."""
+    if isinstance(observations[0], Mapping):
+        names = observations[0]
+        return {name: np.stack([shown[name] for shown in observations]) for name in names}
+    return np.stack(observations)
 
 
-def row_of(batch: Any, row: int) -> Any:
-    """Return one environment's part of a batch of observations."""
+def row_of(batch: Any, row: Any) -> Any:
+    """Return the part of one environment, or of some, of a batch of observations."""
     if isinstance(batch, Mapping):
         return {name: rows[row] for name, rows in batch.items()}
     return batch[row]
@@ -215,14 +236,17 @@ def _columns(env: AnyEnv, game: Game | None, store: str) -> tuple[ColumnSpec, ..
     )
 
 
-def _shows_indices(envs: AnyEnv) -> bool:
+def _shows_indices(envs: VectorEnv[Any, Any, Any]) -> bool:
     """Tell whether the pixels of a vector of `rmr_gym` games are palette indices, unchanged."""
-    changed = any(isinstance(layer, VectorObservationWrapper) for layer in _layers(envs))
+    inner: Any = envs.unwrapped
+    changed = envs.single_observation_space is not inner.single_observation_space or any(
+        isinstance(layer, VectorObservationWrapper) for layer in _layers(envs)
+    )
     within = envs.spec is not None and envs.spec.kwargs.get("wrappers")
     return not changed and not within and shows_palette(envs.unwrapped, envs.spec)
 
 
-def _layers(envs: AnyEnv) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
+def _layers(envs: Any) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
     """Return the wrappers around a vector, outermost first."""
     layers = []
     while isinstance(envs, VectorWrapper):

@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space, concatenate, create_empty_array
+from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
@@ -28,10 +28,11 @@ from rmr_gym.wrappers.describe import (
     AnyEnv,
     Source,
     autoreset_mode,
-    batch_of_one,
+    batch_of,
     require,
     row_of,
     source_of,
+    with_final,
 )
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
@@ -125,12 +126,12 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=plain_seed(seed), options=options)
-        return row_of(self._stream.begin(batch_of_one(observation)), 0), info
+        return row_of(self._stream.begin(batch_of([observation])), 0), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Info]:
         """Step the wrapped environment."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        shown = self._stream.step(batch_of_one(observation), np.array([action]), np.zeros(1, bool))
+        shown = self._stream.step(batch_of([observation]), np.array([action]), np.zeros(1, bool))
         return row_of(shown, 0), reward, terminated, truncated, info
 
 
@@ -184,22 +185,11 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         if self._mode is AutoresetMode.NEXT_STEP:
             begun = self._over
         elif self._mode is AutoresetMode.SAME_STEP:
-            begun, infos = over, self._with_final_features(infos, actions, over)
+            begun = over
+            infos = with_final(infos, over, partial(self._stream.last, actions))
         self._over = over
         shown = self._stream.step(observations, np.asarray(actions), begun)
         return shown, rewards, terminated, truncated, infos
-
-    def _with_final_features(
-        self, infos: dict[str, Any], actions: Any, over: np.ndarray
-    ) -> dict[str, Any]:
-        ended = np.flatnonzero(over)
-        if "final_obs" not in infos or not len(ended):
-            return infos
-        given = [infos["final_obs"][i] for i in ended]
-        final = np.full(self.num_envs, None, dtype=object)
-        for i, shown in zip(ended, self._stream.last(given, actions, ended), strict=True):
-            final[i] = shown
-        return {**infos, "final_obs": final}
 
 
 @dataclass(frozen=True)
@@ -285,7 +275,7 @@ class FeatureStream:
         self._index_of = _indices_of(self._processor, source) if processed else None
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
-        self.space, self._shown = self._make_space(source.space), source.space
+        self.space = self._make_space(source.space)
         self._stacks: dict[str, np.ndarray] = {}
         self._count, self._actions = source.count, np.full(source.count, NO_OPERATION)
 
@@ -319,22 +309,21 @@ class FeatureStream:
         return self._look(observations, self._actions, remember)
 
     def last(
-        self, observations: Sequence[Any], actions: Any, chosen: Int[np.ndarray, " few"]
+        self, actions: Any, observations: Sequence[Any], chosen: Int[np.ndarray, " few"]
     ) -> list[Shown]:
         """Return the features that episodes ended with, before `step` shows what follows them.
 
         Args:
-            observations: One for each episode that ended.
             actions: That were taken, of all environments.
+            observations: One for each episode that ended.
             chosen: Those whose episodes ended.
         """
-        empty = create_empty_array(self._shown, len(observations))
-        batch = concatenate(self._shown, observations, empty)
 
         def remember(name: str, rows: np.ndarray) -> np.ndarray:
             return _appended(self._stacks[name][chosen], rows)
 
-        shown = self._look(batch, self._pressed(np.asarray(actions)[chosen]), remember)
+        pressed = self._pressed(np.asarray(actions)[chosen])
+        shown = self._look(batch_of(observations), pressed, remember)
         return [row_of(shown, row) for row in range(len(chosen))]
 
     def _pressed(self, actions: Any) -> np.ndarray:

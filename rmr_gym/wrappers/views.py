@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import VectorEnv, VectorObservationWrapper
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Float, Int, Shaped
 
@@ -18,7 +18,7 @@ from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
 from rmr_gym.envs.atari.env import Pixels, ScreenAndRAM
 from rmr_gym.envs.balls.config import check_sides
 from rmr_gym.envs.balls.pictures import draw_curtain, hide
-from rmr_gym.wrappers.describe import ale_of, batch_of_one, require, row_of
+from rmr_gym.wrappers.describe import ale_of, batch_of, require, row_of, with_final
 
 
 class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
@@ -233,10 +233,10 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
     def observation(self, observation: Any) -> dict[str, np.ndarray]:
         """Return crops, their positions and the next ones' positions."""
-        return row_of(self._views.look(batch_of_one(observation)), 0)
+        return row_of(self._views.look(batch_of([observation])), 0)
 
 
-class VectorRandomCrops(VectorObservationWrapper[Any, Any, Any, Any]):
+class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
     """`RandomCrops` around a vector of environments, bit-equal to it around each.
 
     World i of ``reset(seed=s)`` sees the crops of `RandomCrops` after ``reset(seed=s + i)``.
@@ -257,13 +257,35 @@ class VectorRandomCrops(VectorObservationWrapper[Any, Any, Any, Any]):
         self.observation_space = batch_space(self._views.space, env.num_envs)
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
-        """Begin an episode in every world; a seed also sets where the crops are."""
-        self._views.reset(all_seeds(seed, self.num_envs))
-        return super().reset(seed=plain_seed(seed), options=options)
+        """Begin an episode in every world, or in those of ``options["reset_mask"]``.
 
-    def observations(self, observations: Any) -> dict[str, np.ndarray]:
-        """Return crops, their positions and the next ones' positions in every world."""
-        return self._views.look(observations)
+        A seed also sets where the crops are.
+        """
+        mask = (options or {}).get("reset_mask")
+        self._views.reset(all_seeds(seed, self.num_envs))
+        observations, infos = self.env.reset(seed=plain_seed(seed), options=options)
+        if mask is None:
+            return self._look(observations), infos
+        begun = self._views.look(row_of(observations, mask), mask)
+        self._shown = {name: rows.copy() for name, rows in self._shown.items()}
+        for name, rows in begun.items():
+            self._shown[name][mask] = rows
+        return self._shown, infos
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Info]:
+        """Step the wrapped environments; last observations become crops too."""
+        observations, rewards, terminated, truncated, infos = self.env.step(actions)
+        if self.env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP:
+            infos = with_final(infos, terminated | truncated, self._look_last)
+        return self._look(observations), rewards, terminated, truncated, infos
+
+    def _look_last(self, observations: list[Any], worlds: np.ndarray) -> list[Any]:
+        shown = self._views.look(batch_of(observations), worlds)
+        return [row_of(shown, row) for row in range(len(worlds))]
+
+    def _look(self, observations: Any) -> dict[str, np.ndarray]:
+        self._shown = self._views.look(observations)
+        return self._shown
 
 
 class _Views:
@@ -304,17 +326,19 @@ class _Views:
         """Draw the (row, column) of new centres in one world."""
         return rng.integers(0, (self._height, self._width), (self._crops, 2))
 
-    def look(self, observations: Any) -> dict[str, np.ndarray]:
-        """Return what every world shows, and draw where it is looked at next."""
+    def look(self, observations: Any, worlds: Any = slice(None)) -> dict[str, np.ndarray]:
+        """Return what worlds, every one or some, show, and draw where they are looked at next."""
         bare = not isinstance(observations, dict)
         batch = {self._key: observations} if bare else observations
-        now, self._next = self._next, np.stack([self._draw(rng) for rng in self._generators])
+        chosen = np.arange(len(self._next))[worlds]
+        now, after = self._next[chosen], np.stack([self._draw(self._generators[i]) for i in chosen])
+        self._next[chosen] = after
         frames = batch[self._key]
         frames = frames if frames.ndim == 4 else frames[..., None]
         return {
             "crops": crop(frames, now, self._size),
             "positions": _as_positions(now, self._height, self._width),
-            "queries": _as_positions(self._next, self._height, self._width),
+            "queries": _as_positions(after, self._height, self._width),
             **{name: batch[name] for name in self._keep},
         }
 

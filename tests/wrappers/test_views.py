@@ -12,9 +12,10 @@ from gymnasium.utils.env_checker import check_env
 import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
+from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.envs.atari.games import GAMES
-from rmr_gym.wrappers import PairedObservation
+from rmr_gym.wrappers import PairedObservation, RecordVectorTransitions
 from rmr_gym.wrappers.views import Curtain, RandomCrops, VectorRandomCrops, crop
 
 gym.register_envs(ale_py)
@@ -377,3 +378,52 @@ def test_a_copy_reads_its_own_emulator(twin_of):
     assert same(twin.reset(seed=0)[0], fresh.reset(seed=0)[0])
     for action in random_actions(40):
         assert same(twin.step(action)[0], fresh.step(action)[0])
+
+
+def vectors_of_crops(mode, frames=12):
+    """Make our crops around a vector, and a vector of crops, of episodes that end by themselves."""
+    options = {"max_num_frames_per_episode": frames, "noop_max": 9, "pixels": "palette"}
+    ours = gym.make_vec("rmr/Pong-v0", 3, workers=0, autoreset_mode=mode, **options)
+    theirs = gym.make_vec(
+        "rmr/Pong-v0",
+        3,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": mode},
+        wrappers=[RandomCrops],
+        **options,
+    )
+    return VectorRandomCrops(ours), theirs
+
+
+def test_last_observations_are_crops_too():
+    ours, theirs = vectors_of_crops("SameStep")
+    ours.reset(seed=[5, 2, 9])
+    theirs.reset(seed=[5, 2, 9])
+    ended = 0
+    for _ in range(9):
+        shown, *_, infos = ours.step(np.full(3, 2))
+        wanted, *_, others = theirs.step(np.full(3, 2))
+        assert all(np.array_equal(shown[name], wanted[name]) for name in wanted)
+        for last, also in zip(infos.get("final_obs", ()), others.get("final_obs", ()), strict=True):
+            assert (last is None) == (also is None)
+            assert all(np.array_equal(last[name], also[name]) for name in also or ())
+            ended += also is not None
+    assert ended
+
+
+def test_a_masked_reset_looks_at_its_worlds_alone():
+    ours, theirs = vectors_of_crops("Disabled", frames=1000)
+    for seed, options in ((1, None), ([4, None, 6], {"reset_mask": np.array([True, False, True])})):
+        shown, wanted = (envs.reset(seed=seed, options=options)[0] for envs in (ours, theirs))
+        for _ in range(2):
+            assert all(np.array_equal(shown[name], wanted[name]) for name in wanted)
+            shown, wanted = (envs.step(np.full(3, 2))[0] for envs in (ours, theirs))
+
+
+def test_crops_are_recorded_where_the_next_episode_begins_at_once(tmp_path):
+    envs = RecordVectorTransitions(vectors_of_crops("SameStep")[0], tmp_path)
+    envs.reset(seed=[5, 2, 9])
+    for _ in range(4):
+        envs.step(np.full(3, 2))
+    envs.close()
+    assert TransitionDataset(tmp_path).episode(0).observations["crops"].shape[1:] == (10, 11, 11, 1)

@@ -305,7 +305,7 @@ class RMRVecEnv(VecEnvWrapper):
             return infos
         given = [infos[i]["terminal_observation"] for i in ended]
         changed = list(infos)
-        for i, shown in zip(ended, self._stream.last(given, self._taken, ended), strict=True):
+        for i, shown in zip(ended, self._stream.last(self._taken, given, ended), strict=True):
             changed[i] = {**infos[i], "terminal_observation": shown}
         return changed
 
