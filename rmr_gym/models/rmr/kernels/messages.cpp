@@ -72,104 +72,73 @@ struct WeightGradients {
 
 // ---- one block of pairs ------------------------------------------------------------------------
 
-// Neighbouring rows of a block that have the same receiver.
-struct Run {
-  int64_t receiver;
-  int begin, end;
-};
+// What happens to a tile of a block's rows; a tile of one receiver is handled at once.
 
-// What happens to one column of a run; what belongs to the receiver stays in a register.
-
-inline void add_rows(float *total, const float *tile, Run run, int64_t width) {
-  Vector sum = load(total);
-  tile += run.begin * width;
-  for (int r = run.begin; r < run.end; r++, tile += width) sum += load(tile);
-  store(total, sum);
-}
-
-inline void repeat_masked(const float *source, const float *mask, float *tile, Run run,
-                          int64_t width) {
-  const Vector value = load(source);
-  mask += run.begin * width;
-  tile += run.begin * width;
-  for (int r = run.begin; r < run.end; r++, mask += width, tile += width)
-    store(tile, masked(value, load(mask)));
-}
-
-inline void first_layer(const float *own, const float *others, const int64_t *sender, float *tile,
-                        Run run, int64_t width) {
-  const Vector value = load(own);
-  tile += run.begin * width;
-  for (int r = run.begin; r < run.end; r++, tile += width)
-    store(tile, relu(value + load(others + sender[r])));
-}
-
-inline void first_layer_backward(float *own, float *others, const int64_t *sender,
-                                 const float *tile, const float *mask, Run run, int64_t width) {
-  Vector sum = load(own);
-  tile += run.begin * width;
-  mask += run.begin * width;
-  for (int r = run.begin; r < run.end; r++, tile += width, mask += width) {
-    const Vector value = masked(load(tile), load(mask));
-    sum += value;
-    store(others + sender[r], load(others + sender[r]) + value);
+INLINE inline void add_rows(float *total, const Tile &rows) {
+  for (int v = 0; v < TILE_COLUMNS; v++) {
+    Vector sum = rows[0][v];
+#pragma GCC unroll 8
+    for (int r = 1; r < TILE_ROWS; r++) sum += rows[r][v];
+    add_at(total + v * LANES, sum);
   }
-  store(own, sum);
 }
 
 // The first of equal messages stays; NaN is larger than anything and stays too.
-inline void keep_largest(float *target, int32_t *target_index, const int32_t *slot,
-                         const float *tile, Run run, int64_t width) {
-  Vector best = load(target);
-  Integers index = load<Integers>(target_index);
-  tile += run.begin * width;
-  for (int r = run.begin; r < run.end; r++, tile += width) {
-    const Vector value = load(tile);
-    const Integers stays = (value <= best) | (best != best);
-    best = stays ? best : value;
-    index = stays ? index : Integers{} + slot[r];
-  }
-  store(target, best);
-  store(target_index, index);
+INLINE inline void keep_largest(Vector &best, Integers &index, Vector value, int32_t slot) {
+  const Integers stays = (value <= best) | (best != best);
+  best = stays ? best : value;
+  index = stays ? index : Integers{} + slot;
 }
 
 template <class Unit>
 class Block {
   using Word = typename Unit::Word;
-  static constexpr int BLOCK = Unit::BLOCK;
+  static constexpr int BLOCK = Unit::BLOCK, COLUMNS = TILE_COLUMNS * LANES;
 
  public:
   Block(const Problem &problem, const Weights<Unit> &weights)
       : p(problem),
         width(problem.width),
+        words(problem.width / Unit::VALUES),
+        outputs(problem.outputs),
         weights(weights),
-        first(allocate<float>(BLOCK * width)),
-        second(allocate<float>(BLOCK * width)),
-        upper(allocate<float>(BLOCK * width)),
-        lower(allocate<float>(BLOCK * width)),
-        message(allocate<float>(BLOCK * p.outputs)),
+        first(allocate<Word>(BLOCK * words)),
+        second(allocate<Word>(BLOCK * words)),
+        upper(allocate<Word>(BLOCK * words)),
+        left(allocate<Word>(BLOCK * words)),
+        right(allocate<Word>(BLOCK * words)),
+        hidden(allocate<float>(BLOCK * width)),
+        above(allocate<float>(BLOCK * width)),
         zeros(allocate<float>(width)),
-        left(allocate<Word>(BLOCK * width)),
-        right(allocate<Word>(BLOCK * width)),
         row_of_sender(p.slots) {}
 
   // Sums of the second layer over all senders, for the receivers [begin, end).
   void sum(int64_t begin, int64_t end) {
     every_pair(begin, end, [&] {
-      hidden_layers();
-      for (const Run &run : runs)
-        for (int64_t k = 0; k < width; k += LANES)
-          add_rows(p.out + run.receiver * width + k, second.get() + k, run, width);
+      hidden_layers([this, out = p.out](int64_t m, int64_t n, Tile &tile) INLINE {
+        positive(tile);
+        add_to_receivers(out, m, n, tile);
+      });
     });
   }
 
   void sum_backward(int64_t begin, int64_t end, WeightGradients gradients) {
     every_pair(begin, end, [&] {
-      hidden_layers();
-      for (const Run &run : runs)
-        for (int64_t k = 0; k < width; k += LANES)
-          repeat_masked(p.gradient + run.receiver * width + k, second.get() + k, upper.get() + k,
-                        run, width);
+      hidden_layers([=, gradient = p.gradient, nothing = zeros.get(), target = upper.get()](
+                        int64_t m, int64_t n, Tile &tile) INLINE {
+        const float *source = whole(m) ? gradient + receiver[m] : nullptr;
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++) {
+          const float *above = source         ? source
+                               : m + r < rows ? gradient + receiver[m + r]
+                                              : nothing;
+#pragma GCC unroll 8
+          for (int v = 0; v < TILE_COLUMNS; v++)
+            tile[r][v] = masked(load(above + n + v * LANES), tile[r][v]);
+          Unit::put(target + (m + r) * words, n, tile[r]);
+        }
+        if (gradients.b2) add_rows(gradients.b2 + n, tile);
+      });
       through_hidden_layers(gradients);
     });
   }
@@ -179,13 +148,18 @@ class Block {
     std::fill(p.out + begin * p.outputs, p.out + end * p.outputs,
               -std::numeric_limits<float>::infinity());
     every_pair(begin, end, [&] {
-      hidden_layers();
-      layer<false>(second.get(), weights.w3_forward.get(), p.b3, p.outputs, message.get());
-      for (const Run &run : runs)
-        for (int64_t d = 0; d < p.outputs; d += LANES)
-          keep_largest(p.out + run.receiver * p.outputs + d,
-                       p.indices + run.receiver * p.outputs + d, slot, message.get() + d, run,
-                       p.outputs);
+      hidden_layers([=, target = second.get()](int64_t m, int64_t n, Tile &tile) INLINE {
+        positive(tile);
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++) Unit::put(target + (m + r) * words, n, tile[r]);
+      });
+      layer(second.get(), weights.w3_forward.get(), p.b3, p.outputs,
+            [this, out = p.out, indices = p.indices](int64_t m, int64_t d, Tile &tile) INLINE {
+              if (whole(m)) return keep<TILE_ROWS>(out, indices, m, d, tile);
+#pragma GCC unroll 8
+              for (int r = 0; r < TILE_ROWS; r++)
+                if (m + r < rows) keep<1>(out, indices, m + r, d, tile + r);
+            });
     });
   }
 
@@ -193,7 +167,14 @@ class Block {
   // share a row of the block.
   void max_backward(int64_t begin, int64_t end, WeightGradients gradients) {
     const auto flush = [&] {
-      hidden_layers();
+      hidden_layers([&](int64_t m, int64_t n, Tile &tile) INLINE {
+        positive(tile);
+#pragma GCC unroll 8
+        for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+          for (int v = 0; v < TILE_COLUMNS; v++)
+            store(hidden.get() + (m + r) * width + n + v * LANES, tile[r][v]);
+      });
       gradient_of_messages(gradients);
       through_hidden_layers(gradients);
       clear();
@@ -238,93 +219,172 @@ class Block {
   }
 
   // Pairs of a receiver with `count` senders from slot `from` of its item on.
-  int64_t append(int64_t receiver, int64_t from, int count) {
-    const int64_t origin = (receiver - receiver % p.slots + from) * width, step = width;
+  int64_t append(int64_t i, int64_t from, int count) {
+    const int64_t origin = (i - i % p.slots + from) * width;
     for (int k = 0; k < count; k++) {
       slot[rows + k] = from + k;
-      sender[rows + k] = origin + k * step;
+      sender[rows + k] = origin + k * width;
+      receiver[rows + k] = i * width;
     }
-    if (runs.empty() || runs.back().receiver != receiver) runs.push_back({receiver, rows, rows});
     rows += count;
-    runs.back().end = rows;
     return count;
   }
 
   void clear() {
     rows = 0;
-    runs.clear();
     entries.clear();
   }
 
   int64_t padded_rows() const { return (rows + PAD - 1) / PAD * PAD; }
 
-  void clear_padding(float *tile) const {
-    std::fill(tile + rows * width, tile + padded_rows() * width, 0.0f);
+  // Whether all rows of a tile are pairs of one receiver.
+  INLINE bool whole(int64_t m) const {
+    return m + TILE_ROWS <= rows && receiver[m] == receiver[m + TILE_ROWS - 1];
   }
 
   // ---- layers
 
-  template <bool RELU>
-  void layer(const float *input, const Word *w, const float *bias, int64_t columns,
-             float *output) {
-    const Word *a = Unit::along_rows(input, left.get(), padded_rows(), width);
-    const int64_t words = width / Unit::VALUES;
-    unit.template product<RELU>(
-        {a, words, 1, w, bias, 0, output, padded_rows(), columns, words});
+  INLINE static void positive(Tile &tile) {
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < TILE_COLUMNS; v++) tile[r][v] = relu(tile[r][v]);
   }
 
-  void hidden_layers() {
-    for (const Run &run : runs)
-      for (int64_t k = 0; k < width; k += LANES)
-        first_layer(p.receivers + run.receiver * width + k, p.senders + k, sender, first.get() + k,
-                    run, width);
-    clear_padding(first.get());
-    layer<true>(first.get(), weights.w2_forward.get(), p.b2, width, second.get());
+  // Add those rows of a tile that are pairs to rows of their receivers.
+  INLINE void add_to_receivers(float *target, int64_t m, int64_t n, const Tile &tile) const {
+    if (whole(m)) return add_rows(target + receiver[m] + n, tile);
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+      for (int v = 0; v < TILE_COLUMNS; v++)
+        if (m + r < rows) add_at(target + receiver[m + r] + n + v * LANES, tile[r][v]);
   }
 
-  // From the gradient of the messages to that of `second`, in `upper`.
+  // The largest of some rows of one receiver, and of what is there.
+  template <int ROWS>
+  INLINE void keep(float *out, int32_t *indices, int64_t m, int64_t d,
+                   const Vector (*values)[TILE_COLUMNS]) const {
+    const int64_t place = receiver[m] / width * outputs + d;
+#pragma GCC unroll 8
+    for (int v = 0; v < TILE_COLUMNS; v++) {
+      Vector best = load(out + place + v * LANES);
+      Integers index = load<Integers>(indices + place + v * LANES);
+#pragma GCC unroll 8
+      for (int r = 0; r < ROWS; r++) keep_largest(best, index, values[r][v], slot[m + r]);
+      store(out + place + v * LANES, best);
+      store(indices + place + v * LANES, index);
+    }
+  }
+
+  // Mask a row of the gradient of the first layer, and add it to that of its sender.
+  INLINE static void to_sender(const float *others, float *g_others, int64_t place,
+                               const Vector *mine, Vector *values) {
+#pragma GCC unroll 8
+    for (int v = 0; v < TILE_COLUMNS; v++) {
+      values[v] = masked(values[v], mine[v] + load(others + place + v * LANES));
+      add_at(g_others + place + v * LANES, values[v]);
+    }
+  }
+
+  template <class Use>
+  INLINE void layer(const Word *input, const Word *w, const float *bias, int64_t columns,
+             const Use &use) {
+    unit.product({input, words, 1, w, bias, 0, padded_rows(), columns, words}, use);
+  }
+
+  template <class Use>
+  INLINE void hidden_layers(const Use &use) {
+    const float *const own = p.receivers, *const others = p.senders;
+    Word *const target = first.get();
+    for (int64_t n = 0; n < width; n += COLUMNS)
+      for (int r = 0; r < rows; r++) {
+        Vector values[TILE_COLUMNS];
+        for (int v = 0; v < TILE_COLUMNS; v++)
+          values[v] = relu(load(own + receiver[r] + n + v * LANES) +
+                           load(others + sender[r] + n + v * LANES));
+        Unit::put(target + r * words, n, values);
+      }
+    clear_padding(target);
+    layer(target, weights.w2_forward.get(), p.b2, width, use);
+  }
+
+  void clear_padding(Word *tile) const {
+    std::fill(tile + rows * words, tile + padded_rows() * words, Word{});
+  }
+
+  // From the gradient of the messages to that of the second layer, in `upper`.
   void gradient_of_messages(WeightGradients gradients) {
-    std::fill(upper.get(), upper.get() + rows * width, 0.0f);
+    float *const target = above.get();
+    std::fill(target, target + rows * width, 0.0f);
     for (const Entry &e : entries) {
-      add_scaled(upper.get() + e.row * width, e.gradient, p.w3 + e.output * width, width);
+      add_scaled(target + e.row * width, e.gradient, p.w3 + e.output * width, width);
       if (gradients.w3)
-        add_scaled(gradients.w3 + e.output * width, e.gradient, second.get() + e.row * width,
+        add_scaled(gradients.w3 + e.output * width, e.gradient, hidden.get() + e.row * width,
                    width);
     }
-    for (int64_t k = 0; k < rows * width; k += LANES)
-      store(upper.get() + k, masked(load(upper.get() + k), load(second.get() + k)));
+    for (int64_t n = 0; n < width; n += COLUMNS)
+      for (int r = 0; r < rows; r++) {
+        Vector values[TILE_COLUMNS];
+        for (int v = 0; v < TILE_COLUMNS; v++) {
+          const int64_t place = r * width + n + v * LANES;
+          values[v] = masked(load(target + place), load(hidden.get() + place));
+          if (gradients.b2) add_at(gradients.b2 + n + v * LANES, values[v]);
+        }
+        Unit::put(upper.get() + r * words, n, values);
+      }
+    clear_padding(upper.get());
   }
 
-  // From the masked gradient of `second` in `upper` to all that lies below.
+  // From the masked gradient of the second layer in `upper` to all that lies below.
   void through_hidden_layers(WeightGradients gradients) {
-    clear_padding(upper.get());
-    layer<false>(upper.get(), weights.w2_backward.get(), zeros.get(), width, lower.get());
-    for (const Run &run : runs)
-      for (int64_t k = 0; k < width; k += LANES)
-        first_layer_backward(p.g_receivers + run.receiver * width + k, p.g_senders + k, sender,
-                             lower.get() + k, first.get() + k, run, width);
+    layer(upper.get(), weights.w2_backward.get(), zeros.get(), width,
+          [this, own = p.receivers, others = p.senders, g_own = p.g_receivers,
+           g_others = p.g_senders](int64_t m, int64_t n, Tile &tile) INLINE {
+            if (whole(m)) {
+              Vector mine[TILE_COLUMNS];
+              for (int v = 0; v < TILE_COLUMNS; v++)
+                mine[v] = load(own + receiver[m] + n + v * LANES);
+#pragma GCC unroll 8
+              for (int r = 0; r < TILE_ROWS; r++)
+                to_sender(others, g_others, sender[m + r] + n, mine, tile[r]);
+              return add_rows(g_own + receiver[m] + n, tile);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE_ROWS; r++) {
+              if (m + r >= rows) continue;
+              const int64_t place = receiver[m + r] + n;
+              Vector mine[TILE_COLUMNS];
+              for (int v = 0; v < TILE_COLUMNS; v++) mine[v] = load(own + place + v * LANES);
+              to_sender(others, g_others, sender[m + r] + n, mine, tile[r]);
+              for (int v = 0; v < TILE_COLUMNS; v++) add_at(g_own + place + v * LANES, tile[r][v]);
+            }
+          });
     if (gradients.w2) weight_gradients(gradients);
   }
 
   void weight_gradients(WeightGradients gradients) {
-    for (int64_t k = 0; k < width; k += LANES)
-      add_rows(gradients.b2 + k, upper.get() + k, {0, 0, rows}, width);
     const Word *a = Unit::along_pairs(upper.get(), left.get(), padded_rows(), width);
     const Word *b = Unit::along_pairs(first.get(), right.get(), padded_rows(), width);
-    unit.template product<false>({a, 1, width, b, gradients.w2, width, gradients.w2, width, width,
-                                  padded_rows() / Unit::VALUES});
+    unit.product({a, 1, width, b, gradients.w2, width, width, width, padded_rows() / Unit::VALUES},
+                 [width = width, target = gradients.w2](int64_t m, int64_t n, Tile &tile) INLINE {
+#pragma GCC unroll 8
+                   for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+                     for (int v = 0; v < TILE_COLUMNS; v++)
+                       store(target + (m + r) * width + n + v * LANES, tile[r][v]);
+                 });
   }
 
   const Problem &p;
-  const int64_t width;
+  const int64_t width, words, outputs;
   const Weights<Unit> &weights;
   Unit unit;
   int rows = 0;
-  int64_t sender[BLOCK];  // where the sender's row begins
-  int32_t slot[BLOCK];    // its number within its item
-  std::vector<Run> runs;
-  Buffer<float> first, second, upper, lower, message, zeros;
-  Buffer<Word> left, right;
+  int64_t sender[BLOCK], receiver[BLOCK];  // where their rows begin
+  int32_t slot[BLOCK];                     // the sender's number within its item
+  Buffer<Word> first, second, upper, left, right;
+  Buffer<float> hidden, above, zeros;
   std::vector<int> row_of_sender;
   std::vector<Entry> entries;
 };

@@ -35,6 +35,7 @@ constexpr int LANES = 8, TILE_ROWS = 4;
 constexpr int LANES = 4, TILE_ROWS = 4;
 #endif
 constexpr int TILE_COLUMNS = 2;  // vectors
+constexpr int STEPS = 4;  // words multiplied between two branches; products have multiples of it
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * LANES)));
@@ -51,12 +52,25 @@ inline void store(T *target, V value) {
   std::memcpy(target, &value, sizeof value);
 }
 
+typedef Vector Tile[TILE_ROWS][TILE_COLUMNS];
+
 // As torch.relu: NaN stays NaN.
-inline Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
+inline Vector relu(Vector x) {
+#if defined(__AVX512F__)
+  return (Vector)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x);
+#else
+  return x < Vector{} ? Vector{} : x;
+#endif
+}
 
 // The gradient of relu: zero where its result was zero.
 inline Vector masked(Vector gradient, Vector result) {
   return result <= Vector{} ? Vector{} : gradient;
+}
+
+template <class V>
+inline void add_at(float *target, V value) {
+  store(target, load(target) + value);
 }
 
 inline void add_to(float *target, const float *source, int64_t count) {
@@ -85,48 +99,56 @@ Buffer<T> allocate(int64_t count) {
   return Buffer<T>(static_cast<T *>(memory));
 }
 
-// ---- units: C = init + A B, optionally relu ---------------------------------------------------
+// ---- units: init + A B, handed on tile by tile ---------------------------------------------------
 //
 // A "word" is what a unit multiplies at once along the summed axis: one float, or two bfloat16.
-// BLOCK is the number of pairs that are best handled together.
+// BLOCK is the number of pairs that are best handled together. What becomes of a tile of the result
+// is said by a function of its place and its values, so that it need not be stored first.
+
+#define INLINE __attribute__((always_inline))
 
 template <class Word>
 struct Product {
   const Word *a;       // A(m, k) = a[m * row + k * step]
   int64_t row, step;
   const Word *b;       // B(k, n) = b[k * columns + n]
-  const float *init;   // init(m, n) = init[m * init_row + n]: a bias with 0, c itself with columns
+  const float *init;   // init(m, n) = init[m * init_row + n]; a bias with 0
   int64_t init_row;
-  float *c;            // [rows][columns]
   int64_t rows, columns, words;
 };
 
-template <class Unit, bool RELU>
-inline void product_tile(const Product<typename Unit::Word> p, int64_t m, int64_t n) {
-  Vector sum[TILE_ROWS][TILE_COLUMNS];
+template <class Unit, class Use>
+INLINE inline void product_tile(const Product<typename Unit::Word> &p, int64_t m, int64_t n,
+                                const Use &use) {
+  Tile sum;
   const float *init = p.init + m * p.init_row + n;
+#pragma GCC unroll 8
   for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
     for (int v = 0; v < TILE_COLUMNS; v++) sum[r][v] = load(init + r * p.init_row + v * LANES);
   const auto *a = p.a + m * p.row;
   const auto *b = p.b + n;
-  const auto *const end = b + p.words * p.columns;
+  const int64_t row = p.row, step = p.step, columns = p.columns;
+  const auto *const end = b + p.words * columns;
   do {
-    for (int r = 0; r < TILE_ROWS; r++)
-      for (int v = 0; v < TILE_COLUMNS; v++)
-        sum[r][v] = Unit::multiply_add(sum[r][v], a[r * p.row], b + v * LANES);
-    a += p.step;
-    b += p.columns;
+#pragma GCC unroll 8
+    for (int k = 0; k < STEPS; k++) {
+#pragma GCC unroll 8
+      for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE_COLUMNS; v++)
+          sum[r][v] = Unit::multiply_add(sum[r][v], a[r * row], b + v * LANES);
+      a += step;
+      b += columns;
+    }
   } while (b != end);
-  float *c = p.c + m * p.columns + n;
-  for (int r = 0; r < TILE_ROWS; r++)
-    for (int v = 0; v < TILE_COLUMNS; v++)
-      store(c + r * p.columns + v * LANES, RELU ? relu(sum[r][v]) : sum[r][v]);
+  use(m, n, sum);
 }
 
-template <class Unit, bool RELU>
-void product_in_registers(const Product<typename Unit::Word> &p) {
+template <class Unit, class Use>
+INLINE inline void product_in_registers(const Product<typename Unit::Word> &p, const Use &use) {
   for (int64_t n = 0; n < p.columns; n += TILE_COLUMNS * LANES)
-    for (int64_t m = 0; m < p.rows; m += TILE_ROWS) product_tile<Unit, RELU>(p, m, n);
+    for (int64_t m = 0; m < p.rows; m += TILE_ROWS) product_tile<Unit>(p, m, n, use);
 }
 
 struct Float32 {
@@ -134,21 +156,24 @@ struct Float32 {
   static constexpr int VALUES = 1, BLOCK = 64;
 
   static Word word(const float *values, int64_t) { return *values; }
-  static Vector multiply_add(Vector sum, Word a, const Word *b) { return sum + a * load(b); }
-  // Tiles are their own operands.
-  static const Word *along_rows(const float *tile, Word *, int64_t, int64_t) { return tile; }
-  static const Word *along_pairs(const float *tile, Word *, int64_t, int64_t) { return tile; }
+  INLINE static Vector multiply_add(Vector sum, Word a, const Word *b) { return sum + a * load(b); }
+  // Neighbours of a row, from column n on, as words.
+  INLINE static void put(Word *row, int64_t n, const Vector *values) {
+    for (int v = 0; v < TILE_COLUMNS; v++) store(row + n + v * LANES, values[v]);
+  }
+  // Floats are words in every direction.
+  static const Word *along_pairs(const Word *rows, Word *, int64_t, int64_t) { return rows; }
 
-  template <bool RELU>
-  void product(const Product<Word> &p) {
-    product_in_registers<Float32, RELU>(p);
+  template <class Use>
+  INLINE void product(const Product<Word> &p, const Use &use) {
+    product_in_registers<Float32>(p, use);
   }
 };
 
 #if defined(__AVX512BF16__)
 struct Bfloat16 {
   using Word = uint32_t;
-  static constexpr int VALUES = 2, BLOCK = 32;
+  static constexpr int VALUES = 2, BLOCK = 64;
 
   // AMD's runs at twice the speed of float32, Intel's at half.
   static bool fast() {
@@ -164,32 +189,32 @@ struct Bfloat16 {
   static Word word(const float *values, int64_t stride) {
     return rounded(values[0]) | rounded(values[stride]) << 16;
   }
-  static Vector multiply_add(Vector sum, Word a, const Word *b) {
+  INLINE static Vector multiply_add(Vector sum, Word a, const Word *b) {
     return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(a), (__m512bh)_mm512_loadu_si512(b));
   }
-  // Two neighbours in a row make a word: [rows][width / 2].
-  static const Word *along_rows(const float *tile, Word *words, int64_t rows, int64_t width) {
-    for (int64_t k = 0; k < rows * width; k += 32)
-      store(words + k / 2, _mm512_cvtne2ps_pbh(load(tile + k + 16), load(tile + k)));
-    return words;
+  // Neighbours of a row, from column n on: two make a word.
+  INLINE static void put(Word *row, int64_t n, const Vector *values) {
+    store(row + n / 2, _mm512_cvtne2ps_pbh((__m512)values[1], (__m512)values[0]));
   }
-  // Two pairs below each other make a word: [rows / 2][width].
-  static const Word *along_pairs(const float *tile, Word *words, int64_t rows, int64_t width) {
-    alignas(64) uint16_t order[32];
-    for (int k = 0; k < 32; k++) order[k] = k / 2 + k % 2 * 16;
-    const __m512i interleave = _mm512_load_si512(order);
-    for (int64_t p = 0; p < rows; p += 2)
-      for (int64_t k = 0; k < width; k += 16) {
-        const float *values = tile + p * width + k;
-        const __m512bh both = _mm512_cvtne2ps_pbh(load(values + width), load(values));
-        store(words + p / 2 * width + k, _mm512_permutexvar_epi16(interleave, (__m512i)both));
+  // From two neighbours of a row a word to two pairs below each other: [rows / 2][width].
+  static const Word *along_pairs(const Word *rows, Word *words, int64_t count, int64_t width) {
+    alignas(64) uint16_t order[2][32];
+    for (int k = 0; k < 64; k++) order[k / 32][k % 32] = k / 2 + k % 2 * 32;
+    const __m512i left = _mm512_load_si512(order[0]), right = _mm512_load_si512(order[1]);
+    for (int64_t p = 0; p < count; p += 2)
+      for (int64_t k = 0; k < width; k += 32) {
+        const Word *source = rows + (p * width + k) / 2;
+        const __m512i one = _mm512_loadu_si512(source);
+        const __m512i two = _mm512_loadu_si512(source + width / 2);
+        store(words + p / 2 * width + k, _mm512_permutex2var_epi16(one, left, two));
+        store(words + p / 2 * width + k + 16, _mm512_permutex2var_epi16(one, right, two));
       }
     return words;
   }
 
-  template <bool RELU>
-  void product(const Product<Word> &p) {
-    product_in_registers<Bfloat16, RELU>(p);
+  template <class Use>
+  INLINE void product(const Product<Word> &p, const Use &use) {
+    product_in_registers<Bfloat16>(p, use);
   }
 };
 #endif
@@ -198,7 +223,8 @@ struct Bfloat16 {
 // The matrix unit of recent Xeons: tiles of 16 rows of 64 bytes, C += A B in one instruction.
 struct Amx : Bfloat16 {
   Buffer<Word> transposed;
-  int64_t capacity = 0;
+  Buffer<float> result;
+  int64_t capacity = 0, room = 0;
 
   Amx() {
     struct alignas(64) {
@@ -217,22 +243,29 @@ struct Amx : Bfloat16 {
     return granted;
   }
 
-  template <bool RELU>
-  void product(Product<Word> p) {
+  template <class Use>
+  void product(Product<Word> p, const Use &use) {
     if (p.step != 1) {
       p.a = transpose(p.a, p.step, p.rows, p.words);
       p.row = p.words;
     }
+    if (room < p.rows * p.columns) result = allocate<float>(room = p.rows * p.columns);
     for (int64_t m = 0; m < p.rows; m += 32)
       for (int64_t n = 0; n < p.columns; n += 32) tile(p, m, n);
-    for (int64_t k = 0; RELU && k < p.rows * p.columns; k += LANES)
-      store(p.c + k, relu(load(p.c + k)));
+    for (int64_t m = 0; m < p.rows; m += TILE_ROWS)
+      for (int64_t n = 0; n < p.columns; n += TILE_COLUMNS * LANES) {
+        Tile sum;
+        const float *c = result.get() + m * p.columns + n;
+        for (int r = 0; r < TILE_ROWS; r++)
+          for (int v = 0; v < TILE_COLUMNS; v++) sum[r][v] = load(c + r * p.columns + v * LANES);
+        use(m, n, sum);
+      }
   }
 
  private:
-  static void tile(const Product<Word> &p, int64_t m, int64_t n) {
+  void tile(const Product<Word> &p, int64_t m, int64_t n) {
     const float *init = p.init + m * p.init_row + n;
-    float *c = p.c + m * p.columns + n;
+    float *c = result.get() + m * p.columns + n;
     const int64_t wide = 4 * p.columns;
     _tile_loadd(0, init, 4 * p.init_row);
     _tile_loadd(1, init + 16, 4 * p.init_row);
