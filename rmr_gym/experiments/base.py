@@ -5,11 +5,10 @@ import json
 import os
 import platform
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -238,17 +237,21 @@ def run(
 
 @contextmanager
 def _alone_in(out: Path) -> Iterator[None]:
-    """Keep other commands out of a folder; one that nothing is written into is removed."""
+    """Keep other commands out of a folder; folders that nothing is written into do not stay."""
+    lock, new = out / ".lock", [folder for folder in (out, *out.parents) if not folder.exists()]
     busy = (
         f"expected a folder that no other command computes in, found one at work in {out}: wait "
         "until it ends, or choose another folder"
     )
-    with alone(out / ".lock", busy):
+    with alone(lock, busy):
         try:
             yield
         except RMRError:
-            if [*out.iterdir()] == [out / ".lock"]:
-                shutil.rmtree(out)
+            if [*out.iterdir()] == [lock]:
+                lock.unlink()
+            for folder in new:
+                with suppress(OSError):
+                    folder.rmdir()
             raise
 
 

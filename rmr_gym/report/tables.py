@@ -205,8 +205,9 @@ def duration(seconds: float | int) -> str:
 
 
 def marked(found: str) -> str:
-    """Return a verdict, marked where it is better or worse."""
-    return {"better": "▲ better", "worse": "▼ worse"}.get(found, found or MISSING)
+    """Return a verdict, marked where it is better or worse, in few letters where there is none."""
+    shown = {"better": "▲ better", "worse": "▼ worse", TOO_FEW: "too few"}
+    return shown.get(found, found or MISSING)
 
 
 FORMS: dict[str, Callable[..., str]] = {
