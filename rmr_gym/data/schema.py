@@ -307,10 +307,16 @@ def _leaves(space: spaces.Space[Any], prefix: str) -> list[ColumnSpec]:
     if isinstance(space, spaces.Dict):
         return [leaf for key, part in space.items() for leaf in _leaves(part, _joined(prefix, key))]
     kinds = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
-    if not isinstance(space, kinds) or space.dtype is None or space.dtype.kind not in "biuf":
+    if (
+        not isinstance(space, kinds)
+        or space.dtype is None
+        or space.dtype.kind not in "biuf"
+        or 0 in (space.shape or ())
+    ):
         raise RMRError(
             f"expected a space of numbers of fixed shape (Box, Discrete, MultiDiscrete, "
-            f"MultiBinary, or a Dict of them), found {space}: it cannot be stored"
+            f"MultiBinary, or a Dict of them), one number or more, found {space}: it cannot be "
+            "stored"
         )
     start = int(space.start) if isinstance(space, spaces.Discrete) else 0
     name, entry = prefix or "observation", prefix == "observation"

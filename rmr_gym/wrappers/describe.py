@@ -33,6 +33,7 @@ class Source:
         count: Number of environments.
         game: What they play, if known.
         palette: Screens of one channel hold palette indices.
+        stacked: Three channels are frames of one channel, stacked, and no colours.
         action_names: Tells what each action presses, in ALE's words; None where nobody knows.
         env: The environment itself, where there is just one: an ALE may be underneath.
     """
@@ -41,6 +42,7 @@ class Source:
     count: int = 1
     game: str | None = None
     palette: bool = False
+    stacked: bool = False
     action_names: Callable[[], Sequence[str] | None] = lambda: None
     env: gym.Env[Any, Any] | None = None
 
@@ -52,6 +54,7 @@ def source_of(env: AnyEnv) -> Source:
         count=env.num_envs if isinstance(env, VectorEnv) else 1,
         game=name_of_game(env.unwrapped, env.spec),
         palette=shows_palette(env.unwrapped, env.spec),
+        stacked=stacks_frames(env),
         action_names=partial(_action_names, env),
         env=None if isinstance(env, VectorEnv) else env,
     )
@@ -172,6 +175,23 @@ def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
         for wrapper in spec.additional_wrappers:
             pixels = (wrapper.kwargs or {}).get("pixels", pixels)
     return pixels == "palette"
+
+
+def stacks_frames(env: Any) -> bool:
+    """Tell whether an environment, or a vector, shows three channels of a picture of one.
+
+    What is inside `rmr_gym.wrappers.views.PairedObservation`, which reads the screen anew, does not
+    count.
+    """
+    shapes = []
+    while env is not None:
+        space = getattr(env, "single_observation_space", env.observation_space)
+        space = space.spaces.get("pixels") if isinstance(space, gym.spaces.Dict) else space
+        shapes.append(tuple(getattr(space, "shape", None) or ()))
+        reads = getattr(type(env), "reads_the_emulator", False)
+        env = None if reads else vars(env).get("env", vars(env).get("venv"))
+    size, depth = shapes[0][:2], shapes[0][2:]
+    return depth == (3,) and any(shape in (size, (*size, 1)) for shape in shapes)
 
 
 def autoreset_mode(envs: VectorEnv[Any, Any, Any]) -> AutoresetMode:

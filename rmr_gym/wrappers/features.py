@@ -204,8 +204,9 @@ class Options:
         history: Stack so many of the last features (``frames``), oldest first, along a new first
             axis; or a number by entry, ``{"features": 4, "pixels": 4}``. After a reset the first
             observation is repeated. RAM is never stacked. None: no stack, no axis.
-        pixels: Whether screens of one channel hold ``"gray"`` levels or ``"palette"`` indices;
-            ``"auto"`` asks the environment.
+        pixels: Whether screens of one channel hold ``"gray"`` levels or ``"palette"`` indices, and
+            that three channels around a picture of one are colours, ``"rgb"``, and no stacked
+            frames, which are refused; ``"auto"`` asks the environment.
 
     Raises:
         RMRError: An option is unknown, or RAM would be stacked.
@@ -220,7 +221,7 @@ class Options:
 
     def __post_init__(self) -> None:
         known_name("output", self.output, OUTPUTS)
-        known_name("kind of pixels", self.pixels, ("auto", "gray", "palette"))
+        known_name("kind of pixels", self.pixels, ("auto", "gray", "palette", "rgb"))
         if isinstance(self.keep, str):
             raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
         if self.own_name in self.keep:
@@ -409,11 +410,16 @@ def _reader(
     config: AnyEncoderConfig, options: Options, source: Source
 ) -> FrameReader | PictureReader:
     """Return what reads off observations what the encoder sees."""
+    if source.stacked and options.pixels != "rgb":
+        raise RMRError(
+            "expected colours, found three channels around a picture of one channel, as frame "
+            "stacks make them: stack what this wrapper shows (history=3) and not what it sees, or "
+            "say pixels='rgb' if they are colours"
+        )
     if isinstance(config, BallsEncoderConfig):
         return PictureReader(source.space, config.resolution)
-    asked = {"palette": True, "gray": False, "auto": source.palette}
-    sizes = (config.height, config.width)
-    return FrameReader(source.space, *sizes, palette=asked[options.pixels], env=source.env)
+    palette = source.palette if options.pixels == "auto" else options.pixels == "palette"
+    return FrameReader(source.space, config.height, config.width, palette=palette, env=source.env)
 
 
 def _indices_of(processor: Any, source: Source) -> np.ndarray | None:

@@ -58,6 +58,8 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
         ((128,), (210, 160, 1))
     """
 
+    reads_the_emulator = True
+
     def __init__(self, env: gym.Env, pixels: Pixels = "gray"):
         RecordConstructorArgs.__init__(self, pixels=pixels)
         ale = ale_of(require(gym.Env, env, "wrap each environment before they go into a vector"))

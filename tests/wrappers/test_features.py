@@ -374,3 +374,22 @@ def test_forked_processes_do_not_hang_where_torch_ran_several_threads(tmp_path):
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+class Stacked(gym.ObservationWrapper):
+    """Shows the last three gray screens as channels, as wrappers of other packages do."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space = gym.spaces.Box(0, 255, (210, 160, 3), np.uint8)
+
+    def observation(self, observation):
+        return np.repeat(observation[..., None], 3, axis=2)
+
+
+def test_stacked_gray_frames_are_not_taken_for_colours(encoder):
+    gray = gym.make("ALE/Pong-v5", obs_type="grayscale", **SAME)
+    with pytest.raises(RMRError, match="expected colours, found three channels around a picture"):
+        RMRObservationWrapper(Stacked(gray), encoder)
+    RMRObservationWrapper(Stacked(gray), encoder, pixels="rgb")
+    RMRObservationWrapper(PairedObservation(gray, pixels="rgb"), encoder)

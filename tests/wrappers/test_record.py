@@ -13,7 +13,7 @@ import rmr_gym  # noqa: F401
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.wrappers import PairedObservation, RecordTransitions
+from rmr_gym.wrappers import PairedObservation, RecordTransitions, RecordVectorTransitions
 
 
 class Counter(gym.Env):
@@ -348,3 +348,25 @@ def test_every_seed_that_gymnasium_takes_is_stored(tmp_path, seed):
     (episode,) = TransitionDataset(tmp_path).episodes
     assert episode.seed == seed
     assert type(episode.seed) is int
+
+
+@pytest.mark.parametrize("entry", ["action_space", "observation_space"])
+def test_a_space_of_no_numbers_is_refused_at_the_start(tmp_path, entry):
+    env = Counter()
+    setattr(env, entry, spaces.Box(-1, 1, (3, 0), np.float32))
+    with pytest.raises(RMRError, match="one number or more, found Box"):
+        RecordTransitions(env, tmp_path)
+    vector = gym.vector.SyncVectorEnv([Counter])
+    setattr(vector, f"single_{entry}", spaces.Box(-1, 1, (0,), np.float32))
+    with pytest.raises(RMRError, match="one number or more, found Box"):
+        RecordVectorTransitions(vector, tmp_path)
+
+
+@pytest.mark.parametrize("reward", [np.nan, np.inf, -np.inf])
+def test_rewards_that_are_no_numbers_are_stored(tmp_path, reward):
+    env = RecordTransitions(gym.wrappers.TransformReward(Counter(), lambda _: reward), tmp_path)
+    play(env, 4)
+    env.close()
+    dataset = TransitionDataset(tmp_path)
+    assert np.array_equal(dataset.episode(0).rewards, np.full(4, reward), equal_nan=True)
+    dataset.verify()

@@ -36,7 +36,7 @@ from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, shipped_encoders
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
-from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, shows_palette
+from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, shows_palette, stacks_frames
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 from rmr_gym.wrappers.views import PairedObservation
 
@@ -265,7 +265,7 @@ class RMRVecEnv(VecEnvWrapper):
     """
 
     def __init__(
-        self, venv: VecEnv | AnyEnv, encoder: Encoder, output: str = "flat", **options: Any
+        self, venv: VecEnv | AnyEnv, encoder: Encoder, output: str = "slots", **options: Any
     ):
         if not isinstance(venv, VecEnv):
             raise RMRError(
@@ -278,6 +278,7 @@ class RMRVecEnv(VecEnvWrapper):
             count=venv.num_envs,
             game=name_of_game(None, spec),
             palette=shows_palette(None, spec),
+            stacked=stacks_frames(venv),
             action_names=partial(_action_names, venv),
         )
         shown = from_options(Options, {"output": output, **options})

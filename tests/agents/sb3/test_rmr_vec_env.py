@@ -4,7 +4,12 @@ import pytest
 import torch
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecEnvWrapper,
+    VecExtractDictObs,
+    VecFrameStack,
+)
 
 import rmr_gym  # noqa: F401
 from rmr_gym.agents.sb3.worlds import RMRVecEnv
@@ -53,8 +58,37 @@ def test_an_agent_learns_on_it(encoder):
     venv = RMRVecEnv(DummyVecEnv([short(6)] * 2), encoder, strict=True)
     agent = PPO("MlpPolicy", venv, n_steps=8, batch_size=8, n_epochs=1, device="cpu")
     agent.learn(16)
-    assert agent.rollout_buffer.observations.shape == (16, 512)
+    assert agent.rollout_buffer.observations.shape == (16, 128, 4)
     assert agent.rollout_buffer.observations.std() > 0
+
+
+def test_it_shows_by_default_what_the_wrapper_shows(encoder):
+    venv = RMRVecEnv(DummyVecEnv([short(6)]), encoder)
+    assert venv.observation_space == RMRObservationWrapper(short(6)(), encoder).observation_space
+
+
+def test_stacked_gray_frames_are_not_taken_for_colours(encoder):
+    gray = DummyVecEnv([lambda: gym.make("ALE/Pong-v5", obs_type="grayscale")] * 2)
+    gray = VecFrameStack(VecAddChannel(gray), 3)
+    with pytest.raises(RMRError, match="expected colours, found three channels around a picture"):
+        RMRVecEnv(gray, encoder)
+    balls = DummyVecEnv([lambda: gym.make("rmr/RNEMBalls4-v0")])
+    with pytest.raises(RMRError, match="expected colours"):
+        RMRVecEnv(VecFrameStack(VecExtractDictObs(balls, "pixels"), 3), encoder)
+
+
+class VecAddChannel(VecEnvWrapper):
+    """Shows gray screens [height, width] as [height, width, 1], as frame stacks want them."""
+
+    def __init__(self, venv):
+        super().__init__(venv, gym.spaces.Box(0, 255, (*venv.observation_space.shape, 1), np.uint8))
+
+    def reset(self):
+        return self.venv.reset()[..., None]
+
+    def step_wait(self):
+        observations, *rest = self.venv.step_wait()
+        return observations[..., None], *rest
 
 
 def test_bad_input(encoder):
