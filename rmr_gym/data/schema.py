@@ -147,7 +147,8 @@ class Manifest:
 
     def to_json(self) -> str:
         """Return the text of the manifest file."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, default=_plain) + "\n"
+        content = self._plain()
+        return json.dumps({**content, "sha256": _sha256(content)}, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, path: Path) -> "Manifest":
@@ -158,9 +159,16 @@ class Manifest:
         """
         try:
             content = json.loads(text)
-            if content.pop("format") != FORMAT or not isinstance(content["format_version"], int):
+            checksum = content.pop("sha256", None)
+            if content["format"] != FORMAT or not isinstance(content["format_version"], int):
                 raise _foreign(path)
             require_version(content["format_version"], path)
+            if checksum not in (None, _sha256(content)):
+                raise RMRError(
+                    f"{path} is damaged or was changed by hand (its sha256 is not that of its "
+                    "content): bring the file back that was recorded, or record again"
+                )
+            del content["format"]
             for part in ("observations", "steps"):
                 content[part] = tuple(_column(row) for row in content[part])
             return cls(**{**content, "heads": tuple(content["heads"])})
@@ -169,8 +177,13 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _foreign(path) from error
 
+    def _plain(self) -> dict[str, Any]:
+        """Return the manifest as JSON has it."""
+        content = {"format": FORMAT, **asdict(self)}
+        return json.loads(json.dumps(content, default=_name_or_list))
+
     def _identity(self) -> dict[str, Any]:
-        content = json.loads(self.to_json())
+        content = self._plain()
         versions = content.pop("versions")
         settings = content.pop("settings")
         kwargs = content.pop("env_kwargs")
@@ -249,7 +262,11 @@ def episode_checksum(columns: Mapping[str, Sequence[str | int]], **about: Any) -
             bytes.
         **about: The episode's ``index``, ``seed``, ``head`` and ``interrupted``.
     """
-    text = json.dumps({"columns": columns, **about}, sort_keys=True, separators=(",", ":"))
+    return _sha256({"columns": columns, **about})
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -329,7 +346,7 @@ def _joined(prefix: str, key: str) -> str:
     return f"{prefix}.{key}" if prefix else key
 
 
-def _plain(value: Any) -> Any:
+def _name_or_list(value: Any) -> Any:
     """Return what JSON can hold of a keyword argument that it cannot hold."""
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()

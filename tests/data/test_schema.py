@@ -158,6 +158,7 @@ def test_a_foreign_manifest_is_refused(tmp_path, text):
 @pytest.mark.parametrize("key", ["observations", "steps", "heads"])
 def test_a_manifest_without_a_part_is_refused(key):
     content = json.loads(manifest().to_json())
+    del content["sha256"]
     content[key] = 3
     with pytest.raises(RMRError, match="is not the manifest of"):
         Manifest.from_json(json.dumps(content), Path("manifest.json"))
@@ -180,6 +181,16 @@ def test_no_manifest(tmp_path):
 )
 def test_a_column_that_is_none_is_refused(key, value):
     content = json.loads(manifest().to_json())
+    del content["sha256"]
     content["observations"][0][key] = value
     with pytest.raises(RMRError, match="is not the manifest of"):
         Manifest.from_json(json.dumps(content), Path("manifest.json"))
+
+
+def test_a_changed_value_is_told(tmp_path):
+    text = manifest().to_json()
+    (tmp_path / "manifest.json").write_text(text.replace('"Pong"', '"Gong"'))
+    with pytest.raises(RMRError, match=r"manifest\.json is damaged or was changed by hand"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text(json.dumps(json.loads(text), sort_keys=True))
+    assert read_manifest(tmp_path).game == "Pong", "the order of keys does not matter"

@@ -160,26 +160,45 @@ def save_networks(
         for name, network in networks.items()
         for part, tensor in network.tensors().items()
     }
-    write_atomically(path, save(tensors, metadata={"notes": json.dumps(notes, sort_keys=True)}))
+    text = json.dumps(notes, sort_keys=True)
+    about = {"notes": text, "sha256": _checksum(tensors, text)}
+    write_atomically(path, save(tensors, metadata=about))
 
 
 def load_networks(path: Path) -> tuple[dict[str, RamNetwork], dict[str, object]]:
     """Return the networks by name, and the notes, that `save_networks` wrote.
 
     Raises:
-        RMRError: The file is missing or holds something else.
+        RMRError: The file is missing, damaged or holds something else.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            notes = json.loads((file.metadata() or {}).get("notes", "{}"))
+            about = file.metadata() or {}
+        notes = json.loads(about.get("notes", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise RMRError(f"expected the weights of trained players in {path}: {error}") from error
+    written = about.get("sha256") or (path.parent == SHIPPED and _shipped_checksums()[path.stem])
+    if written and written != _checksum(tensors, about.get("notes", "{}")):
+        raise RMRError(f"{path} is damaged: its sha256 is not that of its content: train it again")
     parts: dict[str, dict[str, np.ndarray]] = {}
     for key, tensor in tensors.items():
         name, _, part = key.partition(".")
         parts.setdefault(name, {})[part] = tensor
     return {name: RamNetwork.from_tensors(part) for name, part in parts.items()}, notes
+
+
+def _checksum(tensors: Mapping[str, np.ndarray], notes: str) -> str:
+    digest = hashlib.sha256(notes.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+@lru_cache
+def _shipped_checksums() -> dict[str, str]:
+    """Return those of the files that come with the package, which hold none themselves."""
+    return json.loads((SHIPPED / "sha256.json").read_text())
 
 
 @dataclass(frozen=True)
