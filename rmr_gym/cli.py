@@ -5,6 +5,7 @@ import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmr_gym.commands.console import carry_out, err_console, say, warn, write_any_sign
@@ -54,9 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     The exit code is 2 for input that the user can mend, 130 after Ctrl-C, and 141, in silence,
     where whoever read the output has closed it, as in ``rmr-gym --help | head -1``.
     """
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         try:
-            _run(sys.argv[1:] if arguments is None else list(arguments))
+            _run([_with_home(word) for word in words])
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -64,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
         sys.exit(141)
+
+
+def _with_home(word: str) -> str:
+    """Expand ``--out=~/x``, in which shells leave ~ as it is."""
+    option, equals, value = word.partition("=")
+    return f"{option}={Path(value).expanduser()}" if equals and value.startswith("~") else word
 
 
 def _output_closed() -> bool:

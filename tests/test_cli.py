@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,40 @@ def test_the_version_is_told():
         [sys.executable, "-m", "rmr_gym", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"rmr-gym {rmr_gym.__version__}\n"
+
+
+def test_the_module_of_the_command_line_is_the_command_line_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "rmr_gym.cli", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"rmr-gym {rmr_gym.__version__}\n"
+
+
+def test_home_is_expanded_behind_an_equals_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    small = ("--game", "Pong", "--episodes", "1", "--max-steps", "2")
+    cli.main(["record", *small, "--out=~/d", "--players=uniform"])
+    assert TransitionDataset(tmp_path / "home" / "d").episodes
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_script_on_standard_input_starts_workers(tmp_path):
+    script = (
+        "import gymnasium, rmr_gym\n"
+        "rmr_gym.record('Pong', 'd', episodes=2, max_steps=2, workers=2)\n"
+        "envs = gymnasium.make_vec('rmr/Pong-v0', 2, workers=2)\n"
+        "print(envs.reset(seed=0)[0]['ram'].shape)\n"
+        "envs.close()\n"
+    )
+    place = {**os.environ, "PYTHONPATH": str(Path(rmr_gym.__file__).parents[1])}
+    given = {"input": script, "cwd": tmp_path, "env": place, "text": True}
+    done = subprocess.run([sys.executable, "-"], capture_output=True, check=False, **given)
+    assert done.stdout == "(2, 128)\n", done.stderr
+    assert len(TransitionDataset(tmp_path / "d").episodes) == 2
 
 
 def test_help_is_light():

@@ -9,6 +9,7 @@ was a third of the time of a natural step on one core (`benchmarks/memory.py`,
 
 import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 from rmr_gym.core.errors import RMRError
@@ -49,6 +51,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(_ARENA_MAX, 1)
 
 
+def worker_context() -> SpawnContext:
+    """Return what starts processes; they do not look for a script that was read from a pipe."""
+    main = sys.modules["__main__"]
+    if main.__dict__.get("__file__") == "<stdin>":
+        del main.__file__
+    return get_context("spawn")
+
+
 def in_processes(
     function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], processes: int, what: str
 ) -> Iterator[Any]:
@@ -63,7 +73,7 @@ def in_processes(
     Raises:
         RMRError: A worker died.
     """
-    context = get_context("spawn")
+    context = worker_context()
     lifeline, hold = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
         processes, mp_context=context, initializer=_end_with, initargs=(lifeline,)

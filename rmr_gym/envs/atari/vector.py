@@ -5,7 +5,6 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,6 +23,7 @@ from gymnasium.vector.utils import (
 from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.processes import worker_context
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seeds
 from rmr_gym.envs.atari.env import PairedAtariEnv
@@ -152,7 +152,7 @@ class CopiesInProcesses:
 
     def __init__(self, plan: Plan, space: spaces.Space[Any], workers: int):
         self._plan = plan
-        self._context = get_context("spawn")
+        self._context = worker_context()
         shared: Any = create_shared_memory(space, plan.copies, self._context)
         self.arrays: Any = read_from_shared_memory(space, shared, plan.copies)
         self._shares = [part.tolist() for part in np.array_split(np.arange(plan.copies), workers)]
