@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
+import scipy.linalg
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,10 @@ METRICS = (
 )  # fmt: skip
 
 PENALTIES = tuple(10.0**power for power in range(-7, 2))
+ROUNDING, MARGIN = 2.0**-18, 0.001
+"""Penalties below so much of the largest variance are lost in single precision; the F1 of the first
+that is lost may be wrong by so much, and smaller penalties are worse where that one is."""
+
 RANK_ROWS = 1000
 EPOCHS, PROBE_BATCH, PROBE_RATE = 30, 100, 1e-3
 PATIENCE = 5
@@ -60,7 +65,7 @@ class Features(NamedTuple):
     slots: int
 
 
-@stage(version=3)
+@stage(version=4)
 def probe(
     data: GameData,
     model: AtariModel,
@@ -206,28 +211,79 @@ def _micro_f1(predicted: Tensor, truth: Tensor) -> float:
 
 
 def _ridge(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int) -> Tensor:
-    """Ridge regression of the bits, in its dual form, the penalty chosen on held-out episodes."""
+    """Ridge regression of the bits, the penalty chosen on held-out episodes.
+
+    Single precision decides where its rounding cannot: see `_ridge_in`.
+    """
     del seed
-    mean = train.double().mean(0)
-    centred = train.double() - mean
-    gram = centred @ centred.T
-    across = (test.double() - mean) @ centred.T
     rows, held = split_rows(fit, train.device)
-    inside, between = gram[rows][:, rows], gram[held][:, rows]
-    scale = float(gram.diagonal().mean()) or 1.0
+    parts = (train, bits, rows, held, test)
+    predicted = _ridge_in(torch.float32, *parts)
+    if predicted is None:
+        predicted = _ridge_in(torch.float64, *parts)
+    assert predicted is not None
+    return predicted
+
+
+def _ridge_in(
+    kind: torch.dtype, train: Tensor, bits: Tensor, rows: Tensor, held: Tensor, test: Tensor
+) -> Tensor | None:
+    """Fit in some precision; one eigendecomposition serves all penalties.
+
+    With fewer rows than features all is done with products of rows (the dual form), else with
+    products of features.
+
+    Returns:
+        The predicted bits; None where rounding, which is relative to the largest variance, reaches
+        the penalty that is best or one that may be.
+    """
+    shift = train.to(kind).mean(0)
+    values = train.to(kind) - shift
+    dual = len(values) < values.shape[1]
+    mean = bits[rows].mean(0)
+    targets, reading = (bits[rows] - mean).to(kind), values[held]
+    if dual:
+        gram = _products(values)
+        inside, reading = gram[rows][:, rows], gram[held][:, rows]
+    else:
+        gram = _products(values.T)
+        inside, targets = _products(values[rows].T), values[rows].T @ targets
+    scale = float(gram.diagonal().sum()) / len(values) or 1.0
+    variance, directions = _eigh(inside)
+    targets, reading = directions.T @ targets, reading @ directions
+    shrunk = variance.clamp(min=0)[:, None]
     scores = [
-        _micro_f1(_kernel_ridge(inside, between, bits[rows], penalty * scale), bits[held])
+        _micro_f1(reading @ (targets / (shrunk + penalty * scale)) + mean > 0.5, bits[held])
         for penalty in PENALTIES
     ]
-    best = PENALTIES[int(np.argmax(scores))]
-    return _kernel_ridge(gram, across, bits, best * scale)
+    best = int(np.argmax(scores))
+    lost = sum(penalty * scale < ROUNDING * float(variance[-1]) for penalty in PENALTIES)
+    close = lost > 0 and scores[lost - 1] > scores[best] - MARGIN
+    if kind != torch.float64 and (best < lost or close):
+        return None
+    mean = bits.mean(0)
+    targets = (bits - mean).to(kind)
+    right, gram = targets if dual else values.T @ targets, gram.double()
+    gram.diagonal().add_(PENALTIES[best] * scale)
+    solution = torch.cholesky_solve(right.double(), torch.linalg.cholesky(gram)).to(kind)
+    weights = values.T @ solution if dual else solution
+    return (test.to(kind) - shift) @ weights + mean > 0.5
 
 
-def _kernel_ridge(gram: Tensor, across: Tensor, bits: Tensor, penalty: float) -> Tensor:
-    mean = bits.mean(0).double()
-    shifted = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    solution = torch.cholesky_solve(bits.double() - mean, torch.linalg.cholesky(shifted))
-    return across @ solution + mean > 0.5
+def _products(rows: Tensor) -> Tensor:
+    """Return the products of all rows with each other; NumPy computes half of them."""
+    if rows.device.type != "cpu":
+        return rows @ rows.T
+    values = rows.numpy()
+    return torch.from_numpy(values @ values.T)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues, the smallest first, and eigenvectors; SciPy is the fastest on CPUs."""
+    if matrix.device.type != "cpu":
+        return torch.linalg.eigh(matrix)
+    found = scipy.linalg.eigh(matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False)
+    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
 
 def _adam_std(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int) -> Tensor:
