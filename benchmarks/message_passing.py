@@ -6,13 +6,15 @@
 A row is an implementation: naive (all pairs concatenated), split (the PyTorch reference of the
 library), chunked, and the compiled kernel: C++ on a CPU, Triton on a GPU. Repetitions are
 interleaved, so that a busy moment of the machine hits all rows alike; the figures are medians, and
-ratios are taken within each repetition before their median. Memory on a CPU is the peak of the
+ratios are taken within each repetition before their median. One thread of a CPU is timed by the
+seconds that the processor worked for it, all else by the clock. Memory on a CPU is the peak of the
 resident set above the one before the step, each in a process of its own; on a GPU it is the peak of
 what PyTorch allocated. What does not fit into a GPU is left out.
 
 The floor is the arithmetic that no implementation can avoid (the pairs' middle layer; for max also
-the last; backward without recomputation, for max on the maximal pairs only) at the peak that a
-large matrix product of PyTorch reaches in the same process: float32 on a CPU, bfloat16 on a GPU.
+the last; backward without recomputation, for max on the maximal pairs only) at the peak of a row's
+precision: what a large matrix product reaches in it in the same process, PyTorch's own or, where
+that is faster on a CPU, the middle layer of the compiled kernel.
 """
 
 import argparse
@@ -152,12 +154,13 @@ def names(device: str) -> list[str]:
 def step(name: str, case: Case, tensors: tuple[Tensor, Weights, Tensor]) -> float:
     """Seconds of one forward and backward pass."""
     z, weights, gradient = tensors
-    begin = time.perf_counter()
+    clock = time.perf_counter if z.is_cuda or torch.get_num_threads() > 1 else time.process_time
+    begin = clock()
     out = IMPLEMENTATIONS[name](z, weights, case.aggregation)
     torch.autograd.grad(out, [x for x in (z, *weights) if x.requires_grad], gradient)
     if z.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def peak_memory(name: str, case: Case, threads: int, send) -> None:
@@ -199,19 +202,51 @@ def memory(name: str, case: Case, threads: int) -> float:
     return megabytes
 
 
-def matmul_peak(device: str) -> float:
-    """Multiply-adds, counted as two, that a large product does in a second."""
-    cuda = device == "cuda"
-    size, dtype = (8192, torch.bfloat16) if cuda else (1536, torch.float32)
+def matmul_peaks(device: str) -> dict[str, float]:
+    """Multiply-adds, counted as two, that large products do in a second, by precision."""
+    if device == "cuda":
+        peaks = {"bf16": peak_of(8192, torch.bfloat16, device)}
+        for name in ("tf32", "fp32"):
+            torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+            peaks[name] = peak_of(8192, torch.float32, device)
+        return peaks
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    return {
+        name: max(peak_of(1536, kind, device), kernel_peak(name)) for name, kind in kinds.items()
+    }
+
+
+def peak_of(size: int, dtype: torch.dtype, device: str) -> float:
+    """What PyTorch's product of two square matrices reaches."""
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
-    seconds = []
-    for _ in range(8):
-        begin = time.perf_counter()
+
+    def product() -> None:
         torch.mm(a, b)
-        if cuda:
+        if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(seconds)
+
+    return 2 * size**3 / fastest(product)
+
+
+def kernel_peak(precision: str) -> float:
+    """What the middle layer of all pairs reaches in the compiled kernel; 0 without it."""
+    engine = kernels.cpu_engine(precision)
+    if engine is None:
+        return 0.0
+    ends, w2 = torch.randn(2, 8, 128, 64), torch.randn(64, 64)
+    return 2 * 8 * 128**2 * 64**2 / fastest(lambda: engine.forward(*ends, w2, w2[0]))
+
+
+def fastest(work: Callable[[], object]) -> float:
+    """The least seconds of some repetitions, of the processor where it has one thread."""
+    clock = time.perf_counter if torch.get_num_threads() > 1 else time.process_time
+    clock = time.perf_counter if torch.cuda.is_available() else clock
+    seconds = []
+    for _ in range(12):
+        begin = clock()
+        work()
+        seconds.append(clock() - begin)
+    return min(seconds)
 
 
 def unavoidable_work(case: Case) -> float:
@@ -229,7 +264,7 @@ def unavoidable_work(case: Case) -> float:
 
 
 def measure(
-    case: Case, repetitions: int, threads: int, peak: float, device: str
+    case: Case, repetitions: int, threads: int, peaks: dict[str, float], device: str
 ) -> list[dict[str, object]]:
     """The rows of one table."""
     tensors = case.tensors(device)
@@ -238,7 +273,8 @@ def measure(
     for _ in range(repetitions):
         for name in fitting:
             seconds[name].append(step(name, case, tensors))
-    floor = unavoidable_work(case) / peak
+    work = unavoidable_work(case)
+    floors = {name: work / peaks[name.split()[-1]] for name in fitting}
     used = {
         name: device_memory(name, case, tensors)
         if device == "cuda"
@@ -254,8 +290,8 @@ def measure(
             "milliseconds": round(1e3 * statistics.median(times), 1),
             "times faster than split": faster(times, base),
             "times faster than torch-geometric": faster(times, seconds.get(GEOMETRIC)),
-            "times the floor": round(statistics.median(times) / floor, 2),
-            "fraction of the peak": round(floor / statistics.median(times), 3),
+            "times the floor": round(statistics.median(times) / floors[name], 2),
+            "fraction of the peak": round(floors[name] / statistics.median(times), 3),
             "peak memory MB": round(used[name], 1),
             "memory of split / its own": round(base_memory / max(used[name], 0.1), 1),
         }
@@ -304,17 +340,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if options.keep_memory:
         keep_memory()
-    peak = matmul_peak(options.device)
+    peaks = matmul_peaks(options.device)
+    reached = ", ".join(f"{peak / 1e9:.0f} in {name}" for name, peak in peaks.items())
     print(
         f"batch {options.batch}, {options.slots} slots, {options.dim} dims, forward + backward, "
         f"{options.threads} thread(s)\n{machine(options.device)}, torch {torch.__version__}, "
-        f"matmul peak {peak / 1e9:.0f} GFLOP/s"
+        f"matmul peaks in GFLOP/s: {reached}"
     )
     rows: list[dict[str, object]] = []
     for aggregation in AGGREGATIONS:
         for frozen in (False, True):
             case = Case(options.batch, options.slots, options.dim, aggregation, frozen)
-            table = measure(case, options.repetitions, options.threads, peak, options.device)
+            table = measure(case, options.repetitions, options.threads, peaks, options.device)
             print_table(table)
             rows += table
     if options.csv:

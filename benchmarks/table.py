@@ -61,7 +61,7 @@ def message_passing() -> Iterator[Row]:
 def scaling() -> Iterator[Row]:
     """The operation as slots, width and batch grow, P frozen, max; one row a size."""
     torch.set_num_threads(1)
-    peak = messages.matmul_peak("cpu")
+    peaks = messages.matmul_peaks("cpu")
     sizes = [(4, slots, 64) for slots in (32, 64, 128, 256, 512, 1024)]
     sizes += [(8, 128, dim) for dim in (16, 32, 128)]
     sizes += [(batch, 128, 64) for batch in (1, 10, 50)]
@@ -73,7 +73,7 @@ def scaling() -> Iterator[Row]:
             names.append(messages.BASE)
         seconds = interleaved(names, case, tensors)
         what = f"batch {batch}, {slots} slots, dim {dim}"
-        floor = messages.unavoidable_work(case) / peak
+        floor = messages.unavoidable_work(case) / peaks["fp32"]
         for name in names:
             yield {"what": f"{what}, {name}", "measure": "ms", "value": 1e3 * seconds[name]}
         yield {

@@ -1,5 +1,6 @@
 import logging
 import os
+import platform
 import re
 import threading
 from pathlib import Path
@@ -239,6 +240,21 @@ def kernel_results(inputs: list[Tensor], gradient: Tensor, aggregation: str) -> 
     out, indices = engine.forward(*singles)
     found = [out, indices, *engine.backward(gradient.float(), indices, singles, True)]
     return [tensor for tensor in found if tensor is not None]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64")
+@pytest.mark.parametrize("flag", ["-march=x86-64", "-march=haswell"])
+def test_the_kernel_of_an_older_processor_computes_the_same(flag, monkeypatch, fresh_kernels):
+    monkeypatch.setattr(kernels, "PROCESSOR_FLAGS", (flag,))
+    for seed, sizes in enumerate([(1, 1, 1, 1), (3, 9, 33, 20), (2, 70, 64, 64)]):
+        inputs, gradient = integer_problem(seed, *sizes)
+        for aggregation in ("max", "sum"):
+            options = {"aggregation": aggregation, "backend": "cpu"}
+            found = results(inputs, gradient, torch.float32, **options)
+            options["backend"] = "reference"
+            expected = results(inputs, gradient, torch.float64, **options)
+            for a, b in zip(found, expected, strict=True):
+                assert torch.equal(a.double(), b)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)

@@ -297,13 +297,18 @@ class Block {
   INLINE void hidden_layers(const Use &use) {
     const float *const own = p.receivers, *const others = p.senders;
     Word *const target = first.get();
+    const auto add = [&](int64_t r, int64_t n, const Vector *mine) INLINE {
+      Vector values[TILE_COLUMNS];
+      for (int v = 0; v < TILE_COLUMNS; v++)
+        values[v] = relu(mine[v] + load(others + sender[r] + n + v * LANES));
+      Unit::put(target + r * words, n, values);
+    };
     for (int64_t n = 0; n < width; n += COLUMNS)
-      for (int r = 0; r < rows; r++) {
-        Vector values[TILE_COLUMNS];
-        for (int v = 0; v < TILE_COLUMNS; v++)
-          values[v] = relu(load(own + receiver[r] + n + v * LANES) +
-                           load(others + sender[r] + n + v * LANES));
-        Unit::put(target + r * words, n, values);
+      for (int64_t m = 0; m < rows;) {
+        const int64_t end = whole(m) ? m + TILE_ROWS : m + 1;
+        Vector mine[TILE_COLUMNS];
+        for (int v = 0; v < TILE_COLUMNS; v++) mine[v] = load(own + receiver[m] + n + v * LANES);
+        for (; m < end; m++) add(m, n, mine);
       }
     clear_padding(target);
     layer(target, weights.w2_forward.get(), p.b2, width, use);
