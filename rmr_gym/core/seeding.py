@@ -7,7 +7,7 @@ import numpy as np
 from rmr_gym.core.errors import RMRError
 
 
-def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
+def seed_sequence(seed: int, *names: str | int | np.integer) -> np.random.SeedSequence:
     """Return the SeedSequence of one named stream.
 
     Two different tuples of names give independent streams; the same seed and names always give the
@@ -21,7 +21,8 @@ def seed_sequence(seed: int, *names: str | int) -> np.random.SeedSequence:
         RMRError: A seed below 0.
     """
     check_seed(seed)
-    digest = hashlib.sha256(repr(names).encode()).digest()
+    plain = tuple(name.item() if isinstance(name, np.integer) else name for name in names)
+    digest = hashlib.sha256(repr(plain).encode()).digest()
     words = np.frombuffer(digest[:16], dtype="<u4")
     return np.random.SeedSequence(entropy=seed, spawn_key=tuple(int(word) for word in words))
 
@@ -36,11 +37,11 @@ def check_seed(seed: int) -> None:
         raise RMRError(f"expected a seed of 0 or more, found {seed}: leave the minus out")
 
 
-def generator(seed: int, *names: str | int) -> np.random.Generator:
+def generator(seed: int, *names: str | int | np.integer) -> np.random.Generator:
     """Return a fresh numpy generator of the stream ``names``; see `seed_sequence`."""
     return np.random.Generator(np.random.PCG64(seed_sequence(seed, *names)))
 
 
-def integer_seed(seed: int, *names: str | int) -> int:
+def integer_seed(seed: int, *names: str | int | np.integer) -> int:
     """Return an integer in [0, 2**31) of the stream ``names``, for libraries that want one."""
     return int(seed_sequence(seed, *names).generate_state(1)[0] >> 1)

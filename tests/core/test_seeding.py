@@ -13,6 +13,11 @@ def test_a_stream_hangs_on_seed_and_names_alone():
     assert len(draws) == 5
 
 
+def test_integers_of_numpy_name_the_same_stream():
+    assert generator(3, np.int64(17)).random() == generator(3, 17).random()
+    assert integer_seed(3, "a", np.uint8(17)) == integer_seed(3, "a", 17)
+
+
 def test_integers_fit_libraries():
     assert all(0 <= integer_seed(seed, "env") < 2**31 for seed in range(50))
 

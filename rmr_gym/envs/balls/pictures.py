@@ -8,6 +8,7 @@ and colours saturate.
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -322,6 +323,8 @@ def choose_back_end() -> str:
 def _open_context(mujoco: Any, model: Any, size: int) -> tuple[Any, Any]:
     """Open an offscreen OpenGL context and MuJoCo's drawing target in it."""
     back_end = choose_back_end()
+    with suppress(ImportError):  # after Mesa's LLVM, Triton's would crash; PyTorch imports it late
+        import_module("triton")
     try:
         context: Any = import_module(f"mujoco.{back_end}").GLContext(size, size)
         context.make_current()

@@ -249,6 +249,17 @@ def python_with(gl: str, code: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("opengl")
+def test_triton_is_imported_before_mesa_so_that_it_does_not_crash_after_it():
+    pytest.importorskip("triton")
+    python_with(
+        "",
+        "from rmr_gym.envs.balls.env import BouncingBallsEnv\n"
+        "BouncingBallsEnv(renderer='mujoco').reset(seed=0)\n"
+        "import torch._dynamo\n",
+    )
+
+
 @pytest.mark.parametrize("gl", ["", "egl", "osmesa", "glfw", "disable"])
 def test_physics_and_frames_need_no_graphics_library(gl):
     python_with(
