@@ -97,6 +97,7 @@ class Manifest:
         game: ALE's name of the game, or None.
         rom_md5: Of the game's ROM, or None.
         actions: Number of discrete actions, or None for an action that is not discrete.
+        action_names: What each of them presses or does, or None where nobody knows.
         heads: Names of the behaviour heads that play.
         settings: How it was recorded: seed, max_steps, wrappers.
         versions: Of the packages that recorded it.
@@ -110,6 +111,7 @@ class Manifest:
     game: str | None = None
     rom_md5: str | None = None
     actions: int | None = None
+    action_names: tuple[str, ...] | None = None
     heads: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -171,6 +173,8 @@ class Manifest:
             del content["format"]
             for part in ("observations", "steps"):
                 content[part] = tuple(_column(row) for row in content[part])
+            names = content.get("action_names")
+            content["action_names"] = None if names is None else tuple(names)
             return cls(**{**content, "heads": tuple(content["heads"])})
         except RMRError:
             raise

@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core import metrics
+from rmr_gym.core.actions import ale_actions
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
 from rmr_gym.data.sampling import high_entropy_bytes, ram_to_bits
+from rmr_gym.data.schema import Manifest
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
     LatentDecoder,
@@ -147,8 +149,8 @@ class ProbeData(NamedTuple):
 def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> AbstractData:
     """Load RAM and actions of some episodes."""
     loaded = dataset.load(columns=("ram", "action"), episodes=episodes)
-    ram = loaded["ram"]
-    return AbstractData(ram_to_bits(ram), loaded["action"].astype(np.int64), loaded.current, ram)
+    ram, action = loaded["ram"], _pressed(dataset.manifest)[loaded["action"]]
+    return AbstractData(ram_to_bits(ram), action, loaded.current, ram)
 
 
 def load_natural(
@@ -159,8 +161,14 @@ def load_natural(
     loaded = dataset.load(columns=("pixels", "action"), episodes=episodes, transform=shrunk)
     frames = torch.from_numpy(loaded["pixels"])
     mean_frame, deviation = frame_statistics(frames)
-    action = torch.from_numpy(loaded["action"].astype(np.int64))
+    action = torch.from_numpy(_pressed(dataset.manifest)[loaded["action"]])
     return NaturalData(frames, action, loaded.current, loaded.episode, mean_frame, deviation)
+
+
+def _pressed(manifest: Manifest) -> Int[np.ndarray, " actions"]:
+    """Return which of ALE's actions, which are P's, each action of a data set is."""
+    advice = "record the game again, without what hides from the recorder what its actions press"
+    return ale_actions(manifest.action_names, advice)
 
 
 def scored_bytes(dataset: TransitionDataset, episodes: Sequence[int], threshold: float) -> Chosen:

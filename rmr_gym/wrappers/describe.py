@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper, VectorWrapper
+from gymnasium.wrappers import StickyAction
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, flatten, observation_columns, step_columns
@@ -55,7 +57,7 @@ def source_of(env: AnyEnv) -> Source:
         game=name_of_game(env.unwrapped, env.spec),
         palette=shows_palette(env.unwrapped, env.spec),
         stacked=stacks_frames(env),
-        action_names=partial(_action_names, env),
+        action_names=partial(action_names, env),
         env=None if isinstance(env, VectorEnv) else env,
     )
 
@@ -95,6 +97,7 @@ def describe(
         game=game.name if game else ale and env.spec and env.spec.name,
         rom_md5=_md5(rom) if rom else None,
         actions=int(actions.n) if isinstance(actions, gym.spaces.Discrete) else None,
+        action_names=action_names(env),
         heads=heads,
         settings={**_wrapping(env, kwargs), **(settings or {})},
         versions={name: number for name in packages if (number := _version(name))},
@@ -177,6 +180,48 @@ def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
     return pixels == "palette"
 
 
+def action_names(env: Any) -> tuple[str, ...] | None:
+    """Return what each action presses, or does, of an environment or a vector, where that is known.
+
+    A wrapper that turns one discrete action into another (`gymnasium.ActionWrapper`) is followed to
+    the names inside; any other change of the actions hides them.
+    """
+    space: Any = getattr(env, "single_action_space", env.action_space)
+    if not isinstance(space, gym.spaces.Discrete) or space.start != 0:
+        return None
+    names = _names_within(env)
+    return tuple(names) if names is not None and len(names) == space.n else None
+
+
+def _names_within(env: Any) -> Sequence[str] | None:
+    if hasattr(type(env), "get_action_meanings"):
+        return env.get_action_meanings()
+    inner = vars(env).get("env", vars(env).get("venv"))
+    return _names_of_copy(env) if inner is None else _names_through(env, action_names(inner))
+
+
+def _names_of_copy(envs: Any) -> Sequence[str] | None:
+    """Return what an environment of a vector tells; of one in another process, one made for it."""
+    if getattr(envs, "envs", None):
+        return action_names(envs.envs[0])
+    if getattr(envs, "env_fns", None):
+        with closing(envs.env_fns[0]()) as env:
+            return action_names(env)
+    told = hasattr(envs, "env_method") and envs.has_attr("get_action_meanings")
+    return envs.env_method("get_action_meanings", indices=0)[0] if told else None
+
+
+def _names_through(layer: Any, names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return what is known of the actions outside of a wrapper from the names inside."""
+    space: Any = layer.action_space
+    if names is None or isinstance(layer, gym.vector.VectorActionWrapper):
+        return None
+    if not isinstance(layer, gym.ActionWrapper) or isinstance(layer, StickyAction):
+        return names
+    taken = [layer.action(np.int64(i)) for i in range(space.n)]
+    return [names[int(i)] for i in taken] if {*taken} <= {*range(len(names))} else None
+
+
 def stacks_frames(env: Any) -> bool:
     """Tell whether an environment, or a vector, shows three channels of a picture of one.
 
@@ -223,15 +268,6 @@ def row_of(batch: Any, row: Any) -> Any:
     if isinstance(batch, Mapping):
         return {name: rows[row] for name, rows in batch.items()}
     return batch[row]
-
-
-def _action_names(env: AnyEnv) -> list[str] | None:
-    """Return what each action presses, where the environment or one of its copies tells."""
-    own = getattr(env.unwrapped, "get_action_meanings", None)
-    call = getattr(env.unwrapped, "call", None)
-    if not isinstance(getattr(env, "single_action_space", env.action_space), gym.spaces.Discrete):
-        return None
-    return own() if own else call and list(call("get_action_meanings")[0])
 
 
 def _without_vectors(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int, Shaped, UInt8
 
+from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
-from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
@@ -273,7 +273,7 @@ class FeatureStream:
         self._encoder: Any = deepcopy(encoder.encoder)
         self._processor: Any = deepcopy(encoder.processor)
         processed = options.output == "processed"
-        self._index_of = _indices_of(self._processor, source) if processed else None
+        self._index_of = _indices_of(self._processor, config, source) if processed else None
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
         self.space = self._make_space(source.space)
@@ -422,7 +422,7 @@ def _reader(
     return FrameReader(source.space, config.height, config.width, palette=palette, env=source.env)
 
 
-def _indices_of(processor: Any, source: Source) -> np.ndarray | None:
+def _indices_of(processor: Any, config: Any, source: Source) -> np.ndarray | None:
     """Return, for each action of the environments, its index among P's 18; None for P of balls."""
     if processor is None:
         raise RMRError(
@@ -431,13 +431,12 @@ def _indices_of(processor: Any, source: Source) -> np.ndarray | None:
         )
     if isinstance(processor, PassiveProcessor):
         return None
-    names = source.action_names()
-    if names is None or not set(names) <= set(ACTION_NAMES):
+    if config.actions != len(ACTION_NAMES):
         raise RMRError(
-            "expected discrete actions with ALE's names (get_action_meanings) for "
-            f"output='processed', found {names}: use output='slots'"
+            f"expected P of ALE's {len(ACTION_NAMES)} actions for output='processed', found one of "
+            f"{config.actions}, whose names it does not tell: use output='slots'"
         )
-    return np.array([ACTION_NAMES.index(name) for name in names], np.int64)
+    return ale_actions(source.action_names(), "use output='slots', which asks for no action")
 
 
 def _appended(stack: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -16,18 +16,20 @@ import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 import rmr_gym
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import frame_transform
 from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.envs.atari.games import ACTION_NAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers import Curtain, PairedObservation
+from rmr_gym.wrappers.describe import action_names
 from rmr_gym.wrappers.features import RMRObservationWrapper, RMRVectorObservation
 
 gym.register_envs(ale_py)
@@ -393,3 +395,52 @@ def test_stacked_gray_frames_are_not_taken_for_colours(encoder):
         RMRObservationWrapper(Stacked(gray), encoder)
     RMRObservationWrapper(Stacked(gray), encoder, pixels="rgb")
     RMRObservationWrapper(PairedObservation(gray, pixels="rgb"), encoder)
+
+
+class Three(gym.ActionWrapper):
+    """NOOP, UP, DOWN."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(3)
+
+    def action(self, action):
+        return [0, 2, 5][action]
+
+
+class Hidden(gym.Wrapper):
+    """Chooses among actions of its own, and tells nobody which."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.action_space = gym.spaces.Discrete(3)
+
+    def step(self, action):
+        return self.env.step([0, 2, 5][action])
+
+
+def test_p_is_given_what_an_action_wrapper_presses(encoder):
+    env = RMRObservationWrapper(Three(gym.make("rmr/Pong-v0")), encoder, output="processed")
+    env.reset(seed=0)
+    for action, pressed in ((1, "UP"), (2, "DOWN"), (0, "NOOP")):
+        shown = env.step(action)[0]
+        assert np.allclose(shown, expected(encoder, env, ACTION_NAMES.index(pressed)), **CLOSE)
+
+
+def test_p_is_given_no_action_whose_name_is_hidden(encoder):
+    with pytest.raises(RMRError, match="discrete actions with ALE's names"):
+        RMRObservationWrapper(Hidden(gym.make("rmr/Pong-v0")), encoder, output="processed")
+    RMRObservationWrapper(Hidden(gym.make("rmr/Pong-v0")), encoder)
+
+
+def test_actions_have_names_in_every_kind_of_vector():
+    makers = [lambda: Three(gym.make("rmr/Pong-v0")), lambda: Hidden(gym.make("rmr/Pong-v0"))]
+    for make, names in zip(makers, (("NOOP", "UP", "DOWN"), None), strict=True):
+        for kind in (SyncVectorEnv, AsyncVectorEnv, DummyVecEnv):
+            envs = kind([make])
+            assert action_names(envs) == names
+            envs.close()
+    assert action_names(gym.make("ALE/Pong-v5"))[2] == "RIGHT"
+    assert action_names(gym.make_vec("rmr/Pong-v0", 2, workers=0)) == ACTION_NAMES
+    assert action_names(gym.make("CartPole-v1")) is None
+    assert action_names(gym.wrappers.StickyAction(gym.make("rmr/Pong-v0"), 0.5)) == ACTION_NAMES

@@ -17,10 +17,11 @@ from jaxtyping import Float16, Float32, Float64, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, known_name, letters
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.atari.games import ACTION_NAMES, find_game
+from rmr_gym.envs.atari.games import find_game
 
 if TYPE_CHECKING:
     import torch

@@ -36,7 +36,14 @@ from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, shipped_encoders
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
-from rmr_gym.wrappers.describe import AnyEnv, Source, name_of_game, shows_palette, stacks_frames
+from rmr_gym.wrappers.describe import (
+    AnyEnv,
+    Source,
+    action_names,
+    name_of_game,
+    shows_palette,
+    stacks_frames,
+)
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 from rmr_gym.wrappers.views import PairedObservation
 
@@ -279,7 +286,7 @@ class RMRVecEnv(VecEnvWrapper):
             game=name_of_game(None, spec),
             palette=shows_palette(None, spec),
             stacked=stacks_frames(venv),
-            action_names=partial(_action_names, venv),
+            action_names=partial(action_names, venv),
         )
         shown = from_options(Options, {"output": output, **options})
         self._stream = FeatureStream(encoder, shown, source)
@@ -309,8 +316,3 @@ class RMRVecEnv(VecEnvWrapper):
         for i, shown in zip(ended, self._stream.last(self._taken, given, ended), strict=True):
             changed[i] = {**infos[i], "terminal_observation": shown}
         return changed
-
-
-def _action_names(venv: VecEnv) -> list[str] | None:
-    discrete = isinstance(venv.action_space, spaces.Discrete)
-    return venv.env_method("get_action_meanings", indices=0)[0] if discrete else None

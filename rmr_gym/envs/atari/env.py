@@ -10,10 +10,11 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seed
-from rmr_gym.envs.atari.games import ACTION_NAMES, Game, find_game
+from rmr_gym.envs.atari.games import Game, find_game
 
 Pixels = Literal["gray", "palette", "rgb"]
 

@@ -6,12 +6,8 @@ Source: RMR, tables 1 and 2, which list the games of Anand et al. (2019).
 import re
 from dataclasses import dataclass
 
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, letters, unknown_name
-
-_MOVES = ("UP", "RIGHT", "LEFT", "DOWN", "UPRIGHT", "UPLEFT", "DOWNRIGHT", "DOWNLEFT")
-
-ACTION_NAMES: tuple[str, ...] = ("NOOP", "FIRE", *_MOVES, *(f"{move}FIRE" for move in _MOVES))
-"""What each of the 18 actions presses; the position is the action's index."""
 
 _EVERY_ACTION = tuple(range(len(ACTION_NAMES)))
 

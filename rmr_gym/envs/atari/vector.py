@@ -22,12 +22,12 @@ from gymnasium.vector.utils import (
 )
 from gymnasium.wrappers import Autoreset, TimeLimit
 
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.processes import worker_context
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seeds
 from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.envs.atari.games import ACTION_NAMES
 
 INFO = ("lives", "episode_frame_number", "frame_number")
 OUTCOME = ("rewards", "terminated", "truncated")

@@ -16,8 +16,8 @@ from rmr_gym.agents.players.graded import (
     save_networks,
     select_players,
 )
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.games import ACTION_NAMES
 
 UNTRAINED = [player for player in PLAYERS if player.skill == UNSKILLED]
 TRAINED = [player for player in PLAYERS if player.skill != UNSKILLED]

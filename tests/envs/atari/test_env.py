@@ -12,10 +12,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import rmr_gym
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.envs.atari.env import PairedAtariEnv, ScreenAndRAM, choose_mode, load
-from rmr_gym.envs.atari.games import ACTION_NAMES, GAMES
+from rmr_gym.envs.atari.games import GAMES
 
 RIGHT_PADDLE_SLOT, RIGHT_PADDLE_COLUMNS = 60, slice(140, 144)
 

@@ -3,8 +3,9 @@ import dataclasses
 import gymnasium as gym
 import pytest
 
+from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.games import ACTION_NAMES, GAMES, find_game
+from rmr_gym.envs.atari.games import GAMES, find_game
 
 TITLES = """
 Asteroids
