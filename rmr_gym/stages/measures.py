@@ -178,7 +178,7 @@ def _fit(
     sizes: list[int],
 ) -> Float[Tensor, "weights outputs"]:
     """Return the weights, with the biases as last row, of each label's best round."""
-    weights = torch.zeros(values.shape[1] + 1, sum(sizes), requires_grad=True)
+    weights = values.new_zeros(values.shape[1] + 1, sum(sizes)).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weights], max_iter=ROUND_STEPS, history_size=10, line_search_fn="strong_wolfe"
     )

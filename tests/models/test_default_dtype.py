@@ -15,6 +15,7 @@ from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.frames import unroll
 from rmr_gym.models.world.rims import RIMSizes, TokenLSTM, TokenRIMs
+from rmr_gym.stages.measures import predict_labels
 from rmr_gym.stages.world_model import WORLD_MODELS
 from rmr_gym.wrappers.features import RMRObservationWrapper
 
@@ -128,6 +129,17 @@ def test_artifacts(tmp_path):
 
     check(compute)
     check(of_balls)
+
+
+def test_read_outs_of_labels():
+    features, labels = FRAMES.flatten(1)[:, :60].T.float(), np.arange(120, dtype=np.uint8) % 2
+
+    def compute():
+        fit = np.arange(60) % 3 > 0
+        found = predict_labels(features, labels.reshape(60, 2), fit, features[:5])
+        return [torch.from_numpy(found)]
+
+    check(compute)
 
 
 def test_what_wrappers_show():
