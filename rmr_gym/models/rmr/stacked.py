@@ -28,6 +28,9 @@ CNN_PRECISIONS = ("fp32", "bf16")
 class StackedModule:
     """The weights of modules of one architecture, and how the stack of them computes.
 
+    Neighbours with the same frozen weights, as the P of the seeds of one donor, compute as one, on
+    one large batch.
+
     Args:
         modules: One a run; parameters that need no gradient need none in the stack.
         cnn: "fp32", or "bf16": convolutions in bfloat16 with the channels last in memory.
@@ -51,6 +54,8 @@ class StackedModule:
             )
             for name, first in states[0].items()
         }
+        learns = bool(self.trainable())
+        self._same = [row if learns else parameter_hash(m) for row, m in enumerate(modules)]
 
     def __len__(self) -> int:
         """Count the runs."""
@@ -58,10 +63,19 @@ class StackedModule:
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
-        module = self.modules[0]
+        module, sizes = self.modules[0], self.shared()
         if isinstance(module, SlotCNN):
             return _slot_cnn(self, module, *inputs)
-        return torch.vmap(partial(functional_call, module))(self.weights, inputs)
+        if len(sizes) == len(self):
+            return torch.vmap(partial(functional_call, module))(self.weights, inputs)
+        firsts = accumulate(sizes[:-1], initial=0)
+        groups = zip(firsts, *(part.split(sizes) for part in inputs), strict=True)
+        parts = [self.modules[first](*(x.flatten(0, 1) for x in group)) for first, *group in groups]
+        return torch.cat(parts).unflatten(0, inputs[0].shape[:2])
+
+    def shared(self) -> list[int]:
+        """Return how many neighbours share each module; the sum is the number of runs."""
+        return [len(list(group)) for _, group in groupby(self._same)]
 
     def trainable(self) -> list[Tensor]:
         """Return the stacked parameters that need gradients."""
@@ -75,7 +89,9 @@ class StackedModule:
 
     def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
         """Go on with some of the runs; the optimizer's state follows."""
-        self.modules = [self.modules[row] for row in rows]
+        self.modules, self._same = (
+            [part[row] for row in rows] for part in (self.modules, self._same)
+        )
         for name, old in self.weights.items():
             new = self.weights[name] = old.detach()[rows].requires_grad_(old.requires_grad)
             if old in optimizer.state:
@@ -83,40 +99,6 @@ class StackedModule:
                     slot: value[rows] if value.dim() else value
                     for slot, value in optimizer.state.pop(old).items()
                 }
-
-
-class StackedProcessor(StackedModule):
-    """A stack of `rmr_gym.models.rmr.processors.Processor`.
-
-    Neighbours with the same frozen P, as the seeds of one donor have, pass their messages as one
-    large batch.
-    """
-
-    def __init__(self, modules: Sequence[Processor]):
-        super().__init__(modules)
-        frozen = not self.trainable()
-        self._same = [parameter_hash(m) if frozen else row for row, m in enumerate(modules)]
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Compute what the modules do, each on its run's part of the inputs [runs ...]."""
-        sizes, (z, action) = self.shared(), inputs
-        if len(sizes) == len(self):
-            return super().__call__(z, action)
-        firsts = accumulate(sizes[:-1], initial=0)
-        parts = [
-            self.modules[first](some.flatten(0, 1), taken.flatten())
-            for first, some, taken in zip(firsts, z.split(sizes), action.split(sizes), strict=True)
-        ]
-        return torch.cat(parts).view_as(z)
-
-    def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
-        """Go on with some of the runs; the optimizer's state follows."""
-        super().keep(rows, optimizer)
-        self._same = [self._same[row] for row in rows]
-
-    def shared(self) -> list[int]:
-        """Return how many neighbours share each P; the sum is the number of runs."""
-        return [len(list(group)) for _, group in groupby(self._same)]
 
 
 class StackedPipeline:
@@ -134,7 +116,7 @@ class StackedPipeline:
         self.encoder = StackedModule([pipeline.encoder for pipeline in pipelines], cnn)
         self.decoder = StackedModule([pipeline.decoder for pipeline in pipelines])
         processors = [pipeline.processor for pipeline in pipelines]
-        self.processors = [StackedProcessor(list(group)) for _, group in groupby(processors, kind)]
+        self.processors = [StackedModule(list(group)) for _, group in groupby(processors, kind)]
         self.runs = list(range(len(pipelines)))
         """The runs that are still there, by their place among those that there were."""
 
