@@ -186,18 +186,19 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _progress_lines(title: str) -> Callable[[int, int], None]:
-    started = time.monotonic()
-    spoken = started
+    """Print a line now and then; what is left goes as fast as all after what ended first."""
+    started = spoken = time.monotonic()
+    first: tuple[float, int] | None = None
 
     def progress(done: int, total: int) -> None:
-        nonlocal spoken
+        nonlocal spoken, first
         now = time.monotonic()
+        since, before = first = first or (now, done)
         if done < total and now - spoken < QUIET_SECONDS:
             return
-        spoken = now
-        left = (now - started) / max(done, 1) * (total - done)
-        err_console.print(
-            f"{title}: {done}/{total}, {now - started:.0f} s, {left:.0f} s left", highlight=False
-        )
+        spoken, left = now, ""
+        if done > before:
+            left = f", {(now - since) / (done - before) * (total - done):.0f} s left"
+        err_console.print(f"{title}: {done}/{total}, {now - started:.0f} s{left}", highlight=False)
 
     return progress

@@ -20,7 +20,7 @@ from rmr_gym.domains import balls as domain
 from rmr_gym.domains.balls import HISTORY, BallsData, BallsModel, FramePipeline, PixelModel
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
-from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, read_artifact, stage
+from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, one_thread, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare, read_presets
@@ -641,6 +641,7 @@ class Imagined(NamedTuple):
     masks: Float[np.ndarray, "rows steps slots height width"]
 
 
+@one_thread()
 def imagined(
     data: RecordedBalls, model: PixelModel, trained: Artifact, count: int, steps: int
 ) -> Imagined:

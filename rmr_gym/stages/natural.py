@@ -486,7 +486,7 @@ def kept_step(artifact: Artifact, step: int | None) -> int:
 
 def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
     """Rebuild the encoder that was kept at a checkpoint."""
-    weights = artifact.part(f"{step}.encoder")
+    weights = artifact.part(f"{kept_step(artifact, step)}.encoder")
     encoder = atari.pixel_encoder(model, 0, affine="affine.weight" in weights)
     load_weights(encoder, weights, f"the encoder at step {step}")
     return encoder
@@ -494,7 +494,7 @@ def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
 
 def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodeProcessDecode:
     """Rebuild the pipeline that was kept at a checkpoint."""
-    weights = artifact.part(str(step))
+    weights = artifact.part(str(kept_step(artifact, step)))
     weights.pop("centre", None)
     processor = fresh_processor(artifact.record["arm"], model, 0)
     affine = "encoder.affine.weight" in weights

@@ -40,7 +40,7 @@ from rmr_gym.models.world.frames import (
 )
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
-from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, stage
+from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare, read_presets
@@ -919,6 +919,7 @@ class Drawn(NamedTuple):
     attention: Float[np.ndarray, "time slots slots"] | None
 
 
+@one_thread()
 def drawn(model: Any, clips: Clips, count: int, seen: int) -> list[Drawn]:
     """Run a trained model over the first of some sequences, to be drawn.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from squares import square
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.runs import store as store_module
@@ -243,3 +244,15 @@ class TestStore:
         (tmp_path / "file").write_text("")
         with pytest.raises(RMRError, match="cannot write"):
             Store(tmp_path / "file" / "store")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_thread_computes_whatever_the_process_has(store, tmp_path, threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        record = store.compute(square(1, Place(tmp_path))).record
+        assert (record["threads"], record["blas"]) == (1, 1)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -196,6 +196,9 @@ class TestArms:
         assert kept_step(artifact, None) == 4
         with pytest.raises(RMRError, match=r"expected one of the checkpoints \[2, 4\] as step"):
             kept_step(artifact, 3)
+        for kept in (kept_encoder, kept_pipeline):
+            with pytest.raises(RMRError, match=r"one of the checkpoints \[2, 4\] as step, got 3"):
+                kept(game.preset.model, artifact, 3)
 
     def test_pixels_share_the_probe(self, game, chain):
         rows = chain.compute(game.scored("pca", 0)).record["rows"]

@@ -3,8 +3,11 @@ from dataclasses import replace
 
 import pytest
 
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
+from rmr_gym.runs.store import Store
+from rmr_gym.stages.chain import Game
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import (
@@ -74,3 +77,17 @@ def test_jobs_of_other_cores_and_widths_have_other_titles(tmp_path):
         "pretrain Pong mpnn dim 2",
         "pretrain Pong mlp dim 64",
     }
+
+
+@pytest.mark.parametrize("name", ["enduro", "ALE/Enduro-v5"])
+def test_the_chain_of_a_game_that_no_table_knows(tiny_preset, tmp_path, name):
+    """Only the paper's tables know 24 games; labels alone need one of them."""
+    data = record(name, tmp_path / "d", episodes=6, max_steps=30)
+    game = Game(GameData.of("Enduro", data.path, tiny_preset.recording), tiny_preset)
+    store = Store(tmp_path / "store")
+    rows = store.compute(game.probed(game.trained("rmr", 0))).record["rows"]
+    assert {row["step"] for row in rows} == {2, 4}
+    assert all(0 <= row["micro_f1"] <= 1 for row in rows)
+    assert store.compute(game.ranked(game.trained("rmr", 0))).record["rows"]
+    with pytest.raises(RMRError, match="Enduro"):
+        store.compute(game.labelled(game.pixels))

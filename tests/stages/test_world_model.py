@@ -497,6 +497,13 @@ def test_sequences_to_draw_are_in_line(plan, chain, copier):
         to_draw(copier.data, 8, 1, seen=10, ahead=10)
 
 
+def test_one_thread_computes_what_is_drawn(copier, monkeypatch):
+    clips, threads = to_draw(copier.data, 8, 2, seen=3, ahead=3), []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    drawn(Copier(clips.shape), clips, 1, 3)
+    assert threads == [1, torch.get_num_threads()]
+
+
 @pytest.mark.parametrize("family", ["rnem", "rims"])
 def test_a_pretrained_processor_inside_stays_as_it_was(plan, chain, donor_of_balls, family):
     plans = {arm: plan(f"{family}_{arm}") for arm in INSIDE}
