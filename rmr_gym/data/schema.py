@@ -308,8 +308,10 @@ def flatten(observation: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix[:-1] or "observation": observation}
     columns = {}
     for key, part in observation.items():
-        name = prefix + key
-        columns |= flatten(part, f"{name}.") if isinstance(part, dict) else {name: part}
+        if isinstance(part, dict):
+            columns |= flatten(part, f"{prefix}{key}.")
+        else:
+            columns[prefix + key] = part
     return columns
 
 

@@ -270,7 +270,7 @@ class _GrowingColumn:
     def __init__(self, spec: ColumnSpec, compressor: zstandard.ZstdCompressor):
         self._spec, self._compressor = spec, compressor
         self._block = np.zeros((_rows_a_chunk(spec), *spec.shape), spec.stored)
-        self._size = math.prod(spec.shape)
+        self._shape, self._size = spec.shape, math.prod(spec.shape)
         self._chunks: list[bytes] = []
         self._packed = (xxhash.xxh3_128(), 0)
 
@@ -282,7 +282,7 @@ class _GrowingColumn:
             at = 0
         if array.dtype != self._block.dtype or array.size != self._size:
             array = _typed(array, self._spec)
-        self._block[at] = array.reshape(self._spec.shape)
+        self._block[at] = array if array.shape == self._shape else array.reshape(self._shape)
 
     def put_all(self, rows: np.ndarray, casting: Literal["safe", "same_kind"] = "safe") -> None:
         """Take all rows of a column that has none yet."""
