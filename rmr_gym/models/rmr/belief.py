@@ -1,0 +1,246 @@
+r"""Belief over RAM: what a transition predicts of it, corrected by what the frame shows.
+
+.. math:: b_t = \mathrm{correct}(P(b_{t-1}, a_{t-1}), f(x_t))
+
+The belief holds a probability a bit. The transition gives the log-odds of the bits that follow; the
+reader gives the evidence of the frame; four numbers a bit join them.
+
+Source: none in the paper; it carries RMR's P (section 3) from step to step as the transition of a
+filter.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamLogits
+
+Bits = Float[Tensor, "batch slots bits"]
+Transition = Callable[[Bits, Int[Tensor, " batch"]], Bits]
+"""From the belief (probabilities) and the actions to the log-odds of the bits that follow."""
+
+LEAST = 1e-4
+"""No bit that P predicts is surer than this."""
+COPIED = 1e-2
+"""How unsure a bit is that is only remembered; the fusion learns what that is worth."""
+PENALTIES = tuple(10.0**power for power in range(-4, 1))
+PIXELS = 64.0
+"""Gray levels that count as 1 for the reader."""
+
+
+def log_odds(probability: Tensor, least: float = LEAST) -> Tensor:
+    """Return the log-odds of probabilities, none of them surer than ``least``."""
+    return torch.logit(probability.clamp(least, 1 - least))
+
+
+def remembered(belief: Bits, action: Tensor) -> Bits:
+    """Say that nothing changes: the transition of the control "copy"."""
+    del action
+    return log_odds(belief, COPIED)
+
+
+def unknown(belief: Bits, action: Tensor) -> Bits:
+    """Say nothing: the transition of the control "none", a reader of single frames."""
+    del action
+    return torch.zeros_like(belief)
+
+
+class Predicted:
+    """P between the abstract encoder and decoder, as the transition of a belief.
+
+    A bit is what P writes where the byte is overwritten, and the belief elsewhere: equation 5 with
+    probabilities in place of decisions.
+
+    Args:
+        pipeline: The abstract pipeline; it is not trained any more.
+        batch: Beliefs that are computed at once.
+    """
+
+    def __init__(self, pipeline: EncodeProcessDecode, batch: int = 128):
+        self._pipeline, self._batch = pipeline, batch
+
+    @torch.no_grad()
+    def __call__(self, belief: Bits, action: Int[Tensor, " batch"]) -> Bits:
+        """Return the log-odds of the bits that follow."""
+        parts = zip(belief.split(self._batch), action.split(self._batch), strict=True)
+        return torch.cat([log_odds(self._following(*part)) for part in parts])
+
+    def _following(self, belief: Tensor, action: Tensor) -> Tensor:
+        logits = self._pipeline(belief, action)
+        assert isinstance(logits, RamLogits)
+        written = torch.sigmoid(logits.mask)[..., None]
+        return written * torch.sigmoid(logits.bits) + (1 - written) * belief
+
+
+class Fusion(nn.Module):
+    r"""Joins prior and evidence, four numbers a bit.
+
+    .. math:: z = w_0 l + w_1 x + w_2 + w_3 |l| x
+
+    l are the log-odds of the prior, x is the evidence: a reader's estimate of the bit minus the
+    bit's mean. With the last term evidence counts for more or for less where the prior is sure.
+
+    Args:
+        slots: RAM bytes.
+        bits: Bits of a byte.
+    """
+
+    weight: Tensor
+
+    def __init__(self, slots: int = 128, bits: int = 8):
+        super().__init__()
+        start = torch.tensor([1.0, 4.0, 0.0, 0.0])
+        self.register_buffer("weight", start.repeat(slots, bits, 1))
+
+    def forward(self, prior: Bits, evidence: Bits) -> Bits:
+        """Return the log-odds of the belief."""
+        return (_terms(prior, evidence) * self.weight).sum(-1)
+
+    @torch.no_grad()
+    def fit(
+        self, prior: Bits, evidence: Bits, bits: Bits, strength: float = 1.0, steps: int = 30
+    ) -> None:
+        """Fit the weights to the truth by penalised logistic regression (Newton's method).
+
+        Args:
+            prior: Log-odds that the transition gave, a row a labelled frame.
+            evidence: The reader's, of the same frames.
+            bits: The truth, 0 or 1.
+            strength: Of the penalty on the squared weights of scaled terms.
+            steps: Of Newton's method.
+        """
+        terms = _terms(prior, evidence)
+        scale = terms.square().mean(0).sqrt().clamp(min=1e-3)
+        terms = rearrange(terms / scale, "rows slots bits four -> (slots bits) rows four")
+        truth = rearrange(bits, "rows slots bits -> (slots bits) rows")
+        penalty = strength * torch.eye(terms.shape[-1])
+        weight = torch.zeros(len(terms), terms.shape[-1])
+        for _ in range(steps):
+            chance = torch.sigmoid(terms @ weight[..., None])[..., 0]
+            slope = ((chance - truth)[:, None] @ terms)[:, 0] + strength * weight
+            spread = (chance * (1 - chance)).clamp(min=1e-6)
+            curvature = terms.transpose(1, 2) @ (spread[..., None] * terms) + penalty
+            weight = weight - torch.linalg.solve(curvature, slope).clamp(-3, 3)
+        self.weight.copy_(weight.unflatten(0, self.weight.shape[:2]) / scale)
+
+
+def _terms(prior: Tensor, evidence: Tensor) -> Tensor:
+    return torch.stack([prior, evidence, torch.ones_like(prior), prior.abs() * evidence], -1)
+
+
+class PixelReader(nn.Module):
+    """A linear reader of single frames: the estimate of every bit, minus the bit's mean.
+
+    Args:
+        height: Rows of the gray frames.
+        width: Columns of them.
+        slots: RAM bytes.
+        bits: Bits of a byte.
+    """
+
+    middle: Tensor
+    weight: Tensor
+    mean: Tensor
+
+    def __init__(self, height: int, width: int, slots: int = 128, bits: int = 8):
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(height * width))
+        self.register_buffer("weight", torch.zeros(height * width, slots * bits))
+        self.register_buffer("mean", torch.zeros(slots, bits))
+
+    @torch.no_grad()
+    def forward(self, frames: UInt8[Tensor, "rows height width"], chunk: int = 2048) -> Bits:
+        """Return the evidence of frames."""
+        parts = [self._scaled(part) @ self.weight for part in frames.split(chunk)]
+        return torch.cat(parts).unflatten(1, self.mean.shape)
+
+    def _scaled(self, frames: Tensor) -> Tensor:
+        return (frames.flatten(1).float() - self.middle) / PIXELS
+
+    @torch.no_grad()
+    def fit(
+        self, frames: UInt8[Tensor, "rows height width"], bits: Bits, penalty: float
+    ) -> "PixelReader":
+        """Fit by ridge regression in its dual form.
+
+        Args:
+            frames: Labelled gray frames.
+            bits: Their bits, 0 or 1.
+            penalty: As a share of the mean squared length of a frame.
+        """
+        self.middle.copy_(frames.flatten(1).float().mean(0))
+        self.mean.copy_(bits.mean(0))
+        rows = self._scaled(frames)
+        gram = (rows @ rows.T).double()
+        gram.diagonal().add_(penalty * (float(gram.diagonal().mean()) or 1.0))
+        shifted = (bits - self.mean).flatten(1).double()
+        solution = torch.cholesky_solve(shifted, torch.linalg.cholesky(gram))
+        self.weight.copy_(rows.T @ solution.float())
+        return self
+
+
+class Track(NamedTuple):
+    """What a filter met on its way, an entry a step.
+
+    Attributes:
+        prior: Log-odds before the frame was seen.
+        belief: Log-odds afterwards.
+    """
+
+    prior: list[Tensor]
+    belief: list[Tensor]
+
+
+def follow(
+    transition: Transition,
+    fusion: Fusion,
+    start: Bits,
+    actions: Sequence[Int[Tensor, " batch"]],
+    evidence: Sequence[Bits],
+) -> Track:
+    """Carry beliefs on, from their own past, over as many steps as there are actions.
+
+    The belief is cut to bits before each step: P was trained on bits.
+
+    Args:
+        transition: Gives the prior.
+        fusion: Corrects it.
+        start: Bits at the start.
+        actions: One tensor a step, the action that led to the frame.
+        evidence: The reader's, of the frame after each action.
+
+    Raises:
+        RMRError: Actions and evidence are of different lengths.
+    """
+    if len(actions) != len(evidence):
+        raise RMRError(
+            f"a belief needs an action before each frame, got {len(actions)} actions and "
+            f"{len(evidence)} frames"
+        )
+    track, belief = Track([], []), start
+    for action, seen in zip(actions, evidence, strict=True):
+        track.prior.append(transition(belief, action))
+        track.belief.append(fusion(track.prior[-1], seen))
+        belief = (track.belief[-1] > 0).float()
+    return track
+
+
+def hidden_bytes(
+    evidence: Bits, mean: Tensor, bits: Bits, bound: float
+) -> Bool[Tensor, " slots"]:
+    """Tell which bytes a single frame does not show: those that the reader reads below a bound.
+
+    Args:
+        evidence: Of held-out frames.
+        mean: Of the bits, as the reader has it.
+        bits: The truth.
+        bound: Of the bit F1 of a byte.
+    """
+    guess, truth = evidence + mean > 0.5, bits > 0.5
+    hits = 2.0 * (guess & truth).sum((0, 2))
+    return hits / (hits + (guess != truth).sum((0, 2))).clamp(min=1) < bound
