@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr.belief import (
+    LEAST,
+    Fusion,
+    PixelReader,
+    Predicted,
+    follow,
+    hidden_bytes,
+    log_odds,
+    remembered,
+    unknown,
+)
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamDecoder, RamEncoder, build_seeded
+from rmr_gym.models.rmr.processors import make_processor
+
+SLOTS, BITS = 3, 8
+
+
+def bits_of(rows, seed=0):
+    return (np.random.default_rng(seed).random((rows, SLOTS, BITS)) > 0.5).astype(np.float32)
+
+
+def pipeline():
+    def make():
+        processor = make_processor("mpnn", slots=SLOTS, actions=18, dim=4)
+        return EncodeProcessDecode(RamEncoder(SLOTS, BITS, 4), processor, RamDecoder(4, BITS))
+
+    return build_seeded(make, 0, "test")
+
+
+def test_the_prior_writes_bytes_by_the_mask_and_keeps_the_belief_elsewhere():
+    model = pipeline()
+    belief, action = torch.from_numpy(bits_of(5)), torch.arange(5)
+    logits = model(belief, action)
+    mask = torch.sigmoid(logits.mask)[..., None]
+    expected = mask * torch.sigmoid(logits.bits) + (1 - mask) * belief
+    prior = Predicted(model, batch=2)(belief, action)
+    torch.testing.assert_close(torch.sigmoid(prior), expected.clamp(LEAST, 1 - LEAST))
+
+
+def test_controls_remember_or_know_nothing():
+    belief, action = torch.from_numpy(bits_of(4)), torch.zeros(4, dtype=torch.long)
+    assert ((remembered(belief, action) > 0) == (belief > 0)).all()
+    assert not unknown(belief, action).any()
+
+
+def test_no_bit_is_surer_than_it_may_be():
+    assert log_odds(torch.tensor([0.0, 1.0]), 0.1).tolist() == pytest.approx([-2.1972, 2.1972], 1e-4)
+
+
+def test_the_fusion_is_the_logistic_regression_of_its_four_terms():
+    rng = np.random.default_rng(0)
+    prior, evidence = (rng.normal(size=(400, SLOTS, BITS)).astype(np.float32) for _ in range(2))
+    truth = (2 * prior + evidence + rng.logistic(size=prior.shape) > 0.5).astype(np.float32)
+    fusion = Fusion(SLOTS, BITS)
+    fusion.fit(*map(torch.from_numpy, (prior, evidence, truth)), strength=1e-3)
+    terms = np.stack([prior, evidence, np.abs(prior) * evidence], -1)[:, 1, 2]
+    reference = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000).fit(terms, truth[:, 1, 2])
+    ours = fusion.weight[1, 2].numpy()
+    np.testing.assert_allclose(ours[[0, 1, 3]], reference.coef_[0], rtol=0.02, atol=0.01)
+    np.testing.assert_allclose(ours[2], reference.intercept_[0], rtol=0.02, atol=0.01)
+
+
+def test_bits_that_never_vary_leave_the_fit_finite():
+    zeros = torch.zeros(20, SLOTS, BITS)
+    fusion = Fusion(SLOTS, BITS)
+    fusion.fit(zeros - 9, zeros, zeros)
+    assert torch.isfinite(fusion.weight).all()
+    assert (fusion(zeros - 9, zeros) < 0).all()
+
+
+def test_the_reader_is_ridge_regression():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+    bits = bits_of(40)
+    reader = PixelReader(6, 5, SLOTS, BITS).fit(torch.from_numpy(frames), torch.from_numpy(bits), 0.1)
+    flat = frames.reshape(40, -1).astype(np.float64)
+    scaled = (flat - flat.mean(0)) / 64
+    strength = 0.1 * np.square(scaled).sum(1).mean()
+    reference = Ridge(alpha=strength, fit_intercept=False)
+    reference.fit(scaled, bits.reshape(40, -1) - bits.reshape(40, -1).mean(0))
+    expected = reference.predict(scaled).reshape(40, SLOTS, BITS)
+    np.testing.assert_allclose(reader(torch.from_numpy(frames), chunk=7), expected, atol=1e-4)
+
+
+def test_a_filter_carries_its_own_belief_and_not_the_truth():
+    """Prior: every bit flips. Evidence is silent; the last step's overrules it."""
+    met = []
+
+    def flip(belief, action):
+        met.append((belief, action))
+        return log_odds(1 - belief)
+
+    start = torch.from_numpy(bits_of(2))
+    silent = torch.zeros_like(start)
+    loud = 100 * (torch.ones_like(start) - 0.5)
+    actions = [torch.tensor([step, step]) for step in range(3)]
+    track = follow(flip, Fusion(SLOTS, BITS), start, actions, [silent, silent, loud])
+    torch.testing.assert_close(met[1][0], 1 - start)
+    torch.testing.assert_close(met[2][0], start)
+    assert [int(action[0]) for _, action in met] == [0, 1, 2]
+    assert (track.belief[2] > 0).all()
+
+
+def test_an_action_is_needed_before_each_frame():
+    start = torch.from_numpy(bits_of(2))
+    with pytest.raises(RMRError, match=r"got 0 actions and 1 frames"):
+        follow(remembered, Fusion(SLOTS, BITS), start, [], [start])
+
+
+def test_hidden_bytes_are_those_that_are_read_badly():
+    bits = torch.from_numpy(bits_of(200))
+    evidence = bits - 0.5
+    evidence[:, 1] = torch.from_numpy(bits_of(200, seed=1))[:, 1] - 0.5
+    hidden = hidden_bytes(evidence, torch.full((SLOTS, BITS), 0.5), bits, 0.9)
+    assert hidden.tolist() == [False, True, False]
