@@ -28,7 +28,7 @@ from rmr_gym.core.files import write_atomically
 from rmr_gym.report.runs import in_order, parts, records, where
 from rmr_gym.report.tables import looks_of
 
-LOOKS = looks_of("arm", "model", "reference")
+LOOKS = looks_of("arm", "model", "reference", "belief")
 """Colour and marker of arms and abstract models."""
 
 OTHER = "#555555"

@@ -54,7 +54,6 @@ class Believing:
     """How beliefs are learned and scored.
 
     Attributes:
-        labels: Labelled frames of the training episodes.
         horizon: Steps that a belief is carried on.
         tracks: Tracks that the fusion learns from; from resets first, then from labelled frames.
         rounds: Times that the filter is run and fitted to what it met in all of them.
@@ -63,7 +62,6 @@ class Believing:
         hidden: A byte whose bit F1 a reader of single frames keeps below this is not shown.
     """
 
-    labels: int = 3000
     horizon: int = 200
     tracks: int = 96
     rounds: int = 3
@@ -78,13 +76,6 @@ class Believing:
                 "a belief needs a horizon, tracks, rounds and scored steps of 1 or more, scored "
                 f"steps up to the horizon and starts from 0, got {self}"
             )
-        if self.labels < 2 * FOLDS:
-            raise RMRError(f"a reader needs {2 * FOLDS} labelled frames or more, got {self.labels}")
-
-    @property
-    def label(self) -> str:
-        """What tells it from others in titles."""
-        return f"{self.labels} labels"
 
 
 class Episodes(NamedTuple):
@@ -136,16 +127,21 @@ def labelled_rows(episodes: Episodes, labels: int, seed: int) -> Int[np.ndarray,
     """Draw the labelled frames; those of fewer labels are among those of more.
 
     Raises:
-        RMRError: There are not so many frames.
+        RMRError: Fewer than a reader needs, or more than there are.
     """
     rows = len(episodes.bits)
-    if labels > rows:
-        raise RMRError(f"{labels} labelled frames were asked for, the training episodes hold {rows}")
+    if not 2 * FOLDS <= labels <= rows:
+        raise RMRError(
+            f"expected {2 * FOLDS} labelled frames or more, at most the {rows} of the training "
+            f"episodes, got {labels}"
+        )
     return np.sort(generator(seed, "labelled frames").permutation(rows)[:labels])
 
 
 @stage(version=1)
-def evidence(data: GameData, model: AtariModel, config: Believing, seed: int) -> Artifact:
+def evidence(
+    data: GameData, model: AtariModel, config: Believing, labels: int, seed: int
+) -> Artifact:
     """Fit linear readers to the labelled frames and read all frames with them.
 
     Training frames are read by readers that saw no label of their part of the episodes, so that
@@ -154,7 +150,8 @@ def evidence(data: GameData, model: AtariModel, config: Believing, seed: int) ->
     Args:
         data: Its training and validation episodes.
         model: Size of the frames.
-        config: Number of labels.
+        config: What counts as hidden.
+        labels: Labelled frames of the training episodes.
         seed: Which frames are labelled.
 
     Returns:
@@ -163,7 +160,7 @@ def evidence(data: GameData, model: AtariModel, config: Believing, seed: int) ->
         frame does not show; the record holds the penalty and the F1 of held-out labelled frames.
     """
     training = _episodes(data, "training", model.height, model.width)
-    rows = labelled_rows(training, config.labels, seed)
+    rows = labelled_rows(training, labels, seed)
     bits = torch.from_numpy(training.bits[rows]).float()
     fold = training.episode % FOLDS
 
@@ -207,6 +204,7 @@ def belief(
     data: GameData,
     model: AtariModel,
     config: Believing,
+    labels: int,
     arm: str,
     seed: int,
     read: Artifact,
@@ -219,7 +217,8 @@ def belief(
     Args:
         data: Its training and validation episodes.
         model: Sizes.
-        config: Labels, tracks and scored steps.
+        config: Tracks and scored steps.
+        labels: Labelled frames of the training episodes.
         arm: A name in `BELIEFS`.
         seed: Which frames are labelled; fixes a random P and the permutation of a shuffled one.
         read: What `evidence` left, of the same labels and seed.
@@ -236,7 +235,7 @@ def belief(
     """
     transition = _transition(arm, model, seed, donor, foreign)
     training = _episodes(data, "training", model.height, model.width)
-    labelled = labelled_rows(training, config.labels, seed)
+    labelled = labelled_rows(training, labels, seed)
     seen = _expanded(read, "training")
     starts = np.concatenate([training.first, labelled])
     starts = training.with_room(starts, config.horizon)[: config.tracks]

@@ -50,7 +50,9 @@ def test_controls_remember_or_know_nothing():
 
 
 def test_no_bit_is_surer_than_it_may_be():
-    assert log_odds(torch.tensor([0.0, 1.0]), 0.1).tolist() == pytest.approx([-2.1972, 2.1972], 1e-4)
+    assert log_odds(torch.tensor([0.0, 1.0]), 0.1).tolist() == pytest.approx(
+        [-2.1972, 2.1972], 1e-4
+    )
 
 
 def test_the_fusion_is_the_logistic_regression_of_its_four_terms():
@@ -78,7 +80,9 @@ def test_the_reader_is_ridge_regression():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (40, 6, 5), dtype=np.uint8)
     bits = bits_of(40)
-    reader = PixelReader(6, 5, SLOTS, BITS).fit(torch.from_numpy(frames), torch.from_numpy(bits), 0.1)
+    reader = PixelReader(6, 5, SLOTS, BITS).fit(
+        torch.from_numpy(frames), torch.from_numpy(bits), 0.1
+    )
     flat = frames.reshape(40, -1).astype(np.float64)
     scaled = (flat - flat.mean(0)) / 64
     strength = 0.1 * np.square(scaled).sum(1).mean()

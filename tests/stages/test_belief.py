@@ -16,14 +16,13 @@ from rmr_gym.stages.belief import (
     labelled_rows,
 )
 
-SMALL = Believing(
-    labels=40, horizon=12, tracks=8, rounds=2, starts=(0, 8), scored=(1, 4, 12), hidden=0.9
-)
+LABELS = 40
+SMALL = Believing(horizon=12, tracks=8, rounds=2, starts=(0, 8), scored=(1, 4, 12), hidden=0.9)
 
 
 @pytest.fixture(scope="module")
 def read(game, chain):
-    return evidence(game.data, game.preset.model, SMALL, 0)
+    return evidence(game.data, game.preset.model, SMALL, LABELS, 0)
 
 
 def task(game, read, arm, config=SMALL, seed=0, **donors):
@@ -31,7 +30,7 @@ def task(game, read, arm, config=SMALL, seed=0, **donors):
         donors.setdefault("donor", game.pretrained())
     if arm == "foreign_p":
         donors.setdefault("foreign", game.pretrained(1))
-    return belief(game.data, game.preset.model, config, arm, seed, read, **donors)
+    return belief(game.data, game.preset.model, config, LABELS, arm, seed, read, **donors)
 
 
 @pytest.mark.parametrize("arm", BELIEFS)
@@ -67,7 +66,7 @@ def test_training_frames_are_read_by_a_reader_that_saw_no_label_of_their_fold(ga
     assert len(read_again) == len(episodes.bits)
     from rmr_gym.models.rmr.belief import PixelReader
 
-    rows = labelled_rows(episodes, SMALL.labels, 0)
+    rows = labelled_rows(episodes, LABELS, 0)
     fold = episodes.episode % FOLDS
     kept = rows[fold[rows] != 0]
     reader = PixelReader(84, 84).fit(
@@ -94,6 +93,7 @@ def test_beliefs_are_the_same_bytes_again(game, chain, read):
         game.data,
         game.preset.model,
         SMALL,
+        LABELS,
         "rmr",
         0,
         chain.compute(read),
@@ -112,8 +112,9 @@ def test_bad_input_is_refused_with_a_sentence(game, chain, read):
     long = replace(SMALL, horizon=500)
     with pytest.raises(RMRError, match="needs episodes of so many"):
         chain.compute(task(game, read, "copy", config=long))
-    with pytest.raises(RMRError, match="labelled frames were asked for"):
-        chain.compute(evidence(game.data, game.preset.model, replace(SMALL, labels=10**6), 0))
-    for wrong in ({"labels": 3}, {"scored": (13,)}, {"rounds": 0}):
+    for labels in (3, 10**6):
+        with pytest.raises(RMRError, match=f"expected 8 labelled frames or more.*got {labels}"):
+            chain.compute(evidence(game.data, game.preset.model, SMALL, labels, 0))
+    for wrong in ({"scored": (13,)}, {"rounds": 0}, {"starts": (-1,)}):
         with pytest.raises(RMRError):
             replace(SMALL, **wrong)

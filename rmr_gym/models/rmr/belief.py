@@ -230,9 +230,7 @@ def follow(
     return track
 
 
-def hidden_bytes(
-    evidence: Bits, mean: Tensor, bits: Bits, bound: float
-) -> Bool[Tensor, " slots"]:
+def hidden_bytes(evidence: Bits, mean: Tensor, bits: Bits, bound: float) -> Bool[Tensor, " slots"]:
     """Tell which bytes a single frame does not show: those that the reader reads below a bound.
 
     Args:

@@ -1,0 +1,106 @@
+"""The page of beliefs: bit F1 by steps since the start, P beside every control."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from rmr_gym.report import arms, charts
+from rmr_gym.report.arms import ordered
+from rmr_gym.report.page import Page, about
+from rmr_gym.report.runs import Run, Schema, groups, load_run, where
+from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
+from rmr_gym.report.tables import called, labels_of
+
+KEY = ("game", "labels", "arm", "seed", "start", "k", "bytes")
+TABLES = {"belief": Schema(KEY, ("count", "tracks", "micro_f1"), ("bytes",)), **arms.ABSTRACT}
+
+BELIEF_LABELS = labels_of("belief")
+PLACE = ("game", "labels", "bytes", "k")
+KINDS = {
+    "all": "all scored bytes",
+    "hidden": "bytes that one frame does not show",
+    "shown": "the others",
+}
+"""Kinds of bytes, and what they are called."""
+
+
+def belief(folder: Path) -> Page:
+    """Return the page of a run of beliefs; what is missing is said.
+
+    Raises:
+        RMRError: If the folder is no such run, or a file in it is damaged.
+    """
+    run = load_run(folder, TABLES, "belief")
+    rows = over_starts(run)
+    summary, tests = belief_table(rows), belief_tests(rows)
+    tables = {"belief_summary": summary, "belief_tests": tests, "belief_errors": errors(summary)}
+    kinds = [kind for kind in KINDS if (summary["bytes"] == kind).any()]
+    figures = {f"belief_{kind}": partial(belief_curves, rows, kind) for kind in kinds}
+    title = f"Belief over RAM: {about(run.games, 'game')}"
+    return Page(run, title, tables, figures, {"kinds": kinds})
+
+
+def over_starts(run: Run) -> pd.DataFrame:
+    """Return the mean over the starts of tracks of each seed's bit F1."""
+    rows = groups(run["belief"], "game", "labels", "bytes", "k", "arm", "seed")
+    table = rows["micro_f1"].mean().reset_index()
+    return ordered(table, game=run.games, arm=BELIEF_LABELS)
+
+
+def belief_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return means and deviations over seeds, one row a game, arm and step.
+
+    Args:
+        rows: See `over_starts`.
+    """
+    table = means(rows, [*PLACE, "arm"], ["micro_f1"])
+    table.insert(5, "label", called(table["arm"], BELIEF_LABELS))
+    return table
+
+
+def belief_tests(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return P less every control, paired by seed; corrected over the games of a step.
+
+    Args:
+        rows: See `over_starts`.
+    """
+    controls = [name for name in BELIEF_LABELS if name != "rmr"]
+    family, draws = ("labels", "bytes", "k", "against"), draws_by(*PLACE, "arm", "against")
+    tests = paired(rows, "micro_f1", "arm", controls, PLACE, family=family, draws=draws)
+    tests = where(tests, (tests["arm"] == "rmr") & (tests["pairs"] > 0))
+    return pd.DataFrame(tests[[*PLACE, "against", *DIFFERENCE, *CORRECTED]]).reset_index(drop=True)
+
+
+def errors(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return how much lower the errors (1 - F1) with P are than those of the best control.
+
+    Args:
+        summary: See `belief_table`.
+
+    Returns:
+        One row a game, number of labels, kind of bytes and step. Columns: these, rmr and control
+        (mean bit F1), best (the control), lower (per cent of the control's errors; below 0 where
+        P's are more).
+    """
+    own = where(summary, arm="rmr").set_index([*PLACE])["micro_f1_mean"]
+    others = where(summary, summary["arm"] != "rmr").dropna(subset=["micro_f1_mean"])
+    best = others.loc[groups(others, *PLACE)["micro_f1_mean"].idxmax()].set_index([*PLACE])
+    table = pd.DataFrame({"rmr": own, "control": best["micro_f1_mean"], "best": best["label"]})
+    table = table.dropna().reset_index()
+    table["lower"] = 100 * (1 - (1 - table["rmr"]) / (1 - table["control"]))
+    return table
+
+
+def belief_curves(rows: pd.DataFrame, kind: str) -> Figure:
+    """Draw bit F1 against the steps since the start, a panel a game and number of labels.
+
+    Raises:
+        RMRError: There are no scores.
+    """
+    rows = where(rows, bytes=kind)
+    rows = rows.assign(panel=rows["game"] + ", " + rows["labels"].astype(str) + " labelled frames")
+    axes = ("panel", "k", "micro_f1", "arm")
+    titles = {"across": "steps since the start", "up": "bit F1"}
+    return charts.seed_lines(rows, *axes, BELIEF_LABELS, "belief.csv", **titles)
