@@ -45,7 +45,7 @@ def belief(folder: Path) -> Page:
 def over_starts(run: Run) -> pd.DataFrame:
     """Return the mean over the starts of tracks of each seed's bit F1."""
     rows = groups(run["belief"], "game", "labels", "bytes", "k", "arm", "seed")
-    table = rows["micro_f1"].mean().reset_index()
+    table = rows["micro_f1"].mean().reset_index().astype({"labels": int, "k": int})
     return ordered(table, game=run.games, arm=BELIEF_LABELS)
 
 
