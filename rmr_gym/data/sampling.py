@@ -114,6 +114,32 @@ def batch_indices(
     return rng.choice(count, size=batch, replace=False).astype(np.int64)
 
 
+def with_room(
+    current: Int64[np.ndarray, " transitions"], index: Int64[np.ndarray, " batch"], horizon: int
+) -> Int64[np.ndarray, " batch"]:
+    """Move transitions near an episode's end forward, so that ``horizon`` of them follow on.
+
+    Args:
+        current: Row of the observation before each transition; rows of an episode are successive.
+        index: Positions of the drawn transitions.
+        horizon: Successive transitions that are needed from each on.
+
+    Raises:
+        RMRError: An episode is shorter than that.
+    """
+    if horizon == 1:
+        return index
+    bounds = np.flatnonzero(np.diff(current, prepend=-2, append=-2) != 1)
+    episode = np.searchsorted(bounds, index, side="right")
+    first, end = bounds[episode - 1], bounds[episode]
+    if (end - first < horizon).any():
+        raise RMRError(
+            f"predicting {horizon} steps needs episodes of so many, found one of "
+            f"{int((end - first).min())}: record longer episodes"
+        )
+    return np.minimum(index, end - horizon)
+
+
 def derangement(n: int, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
     """Return a permutation of 0..n-1 without fixed points, each with the same probability.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.data.sampling import batch_indices, derangement
+from rmr_gym.data.sampling import batch_indices, derangement, with_room
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AtariModel
 from rmr_gym.models.rmr.pipeline import (
@@ -19,6 +19,7 @@ from rmr_gym.models.rmr.pipeline import (
     SlotCNN,
     build,
     find_device,
+    predicted_bits,
     ram_loss,
     torch_generator,
 )
@@ -96,12 +97,16 @@ def pretrain(
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(training, phase.batch, seed, "pretrain", step)
-        rows = training.current[index]
-        bits, following = (
-            torch.from_numpy(training.bits[at]).float().to(place) for at in (rows, rows + 1)
-        )
-        logits = pipeline(bits, torch.from_numpy(training.action[index]).to(place))
-        return Step(ram_loss(logits, bits, following))
+        index = with_room(training.current, index, config.rollout)
+        noise = generator(seed, "pretrain noise", step)
+        bits, losses = with_flips(training.bits[training.current[index]], config.noise, noise), []
+        for at in (index + ahead for ahead in range(config.rollout)):
+            given = torch.from_numpy(bits).float().to(place)
+            following = torch.from_numpy(training.bits[training.current[at] + 1]).float().to(place)
+            logits = pipeline(given, torch.from_numpy(training.action[at]).to(place))
+            losses.append(ram_loss(logits, given, following))
+            bits = predicted_bits(logits, given).cpu().numpy()
+        return Step(torch.stack(losses).mean())
 
     def checkpoint_at(step: int) -> Checkpoint:
         return scored_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
@@ -115,6 +120,14 @@ def pretrain(
         room=room,
     )
     return finished(pipeline, trained, copy_scores(held_out, data.scored_bytes))
+
+
+def with_flips(bits: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
+    """Return bits of which some are flipped: in each row a share drawn up to ``most``."""
+    if not most:
+        return bits
+    shares = rng.uniform(0, most, (len(bits), 1, 1))
+    return bits ^ (rng.random(bits.shape) < shares).astype(bits.dtype)
 
 
 def scored_checkpoint(
@@ -185,7 +198,7 @@ def natural_batch(
         ahead: Agent steps by which the transitions come later, below the objective's horizon.
     """
     index, partners = natural_rows(config, data, seed, step)
-    index = _with_room(data, index, OBJECTIVES[config.objective].horizon) + ahead
+    index = with_room(data.current, index, OBJECTIVES[config.objective].horizon) + ahead
     rows = torch.from_numpy(data.current[index])
     return Batch(
         data.frames[rows], data.frames[rows + 1], data.action[index], torch.from_numpy(partners)
@@ -208,20 +221,6 @@ def natural_rows(
     frames = data.frames.numpy() if names is None else names
     index = batch_indices(data, config.batch, seed, "natural", step, kind=kind, frames=frames)
     return index, derangement(config.batch, generator(seed, "negatives", step))
-
-
-def _with_room(data: atari.NaturalData, index: np.ndarray, horizon: int) -> np.ndarray:
-    """Move transitions near an episode's end forward, so that ``horizon`` of them follow on."""
-    if horizon == 1:
-        return index
-    first = np.searchsorted(data.episode, data.episode[index])
-    end = np.searchsorted(data.episode, data.episode[index], side="right")
-    if (end - first < horizon).any():
-        raise RMRError(
-            f"predicting {horizon} steps needs episodes of so many, found one of "
-            f"{int((end - first).min())}: record longer episodes"
-        )
-    return np.minimum(index, end - horizon)
 
 
 @stage(version=4)

@@ -62,6 +62,9 @@ class Pretraining:
         learning_rate: Of Adam.
         checkpoints: Steps at which the validation scores are taken; the last is ``steps``.
         validation_rows: At most so many validation transitions are scored.
+        rollout: Steps that are predicted, each after the first from P's own prediction; the loss is
+            their mean. 1 is the paper's.
+        noise: Largest share of the bits that are flipped before a first step; 0 is the paper's.
     """
 
     steps: int = 20000
@@ -69,9 +72,16 @@ class Pretraining:
     learning_rate: float = 1e-3
     checkpoints: tuple[int, ...] = (20000,)
     validation_rows: int = 10000
+    rollout: int = 1
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_checkpoints(self.checkpoints, self.steps)
+        if self.rollout < 1 or not 0 <= self.noise < 0.5:
+            raise RMRError(
+                "pretraining needs a rollout of 1 or more and a noise from 0 to below 0.5, got "
+                f"{self.rollout} and {self.noise}"
+            )
 
 
 class Latents(NamedTuple):

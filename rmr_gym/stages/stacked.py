@@ -115,7 +115,9 @@ def _may_stack(task: Task) -> bool:
     arguments = task.arguments
     if task.stage is natural:
         return can_stack(arguments["config"], arguments["model"])
-    return task.stage is pretrain and isinstance(arguments["data"], GameData)
+    config = arguments["config"]
+    plain = task.stage is pretrain and config.rollout == 1 and not config.noise
+    return plain and isinstance(arguments["data"], GameData)
 
 
 def can_stack(config: Natural, model: AtariModel) -> bool:

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.data.sampling import WINDOW, batch_indices, derangement, split_episodes
+from rmr_gym.data.sampling import (
+    WINDOW,
+    batch_indices,
+    derangement,
+    split_episodes,
+    with_room,
+)
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(0, 5), st.integers(0, 99))
@@ -149,3 +155,14 @@ def test_the_smallest_derangement():
     assert derangement(2, np.random.default_rng(0)).tolist() == [1, 0]
     with pytest.raises(RMRError, match="at least 2"):
         derangement(1, np.random.default_rng(0))
+
+
+def test_transitions_near_an_end_are_moved_forward():
+    current = np.array([0, 1, 2, 3, 5, 6, 7])  # two episodes, of four and three transitions
+    index = np.array([0, 2, 3, 4, 6])
+    np.testing.assert_array_equal(with_room(current, index, 1), index)
+    np.testing.assert_array_equal(with_room(current, index, 3), [0, 1, 1, 4, 4])
+    with pytest.raises(
+        RMRError, match="predicting 4 steps .* found one of 3"
+    ):
+        with_room(current, index, 4)

@@ -12,6 +12,7 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains import atari
+from rmr_gym.models.rmr.pipeline import predicted_bits, ram_loss
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.runs.store import Room, Store
 from rmr_gym.stages import natural as natural_module
@@ -281,7 +282,8 @@ class TestNatural:
             batches = [natural_batch(config, data, 0, step, ahead) for ahead in range(3)]
             for earlier, later in pairwise(batches):
                 assert torch.equal(earlier.following, later.frames)
-        short = data._replace(episode=np.arange(len(data.episode)) // 2)
+        pair = np.arange(len(data.episode)) // 2
+        short = data._replace(episode=pair, current=data.current + pair)
         with pytest.raises(RMRError, match="needs episodes of so many"):
             natural_batch(replace(config, batch=2), short, 0, 1)
 
@@ -318,3 +320,41 @@ class TestData:
             assert pickle.loads(pickle.dumps(task)) == task
         assert pickle.loads(pickle.dumps(natural)) is natural
         assert pickle.loads(pickle.dumps(pretrain)) is pretrain
+
+
+class TestPretrainingOnItsOwnPredictions:
+    def bits_given(self, game, monkeypatch, **changes):
+        """Return the loss's inputs of one step: (given bits, bits that follow) a predicted step."""
+        met = []
+
+        def noted(logits, bits, following):
+            met.append((bits.clone(), following.clone(), predicted_bits(logits, bits)))
+            return ram_loss(logits, bits, following)
+
+        monkeypatch.setattr(natural_module, "ram_loss", noted)
+        config = replace(game.preset.pretraining, steps=1, checkpoints=(1,), **changes)
+        pretrain.function(game.data, game.preset.model, config, 0)
+        return met
+
+    def test_each_step_begins_with_what_the_one_before_predicted(self, game, monkeypatch):
+        met = self.bits_given(game, monkeypatch, rollout=3)
+        assert len(met) == 3
+        for (_, _, predicted), (given, _, _) in pairwise(met):
+            assert torch.equal(given, predicted.float())
+        training = game.data.abstract("training")
+        rows = {row.tobytes() for row in training.bits}
+        assert all(row.numpy().astype(np.uint8).tobytes() in rows for row in met[2][1])
+
+    def test_noise_flips_a_share_of_the_given_bits_and_none_that_follow(self, game, monkeypatch):
+        (clean, following, _), (noisy, same, _) = (
+            self.bits_given(game, monkeypatch, noise=noise)[0] for noise in (0.0, 0.2)
+        )
+        assert torch.equal(following, same)
+        flipped = (clean != noisy).float().mean((1, 2))
+        assert 0 < flipped.mean() < 0.2
+        assert flipped.min() < flipped.max()
+
+    def test_out_of_range_is_refused(self, game):
+        for wrong in ({"rollout": 0}, {"noise": 0.5}, {"noise": -0.1}):
+            with pytest.raises(RMRError, match="rollout of 1 or more"):
+                replace(game.preset.pretraining, **wrong)
