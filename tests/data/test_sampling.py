@@ -162,7 +162,5 @@ def test_transitions_near_an_end_are_moved_forward():
     index = np.array([0, 2, 3, 4, 6])
     np.testing.assert_array_equal(with_room(current, index, 1), index)
     np.testing.assert_array_equal(with_room(current, index, 3), [0, 1, 1, 4, 4])
-    with pytest.raises(
-        RMRError, match="predicting 4 steps .* found one of 3"
-    ):
+    with pytest.raises(RMRError, match=r"predicting 4 steps .* found one of 3"):
         with_room(current, index, 4)

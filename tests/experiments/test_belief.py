@@ -1,0 +1,91 @@
+from itertools import product
+
+import pytest
+
+from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments import write_report
+from rmr_gym.experiments.base import run
+from rmr_gym.experiments.belief import report as pages
+from rmr_gym.experiments.belief.grid import Belief, Believing
+from rmr_gym.report.page import findings_of
+from tests.conftest import write_sweep
+
+F1 = {"rmr": 0.97, "copy": 0.95, "shuffled_p": 0.94, "pixels": 0.93, "open_loop": 0.8}
+SMALL = Believing(horizon=12, tracks=8, rounds=1, starts=(0, 8), scored=(1, 12))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [
+        {
+            "game": game,
+            "labels": 300,
+            "arm": arm,
+            "seed": seed,
+            "start": start,
+            "k": k,
+            "bytes": kind,
+            "count": 20,
+            "tracks": 40,
+            "micro_f1": F1[arm] + 0.001 * seed + 0.01 * (start > 0) - 0.02 * (kind == "hidden"),
+        }
+        for game, arm, seed, start, k, kind in product(
+            ("Pong", "Breakout"), F1, range(5), (0, 100), (1, 16), ("all", "hidden")
+        )
+    ]
+    write_sweep(tmp_path / "run", "belief", rows, {"games": ["Pong", "Breakout"]})
+    return tmp_path / "run"
+
+
+def test_errors_are_those_left_of_the_best_controls(folder):
+    table = pages.belief(folder).tables["belief_errors"]
+    assert len(table) == 2 * 2 * 2
+    row = table[(table["game"] == "Pong") & (table["k"] == 16) & (table["bytes"] == "all")].iloc[0]
+    assert row["best"] == "belief copied"
+    assert row["rmr"] == pytest.approx(0.97 + 0.002 + 0.005)
+    assert row["lower"] == pytest.approx(100 * (1 - 0.023 / 0.043))
+
+
+def test_p_is_tested_against_every_control_by_seed(folder):
+    tests = pages.belief(folder).tables["belief_tests"]
+    assert set(tests["against"]) == set(F1) - {"rmr"}
+    assert (tests["pairs"] == 5).all()
+    assert (tests["verdict"] == "better").all()
+    assert tests["p_better"].to_numpy() == pytest.approx(1 / 32)
+
+
+def test_findings_and_page_say_what_was_measured(folder):
+    page = pages.belief(folder)
+    findings = {f.subject: f.statement for f in findings_of(pages.belief, page)}
+    said = findings["300 labelled frames, 16 steps after the start"]
+    assert "−47%, mean of 2 games (Breakout −47%, Pong −47%)" in said or "Pong −47%" in said
+    assert "better on 2" in findings["P against belief copied, 300 labelled frames, step 16"]
+    path, _ = write_report(folder)
+    html = path.read_text()
+    for text in ("bytes that one frame does not show", "belief copied", "How to read this"):
+        assert text in html
+    assert (folder / "figures" / "belief_all.svg").is_file()
+
+
+def test_a_run_without_results_says_so(tmp_path):
+    write_sweep(tmp_path / "run", "belief", [], {"games": ["Pong"]})
+    _, text = write_report(tmp_path / "run")
+    assert "no results yet" in text
+
+
+def test_a_tiny_run_from_data_to_page(tiny):
+    changes = {"belief": SMALL, "labels": (40,), "arms": ("rmr", "copy")}
+    folder, problems = run(Belief(**(Belief.proposals("tiny") | tiny | changes)))
+    assert not problems
+    page = pages.belief(folder)
+    assert set(page.tables["belief_summary"]["arm"]) == {"rmr", "copy"}
+    assert set(page.tables["belief_summary"]["k"]) == {1, 12}
+
+
+def test_bad_input_is_refused(tiny):
+    for wrong, message in (
+        ({"arms": ("gru",)}, "gru"),
+        ({"labels": (40, 40)}, "more than once"),
+    ):
+        with pytest.raises(RMRError, match=message):
+            run(Belief(preset="tiny", belief=SMALL, **(tiny | wrong)))
