@@ -48,6 +48,8 @@ def refused(capsys, *arguments):
         (("pretrain", "--data", "nowhere", "--out", "x"), "nowhere"),
         (("pretrain", "--data", "nowhere", "--out", "x", "--preset", "somke"), "mean 'smoke'"),
         (("probe", "--data", "nowhere", "--encoder", "./y"), "expected the folder of a pretrained"),
+        (("run", "compare", "--data", "nowhere"), "found no folder: make it, or leave --data out"),
+        (("encoder", "export", "--game", "Enduroo"), "unknown game 'Enduroo'"),
         (("report", "nowhere"), "nowhere"),
         (("status", "nowhere"), "nowhere holds no run"),
     ],

@@ -1,6 +1,8 @@
+import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -41,6 +43,21 @@ def test_importing_the_package_is_light_and_silent():
         "assert not loaded, loaded"
     )
     assert out == ""
+
+
+def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium():
+    shares = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-c", "import gymnasium, rmr_gym"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        lines = re.findall(r"(\d+) \| (gymnasium|rmr_gym)$", done.stderr, re.MULTILINE)
+        times = {name: int(time) for time, name in lines}
+        shares.append(times["rmr_gym"] / times["gymnasium"])
+    assert min(shares) <= 0.1
 
 
 def test_the_module_in_an_id_registers_by_itself():
@@ -86,3 +103,21 @@ def test_lazy_names():
 def test_the_version_is_that_of_the_project():
     project = Path(rmr_gym.__file__).parents[1] / "pyproject.toml"
     assert rmr_gym.__version__ == tomllib.loads(project.read_text())["project"]["version"]
+
+
+def test_extras_name_what_features_of_others_need():
+    """RecordVideo, HumanRendering and SB3's bars import these, and say so where they are not."""
+    project = Path(rmr_gym.__file__).parents[1] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+    for extra, package in (("video", "moviepy"), ("window", "pygame-ce"), ("bars", "tqdm")):
+        assert any(line.startswith(package) for line in extras[extra])
+    page = (project.parent / "docs" / "getting_started.md").read_text()
+    assert all(f"| `{extra}` |" in page for extra in extras.keys() - {"test", "dev"})
+
+
+@pytest.mark.filterwarnings("ignore:.*HumanRendering wrapper is being applied")
+@pytest.mark.skipif(find_spec("pygame") is not None, reason="pygame is installed")
+def test_a_window_without_pygame_says_what_to_install():
+    env = gym.make("rmr/Pong-v0", render_mode="human", disable_env_checker=True)
+    with pytest.raises(gym.error.DependencyNotInstalled, match="pygame is not installed"):
+        env.reset(seed=0)

@@ -37,7 +37,8 @@ codecs.register_error("rmr_gym_plain", _in_plain)
 
 def write_any_sign() -> None:
     """Let outputs write in plain letters what their encoding has no sign for, as in latin-1."""
-    for stream in (sys.stdout, sys.stderr):
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="rmr_gym_plain")
 

@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from rmr_gym import facade
+from rmr_gym.agents.players.graded import game_name
 from rmr_gym.commands.console import (
     carry_out,
     print_rows,
@@ -16,8 +17,7 @@ from rmr_gym.commands.console import (
     say,
     value_of,
 )
-from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.atari.games import find_game
+from rmr_gym.core.errors import RMRError, letters
 from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.worlds import is_of_balls
 from rmr_gym.models.pretrained import (
@@ -235,13 +235,15 @@ class Export(AtariExperiment):
         """Carry the command out."""
         if self.ship and self.out is not None:
             raise RMRError("expected either --out or --ship, found both")
-        row = find_game(self.game)
+        label = game_name(self.game)
         step = facade.checkpoint_of(self.chosen, self.arm, self.step)
-        name = f"{row.name}-{self.arm}-{self.seed}-{step}"
-        out = SHIPPED / row.rom if self.ship else self.out or self.root / "encoders" / name
+        out = self.out or self.root / "encoders" / f"{label}-{self.arm}-{self.seed}-{step}"
+        if self.ship:
+            shipped = {letters(name): folder for name, folder in shipped_encoders().items()}
+            out = shipped.get(letters(label), SHIPPED / letters(label))
         facade.require_free(out, self.force)
         with progress_bars() as progress_for:
-            (game,) = self.recorded(progress_for, [row.name])
+            (game,) = self.recorded(progress_for, [label])
             progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
             store = facade.store_in(self.root)
             encoder = pretrained_encoder(

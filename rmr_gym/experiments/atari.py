@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rmr_gym.agents.players.graded import game_name
 from rmr_gym.agents.record import record
-from rmr_gym.envs.atari.games import GAMES, find_game
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store
@@ -81,6 +83,11 @@ class AtariExperiment(AtariPreset, Experiment):
             RMRError: An unknown game or device, or data of another game.
         """
         self._check()
+        if self.data is not None and not self.data.is_dir():
+            raise RMRError(
+                f"expected a folder of data sets in {self.data}, found no folder: make it, or "
+                "leave --data out, and games are recorded into ROOT/data"
+            )
         preset, workers = self.chosen, self.worker_count
         chosen = game_names(names or self.games or preset.games)
         folder = self.data or self.root / "data"
@@ -131,7 +138,7 @@ def game_names(games: Sequence[str]) -> list[str]:
     """
     if tuple(games) == ("all",):
         return list(GAMES)
-    names = [find_game(game).name for game in games]
+    names = [game_name(game) for game in games]
     require_distinct("game", names)
     return names
 

@@ -1,6 +1,8 @@
+import gymnasium
 import pytest
 import torch
 
+from rmr_gym.agents.record import record
 from rmr_gym.commands.console import carry_out
 from rmr_gym.commands.stages import ENCODER
 from rmr_gym.core.errors import RMRError
@@ -9,6 +11,7 @@ from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.stages.chain import UNTRAINED
 from rmr_gym.stages.natural import kept_encoder
+from rmr_gym.wrappers import RMRObservationWrapper
 
 
 def command(arguments):
@@ -114,6 +117,16 @@ def test_bad_input(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RMRError, match=message):
         run(*arguments)
+
+
+def test_any_game_of_ale(run, tmp_path, tiny):
+    record("Enduro", tmp_path / "data" / "Enduro", episodes=6, max_steps=60)
+    folders = ("--data", tmp_path / "data", "--root", tmp_path / "root")
+    run("--game", "ALE/Enduro-v5", "--arm", "untrained", *folders)
+    folder = tmp_path / "root" / "encoders" / "Enduro-untrained-0-0"
+    assert PretrainedEncoder.from_pretrained(folder).config.game == "Enduro"
+    env = RMRObservationWrapper(gymnasium.make("ALE/Enduro-v5"), folder, strict=True)
+    assert env.reset(seed=0)[0].shape == (128, 4)
 
 
 def test_data_of_another_game_are_refused(run, recorded, tmp_path):

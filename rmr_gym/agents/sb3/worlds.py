@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
-from rmr_gym.agents.record import game_id
+from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, shipped_encoders
@@ -150,12 +150,9 @@ def find_world(name: str) -> str:
     if letters(name) in ("pushedballs", "rmrpushedballsv0", "balls"):
         return BALLS
     try:
-        env_id = game_id(name)
-    except RMRError:
-        env_id = None
-    if env_id is None:
-        raise unknown_name("game", name, (*GAMES, BALLS))
-    return gym.spec(env_id).name
+        return game_name(name)
+    except RMRError as error:
+        raise unknown_name("game", name, (*GAMES, BALLS)) from error
 
 
 def read_config(folder: Path) -> AgentConfig:
@@ -243,8 +240,7 @@ def _made(game: str) -> gym.Env[Any, Any]:
     if not env_id.startswith("ALE/"):
         options: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
         return gym.make(env_id, render_mode="rgb_array", **options)
-    alike = {"frameskip": 4, "repeat_action_probability": 0.0, "full_action_space": True}
-    env = gym.make(env_id, render_mode="rgb_array", **alike)
+    env = gym.make(env_id, render_mode="rgb_array", **game_options(env_id))
     return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
 
 
