@@ -89,9 +89,8 @@ class StackedModule:
 
     def keep(self, rows: list[int], optimizer: torch.optim.Optimizer) -> None:
         """Go on with some of the runs; the optimizer's state follows."""
-        self.modules, self._same = (
-            [part[row] for row in rows] for part in (self.modules, self._same)
-        )
+        self.modules = [self.modules[row] for row in rows]
+        self._same = [self._same[row] for row in rows]
         for name, old in self.weights.items():
             new = self.weights[name] = old.detach()[rows].requires_grad_(old.requires_grad)
             if old in optimizer.state:
@@ -178,9 +177,8 @@ def _slot_cnn(stack: StackedModule, encoder: SlotCNN, frames: Tensor) -> Tensor:
             runs=len(stack),
             slots=encoder.slots,
         )
-        project = weights["project.weight"].mT, weights["project.bias"][:, None]
-        latents = torch.baddbmm(project[1], slots.flatten(1, 2), project[0])
-        return latents.unflatten(1, slots.shape[1:3]).to(weights["mean_frame"].dtype)
+        project = weights["project.weight"], weights["project.bias"]
+        return torch.vmap(F.linear)(slots, *project).to(weights["mean_frame"].dtype)
 
 
 def _convolution(stack: StackedModule, x: Tensor, name: str, stride: int) -> Tensor:
