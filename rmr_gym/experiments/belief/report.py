@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import ordered
 from rmr_gym.report.page import Page, about
-from rmr_gym.report.runs import Run, Schema, groups, load_run, where
+from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import called, labels_of
 
@@ -36,7 +37,7 @@ def belief(folder: Path) -> Page:
     rows = over_starts(run)
     summary, tests = belief_table(rows), belief_tests(rows)
     tables = {"belief_summary": summary, "belief_tests": tests, "belief_errors": errors(summary)}
-    kinds = [kind for kind in KINDS if (summary["bytes"] == kind).any()]
+    kinds = in_order(summary["bytes"], KINDS)
     figures = {f"belief_{kind}": partial(belief_curves, rows, kind) for kind in kinds}
     title = f"Belief over RAM: {about(run.games, 'game')}"
     return Page(run, title, tables, figures, {"kinds": kinds})
@@ -102,5 +103,5 @@ def belief_curves(rows: pd.DataFrame, kind: str) -> Figure:
     rows = where(rows, bytes=kind)
     rows = rows.assign(panel=rows["game"] + ", " + rows["labels"].astype(str) + " labelled frames")
     axes = ("panel", "k", "micro_f1", "arm")
-    titles = {"across": "steps since the start", "up": "bit F1"}
+    titles: Any = {"across": "steps since the start", "up": "bit F1"}
     return charts.seed_lines(rows, *axes, BELIEF_LABELS, "belief.csv", **titles)
