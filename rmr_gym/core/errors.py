@@ -27,9 +27,11 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RMRError:
     Returns:
         The error, to be raised by the caller.
     """
-    known = list(choices)
+    known, given = list(choices), name.lower()
     by_lower = {choice.lower(): choice for choice in known}
-    close = get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.4)
+    longer = [lower for lower in by_lower if given and lower.startswith(given)]
+    shorter = [lower for lower in by_lower if given.startswith(lower)]
+    close = get_close_matches(given, by_lower, n=1, cutoff=0.65) or longer or shorter
     hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
     return RMRError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(known)}")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import current_process, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from typing import Any
@@ -52,7 +52,16 @@ def keep_freed_memory() -> None:
 
 
 def worker_context() -> SpawnContext:
-    """Return what starts processes; they do not look for a script that was read from a pipe."""
+    """Return what starts processes; they do not look for a script that was read from a pipe.
+
+    Raises:
+        RMRError: This process is daemonic, and may not start others.
+    """
+    if current_process().daemon:
+        raise RMRError(
+            "expected a process that may start others, found a daemonic one, as those of a pool "
+            "are: ask for workers=0 here, or start this process with daemon=False"
+        )
     main = sys.modules["__main__"]
     if main.__dict__.get("__file__") == "<stdin>":
         del main.__file__

@@ -111,6 +111,10 @@ def test_shipped_encoders_are_found_by_any_spelling(tmp_path, monkeypatch):
         assert PretrainedEncoder.from_pretrained(name).config.game == "MsPacman"
     with pytest.raises(RMRError, match="did you mean 'pong'"):
         PretrainedEncoder.from_pretrained("Pogn")
+    make().save_pretrained(tmp_path / "breakout")
+    with pytest.raises(RMRError, match="shipped encoder 'qbert': choose one of") as raised:
+        PretrainedEncoder.from_pretrained("qbert")
+    assert "did you mean" not in str(raised.value)
 
 
 def test_nothing_is_shipped_or_found(tmp_path, monkeypatch):

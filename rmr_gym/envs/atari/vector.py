@@ -5,6 +5,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import current_process
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -303,7 +304,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         max_episode_steps: Steps after which an episode is truncated; None for no limit beyond
             ``max_num_frames_per_episode``.
         workers: Number of processes, at most ``num_envs`` of which are used; None for one a
-            processor; with 0 or 1, everything happens in this process.
+            processor, in a daemonic process, which may not start others, for 0; with 0 or 1,
+            everything happens in this process.
         copy: Return new arrays at every step; without it, observations are views of the shared
             memory, overwritten by the next step and not to be written into.
         autoreset_mode: ``"NextStep"``, ``"SameStep"`` or ``"Disabled"``, or Gymnasium's
@@ -342,6 +344,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         EzPickle.__init__(self, game, num_envs, max_episode_steps=max_episode_steps, **own)
         self.num_envs = arguments.whole_number("num_envs", num_envs, at_least=1)
         steps = arguments.limit("max_episode_steps", max_episode_steps)
+        if workers is None and current_process().daemon:
+            workers = 0
         workers = min(arguments.parallel("workers", workers, at_least=0), self.num_envs)
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels

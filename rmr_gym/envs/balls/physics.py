@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -202,6 +203,7 @@ GL_LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),
     "osmesa": ("libOSMesa.so.8", "libOSMesa.so.6", "libOSMesa.so"),
 }
+_SYSTEMS = {"cgl": "darwin", "wgl": "win32", "glx": "linux"}
 SOFTNESS = 1e-6
 _IMPEDANCE = 0.9999
 _HIDDEN = 3
@@ -297,23 +299,26 @@ def load_mujoco() -> Any:
     """Import mujoco for its physics, which needs no graphics library.
 
     MuJoCo picks its OpenGL back end as it is imported, from the variable MUJOCO_GL, and fails as a
-    whole where that back end's library is missing. In this case it is imported without graphics.
+    whole where that back end is of another system or its library is missing. In these cases it is
+    imported without graphics.
 
     Raises:
         RMRError: mujoco is not installed, or cannot be imported.
     """
     asked = os.environ.get("MUJOCO_GL")
     back_end = (asked or "").strip().lower()
-    hopeless = back_end in GL_LIBRARIES and not has_library(back_end)
+    elsewhere = _SYSTEMS.get(back_end, sys.platform) != sys.platform
+    hopeless = elsewhere or (back_end in GL_LIBRARIES and not has_library(back_end))
     if hopeless:
         os.environ["MUJOCO_GL"] = "disable"
     try:
         import mujoco  # noqa: PLC0415
         import mujoco.batch  # noqa: PLC0415
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         raise RMRError(
             "expected mujoco 4 or newer, which moves the balls, found an import that fails "
-            f"({error}): install it with `pip install 'mujoco>=4'`"
+            f"({error}): install it with `pip install 'mujoco>=4'`, and unset MUJOCO_GL if that is "
+            "the variable it complains of"
         ) from error
     finally:
         if hopeless and asked is not None:

@@ -1,4 +1,5 @@
 import copy
+import multiprocessing
 import os
 import pickle
 import signal
@@ -276,3 +277,11 @@ def test_every_whole_number_is_a_seed(seed):
     first = seed[0] if np.ndim(seed) else seed
     shown, single = envs.reset(seed=seed)[0], alone.reset(seed=first)[0]
     assert np.array_equal(shown["ram"][0], single["ram"])
+
+
+def test_a_daemonic_process_plays_by_itself(monkeypatch):
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    envs = PairedAtariVectorEnv("Pong", 2)
+    assert envs.reset(seed=0)[0]["ram"].shape == (2, 128)
+    with pytest.raises(RMRError, match="ask for workers=0 here"):
+        PairedAtariVectorEnv("Pong", 2, workers=2)

@@ -260,7 +260,7 @@ def test_triton_is_imported_before_mesa_so_that_it_does_not_crash_after_it():
     )
 
 
-@pytest.mark.parametrize("gl", ["", "egl", "osmesa", "glfw", "disable"])
+@pytest.mark.parametrize("gl", ["", "egl", "osmesa", "glfw", "disable", "cgl", "wgl"])
 def test_physics_and_frames_need_no_graphics_library(gl):
     python_with(
         gl,
@@ -274,6 +274,19 @@ def test_physics_and_frames_need_no_graphics_library(gl):
         f"assert os.environ['MUJOCO_GL'] == {gl!r}\n"
         "import sys\n"
         "assert not any(name.startswith('OpenGL') for name in sys.modules)\n",
+    )
+
+
+def test_a_graphics_library_that_does_not_exist_is_named():
+    python_with(
+        "opengl",
+        "import gymnasium, rmr_gym\n"
+        "try:\n"
+        "    gymnasium.make('rmr/BouncingBalls-v0')\n"
+        "except rmr_gym.core.errors.RMRError as error:\n"
+        "    assert 'MUJOCO_GL: opengl' in str(error) and 'unset MUJOCO_GL' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError\n",
     )
 
 
