@@ -204,7 +204,7 @@ def test_killed_at_any_instant(nursery, tmp_path, caplog, workers):
         wait_until_alone(path)
         torn |= leftovers(path)
         verify_what_is_new(path, seen)
-    assert len(seen) > 10, "hardly any kill came while episodes were being written"
+    assert len(seen) >= 10, "hardly any kill came while episodes were being written"
     goes_on_as_if_unbroken(path, max(seen) + 4)
     told = caplog.text + (tmp_path / "log").read_text()
     assert {name for name in torn if name not in told} == set(), "dropped without a word"
