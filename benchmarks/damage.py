@@ -2,12 +2,12 @@
 
     python benchmarks/damage.py --count 1000 --seed 0
 
-A small data set, a pretrained encoder with its P and a file of players' networks are written. A
-copy is damaged in one place (a bit flipped, bytes overwritten, a file cut short, emptied, deleted
-or put in another's place, a value of a JSON file changed or removed) and read: it must be what was
-written, or reading must end in an `RMRError`. A data set that has lost its last episode is a
-shorter one. The exit status is 1 where anything else came out; `--only N` repeats damage N and
-shows more.
+A small data set, a pretrained encoder with its P, a P alone and a file of players' networks are
+written. A copy is damaged in one place (a bit flipped, bytes overwritten, a file cut short,
+emptied, deleted or put in another's place, a value of a JSON file changed or removed) and read: it
+must be what was written, or reading must end in an `RMRError`. A data set that has lost its last
+episode is a shorter one. The exit status is 1 where anything else came out; `--only N` repeats
+damage N and shows more.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from rmr_gym.data.dataset import TransitionDataset, find_problems
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, step_columns
 from rmr_gym.data.writer import DatasetWriter
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
+from rmr_gym.runs.store import Artifact, read_artifact, write_artifact
 
 OTHER_VALUES = (None, True, -1, 0, 7, 2.5, 1e400, "", "x", "uint8", [], [0], {}, {"a": 1}, 10**30)
 CONFIG = EncoderConfig("Pong", height=36, width=36, slots=4, maps=1, dim=4, core="mpnn")
@@ -134,9 +135,26 @@ def require_players(folder: Path) -> None:
             assert all(map(np.array_equal, layer, other)), "weights"
 
 
+def processor() -> Artifact:
+    return Artifact({"processor_hash": "f", "rows": [{"step": 1}]}, encoder().encoder.state_dict())
+
+
+def write_processor(folder: Path) -> None:
+    write_artifact(folder, processor())
+
+
+def require_processor(folder: Path) -> None:
+    found, written = read_artifact(folder), processor()
+    assert found.record == written.record, "record"
+    assert list(found.tensors) == sorted(written.tensors), "names"
+    for name, tensor in written.tensors.items():
+        assert torch.equal(found.tensors[name], tensor), "weights"
+
+
 TARGETS = {
     "data set": Target(write_dataset, require_dataset),
     "encoder": Target(write_encoder, require_encoder),
+    "processor": Target(write_processor, require_processor),
     "players": Target(write_players, require_players),
 }
 

@@ -20,7 +20,7 @@ def test_damage_ends_in_the_right_data_or_in_a_clear_error():
         command, capture_output=True, text=True, check=False, cwd=SCRIPT.parents[1]
     )
     assert (done.returncode, "WRONG" in done.stdout) == (0, False), done.stdout
-    assert done.stdout.count("told") == 3
+    assert done.stdout.count("told") == 4
 
 
 def test_shipped_players_have_checksums(monkeypatch, tmp_path):

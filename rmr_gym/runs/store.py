@@ -45,7 +45,7 @@ from rmr_gym.core.files import alone, os_errors, sync_folder
 Progress = Callable[[int, int], None]
 """Called as progress(done, total)."""
 
-_TENSORS, _RECORD = "tensors.safetensors", "record.json"
+_TENSORS, _RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,24 @@ def _fill(folder: Path, artifact: Artifact) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
     save_file(contiguous, folder / _TENSORS)
     (folder / _RECORD).write_text(json.dumps(artifact.record, indent=1))
-    for name in (_TENSORS, _RECORD):
+    sums = {name: _sha256(folder / name) for name in (_TENSORS, _RECORD)}
+    (folder / _SUMS).write_text(json.dumps(sums))
+    for name in (_TENSORS, _RECORD, _SUMS):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checked(path: Path) -> Path:
+    """Return the path of a file after a look at its checksum, where there is one."""
+    sums = path.with_name(_SUMS)
+    if sums.is_file() and dict(json.loads(sums.read_text())).get(path.name) != _sha256(path):
+        raise ValueError(f"{path.name} does not match its checksum")
+    return path
 
 
 def read_artifact(folder: Path) -> Artifact:
@@ -105,8 +120,8 @@ def read_artifact(folder: Path) -> Artifact:
     """
     record = _read_record(folder)
     try:
-        return Artifact(record, load_file(folder / _TENSORS))
-    except (OSError, ValueError, SafetensorError) as error:
+        return Artifact(record, load_file(_checked(folder / _TENSORS)))
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RMRError(f"{folder} is damaged ({error}): write it again") from error
 
 
@@ -116,8 +131,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
             f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain`"
         )
     try:
-        record = json.loads((folder / _RECORD).read_text())
-    except (OSError, ValueError) as error:
+        record = json.loads(_checked(folder / _RECORD).read_text())
+    except (OSError, ValueError, TypeError) as error:
         raise RMRError(f"{folder} is damaged ({error}): write it again") from error
     if not isinstance(record, dict):
         raise RMRError(f"{folder / _RECORD} is not an rmr_gym record: expected a JSON object")

@@ -92,6 +92,16 @@ class TestArtifacts:
         with pytest.raises(RMRError, match=r"damaged|not an rmr_gym record"):
             read_artifact(tmp_path / "a")
 
+    @pytest.mark.parametrize("name", ["tensors.safetensors", "record.json"])
+    def test_a_changed_number_is_told(self, tmp_path, name):
+        write_artifact(tmp_path / "a", artifact())
+        path = tmp_path / "a" / name
+        content = bytearray(path.read_bytes())
+        content[-3 if name == "record.json" else -1] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(RMRError, match="is damaged"):
+            read_artifact(tmp_path / "a")
+
     def test_a_foreign_folder_is_named(self, tmp_path):
         with pytest.raises(RMRError, match=r"expected a folder written by"):
             read_artifact(tmp_path)
