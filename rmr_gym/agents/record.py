@@ -39,6 +39,7 @@ from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import Progress, TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
+from rmr_gym.envs.arguments import limit, whole_number
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.wrappers.describe import AnyEnv, columns_now, describe, row_of
 
@@ -316,7 +317,8 @@ def record(
         >>> dataset = record("rmr/BouncingBalls-v0", "b", episodes=9, balls=4)  # doctest: +SKIP
     """
     check_seed(seed)
-    _check(num_envs=num_envs, workers=workers, max_steps=1 if max_steps is None else max_steps)
+    num_envs = whole_number("num_envs", num_envs, 1)
+    workers, max_steps = whole_number("workers", workers, 1), limit("max_steps", max_steps)
     if workers > 1 and (policy is not None or not isinstance(env, str)):
         raise RMRError(
             f"expected one worker for a policy or an environment of yours, found {workers}: "
@@ -353,7 +355,7 @@ def record_plan(
     progress: Progress | None = None,
 ) -> TransitionDataset:
     """Record the episodes of a plan that a data set lacks; the arguments are those of `record`."""
-    _check(episodes=episodes)
+    episodes = whole_number("episodes", episodes, 1)
     with DatasetWriter(path, plan.manifest(), overwrite=overwrite) as writer:
         there = set(writer.finished())
         missing = [index for index in range(episodes) if index not in there]
@@ -521,9 +523,3 @@ def _check_id(env_id: str) -> None:
 def _is_ours(env_id: str) -> bool:
     """Tell whether a vector of our own plays the environment, bit-equal to single ones."""
     return env_id.startswith("rmr/") and gym.spec(env_id).vector_entry_point is not None
-
-
-def _check(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RMRError(f"expected a whole number of at least 1 as {name}, found {value!r}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 
 Bits = Bool[np.ndarray, "rows bytes bits"] | UInt8[np.ndarray, "rows bytes bits"]
 
@@ -301,8 +301,7 @@ def ranking_scores(
     Raises:
         RMRError: As `ranks`, or an unknown similarity.
     """
-    if similarity not in SIMILARITIES:
-        raise unknown_name("similarity", similarity, SIMILARITIES)
+    known_name("similarity", similarity, SIMILARITIES)
     if similarity == "cosine":
         true, predicted = _normalised(true), _normalised(predicted)
     order = ranks(true, predicted)

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 
@@ -103,8 +103,7 @@ def batch_indices(
         RMRError: There are too few transitions, no episode is long enough, or there is no such
             kind.
     """
-    if kind not in KINDS:
-        raise unknown_name("kind of batch", kind, KINDS)
+    known_name("kind of batch", kind, KINDS)
     rng = generator(seed, stream, "batch", kind, step)
     if kind == "window":
         return _window(transitions, batch, rng, frames)
