@@ -5,7 +5,6 @@ asked for. Everything is written to folders, and every function takes the folder
 it wrote.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -24,7 +23,7 @@ from rmr_gym.runs.store import Artifact, Progress, Store, read_artifact, write_a
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
 from rmr_gym.stages.export import (
-    EncoderReference,
+    encoder_features,
     folder_donor,
     pretrained_balls_encoder,
     pretrained_encoder,
@@ -37,8 +36,6 @@ AnyPreset = str | AtariPreset | BallsPreset
 Settings = Mapping[str, Any]
 
 KIND = "processor"
-
-_log = logging.getLogger(__name__)
 
 
 def pretrain(
@@ -191,12 +188,7 @@ def probe(
     chosen = _chosen(AtariPreset, preset, settings)
     sizes = {"height": config.height, "width": config.width, "dim": config.dim}
     game = game_of(Path(data), replace(chosen, model=replace(chosen.model, **sizes)), device)
-    if config.game != game.name:
-        text = f"this encoder was trained on {config.game}, the data are of {game.name}"
-        if strict:
-            raise RMRError(f"{text}: choose an encoder of {game.name}, or leave strict out")
-        _log.warning(text)
-    task = game.probed(EncoderReference(folder, device))
+    task = game.probed(encoder_features(folder, game, strict=strict))
     return store_in(root).compute(task, progress).record["rows"]
 
 

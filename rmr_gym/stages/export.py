@@ -1,5 +1,6 @@
 """Encoders as folders that wrappers and agents read, made from what the stages leave."""
 
+import logging
 import math
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +41,8 @@ from rmr_gym.stages.games import PRETRAIN_SEED
 from rmr_gym.stages.natural import kept_encoder, kept_step, pretrain
 from rmr_gym.stages.presets import ARMS, Preset, arm_core, find_arm, fresh_processor
 from rmr_gym.stages.probe import METRICS, Values, encode
+
+_log = logging.getLogger(__name__)
 
 
 def pretrained_encoder(
@@ -140,6 +143,23 @@ class EncoderReference(NamedTuple):
         """Encode both sets of frames."""
         encoder = PretrainedEncoder.from_pretrained(self.path).encoder.to(find_device(self.device))
         return encode(encoder, train), encode(encoder, test)
+
+
+def encoder_features(path: Path, game: Game, *, strict: bool = False) -> EncoderReference:
+    """Return the features of an encoder from a folder, to be probed on a game's frames.
+
+    One of another game is warned of.
+
+    Raises:
+        RMRError: It is one of another game and ``strict``.
+    """
+    trained_on = PretrainedEncoder.from_pretrained(path).config.game
+    if trained_on != game.name:
+        text = f"this encoder was trained on {trained_on}, the data are of {game.name}"
+        if strict:
+            raise RMRError(f"{text}: choose an encoder of {game.name}, or leave strict out")
+        _log.warning(text)
+    return EncoderReference(path, game.device)
 
 
 _SCORES = ("arm", "step", "mse", "copy_mse", "ratio_to_copy", "ari")

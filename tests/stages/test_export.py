@@ -15,7 +15,9 @@ from rmr_gym.stages.export import (
     RandomDynamics,
     RandomWorld,
     amplified_random,
+    encoder_features,
     folder_donor,
+    pretrained_encoder,
     random_dynamics_donor,
 )
 from rmr_gym.stages.games import PRETRAIN_SEED
@@ -102,3 +104,19 @@ def test_parts_of_the_random_world_differ_and_come_again():
     world = RandomDynamics(2, 2, 5, 0.6)
     assert (world.abstract("training").bits == world.abstract("training").bits).all()
     assert (world.abstract("training").bits != world.abstract("validation").bits).any()
+
+
+def test_an_encoder_of_another_game_is_warned_of_or_refused(
+    game, chain, recorded, tmp_path, caplog
+):
+    folder = pretrained_encoder(game, "untrained", 0, chain).save_pretrained(tmp_path / "e")
+    data = replace(game.data, label="Breakout", path=recorded("Breakout"))
+    other = replace(game, data=data)
+    assert encoder_features(folder, game, strict=True).path == folder
+    assert not caplog.messages
+    features = encoder_features(folder, other)
+    assert caplog.messages == ["this encoder was trained on Pong, the data are of Breakout"]
+    for task in (other.probed(features), other.labelled(features)):
+        assert chain.compute(task).record["rows"]
+    with pytest.raises(RMRError, match="choose an encoder of Breakout"):
+        encoder_features(folder, other, strict=True)
