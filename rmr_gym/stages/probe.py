@@ -249,25 +249,35 @@ def _ridge_in(
         gram = _products(values.T)
         inside, targets = _products(values[rows].T), values[rows].T @ targets
     scale = float(gram.diagonal().sum()) / len(values) or 1.0
+    penalty = _best_penalty(inside, reading, targets, mean, bits[held], scale)
+    if penalty is None:
+        return None
+    mean = bits.mean(0)
+    targets = (bits - mean).to(kind)
+    right, gram = targets if dual else values.T @ targets, gram.double()
+    gram.diagonal().add_(penalty * scale)
+    solution = torch.cholesky_solve(right.double(), torch.linalg.cholesky(gram)).to(kind)
+    weights = values.T @ solution if dual else solution
+    return (test.to(kind) - shift) @ weights + mean > 0.5
+
+
+def _best_penalty(
+    inside: Tensor, reading: Tensor, targets: Tensor, mean: Tensor, truth: Tensor, scale: float
+) -> float | None:
+    """Return the penalty whose F1 on held-out rows is highest; None where rounding may decide."""
     variance, directions = _eigh(inside)
     targets, reading = directions.T @ targets, reading @ directions
     shrunk = variance.clamp(min=0)[:, None]
     scores = [
-        _micro_f1(reading @ (targets / (shrunk + penalty * scale)) + mean > 0.5, bits[held])
+        _micro_f1(reading @ (targets / (shrunk + penalty * scale)) + mean > 0.5, truth)
         for penalty in PENALTIES
     ]
     best = int(np.argmax(scores))
     lost = sum(penalty * scale < ROUNDING * float(variance[-1]) for penalty in PENALTIES)
     close = lost > 0 and scores[lost - 1] > scores[best] - MARGIN
-    if kind != torch.float64 and (best < lost or close):
+    if inside.dtype != torch.float64 and (best < lost or close):
         return None
-    mean = bits.mean(0)
-    targets = (bits - mean).to(kind)
-    right, gram = targets if dual else values.T @ targets, gram.double()
-    gram.diagonal().add_(PENALTIES[best] * scale)
-    solution = torch.cholesky_solve(right.double(), torch.linalg.cholesky(gram)).to(kind)
-    weights = values.T @ solution if dual else solution
-    return (test.to(kind) - shift) @ weights + mean > 0.5
+    return PENALTIES[best]
 
 
 def _products(rows: Tensor) -> Tensor:

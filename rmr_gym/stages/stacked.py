@@ -30,22 +30,9 @@ from rmr_gym.models.rmr.stacked import StackedPipeline
 from rmr_gym.runs.store import Artifact, Progress, Store, Task, replace_tasks
 from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
+from rmr_gym.stages import natural as alone
 from rmr_gym.stages.games import GameData, natural_data
-from rmr_gym.stages.natural import (
-    OBJECTIVES,
-    Latents,
-    copy_scores,
-    finished,
-    initial_pipeline,
-    natural,
-    natural_artifact,
-    natural_checkpoint,
-    natural_rows,
-    pretrain,
-    scored_checkpoint,
-    scored_part,
-)
-from rmr_gym.stages.presets import Natural, Pretraining
+from rmr_gym.stages.presets import OBJECTIVES, Latents, Natural, Pretraining
 
 Run = TypeVar("Run")
 Result = Artifact | DivergedError
@@ -113,10 +100,10 @@ def _with_stacks(jobs: Sequence[Job], store: Store, size: int | None) -> list[Jo
 
 def _may_stack(task: Task) -> bool:
     arguments = task.arguments
-    if task.stage is natural:
+    if task.stage is alone.natural:
         return can_stack(arguments["config"], arguments["model"])
     config = arguments["config"]
-    plain = task.stage is pretrain and config.rollout == 1 and not config.noise
+    plain = task.stage is alone.pretrain and config.rollout == 1 and not config.noise
     return plain and isinstance(arguments["data"], GameData)
 
 
@@ -170,7 +157,7 @@ def train_together(store: Store, tasks: Sequence[Task]) -> str | None:
     missing = [task for task in tasks if not store.has(task)]
     try:
         arguments = [replace_tasks(task.arguments, store.compute) for task in missing]
-        train = natural_stack if tasks[0].stage is natural else _pretrain_stack
+        train = natural_stack if tasks[0].stage is alone.natural else _pretrain_stack
         results = train(arguments) if missing else []
     except (RMRError, RuntimeError) as error:
         return f"not trained as a stack, but one by one: {error}"
@@ -266,7 +253,7 @@ def _train_natural(
 ) -> list[Result]:
     objective = OBJECTIVES[config.objective]
     pipelines = [
-        initial_pipeline(data, model, config, run.arm, run.seed, run.donor).to(place)
+        alone.initial_pipeline(data, model, config, run.arm, run.seed, run.donor).to(place)
         for run in runs
     ]
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
@@ -288,8 +275,10 @@ def _train_natural(
     return _artifacts(
         stack,
         terms_at,
-        lambda step, run: natural_checkpoint(pipelines[run], data, step),
-        lambda run, trained: natural_artifact(runs[run].arm, pipelines[run], before[run], trained),
+        lambda step, run: alone.natural_checkpoint(pipelines[run], data, step),
+        lambda run, trained: alone.natural_artifact(
+            runs[run].arm, pipelines[run], before[run], trained
+        ),
         config,
         feed.rows,
         progress,
@@ -356,7 +345,7 @@ def _train_abstract(
     config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
 ) -> list[Result]:
     pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
-    held_out = [scored_part(run.validation, config.validation_rows, run.seed) for run in runs]
+    held_out = [alone.scored_part(run.validation, config.validation_rows, run.seed) for run in runs]
     stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
 
     def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
@@ -370,11 +359,11 @@ def _train_abstract(
 
     def checkpoint_at(step: int, run: int) -> Checkpoint:
         scored = runs[run].scored_bytes
-        return scored_checkpoint(pipelines[run], held_out[run], scored, model.core, step)
+        return alone.scored_checkpoint(pipelines[run], held_out[run], scored, model.core, step)
 
     def finish(run: int, trained: Trained) -> Artifact:
-        copied = copy_scores(held_out[run], runs[run].scored_bytes)
-        return finished(pipelines[run], trained, copied)
+        copied = alone.copy_scores(held_out[run], runs[run].scored_bytes)
+        return alone.finished(pipelines[run], trained, copied)
 
     return _artifacts(stack, terms_at, checkpoint_at, finish, config, feed.rows)
 
@@ -410,7 +399,7 @@ class NaturalFeed:
         return NaturalRows(*(torch.from_numpy(column)[self._places] for column in columns))
 
     def _drawn(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index, partners = natural_rows(self._config, self._data, seed, step, self._names)
+        index, partners = alone.natural_rows(self._config, self._data, seed, step, self._names)
         return self._data.current[index], index, partners
 
 

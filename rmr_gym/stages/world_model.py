@@ -27,17 +27,9 @@ from rmr_gym.models.rmr.processors import (
     load_weights,
     parameter_hash,
 )
+from rmr_gym.models.world import frames as world
 from rmr_gym.models.world.crops import LocalWorld
-from rmr_gym.models.world.frames import (
-    CUT,
-    RIMS_MODELS,
-    SURE,
-    FrameSizes,
-    Memoryless,
-    MemorylessSizes,
-    frame_bce,
-    unroll,
-)
+from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
@@ -48,7 +40,7 @@ from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare, read_presets
 VALIDATION = 200
 """At most so many validation sequences decide when training ends and which weights are kept."""
 SCORE_BATCH = 32
-WRONG = -log(SURE)
+WRONG = -log(world.SURE)
 """What a pixel that is predicted with certainty and wrong costs, in nats."""
 
 
@@ -178,9 +170,11 @@ WORLD_MODELS: dict[str, WorldEntry] = {
         name: WorldEntry(make, NEM_SIZES, grouped=name not in ("rnn", "lstm"))
         for name, make in NEM_MODELS.items()
     },
-    **{name: WorldEntry(make, RIMS_SIZES) for name, make in RIMS_MODELS.items()},
+    **{name: WorldEntry(make, RIMS_SIZES) for name, make in world.RIMS_MODELS.items()},
     "memoryless": WorldEntry(
-        Memoryless, dict.fromkeys(WORLD_PRESETS, MemorylessSizes()), presets=_FAST_PRESETS
+        world.Memoryless,
+        dict.fromkeys(WORLD_PRESETS, world.MemorylessSizes()),
+        presets=_FAST_PRESETS,
     ),
 }
 WORLD_MODELS |= {
@@ -388,7 +382,7 @@ class Batch(NamedTuple):
     def states(self, model: Any, seen: int | None = None) -> Iterator[Any]:
         """Give the state of a model after each frame but the last, see `unroll`."""
         actions = None if self.actions is None else self.actions[:, :-1]
-        return unroll(model, self.frames[:, :-1], actions, self.noise, seen)
+        return world.unroll(model, self.frames[:, :-1], actions, self.noise, seen)
 
 
 def batch_of(
@@ -612,15 +606,14 @@ def simulate(model: Any, batch: Batch, seen: int | None = None) -> Simulated:
     """Show a model the first frames of sequences, or all, and let it go on by itself."""
     states = list(batch.states(model, seen))
     decoded = [model.decode(state) for state in states]
-    grouped = decoded[0].groups is not None
-    parts = [
-        torch.stack([getattr(state, name) for state in states], dim=1)
-        if grouped and hasattr(states[0], name)
-        else None
-        for name in ("pictures", "attention")
-    ]
-    groups = torch.stack([now.groups for now in decoded], dim=1) if grouped else None
-    return Simulated(torch.stack([now.frame for now in decoded], dim=1), groups, *parts)
+    grouped = states if decoded[0].groups is not None else [None]
+
+    def stacked(parts: list[Any], name: str) -> Any:
+        values: list[Any] = [getattr(part, name, None) for part in parts]
+        return None if values[0] is None else torch.stack(values, dim=1)
+
+    frames, groups = stacked(decoded, "frame"), stacked(decoded, "groups")
+    return Simulated(frames, groups, stacked(grouped, "pictures"), stacked(grouped, "attention"))
 
 
 ByFrame = dict[str, Float[np.ndarray, "rows time"]]
