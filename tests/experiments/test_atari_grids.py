@@ -111,7 +111,7 @@ class TestCompare:
         arm = "natural Pong mpnn dim 4 cswm no_p 0"
         assert problems == [
             f"{arm}: broken on purpose",
-            f"probe Pong mpnn dim 4 ({arm}): it needs '{arm}', which failed",
+            f"probe Pong mpnn dim 4 (natural cswm no_p 0): it needs '{arm}', which failed",
         ]
         assert set(table(out, "natural")["arm"]) == {*ARMS, *REFERENCES} - {"no_p"}
 
