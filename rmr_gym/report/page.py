@@ -1,8 +1,8 @@
 """One self-contained page about a run, in HTML and in short as text: the same bytes again.
 
-It opens with what the numbers say in plain sentences, good news and bad news in one form. An
-experiment says its own in ``findings.j2``: a paragraph a finding, its subject and its statement
-with `APART` between them.
+It opens with what the numbers say in plain sentences, good news and bad news in one form, that of
+``sentences.j2``. An experiment says its own in ``findings.j2``: a paragraph a finding, its subject
+and its statement with `APART` between them.
 """
 
 import base64
@@ -15,7 +15,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 from jinja2 import (
     ChoiceLoader,
@@ -31,14 +30,12 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.report import runs, statistics, tables
 from rmr_gym.report.charts import figure_bytes
-from rmr_gym.report.runs import JOB_STATES, Row, Run, in_order, records
-from rmr_gym.report.statistics import MIN_PAIRS, TOO_FEW
-from rmr_gym.report.tables import MISSING, duration, save_tables, signed
+from rmr_gym.report.runs import JOB_STATES, Run, in_order
+from rmr_gym.report.tables import MISSING, duration, save_tables
 
 MOST_PANELS = 6
 """Charts are SVG, and PNG where more panels would make a page of many megabytes."""
 
-WORDS = {"better": "better", "worse": "worse", "same": "not significant"}
 APART = " :: "
 """Between the subject and the statement of a finding, which is a paragraph of findings.j2."""
 
@@ -59,7 +56,6 @@ class Page:
 
     Attributes:
         run: The run.
-        title: Of the page.
         tables: What is also written as CSV, by name; empty ones are not.
         figures: What draws each figure, by the name of its file without the ending; one that
             raises an RMRError, since there is nothing to draw, is left out.
@@ -68,7 +64,6 @@ class Page:
     """
 
     run: Run
-    title: str
     tables: Mapping[str, pd.DataFrame]
     figures: Mapping[str, Callable[[], Figure]]
     shown: Mapping[str, Any] = field(default_factory=dict)
@@ -226,68 +221,6 @@ def read_findings(text: str) -> list[Finding]:
     paragraphs = (" ".join(part.split()) for part in joined.split("\n\n"))
     split = (paragraph.partition(APART) for paragraph in paragraphs if paragraph)
     return [Finding(subject, statement) for subject, _, statement in split]
-
-
-def against(
-    tests: pd.DataFrame,
-    subject: str,
-    score: str = "bit F1",
-    unit: str = "game",
-    place: str = "game",
-) -> str:
-    """Say on how many games something is better, worse, neither, or not to be judged.
-
-    Args:
-        tests: Of `rmr_gym.report.statistics.paired`, a row a game; those without a pair do not
-            count.
-        subject: "A against B".
-        score: What is compared.
-        unit: What a row is.
-        place: Column of its name.
-
-    Returns:
-        A paragraph of findings; nothing without a pair.
-    """
-    rows = records(tests, tests["pairs"] > 0)
-    if not rows:
-        return ""
-    judged = [row for row in rows if row["verdict"] != TOO_FEW]
-    gaps = [row["difference"] for row in rows if row["verdict"] == TOO_FEW]
-    clauses = []
-    if judged:
-        clauses.append(f"of {counted(judged, unit)} {tally(judged, 'verdict', place)}")
-        clauses.append(f"after correction for the number of tests {tally(judged, 'verdict_bh')}")
-    if gaps:
-        clauses.append(
-            f"no significance is claimed on {counted(gaps, unit)} with fewer than {MIN_PAIRS} "
-            f"pairs, where the mean difference is above 0 on {sum(gap > 0 for gap in gaps)} and "
-            f"below 0 on {sum(gap < 0 for gap in gaps)}"
-        )
-    mean = float(np.mean([row["difference"] for row in rows]))
-    clauses.append(f"mean difference in {score} {signed(mean)}")
-    return f"\n\n{subject}{APART}{'; '.join(clauses)}.\n\n"
-
-
-def tally(rows: Sequence[Row], column: str, place: str = "") -> str:
-    """Return ``better on 1 (Pong), worse on 0, not significant on 2 (...)``.
-
-    Args:
-        rows: What is counted.
-        column: Of their verdicts.
-        place: Column of their names; none: none is named.
-    """
-    names = {
-        word: [row.get(place, "") for row in rows if row[column] == verdict]
-        for verdict, word in WORDS.items()
-    }
-    return spoken(names, 6 if place else 0)
-
-
-def spoken(groups: Mapping[str, Sequence[str]], most: int = 6) -> str:
-    """Return ``better on 2 (Pong and Hero), worse on 0``: how many, and which if they are few."""
-    return ", ".join(
-        f"{word} on {len(names)}{named(names, most)}" for word, names in groups.items()
-    )
 
 
 def unfinished(run: Run) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -206,12 +207,20 @@ def read_table(path: Path, schema: Schema) -> pd.DataFrame:
 
 def _read_csv(path: Path, columns: Sequence[str], text: Sequence[str]) -> pd.DataFrame:
     """Return a table; an empty one where there is no file, or none with as much as a header."""
+    with _undamaged(path, "cannot be read as CSV"):
+        try:
+            return pd.read_csv(path, dtype=dict.fromkeys(text, str))
+        except (pd.errors.EmptyDataError, FileNotFoundError):
+            return pd.DataFrame(columns=list(columns))
+
+
+@contextmanager
+def _undamaged(path: Path, damage: str) -> Iterator[None]:
+    """Turn what a reader says of a damaged file into one sentence."""
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(text, str))
-    except (pd.errors.EmptyDataError, FileNotFoundError):
-        return pd.DataFrame(columns=list(columns))
-    except (ValueError, OSError) as error:
-        raise RMRError(f"{path} cannot be read as CSV ({error}): {_AGAIN}") from error
+        yield
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise RMRError(f"{path} {damage} ({error}): {_AGAIN}") from error
 
 
 def _typed(table: pd.DataFrame, column: str, text: Sequence[str], path: Path) -> np.ndarray:
@@ -237,10 +246,8 @@ def read_info(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.is_file():
         return {}
-    try:
+    with _undamaged(path, "is not JSON"):
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RMRError(f"{path} is not JSON ({error}): {_AGAIN}") from error
     if not isinstance(info, dict):
         raise RMRError(f"{path}: expected a JSON object, found {type(info).__name__}")
     return info
@@ -254,11 +261,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         return {}
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RMRError(f"{path} cannot be read ({error}): {_AGAIN}") from error
+    with (
+        _undamaged(path, "cannot be read"),
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):
+        return {name: archive[name] for name in archive.files}
 
 
 def read_frames(folder: Path) -> dict[str, UInt8[np.ndarray, "..."]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy.stats import trim_mean
 
 from rmr_gym.report import charts
-from rmr_gym.report.page import Page, about
+from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, parts, where
 from rmr_gym.report.statistics import corrected, paired
 from rmr_gym.report.tables import labels_of, looks_of
@@ -51,8 +51,7 @@ def agents(folder: Path) -> Page:
         "worlds": list(dict.fromkeys(where(found, env=ALL)["world"])),
         "tests": tests.assign(place=tests["env"].replace(ALL, "all together")),
     }
-    title = f"Agents: {about(run.info.get('games') or [], 'world')}"
-    return Page(run, title, tables, {"agents": partial(agents_figure, results)}, shown, found)
+    return Page(run, tables, {"agents": partial(agents_figure, results)}, shown, found)
 
 
 def normalised(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from scipy.stats import gmean
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.charts import own_names, seed_lines
-from rmr_gym.report.page import Page, about
+from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import means, paired
 from rmr_gym.report.tables import called, grouped
@@ -50,8 +50,7 @@ def balls(folder: Path) -> Page:
     rows = run["rollouts"]
     table = means(rows.assign(dim=rows["dim"].where(rows["dim"] >= 0)), _POINT, SCORES)
     figures = {"ratios": partial(width_curves, rows), "loss": partial(loss_curves, run["curves"])}
-    title = f"Bouncing balls, abstract: {about(run.games, 'world')}"
-    return Page(run, title, {"rollouts_summary": table}, figures)
+    return Page(run, {"rollouts_summary": table}, figures)
 
 
 def width_curves(rows: pd.DataFrame) -> Figure:
@@ -97,8 +96,7 @@ def balls_natural(folder: Path) -> Page:
     worse = worse_than_copy(rows)
     ratios = pd.DataFrame() if worse or rows.empty else ratio_table(rows)
     figures = {"arms": partial(arms_figure, rows), "widths": partial(ratio_curves, rows)}
-    tables, shown = {"balls_natural_ratios": ratios}, {"worse": worse}
-    return Page(run, "Bouncing balls on pixels", tables, figures, shown)
+    return Page(run, {"balls_natural_ratios": ratios}, figures, {"worse": worse})
 
 
 def worse_than_copy(table: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import REFERENCES, paper_natural
-from rmr_gym.report.page import Page, about, counted
+from rmr_gym.report.page import Page, counted
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import (
     Run,
@@ -34,10 +34,8 @@ def compare(folder: Path) -> Page:
     run = load_run(folder, arms.NATURAL | arms.ABSTRACT, "compare")
     pairs, tables = arms.summarise(run)
     tables["abstract_summary"] = arms.abstract_table(run)
-    preset = f", preset {run.info['preset']}" if "preset" in run.info else ""
-    title, figures = f"RMR against C-SWM: {about(run.games, 'game')}{preset}", dict(_figures(run))
     shown = {"pairs": pairs, "missing": "This run has no natural results yet."}
-    return Page(run, title, tables, figures, shown)
+    return Page(run, tables, dict(_figures(run)), shown)
 
 
 def _figures(run: Run) -> Iterator[charts.Named]:

@@ -39,8 +39,7 @@ def copying(folder: Path) -> Page:
     figures = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
     figures["errors"] = partial(error_curves, rows)
     figures["loss"] = partial(charts.loss_figure, curves, *loss)
-    title, tables = "Copying after longer pauses", {"copying_summary": table}
-    return Page(run, title, tables, figures, {"seeds": seeds})
+    return Page(run, {"copying_summary": table}, figures, {"seeds": seeds})
 
 
 def error_curves(rows: pd.DataFrame) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import beside, last_steps, ordered
-from rmr_gym.report.page import Page, about
+from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import (
@@ -66,8 +66,7 @@ def objectives(folder: Path) -> Page:
     tables["above_untrained"] = above_untrained(run)
     trained = in_order({*run["natural"]["arm"]} - {"untrained"}, ARM_LABELS)
     figures = {f"objectives_{arm}": partial(objective_curves, run, arm) for arm in trained}
-    shown = {"pairs": pairs, "trained": trained}
-    return Page(run, f"Objectives: {about(run.games, 'game')}", tables, figures, shown)
+    return Page(run, tables, figures, {"pairs": pairs, "trained": trained})
 
 
 def above_untrained(run: Run, probe: str = "ridge") -> pd.DataFrame:
@@ -114,9 +113,8 @@ def table2(folder: Path) -> Page:
         "abstract_beside_paper": partial(abstract_dots, run),
         "abstract_loss": partial(arms.abstract_curves, run),
     }
-    title = f"Abstract models of Atari RAM: {about(run.games, 'game')}"
     tables = {"table2": table, "table2_summary": model_summary(table), "abstract_summary": abstract}
-    return Page(run, title, tables, figures)
+    return Page(run, tables, figures)
 
 
 def beside_paper(abstract: pd.DataFrame) -> pd.DataFrame:
@@ -206,8 +204,7 @@ def measures(folder: Path) -> Page:
         "labels": partial(label_dots, rows["labels"]),
         "ranking": partial(ranking_curves, rows["ranking"]),
     }
-    title = f"Labels and ranks: {about(run.games, 'game')}"
-    return Page(run, title, tables, figures, {"pairs": pairs}, pd.concat(tables.values()))
+    return Page(run, tables, figures, {"pairs": pairs}, pd.concat(tables.values()))
 
 
 def measure_pairs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -285,7 +282,6 @@ def bottleneck(folder: Path) -> Page:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, NARROWED, "bottleneck")
-    games = run.named("games", table="bottleneck", column="game")
     rows = at_sizes(run, arms.headline_probe(run["bottleneck"]))
     tables = {
         "bottleneck_summary": size_table(rows),
@@ -295,7 +291,7 @@ def bottleneck(folder: Path) -> Page:
     probes = arms.probes(run["bottleneck"])
     figures = {f"bottleneck_{probe}": partial(size_curves, run, probe) for probe in probes}
     figures["bottleneck_abstract"] = partial(abstract_size_curves, run)
-    return Page(run, f"Bottleneck: {about(games, 'game')}", tables, figures)
+    return Page(run, tables, figures)
 
 
 def sizes(run: Run) -> list[int]:

@@ -95,10 +95,8 @@ def transfer(folder: Path) -> Page:
     matrix = read_matrix(run)
     tables = transfer_tables(matrix)
     rows = condensed(matrix)
-    others = [donor for donor in matrix.donors if donor not in matrix.games]
-    shown = {"natural": matrix.natural, "others": others, "scores": _scores(matrix, rows)}
-    title = f"Transfer of P: {len(matrix.donors)} donors, {len(matrix.recipients)} recipients"
-    return Page(run, title, tables, dict(_figures(matrix, tables, rows)), shown)
+    shown = {"matrix": matrix, "scores": _scores(matrix, rows)}
+    return Page(run, tables, dict(_figures(matrix, tables, rows)), shown)
 
 
 def donor_arm(donor: str) -> str:
@@ -138,12 +136,10 @@ def transfer_tables(matrix: Matrix) -> dict[str, pd.DataFrame]:
     """
     natural = matrix.natural
     probe = arms.headline_probe(natural)
-    there = {*natural["arm"]} | {
-        OWN for name in matrix.recipients if donor_arm(name) in {*natural["arm"]}
-    }
-    chosen = [name for name in AGAINST if name in there] or ["cswm"]
-    fields = pd.concat([transfer_table(matrix, probe, against=name) for name in chosen])
-    fields = fields.reset_index(drop=True)
+    there = natural["arm"].mask(natural["arm"].isin(map(donor_arm, matrix.recipients)), OWN)
+    chosen = [name for name in AGAINST if name in {*natural["arm"], *there}] or ["cswm"]
+    tables = [transfer_table(matrix, probe, against=name) for name in chosen]
+    fields = pd.concat(tables, ignore_index=True)
     steps = [
         overview_table(transfer_table(matrix, probe, step)).assign(checkpoint=step)
         for probe in arms.probes(natural)

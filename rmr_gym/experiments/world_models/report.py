@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.charts import own_names, seed_lines, validation_curves
-from rmr_gym.report.page import Page, listing
+from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
 from rmr_gym.report.statistics import means, model_pairs
 from rmr_gym.report.tables import called, label, labels_of
@@ -76,13 +76,7 @@ def world_models(folder: Path) -> Page:
     scores = score_table(rows)
     of = [f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]]
     tables = {"world_models_summary": scores, "pairs": model_pairs(rows, "test", BETTER)}
-    title = f"World models: {named_models(rows)}"
-    return Page(run, title, tables, figures, {"scores": scores.assign(of=of)})
-
-
-def named_models(rows: pd.DataFrame) -> str:
-    """Return the models in a table, for a title."""
-    return listing(own_names(rows) or ["no models yet"])
+    return Page(run, tables, figures, {"scores": scores.assign(of=of)})
 
 
 def score_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +155,7 @@ def views(folder: Path) -> Page:
         **{name: draw for path in paths for name, draw in enclave_figures(path)},
     }
     shown = {"enclaves": [path.stem for path in paths], "names": list(own_names(rows))}
-    return Page(run, f"Models of crops: {named_models(rows)}", tables, figures, shown)
+    return Page(run, tables, figures, shown)
 
 
 def varied(table: pd.DataFrame, trained_on: int | None) -> dict[str, pd.DataFrame]:
