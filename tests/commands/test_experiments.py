@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
@@ -112,6 +114,26 @@ def test_status_names_what_failed_and_its_log(tiny, tmp_path, monkeypatch, capsy
     assert "failed, attempt 1: pretrain Pong mlp dim 4: broken on purpose" in told
     log = next(line for line in told.splitlines() if line.strip().startswith("log: "))
     assert str(tmp_path / "root" / "store" / "pretrain") in log
+
+
+def test_time_left_is_that_of_the_jobs_of_this_run(tmp_path, capsys):
+    now = time.time()
+    ended = {"old": now - 90_000, "one": now - 20, "two": now - 10, "next": None, "last": None}
+    for name, at in ended.items():
+        (tmp_path / name).mkdir()
+        if at is not None:
+            record = tmp_path / name / "record.json"
+            record.write_text('{"seconds": 5.0}')
+            os.utime(record, (at, at))
+    jobs = [{"title": f"work {name}", "result": str(tmp_path / name)} for name in ended]
+    (tmp_path / "plan.json").write_text(json.dumps(jobs))
+    status(tmp_path)
+    assert "of late" in capsys.readouterr().out
+    started = datetime.fromtimestamp(now - 30, UTC).isoformat(timespec="seconds")
+    (tmp_path / "run.json").write_text(json.dumps({"started": started}))
+    status(tmp_path)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the rest needs 10.0 seconds of late 360 jobs an hour: 20.0 seconds left" in told
 
 
 def test_status_of_no_run_is_said(tmp_path):
