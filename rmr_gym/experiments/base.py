@@ -273,8 +273,8 @@ class _Books:
         self._records: dict[str, dict[str, Any]] = {}
         self._done: dict[Path, JobState] = {}
         _refuse_others(out, facts["kind"], plan.config)
-        self._describe([])
         self._jobs = write_plan(out, [rows.task for rows in plan.rows], store)
+        self._describe([])
         self._write()
 
     def ended(self, outcome: Outcome) -> None:

@@ -135,6 +135,7 @@ def test_a_size_is_overridden_where_there_is_one(world_models, tmp_path):
     presets = json.loads((folder / "run.json").read_text())["presets"]
     assert presets["rims"]["sizes"]["rims"]["active"] == 3
     assert presets["memoryless"]["sizes"]["kernel"] == 5
+    models["out"] = tmp_path / "other"
     with pytest.raises(RMRError, match=r"unknown option 'sizes\.places'"):
         run(world_models(**models, overrides=(OVERRIDES, ("sizes.places=3",))))
 
@@ -156,14 +157,14 @@ def test_a_pretrained_processor_is_paired_with_what_it_is_compared_with(
 def test_a_processor_is_asked_for_and_must_be_one(world_models, donor_of_balls, tmp_path):
     for options in ({}, {"processor": tmp_path / "missing"}):
         with pytest.raises(RMRError, match="rmr-gym pretrain"):
-            run(world_models(models=("rims_rmr",), **options))
+            run(world_models(models=("rims_rmr",), out=tmp_path / "out", **options))
     with pytest.raises(RMRError, match="no P inside: leave the processor out"):
-        run(world_models(processor=donor_of_balls))
+        run(world_models(processor=donor_of_balls, out=tmp_path / "out"))
     donor = read_artifact(donor_of_balls)
     record = donor.record | {"model": donor.record["model"] | {"core": "interaction"}}
     write_artifact(tmp_path / "narrow", replace(donor, record=record))
     with pytest.raises(RMRError, match=r"--model\.core mpnn"):
-        run(world_models(models=("rims_rmr",), processor=tmp_path / "narrow"))
+        run(world_models(models=("rims_rmr",), processor=tmp_path / "narrow", out=tmp_path / "out"))
 
 
 def test_an_environment_is_played_once(world_models, tmp_path, monkeypatch):
@@ -234,10 +235,11 @@ def test_options_that_cannot_be_are_refused(world_models, tmp_path, untrained, o
     ],
 )
 def test_data_that_cannot_be_are_refused(
-    world_models, frames_of, untrained, tests, options, message
+    world_models, frames_of, untrained, tmp_path, tests, options, message
 ):
     with pytest.raises(RMRError, match=message):
-        run(world_models(tests=tuple(map(frames_of, tests)), **options))
+        run(world_models(tests=tuple(map(frames_of, tests)), out=tmp_path / "out", **options))
+    assert not (tmp_path / "out").exists()
 
 
 def test_models_of_crops_where_they_see_less(views, frames_of, monkeypatch):
@@ -292,9 +294,9 @@ def test_a_condition_that_fails_stops_no_other(views, tmp_path, monkeypatch):
         ({"overrides": (("training.unroll=12",),)}, "a training episode of 13 frames"),
     ],
 )
-def test_crops_and_modules_that_no_model_has(views, untrained, options, message):
+def test_crops_and_modules_that_no_model_has(views, untrained, tmp_path, options, message):
     with pytest.raises(RMRError, match=message):
-        run(views(**options))
+        run(views(out=tmp_path / "out", **options))
 
 
 def test_crops_of_frames_of_another_size_are_refused(views, frames_of, untrained):

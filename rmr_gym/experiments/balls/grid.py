@@ -94,7 +94,8 @@ class BallsNatural(BallsExperiment):
         require_distinct("arm", self.arms)
         for arm in self.arms:
             find_arm(arm, BALLS_ARMS)
-        donor = given_balls(BallsFolder(self.processor)) if self.processor else None
+        given = BallsFolder(self.processor) if self.processor else None
+        donor = given_balls(given) if given and given.read() else None
         episodes, resolution = (20, 16) if self.preset == "smoke" else (600, 32)
         options = {"balls": 3, "radii": 0.25, "colors": "distinct", "fps": 10}
         options["resolution"] = resolution

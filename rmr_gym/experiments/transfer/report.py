@@ -136,7 +136,7 @@ def transfer_tables(matrix: Matrix) -> dict[str, pd.DataFrame]:
     """
     natural = matrix.natural
     probe = arms.headline_probe(natural)
-    there = natural["arm"].mask(natural["arm"].isin(map(donor_arm, matrix.recipients)), OWN)
+    there = natural["arm"].mask(natural["arm"].isin([*map(donor_arm, matrix.recipients)]), OWN)
     chosen = [name for name in AGAINST if name in {*natural["arm"], *there}] or ["cswm"]
     tables = [transfer_table(matrix, probe, against=name) for name in chosen]
     fields = pd.concat(tables, ignore_index=True)
