@@ -1,6 +1,6 @@
 """The page of a comparison of agents: final return, sample efficiency, and paired tests."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -228,15 +228,17 @@ def stratified_interval(strata: Strata, rng: np.random.Generator) -> tuple[float
         strata: Runs of each world.
         rng: Where the draws come from.
     """
-    if max(map(len, strata)) < 2:
-        return float("nan"), float("nan")
-    low, high = np.quantile(iqm(_drawn_anew(strata, rng)), [0.025, 0.975])
+    low, high = _interval(strata, iqm, rng)
     return float(low), float(high)
 
 
-def _drawn_anew(strata: Strata, rng: np.random.Generator) -> Float[np.ndarray, "draws all_runs"]:
+def _interval(
+    strata: Strata, measure: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+) -> Float[np.ndarray, "2 *measures"]:
+    if max(map(len, strata)) < 2:
+        return np.full((2, *measure(np.concatenate(strata)).shape), np.nan)
     drawn = [runs[rng.integers(len(runs), size=(RESAMPLES, len(runs)))] for runs in strata]
-    return np.concatenate(drawn, axis=1)
+    return np.quantile(measure(np.concatenate(drawn, axis=1)), [0.025, 0.975], axis=0)
 
 
 def profile(
@@ -253,9 +255,7 @@ def profile_band(
     strata: Strata, thresholds: Float[np.ndarray, " thresholds"], rng: np.random.Generator
 ) -> Float[np.ndarray, "2 thresholds"]:
     """Return the 95% interval of `profile` at each threshold, as `stratified_interval` draws it."""
-    if max(map(len, strata)) < 2:
-        return np.full((2, len(thresholds)), np.nan)
-    return np.quantile(profile(_drawn_anew(strata, rng), thresholds), [0.025, 0.975], axis=0)
+    return _interval(strata, partial(profile, thresholds=thresholds), rng)
 
 
 def agents_figure(table: pd.DataFrame) -> Figure:

@@ -295,28 +295,22 @@ def ranking_table(table: pd.DataFrame) -> pd.DataFrame:
     for (objective, against), part in parts(table, "objective", "against").items():
         for role in SIDES:
             names = {"objective": objective, "against": against, "role": role}
-            ranked = [names | row for row in _ranked(part, role)]
+            fields = parts(ranked_fields(part, role), SIDES[role])
+            ranked = [names | _rank(own, role, name) for (name,), own in fields.items()]
             rows += sorted(ranked, key=lambda row: -row["adjusted"])
     columns = ["objective", "against", "role", "name", "is_game", "cells", "relative", "adjusted"]
     columns += ["low", "high", "better", "same", "worse", "better_bh", "worse_bh"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _ranked(table: pd.DataFrame, role: str) -> Iterator[dict[str, Any]]:
-    for (name,), own in parts(ranked_fields(table, role), SIDES[role]).items():
-        low, high = statistics.bootstrap_interval(
-            own["adjusted"].to_numpy(), generator(0, "ranking", role, name)
-        )
-        yield {
-            "name": name,
-            "is_game": role == "recipient" or own["role"].iloc[0] == "game",
-            "cells": len(own),
-            "relative": own["relative"].mean(),
-            "adjusted": own["adjusted"].mean(),
-            "low": low,
-            "high": high,
-            **_verdicts(own),
-        }
+def _rank(fields: pd.DataFrame, role: str, name: str) -> dict[str, Any]:
+    rng, adjusted = generator(0, "ranking", role, name), fields["adjusted"].to_numpy()
+    ends = zip(("low", "high"), statistics.bootstrap_interval(adjusted, rng), strict=True)
+    is_game = role == "recipient" or fields["role"].iloc[0] == "game"
+    known = {"name": name, "is_game": is_game, "cells": len(fields)}
+    return (
+        known | fields[["relative", "adjusted"]].mean().to_dict() | dict(ends) | _verdicts(fields)
+    )
 
 
 def ranked_fields(table: pd.DataFrame, role: str) -> pd.DataFrame:
