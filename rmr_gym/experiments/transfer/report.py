@@ -293,9 +293,9 @@ def ranking_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (objective, against), part in parts(table, "objective", "against").items():
-        for role in SIDES:
+        for role, side in SIDES.items():
             names = {"objective": objective, "against": against, "role": role}
-            fields = parts(ranked_fields(part, role), SIDES[role])
+            fields = parts(ranked_fields(part, role), side)
             ranked = [names | _rank(own, role, name) for (name,), own in fields.items()]
             rows += sorted(ranked, key=lambda row: -row["adjusted"])
     columns = ["objective", "against", "role", "name", "is_game", "cells", "relative", "adjusted"]
@@ -307,10 +307,8 @@ def _rank(fields: pd.DataFrame, role: str, name: str) -> dict[str, Any]:
     rng, adjusted = generator(0, "ranking", role, name), fields["adjusted"].to_numpy()
     ends = zip(("low", "high"), statistics.bootstrap_interval(adjusted, rng), strict=True)
     is_game = role == "recipient" or fields["role"].iloc[0] == "game"
-    known = {"name": name, "is_game": is_game, "cells": len(fields)}
-    return (
-        known | fields[["relative", "adjusted"]].mean().to_dict() | dict(ends) | _verdicts(fields)
-    )
+    own = fields[["relative", "adjusted"]].mean().to_dict() | dict(ends) | _verdicts(fields)
+    return {"name": name, "is_game": is_game, "cells": len(fields), **own}
 
 
 def ranked_fields(table: pd.DataFrame, role: str) -> pd.DataFrame:
