@@ -553,7 +553,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, dpi=130, facecolor="white", metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=120, facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 

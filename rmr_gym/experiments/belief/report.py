@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import ordered
-from rmr_gym.report.page import Page, about
+from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import called, labels_of
@@ -39,8 +39,7 @@ def belief(folder: Path) -> Page:
     tables = {"belief_summary": summary, "belief_tests": tests, "belief_errors": errors(summary)}
     kinds = in_order(summary["bytes"], KINDS)
     figures = {f"belief_{kind}": partial(belief_curves, rows, kind) for kind in kinds}
-    title = f"Belief over RAM: {about(run.games, 'game')}"
-    return Page(run, title, tables, figures, {"kinds": kinds})
+    return Page(run, tables, figures, {"kinds": kinds})
 
 
 def over_starts(run: Run) -> pd.DataFrame:
