@@ -203,6 +203,16 @@ def test_a_policy_of_yours_plays(capsys, monkeypatch, tmp_path):
     assert "expected players" in message
 
 
+def test_a_model_of_stable_baselines3_plays(monkeypatch, tmp_path):
+    from stable_baselines3 import PPO
+
+    monkeypatch.chdir(tmp_path)
+    PPO("MlpPolicy", "CartPole-v1", n_steps=2, batch_size=2, device="cpu").save("mine.zip")
+    cli.main(["record", "--env", "CartPole-v1", "--policy", "mine.zip", "--episodes=1", "--out=d"])
+    (episode,) = TransitionDataset(tmp_path / "d").episodes
+    assert episode.head == "mine"
+
+
 def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

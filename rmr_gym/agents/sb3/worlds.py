@@ -16,11 +16,10 @@ from gymnasium.wrappers import (
     FlattenObservation,
     TimeLimit,
     TransformObservation,
-    TransformReward,
 )
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.atari_wrappers import NoopResetEnv
+from stable_baselines3.common.atari_wrappers import ClipRewardEnv, NoopResetEnv
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
@@ -223,7 +222,7 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
     if around is not None:
         env = around(env)
     if learning and not balls:
-        env = TransformReward(env, lambda points: float(np.sign(float(points))))
+        env = ClipRewardEnv(env)
     if config.features == "ram":
         bits = spaces.Box(0, 1, (1024,), np.uint8)  # most significant first
         return TransformObservation(env, lambda shown: np.unpackbits(shown["ram"]), bits)
