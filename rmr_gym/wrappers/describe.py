@@ -196,8 +196,8 @@ def action_names(env: Any) -> tuple[str, ...] | None:
 def _names_within(env: Any) -> Sequence[str] | None:
     if hasattr(type(env), "get_action_meanings"):
         return env.get_action_meanings()
-    inner = vars(env).get("env", vars(env).get("venv"))
-    return _names_of_copy(env) if inner is None else _names_through(env, action_names(inner))
+    _, *within = _layers(env)
+    return _names_through(env, action_names(within[0])) if within else _names_of_copy(env)
 
 
 def _names_of_copy(envs: Any) -> Sequence[str] | None:
@@ -218,8 +218,8 @@ def _names_through(layer: Any, names: Sequence[str] | None) -> Sequence[str] | N
         return None
     if not isinstance(layer, gym.ActionWrapper) or isinstance(layer, StickyAction):
         return names
-    taken = [layer.action(np.int64(i)) for i in range(space.n)]
-    return [names[int(i)] for i in taken] if {*taken} <= {*range(len(names))} else None
+    taken = [int(layer.action(np.int64(i))) for i in range(space.n)]
+    return [names[i] for i in taken] if {*taken} <= {*range(len(names))} else None
 
 
 def stacks_frames(env: Any) -> bool:
@@ -229,12 +229,12 @@ def stacks_frames(env: Any) -> bool:
     count.
     """
     shapes = []
-    while env is not None:
-        space = getattr(env, "single_observation_space", env.observation_space)
+    for layer in _layers(env):
+        space = getattr(layer, "single_observation_space", layer.observation_space)
         space = space.spaces.get("pixels") if isinstance(space, gym.spaces.Dict) else space
         shapes.append(tuple(getattr(space, "shape", None) or ()))
-        reads = getattr(type(env), "reads_the_emulator", False)
-        env = None if reads else vars(env).get("env", vars(env).get("venv"))
+        if getattr(layer, "reads_the_emulator", False):
+            break
     size, depth = shapes[0][:2], shapes[0][2:]
     return depth == (3,) and any(shape in (size, (*size, 1)) for shape in shapes)
 
@@ -302,13 +302,11 @@ def _shows_indices(envs: VectorEnv[Any, Any, Any]) -> bool:
     return not changed and not within and shows_palette(envs.unwrapped, envs.spec)
 
 
-def _layers(envs: Any) -> list[VectorWrapper[Any, Any, Any, Any, Any]]:
-    """Return the wrappers around a vector, outermost first."""
-    layers = []
-    while isinstance(envs, VectorWrapper):
-        layers.append(envs)
-        envs = envs.env
-    return layers
+def _layers(env: Any) -> list[Any]:
+    """Return an environment or a vector, Stable-Baselines3's too, and what it wraps, inwards."""
+    wraps = isinstance(env, gym.Wrapper | VectorWrapper)
+    inner = env.env if wraps else vars(env).get("venv")
+    return [env] if inner is None else [env, *_layers(inner)]
 
 
 def _md5(rom: str) -> str | None:
@@ -320,7 +318,8 @@ def _md5(rom: str) -> str | None:
 
 def _wrapping(env: AnyEnv, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is around an environment or a vector, and around the vector's environments."""
-    around = [[type(layer).__name__, None] for layer in reversed(_layers(env))]
+    layers = [layer for layer in _layers(env) if isinstance(layer, VectorWrapper)]
+    around = [[type(layer).__name__, None] for layer in reversed(layers)]
     kwargs = kwargs if isinstance(env, VectorEnv) else {}
     if env.spec is None:
         alone = {"environment": type(env.unwrapped).__qualname__}
