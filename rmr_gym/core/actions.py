@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
 
 from rmr_gym.core.errors import RMRError
 
@@ -13,8 +12,10 @@ ACTION_NAMES: tuple[str, ...] = ("NOOP", "FIRE", *_MOVES, *(f"{move}FIRE" for mo
 """What each of the 18 actions presses; the position is the action's index, and P's."""
 
 
-def ale_actions(names: Sequence[str] | None, advice: str) -> Int[np.ndarray, " actions"]:
-    """Return, for each action of an environment, its index among ALE's 18.
+def ale_actions(names: Sequence[str] | None, advice: str) -> np.ndarray:
+    """Return, for each action of an environment, its index among ALE's 18, as int64 [actions].
+
+    Its type says no more because ``import rmr_gym`` comes here, and jaxtyping costs 30 ms.
 
     Args:
         names: What each of them presses; None where nobody knows.
