@@ -27,7 +27,14 @@ SPINE = (
 )  # fmt: skip
 """What a first reader reads: from a recorded game to the page of a comparison."""
 
-WINGS = ("data/minari.py", "models/rmr/kernels/", "models/rmr/stacked.py", "runs/cluster.py")
+WINGS = (
+    "core/processes.py",
+    "data/minari.py",
+    "data/windows.py",
+    "models/rmr/kernels/",
+    "models/rmr/stacked.py",
+    "runs/cluster.py",
+)
 """What lies in rooms of the spine and is entered by those alone who need it."""
 
 QUIET = {
