@@ -178,7 +178,7 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
 def _content(manifest: Manifest, episode: Episode, position: int) -> dict[str, Any]:
     return {
         "id": position,
-        "seed": episode.seed,
+        "seed": schema.stored_seed(episode.seed),
         "observations": _nested(_named(manifest, episode.observations)),
         "actions": episode.actions,
         "rewards": episode.rewards,
@@ -254,7 +254,7 @@ def _episode(
     ended = bool(terminated[-1:].any() or truncated[-1:].any())
     return Episode(
         index=index,
-        seed=about.get("seed"),
+        seed=None if about.get("seed") is None else int(about["seed"]),
         head=str(about.get(_HEAD, manifest.heads[0] if manifest.heads else "unknown")),
         observations=schema.flatten(data.observations),
         actions=data.actions,

@@ -274,6 +274,11 @@ def _sha256(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def stored_seed(seed: int | None) -> int | str | None:
+    """Return a seed as HDF5 holds it: as text where it is larger than HDF5's numbers."""
+    return seed if seed is None or seed < 2**63 else str(seed)
+
+
 def step_columns(action_space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
     """Return the four step columns of an environment with these actions.
 

@@ -247,12 +247,11 @@ class EpisodeWriter:
 
     def _attributes(self, columns: dict[str, list[Any]], interrupted: bool) -> dict[str, Any]:
         about = {**self._about, "interrupted": interrupted}
-        seed = self._about["seed"]
         attributes = {
             "format": schema.FORMAT,
             "format_version": schema.FORMAT_VERSION,
             **about,
-            "seed": seed if seed is None or seed < 2**63 else str(seed),
+            "seed": schema.stored_seed(self._about["seed"]),
             "length": self.length,
             "total_reward": schema.total_reward(step[1] for step in self._steps[: self.length]),
             "sha256": schema.episode_checksum(columns, **about),
