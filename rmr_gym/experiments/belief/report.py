@@ -22,7 +22,7 @@ PLACE = ("game", "labels", "bytes", "k")
 KINDS = {
     "all": "all scored bytes",
     "hidden": "bytes that one frame does not show",
-    "shown": "the others",
+    "shown": "bytes that one frame shows",
 }
 """Kinds of bytes, and what they are called."""
 
