@@ -102,9 +102,9 @@ def _may_stack(task: Task) -> bool:
     arguments = task.arguments
     if task.stage is alone.natural:
         return can_stack(arguments["config"], arguments["model"])
-    config = arguments["config"]
-    plain = task.stage is alone.pretrain and config.rollout == 1 and not config.noise
-    return plain and isinstance(arguments["data"], GameData)
+    if task.stage is not alone.pretrain or not isinstance(arguments["data"], GameData):
+        return False
+    return arguments["config"].rollout == 1 and not arguments["config"].noise
 
 
 def can_stack(config: Natural, model: AtariModel) -> bool:
