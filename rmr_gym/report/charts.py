@@ -313,21 +313,6 @@ def loss_figure(rows: pd.DataFrame, panel: str, by: str, labels: Any, y: str, fi
     return lines(faceted(rows, panel, draw, **axes), file=file)
 
 
-def validation_curves(rows: pd.DataFrame) -> Figure:
-    """Draw the loss on validation sequences along training.
-
-    Args:
-        rows: Of ``world_model_curves.csv``.
-
-    Raises:
-        RMRError: There are none.
-    """
-    rows, axes = rows.assign(panel="validation loss"), ("panel", "step", "validation_loss", "model")
-    names, file = own_names(rows), "world_model_curves.csv"
-    shown: Any = {"across": "step", "up": "nats a frame", "log": 8.0}
-    return seed_lines(rows, *axes, names, file, marked=False, **shown)
-
-
 def _by_name(
     rows: pd.DataFrame, y: str, by: str, labels: Mapping[str, str]
 ) -> Iterator[tuple[str, pd.DataFrame, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.stats import false_discovery_control, rankdata
 
 from rmr_gym.core.seeding import generator
-from rmr_gym.report.runs import parts, where
+from rmr_gym.report.runs import parts
 
 ALPHA = 0.05
 """Level at which a one-sided test is called significant, as in the paper."""
@@ -25,26 +25,6 @@ SEEDLESS = ("pca", "player")
 DIFFERENCE = ("pairs", "difference", "low", "high", "p_better", "p_worse", "verdict")
 CORRECTED = ("p_better_bh", "p_worse_bh", "verdict_bh")
 """Columns of a test, and what a correction adds."""
-
-FAMILIES = {
-    "rnem": ("rnnem", "rnn", "lstm", "memoryless"),
-    "rnnem": ("rnn", "lstm", "memoryless"),
-    "nem": ("rnn", "lstm", "memoryless"),
-    "rnn": ("memoryless",),
-    "lstm": ("memoryless",),
-    "rims": ("rims_lstm", "memoryless"),
-    "s2": ("crops_lstm", "crops_rims", "crops_rmc"),
-    "crops": ("crops_lstm",),
-}
-"""What world models are compared with, by how their names begin."""
-
-ABLATED = {"rnem_no_attention": "rnem", "s2gru_": "s2gru"}
-"""What something was left out of, by how the names of those that lack it begin."""
-
-PRIVILEGED = ("crops_oracle",)
-"""Models that are shown what they are asked about: references, compared with nothing."""
-
-KNOWING = "_rmr"
 
 Alternative = Literal["greater", "less"]
 Verdict = Literal["better", "worse", "same", "too few seeds"]
@@ -241,45 +221,6 @@ def corrected(table: pd.DataFrame, family: Sequence[str]) -> pd.DataFrame:
         verdict(*test) if raw else "" for test, raw in zip(tests, table["verdict"], strict=True)
     ]
     return table.assign(**adjusted, verdict_bh=np.array(verdicts, object))
-
-
-def opponents(model: str, models: Sequence[str]) -> list[str]:
-    """Return what a world model is compared with: what it ablates, then baselines of its family.
-
-    Args:
-        model: Its name; where it ends in ``_rmr``, all of its family come after the baselines.
-        models: What there is.
-    """
-    if model in PRIVILEGED:
-        return []
-    family = next((family for family in FAMILIES if model.startswith(family)), "")
-    named = [whole for part, whole in ABLATED.items() if model.startswith(part)]
-    named += FAMILIES.get(family, ())
-    if model.endswith(KNOWING):
-        inside = model.removesuffix(KNOWING)
-        named += [other for other in models if f"{other}_".startswith(f"{inside}_")]
-    return [other for other in dict.fromkeys(named) if other in models and other != model]
-
-
-def model_pairs(scores: pd.DataFrame, column: str, better: Mapping[str, int]) -> pd.DataFrame:
-    """Compare every world model with its `opponents`, seed by seed.
-
-    Args:
-        scores: A row a model and seed, with the columns "model" and "seed", those of ``better``
-            and the column.
-        column: What is never compared across, for instance "test"; each value is corrected alone.
-        better: Scores that are compared, and whether more (1) or less (-1) of them is better.
-
-    Returns:
-        One row a value of the column, model, opponent and score that both have. Columns: these
-        (the opponent as "against"), pairs, improvement (the mean by which the model is better,
-        whichever sign that has in the score), low, high, p_better, p_worse, verdict, and after
-        Benjamini-Hochberg p_better_bh, p_worse_bh, verdict_bh.
-    """
-    tests = paired(scores, better, "model", opponents, (column,), family=(column,))
-    columns = [column, "model", "against", "score", *DIFFERENCE, *CORRECTED]
-    tests = pd.DataFrame(where(tests, tests["pairs"] > 0), columns=columns)
-    return tests.rename(columns={"difference": "improvement"}).reset_index(drop=True)
 
 
 def means(

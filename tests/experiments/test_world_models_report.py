@@ -9,12 +9,12 @@ from rmr_gym.experiments import write_report
 from rmr_gym.experiments.world_models import report as world_models
 from rmr_gym.experiments.world_models.report import (
     BETTER,
+    model_pairs,
     score_dots,
     score_table,
     simulation_curves,
 )
 from rmr_gym.report.runs import load_run
-from rmr_gym.report.statistics import model_pairs
 
 
 def read_world_models(folder):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmr_gym.report.statistics import model_pairs, opponents
+from rmr_gym.experiments.world_models.report import model_pairs, opponents
 
 BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1}
 PAIR_ROW = [
