@@ -83,13 +83,13 @@ class AtariExperiment(AtariPreset, Experiment):
             RMRError: An unknown game or device, or data of another game.
         """
         self._check()
+        preset, workers = self.chosen, self.worker_count
+        chosen = game_names(names or self.games or preset.games)
         if self.data is not None and not self.data.is_dir():
             raise RMRError(
                 f"expected a folder of data sets in {self.data}, found no folder: make it, or "
                 "leave --data out, and games are recorded into ROOT/data"
             )
-        preset, workers = self.chosen, self.worker_count
-        chosen = game_names(names or self.games or preset.games)
         folder = self.data or self.root / "data"
         paths = [recorded(name, preset.recording, folder, workers, progress_for) for name in chosen]
         datas = [

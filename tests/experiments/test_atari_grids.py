@@ -422,6 +422,7 @@ class TestAll:
         assert list(tmp_path.iterdir()) == [], "nothing was recorded for it, either"
 
     def test_data_that_are_not_there_are_recorded(self, options, tmp_path):
+        (tmp_path / "data").mkdir()
         chosen = options(AtariExperiment, data=tmp_path / "data")
         short = replace(chosen.recording, max_steps=12)
         (game,) = replace(chosen, recording=short).recorded(no_progress)
