@@ -78,10 +78,10 @@ def check_counts(sizes: Any) -> None:
     Raises:
         RMRError: One is not, or a tuple is empty.
     """
-    for each in fields(sizes):
-        value = getattr(sizes, each.name)
+    for field in fields(sizes):
+        value = getattr(sizes, field.name)
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or any(isinstance(count, int) and count < 1 for count in numbers):
             raise RMRError(
-                f"expected sizes of 1 or more in {type(sizes).__name__}, got {each.name}={value}"
+                f"expected sizes of 1 or more in {type(sizes).__name__}, got {field.name}={value}"
             )

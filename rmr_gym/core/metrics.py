@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
 
-Bits = Bool[np.ndarray, "rows bytes bits"] | UInt8[np.ndarray, "rows bytes bits"]
+RamBits = Bool[np.ndarray, "rows bytes bits"] | UInt8[np.ndarray, "rows bytes bits"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class BitScores:
     bit_accuracy: float
 
 
-def bit_f1(predicted: Bits, target: Bits) -> BitScores:
+def bit_f1(predicted: RamBits, target: RamBits) -> BitScores:
     """Score predicted bits.
 
     F1 = 2 TP / (2 TP + FP + FN). A bit that is never 1 and never predicted 1 has no F1 (0 / 0) and
@@ -103,11 +103,11 @@ def class_scores(
             f"{len(predicted)} and {len(target)}"
         )
     right = predicted == target
-    hits, said, true = (
-        np.bincount(each, minlength=256) for each in (target[right], predicted, target)
+    hits, guessed, true = (
+        np.bincount(classes, minlength=256) for classes in (target[right], predicted, target)
     )
-    present = said + true > 0
-    f1 = 2 * hits[present] / (said + true)[present]
+    present = guessed + true > 0
+    f1 = 2 * hits[present] / (guessed + true)[present]
     return ClassScores(
         macro_f1=float(f1.mean()),
         weighted_f1=float((f1 * true[present]).sum() / len(target)),
@@ -209,7 +209,10 @@ def _adjusted_rand_index(table: Float[np.ndarray, "objects labels"]) -> float:
 
 SIMILARITIES = ("euclidean", "cosine")
 CHUNK = 256
+"""Rows of which all pairs are compared at a time."""
+
 TIE = 1e-9
+"""Distances that differ by less than this share of the states' own size are equal."""
 
 
 class Ranks(NamedTuple):

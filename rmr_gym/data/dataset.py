@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt8
@@ -31,9 +31,6 @@ from rmr_gym.data.reader import (
 )
 from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import LOCK, DatasetWriter
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger(__name__)
 

@@ -352,7 +352,13 @@ def positions(
 class _Chunks:
     """Where the compressed chunks of a column lie in its file, and what they hash to.
 
-    The stamp tells the file from another one that takes its place later.
+    Attributes:
+        path: The file.
+        spec: The column.
+        rows: Of each chunk.
+        places: By chunk, the bytes of the file that hold it.
+        sums: By chunk, the XXH3 (64 bits) of these bytes.
+        stamp: Tells the file from another one that takes its place later.
     """
 
     path: Path
@@ -378,19 +384,20 @@ def _locate(path: Path, spec: ColumnSpec, rows: int) -> _Chunks:
     places: dict[int, slice] = {}
     with _reading(path), h5py.File(path, "r", locking=False) as file:
         dataset = _dataset(file, path, spec, (rows, *spec.shape))
-        first = dataset.chunks[0]
+        rows_a_chunk = dataset.chunks[0]
 
         def note(chunk: Any) -> None:
             start = chunk.byte_offset
-            places[chunk.chunk_offset[0] // first] = slice(start, start + chunk.size)
+            places[chunk.chunk_offset[0] // rows_a_chunk] = slice(start, start + chunk.size)
 
         dataset.id.chunk_iter(note)
         sums: list[int] = np.asarray(dataset.attrs["chunks_xxh3_64"]).tolist()
         stat = path.stat()
-    if sorted(places) != list(range(-(-rows // first))) or len(sums) != len(places):
+    if sorted(places) != list(range(-(-rows // rows_a_chunk))) or len(sums) != len(places):
         raise _damaged(path, f"chunks of column {spec.name!r} are missing")
     stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    return _Chunks(path, spec, first, [places[i] for i in range(len(places))], sums, stamp)
+    in_order = [places[chunk] for chunk in range(len(places))]
+    return _Chunks(path, spec, rows_a_chunk, in_order, sums, stamp)
 
 
 def _dataset(file: h5py.File, path: Path, spec: ColumnSpec, shape: tuple[int, ...]) -> Any:

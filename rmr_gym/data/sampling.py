@@ -1,7 +1,7 @@
-"""Which episodes are for training, and which transitions make a batch: functions of a seed.
+"""Which episodes are for training, which transitions make a batch, which RAM bytes are scored.
 
-A batch is a pure function of (seed, stream, step). Both arms of a pair therefore see the same
-batches, and a run that goes on after a crash sees those that it would have seen.
+Draws are functions of a seed, a batch of (seed, stream, step). Both arms of a pair therefore see
+the same batches, and a run that goes on after a crash sees those that it would have seen.
 """
 
 from typing import Protocol, runtime_checkable

@@ -27,20 +27,20 @@ SIMULATORS = ("ale-py", "mujoco")
 Encoding = Literal["raw", "ale_palette"]
 
 
-def require_version(found: int, path: Path) -> None:
+def require_version(version: int, path: Path) -> None:
     """Make sure that ``path`` is of the version of the format that this package reads.
 
     Raises:
         RMRError: It is older or newer.
     """
-    if found == FORMAT_VERSION:
+    if version == FORMAT_VERSION:
         return
     mend = (
         "upgrade rmr-gym to read it"
-        if found > FORMAT_VERSION
+        if version > FORMAT_VERSION
         else "it comes from before the first release; record again, into another folder"
     )
-    raise RMRError(f"{path} has format version {found}, expected {FORMAT_VERSION}: {mend}")
+    raise RMRError(f"{path} has format version {version}, expected {FORMAT_VERSION}: {mend}")
 
 
 def episode_path(root: Path, index: int) -> Path:

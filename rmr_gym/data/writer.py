@@ -340,8 +340,9 @@ def _typed(
     if not np.can_cast(array.dtype, spec.stored, casting):
         raise RMRError(f"expected {spec.dtype} in column {spec.name!r}, found {array.dtype}")
     if array.size != math.prod(shape):
-        found = array.shape[len(rows) :]
-        raise RMRError(f"expected shape {spec.shape} in column {spec.name!r}, found {found}")
+        raise RMRError(
+            f"expected shape {spec.shape} in column {spec.name!r}, found {array.shape[len(rows) :]}"
+        )
     return array.astype(spec.stored, copy=False).reshape(shape)
 
 

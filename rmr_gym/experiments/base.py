@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import alone, write_atomically
 from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan, write_states
 from rmr_gym.runs.store import Progress, Store, Task
@@ -29,7 +29,7 @@ ProgressFor = Callable[[str], Progress | None]
 
 VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
 TIMING_COLUMNS = ("game", "stage", "arm", "seed", "seconds")
-GROWN_SECONDS = 20.0
+WRITE_EVERY_SECONDS = 20.0
 """Tables of what is finished are written at most so often."""
 
 
@@ -184,8 +184,7 @@ def require_known(kind: str, names: Sequence[str], known: Iterable[str]) -> None
     """
     choices = list(known)
     for name in names:
-        if name not in choices:
-            raise unknown_name(kind, name, choices)
+        known_name(kind, name, choices)
     require_distinct(kind, names)
 
 
@@ -222,17 +221,17 @@ def run(
         typed = command or shlex.join(["rmr-gym", *sys.argv[1:]])
         facts: dict[str, Any] = {"kind": experiment.kind, "command": typed, "workers": workers}
         facts["device"] = experiment.device
-        books = _Books(out, plan, Store(experiment.root / "store"), facts)
+        run_folder = _RunFolder(out, plan, Store(experiment.root / "store"), facts)
         outcomes = run_tasks(
             [rows.task for rows in plan.rows],
-            books.store,
+            run_folder.store,
             workers=workers,
             scheduler=experiment.scheduler,
             group=plan.group,
             progress=progress_for(experiment.kind),
-            ended=books.ended,
+            ended=run_folder.ended,
         )
-        return out, books.close(outcomes)
+        return out, run_folder.close(outcomes)
 
 
 @contextmanager
@@ -264,7 +263,7 @@ def _find_scheduler(address: str | None) -> None:
             pass
 
 
-class _Books:
+class _RunFolder:
     """The run folder: its plan, its tables and run.json."""
 
     def __init__(self, out: Path, plan: Plan, store: Store, facts: Mapping[str, Any]):
@@ -280,7 +279,7 @@ class _Books:
     def ended(self, outcome: Outcome) -> None:
         """Write the tables now and then."""
         del outcome
-        if time.monotonic() - self._written > GROWN_SECONDS:
+        if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
             self._write()
 
     def close(self, outcomes: Mapping[str, Outcome]) -> list[str]:
@@ -382,7 +381,7 @@ def _refuse_others(out: Path, kind: str, config: Mapping[str, Any], whole: bool 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Return a description of the first difference between two JSON objects."""
-    before, after = (pd.json_normalize(dict(each)).iloc[0].to_dict() for each in (old, new))
+    before, after = (pd.json_normalize(dict(part)).iloc[0].to_dict() for part in (old, new))
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             return f"{name} was {before.get(name)!r}, is {after.get(name)!r}"

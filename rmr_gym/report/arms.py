@@ -96,14 +96,14 @@ def standing(
             f"this run has no step {step} under the probe {probe}: choose one of "
             f"{', '.join(map(str, steps)) or 'none'}"
         )
-    found = [scores.iloc[:0].assign(checkpoint=0)]
+    rows_at = [scores.iloc[:0].assign(checkpoint=0)]
     for _, _, rows in by_objective(scores, games):
         reached = trained_steps(rows)
         if step is None or step in reached:
             at = max(reached, default=0) if step is None else step
             arms = in_order(rows["arm"], ARM_LABELS)
-            found += [_at(where(rows, arm=arm), arm, at).assign(checkpoint=at) for arm in arms]
-    return pd.concat(found[1:] or found, ignore_index=True)
+            rows_at += [_at(where(rows, arm=arm), arm, at).assign(checkpoint=at) for arm in arms]
+    return pd.concat(rows_at[1:] or rows_at, ignore_index=True)
 
 
 def _at(rows: pd.DataFrame, arm: str, step: int) -> pd.DataFrame:
@@ -166,9 +166,9 @@ def contrast_table(rows: pd.DataFrame) -> pd.DataFrame:
     def controls(arm: str, arms: list[str]) -> list[str]:
         return [control for control in CONTROLS if arm == "rmr" and control in arms]
 
-    found = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_DRAWS)
-    found = found.assign(control=found["against"], label=called(found["against"], ARM_LABELS))
-    return pd.DataFrame(found[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
+    tests = paired(rows, "micro_f1", "arm", controls, PLACE, family=(), draws=_DRAWS)
+    tests = tests.assign(control=tests["against"], label=called(tests["against"], ARM_LABELS))
+    return pd.DataFrame(tests[[*PLACE, "control", "label", *DIFFERENCE, *CORRECTED]])
 
 
 def natural_table(
@@ -290,12 +290,12 @@ def every_test(pairs: pd.DataFrame, contrast: pd.DataFrame) -> pd.DataFrame:
 def above_copying(abstract: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Return on how many games of how many a model has a higher mean bit F1 than copying."""
     f1 = abstract.pivot(index="game", columns="model", values="bit_f1_mean")
-    found = {}
+    above = {}
     for model in in_order({*f1} - {"copy"}, MODEL_LABELS) if "copy" in f1 else []:
         ours, copied = f1[[model, "copy"]].dropna().to_numpy(float).T
         if len(ours):
-            found[model] = (int((ours > copied).sum()), len(ours))
-    return found
+            above[model] = (int((ours > copied).sum()), len(ours))
+    return above
 
 
 def abstract_curves(run: Run) -> Figure:

@@ -45,7 +45,7 @@ CURVE_POINTS = 200
 HATCHED: Any = {"facecolor": "#F2F2F2", "edgecolor": "#A6A6A6", "hatch": "////", "linewidth": 0.0}
 
 Numbers = Sequence[float | int] | np.ndarray
-Named = tuple[str, Callable[[], Figure]]
+NamedFigure = tuple[str, Callable[[], Figure]]
 """Name of a figure, and what draws it."""
 
 _STYLE: Any = mpl.rc_params_from_file(
@@ -476,17 +476,17 @@ def picture_grid(
     figure = new_figure(inches * wide + 0.3, inches * len(rows) + 0.3)
     axes = figure.subplots(len(rows), wide, squeeze=False)
     for line, (name, pictures) in zip(axes, rows.items(), strict=True):
-        shown = [column for column, picture in enumerate(pictures) if picture is not None]
+        filled = [column for column, picture in enumerate(pictures) if picture is not None]
         for column, ax in enumerate(line):
             ax.set_xticks([])
             ax.set_yticks([])
             ax.spines[:].set(visible=True, edgecolor=[*edges, *[OTHER] * wide][column], lw=1.5)
-            if column not in shown:
+            if column not in filled:
                 ax.set_axis_off()
             else:
                 picture = np.clip(np.asarray(pictures[column]), 0, 1)
                 ax.imshow(picture, vmin=0, vmax=1, interpolation="nearest")
-        line[shown[0]].set_ylabel(name, fontsize=7)
+        line[filled[0]].set_ylabel(name, fontsize=7)
     for ax, title in zip(axes[0], titles, strict=False):
         ax.set_title(title, fontsize=7)
     return figure

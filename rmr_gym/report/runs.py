@@ -76,16 +76,16 @@ class Run:
             column: Its column.
         """
         known = [self.info[name] for name in lists if isinstance(self.info.get(name), list)]
-        found = sorted({str(name) for name in self[table][column]} - {""})
-        return list(dict.fromkeys([*map(str, known[0] if known else []), *found]))
+        scored = sorted({str(name) for name in self[table][column]} - {""})
+        return list(dict.fromkeys([*map(str, known[0] if known else []), *scored]))
 
     @property
     def games(self) -> list[str]:
         """Games that a table has, in run.json's order, then those that it does not list."""
-        scored = [table for name, table in self.tables.items() if name not in EVERY_RUN]
-        found = {str(game) for table in scored if "game" in table for game in table["game"]}
+        tables = [table for name, table in self.tables.items() if name not in EVERY_RUN]
+        scored = {str(game) for table in tables if "game" in table for game in table["game"]}
         listed = self.info.get("games")
-        return in_order(found, map(str, listed) if isinstance(listed, list) else ())
+        return in_order(scored, map(str, listed) if isinstance(listed, list) else ())
 
 
 def in_order(names: Iterable[Any], labels: Iterable[Any]) -> list[Any]:
@@ -144,8 +144,8 @@ def run_kind(folder: Path | str) -> str:
     Raises:
         RMRError: If run.json is damaged.
     """
-    found = [kind for kind in ("transfer", "bottleneck") if Path(folder, f"{kind}.csv").is_file()]
-    kind = str(read_info(Path(folder)).get("kind", (*found, "compare")[0]))
+    older = [kind for kind in ("transfer", "bottleneck") if Path(folder, f"{kind}.csv").is_file()]
+    kind = str(read_run_json(Path(folder)).get("kind", (*older, "compare")[0]))
     return kind.replace("-", "_")
 
 
@@ -174,7 +174,7 @@ def load_run(folder: Path | str, tables: Mapping[str, Schema], kind: str | None 
             "finds the page of its kind"
         )
     read = {name: read_table(folder / f"{name}.csv", schema) for name, schema in schemas.items()}
-    return Run(folder, read_info(folder), read)
+    return Run(folder, read_run_json(folder), read)
 
 
 def read_table(path: Path, schema: Schema) -> pd.DataFrame:
@@ -237,7 +237,7 @@ def _typed(table: pd.DataFrame, column: str, text: Sequence[str], path: Path) ->
     return np.nan_to_num(numbers, nan=-1).astype(int) if column in _WHOLE else numbers
 
 
-def read_info(folder: Path) -> dict[str, Any]:
+def read_run_json(folder: Path) -> dict[str, Any]:
     """Read run.json; nothing where it is missing.
 
     Raises:

@@ -241,7 +241,7 @@ def means(
     if table.empty:
         return pd.DataFrame(columns=[*by, "seeds", *columns])
     grouped = table.groupby([*by], sort=False, dropna=False)
-    found = grouped[[*scores]].agg(["mean", "std"])
-    found.columns = columns
-    found.insert(0, "seeds", grouped[counted].count() if counted else grouped.size())
-    return found.reset_index()
+    table = grouped[[*scores]].agg(["mean", "std"])
+    table.columns = columns
+    table.insert(0, "seeds", grouped[counted].count() if counted else grouped.size())
+    return table.reset_index()

@@ -204,10 +204,10 @@ def duration(seconds: float | int) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def marked(found: str) -> str:
+def marked(verdict: str) -> str:
     """Return a verdict, marked where it is better or worse, in few letters where there is none."""
-    shown = {"better": "▲ better", "worse": "▼ worse", TOO_FEW: "too few"}
-    return shown.get(found, found or MISSING)
+    marks = {"better": "▲ better", "worse": "▼ worse", TOO_FEW: "too few"}
+    return marks.get(verdict, verdict or MISSING)
 
 
 FORMS: dict[str, Callable[..., str]] = {

@@ -12,7 +12,7 @@ import pandas as pd
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
-from rmr_gym.runs.store import Store, Task
+from rmr_gym.runs.store import RECORD, Store, Task
 from rmr_gym.runs.sweep import Traces, with_needs
 
 STATES = DONE, FAILED, WAITING = "done", "failed", "waiting"
@@ -23,7 +23,15 @@ PLAN, TABLE = "plan.json", "jobs.csv"
 
 
 class JobState(NamedTuple):
-    """One row of jobs.csv: where a job is."""
+    """One row of jobs.csv: where a job is.
+
+    Attributes:
+        key: Its title, which no other job of the plan has.
+        state: One of `STATES`.
+        seconds: What its result cost; None before.
+        attempts: How often it was started.
+        error: Last line of why it failed.
+    """
 
     key: str
     state: str
@@ -47,7 +55,7 @@ class Planned(NamedTuple):
     def finished(self) -> datetime | None:
         """When its result came, or None."""
         try:
-            return datetime.fromtimestamp((self.result / "record.json").stat().st_mtime, UTC)
+            return datetime.fromtimestamp((self.result / RECORD).stat().st_mtime, UTC)
         except OSError:
             return None
 
@@ -55,7 +63,7 @@ class Planned(NamedTuple):
         """Return where it is now."""
         traces = Traces(self.result)
         try:
-            record = json.loads((self.result / "record.json").read_bytes())
+            record = json.loads((self.result / RECORD).read_bytes())
             return JobState(self.title, DONE, round(record["seconds"], 3), max(1, traces.attempts))
         except (OSError, ValueError, KeyError, TypeError):
             failure = traces.failure

@@ -45,7 +45,7 @@ from rmr_gym.core.files import alone, os_errors, sync_folder
 Progress = Callable[[int, int], None]
 """Called as progress(done, total)."""
 
-_TENSORS, _RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
+_TENSORS, RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
 def _fill(folder: Path, artifact: Artifact) -> None:
     contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
     save_file(contiguous, folder / _TENSORS)
-    (folder / _RECORD).write_text(json.dumps(artifact.record, indent=1))
-    sums = {name: _sha256(folder / name) for name in (_TENSORS, _RECORD)}
+    (folder / RECORD).write_text(json.dumps(artifact.record, indent=1))
+    sums = {name: _sha256(folder / name) for name in (_TENSORS, RECORD)}
     (folder / _SUMS).write_text(json.dumps(sums))
-    for name in (_TENSORS, _RECORD, _SUMS):
+    for name in (_TENSORS, RECORD, _SUMS):
         with (folder / name).open("rb") as file:
             os.fsync(file.fileno())
 
@@ -126,16 +126,16 @@ def read_artifact(folder: Path) -> Artifact:
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
-    if not (folder / _RECORD).is_file():
+    if not (folder / RECORD).is_file():
         raise RMRError(
-            f"{folder} holds no {_RECORD}: expected a folder written by `rmr-gym pretrain`"
+            f"{folder} holds no {RECORD}: expected a folder written by `rmr-gym pretrain`"
         )
     try:
-        record = json.loads(_checked(folder / _RECORD).read_text())
+        record = json.loads(_checked(folder / RECORD).read_text())
     except (OSError, ValueError, TypeError) as error:
         raise RMRError(f"{folder} is damaged ({error}): write it again") from error
     if not isinstance(record, dict):
-        raise RMRError(f"{folder / _RECORD} is not an rmr_gym record: expected a JSON object")
+        raise RMRError(f"{folder / RECORD} is not an rmr_gym record: expected a JSON object")
     return record
 
 

@@ -232,11 +232,11 @@ class _Training:
         self.step, phase = int(record.pop("step")), int(record.pop("phase"))
         self._enter(phase)
         self.model.load_state_dict(state.part("model"))
-        slots: dict[int, dict[str, Tensor]] = {}
+        states: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.part("optimizer").items():
             index, key = name.split(".", 1)
-            slots.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+            states.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         return Trained(tensors=state.part("kept"), **record)
 
 

@@ -292,8 +292,10 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, the smallest first, and eigenvectors; SciPy is the fastest on CPUs."""
     if matrix.device.type != "cpu":
         return torch.linalg.eigh(matrix)
-    found = scipy.linalg.eigh(matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False)
-    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+    values, vectors = scipy.linalg.eigh(
+        matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False
+    )
+    return torch.from_numpy(values), torch.from_numpy(vectors)
 
 
 def _adam_std(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int) -> Tensor:

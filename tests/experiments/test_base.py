@@ -174,7 +174,7 @@ class TestFolder:
         assert not nowhere.exists()
 
     def test_tables_grow_meanwhile(self, here, monkeypatch):
-        monkeypatch.setattr(base, "GROWN_SECONDS", 0.0)
+        monkeypatch.setattr(base, "WRITE_EVERY_SECONDS", 0.0)
         lengths, write = [], base.write_table
 
         def counted(path, rows):

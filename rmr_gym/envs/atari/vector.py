@@ -418,8 +418,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         return list(ACTION_NAMES)
 
     def _observations(self) -> dict[str, np.ndarray]:
-        shown = {name: self._arrays[name] for name in ("ram", "pixels")}
-        return {name: array.copy() for name, array in shown.items()} if self._copy else shown
+        views = {name: self._arrays[name] for name in ("ram", "pixels")}
+        return {name: array.copy() for name, array in views.items()} if self._copy else views
 
     def _infos(self, mask: np.ndarray, prefix: str = "") -> dict[str, Any]:
         infos: dict[str, Any] = {}
@@ -432,10 +432,10 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         """Return the last observations and infos of the episodes that this step ended."""
         if not over.any():
             return {}
-        shown = np.full(self.num_envs, None, dtype=object)
+        last = np.full(self.num_envs, None, dtype=object)
         for i in np.flatnonzero(over):
-            shown[i] = {name: self._arrays[FINAL + name][i].copy() for name in ("ram", "pixels")}
-        final = {"final_obs": shown, "_final_obs": over, "_final_info": over.copy()}
+            last[i] = {name: self._arrays[FINAL + name][i].copy() for name in ("ram", "pixels")}
+        final = {"final_obs": last, "_final_obs": over, "_final_info": over.copy()}
         return {**final, "final_info": self._infos(over, FINAL)}
 
     def _reset_mask(self, options: dict[str, Any]) -> np.ndarray:

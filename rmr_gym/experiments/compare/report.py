@@ -38,7 +38,7 @@ def compare(folder: Path) -> Page:
     return Page(run, tables, dict(_figures(run)), shown)
 
 
-def _figures(run: Run) -> Iterator[charts.Named]:
+def _figures(run: Run) -> Iterator[charts.NamedFigure]:
     yield "abstract_loss", partial(arms.abstract_curves, run)
     yield "natural_loss", partial(natural_curves, run)
     yield "natural_negative_energy", partial(natural_curves, run, "negative_energy")

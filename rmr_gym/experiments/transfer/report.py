@@ -393,7 +393,7 @@ def _scores(matrix: Matrix, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _figures(
     matrix: Matrix, tables: dict[str, pd.DataFrame], condensed_rows: pd.DataFrame
-) -> Iterator[charts.Named]:
+) -> Iterator[charts.NamedFigure]:
     fields, _, ranking, _ = tables.values()
     for (name, objective), own in parts(fields, "against", "objective").items():
         yield f"transfer_{objective}_{name}", partial(matrix_map, own)

@@ -299,7 +299,7 @@ def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1")
     return charts.lines(panels, file="views.csv: several numbers of balls, crops or modules")
 
 
-def enclave_figures(path: Path) -> Iterator[charts.Named]:
+def enclave_figures(path: Path) -> Iterator[charts.NamedFigure]:
     """Yield which pixels each module attends to, and how much each can hear of each.
 
     Source: S2RM, Figures 5 and 9.

@@ -272,13 +272,13 @@ def _check_names(aggregation: str, backend: str, precision: str) -> None:
 
 
 def _check_shapes(inputs: Inputs) -> None:
-    found = [tuple(x.shape) for x in inputs]
+    shapes = [tuple(x.shape) for x in inputs]
     receivers, *_, w3, _ = inputs
     hidden, dim_out = receivers.shape[-1], w3.shape[0]
-    pairs = [found[0], found[0], (hidden, hidden), (hidden,), (dim_out, hidden), (dim_out,)]
-    if receivers.dim() < 2 or 0 in (*receivers.shape[-2:], dim_out) or found != pairs:
+    wanted = [shapes[0], shapes[0], (hidden, hidden), (hidden,), (dim_out, hidden), (dim_out,)]
+    if receivers.dim() < 2 or 0 in (*receivers.shape[-2:], dim_out) or shapes != wanted:
         raise RMRError(
             "expected receivers and senders of one shape [... slots hidden], at least one slot, "
             "w2 [hidden hidden], b2 [hidden], w3 [dim_out hidden], b3 [dim_out]; "
-            f"found {', '.join(str(list(shape)) for shape in found)}"
+            f"found {', '.join(str(list(shape)) for shape in shapes)}"
         )

@@ -215,8 +215,8 @@ class InteractionNetwork(nn.Module):
         senders = state.unsqueeze(1).expand(-1, slots, -1, -1)
         effects = self.relation(torch.cat([receivers, senders], dim=-1))
         others = rearrange(~torch.eye(slots, dtype=torch.bool, device=z.device), "i j -> i j 1")
-        heard = (effects * others).sum(dim=2)
-        return self.expand(self.object(torch.cat([state, heard], dim=-1)))
+        received = (effects * others).sum(dim=2)
+        return self.expand(self.object(torch.cat([state, received], dim=-1)))
 
 
 class NoCore(nn.Module):
