@@ -22,7 +22,7 @@ from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.processors import Processor
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.chain import UNTRAINED, Game
+from rmr_gym.stages.chain import UNTRAINED, GameTasks
 from rmr_gym.stages.export import amplified_random, folder_donor, random_dynamics_donor
 from rmr_gym.stages.games import probe_sets
 from rmr_gym.stages.natural import kept_encoder
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def processors(
-    game: Game, donors: list[Game], balls: Path | None, store: Store
+    game: GameTasks, donors: list[GameTasks], balls: Path | None, store: Store
 ) -> Iterator[tuple[str, Processor]]:
     """Yield every P by name."""
     model = game.preset.model

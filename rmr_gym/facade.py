@@ -21,7 +21,7 @@ from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_art
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Progress, Store, read_artifact, write_artifact
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
-from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
+from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.export import (
     encoder_features,
     folder_donor,
@@ -209,7 +209,7 @@ def store_in(root: AnyPath) -> Store:
     return Store(Path(root) / "store")
 
 
-def game_of(data: Path, preset: AtariPreset, device: str = "cpu") -> Game:
+def game_of(data: Path, preset: AtariPreset, device: str = "cpu") -> GameTasks:
     """Return the game of a data set under a preset.
 
     Raises:
@@ -221,7 +221,7 @@ def game_of(data: Path, preset: AtariPreset, device: str = "cpu") -> Game:
         raise RMRError(
             f"{data} is not of an Atari game: record one with `rmr-gym record --game NAME`"
         )
-    return Game(GameData.of(name, data, preset.recording), preset.chosen, device)
+    return GameTasks(GameData.of(name, data, preset.recording), preset.chosen, device)
 
 
 def checkpoint_of(preset: Preset, arm: str, step: int | None = None) -> int:

@@ -101,10 +101,10 @@ def two_games(recorded, tmp_path):
 @pytest.fixture(scope="session")
 def game(recorded, tiny_preset):
     """The tiny chain on Pong."""
-    from rmr_gym.stages.chain import Game
+    from rmr_gym.stages.chain import GameTasks
     from rmr_gym.stages.games import GameData
 
-    return Game(GameData.of("Pong", recorded("Pong"), tiny_preset.recording), tiny_preset)
+    return GameTasks(GameData.of("Pong", recorded("Pong"), tiny_preset.recording), tiny_preset)
 
 
 EFFECT = {

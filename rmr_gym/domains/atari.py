@@ -462,7 +462,7 @@ def _table() -> dict[str, tuple[Label, ...]]:
     return {game: tuple(labels) for game, labels in games.items()}
 
 
-def labels_of(game: str) -> tuple[Label, ...]:
+def ram_labels(game: str) -> tuple[Label, ...]:
     """Return the labels of a game, by its name here (for instance ``Pong``).
 
     Raises:

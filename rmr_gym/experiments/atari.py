@@ -12,13 +12,13 @@ from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.chain import PIXELS, UNTRAINED, Game
+from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
 from rmr_gym.stages.stacked import check_stack, stacking
 
 
-def abstract_rows(game: Game, seed: int) -> list[Rows]:
+def abstract_rows(game: GameTasks, seed: int) -> list[Rows]:
     """Return where the rows of a pretraining come from, and those of the copy baseline."""
     model = {"model": game.preset.model.core}
     names, task = {"game": game.name, **model, "seed": seed}, game.pretrained(seed)
@@ -29,7 +29,7 @@ def abstract_rows(game: Game, seed: int) -> list[Rows]:
     ]
 
 
-def natural_rows(game: Game, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
+def natural_rows(game: GameTasks, arm: str, seed: int, objective: str | None = None) -> list[Rows]:
     """Return where the rows of an arm or a reference come from.
 
     Args:
@@ -72,7 +72,9 @@ class AtariExperiment(AtariPreset, Experiment):
         preset = as_json(self.chosen)
         return {name: value for name, value in preset.items() if name not in _PROPOSALS}
 
-    def recorded(self, progress_for: ProgressFor, names: Sequence[str] | None = None) -> list[Game]:
+    def recorded(
+        self, progress_for: ProgressFor, names: Sequence[str] | None = None
+    ) -> list[GameTasks]:
         """Return the games under the preset; data sets that are not there are recorded.
 
         Args:
@@ -91,12 +93,12 @@ class AtariExperiment(AtariPreset, Experiment):
                 "leave --data out, and games are recorded into ROOT/data"
             )
         folder = self.data or self.root / "data"
-        paths = [recorded(name, preset.recording, folder, workers, progress_for) for name in chosen]
-        datas = [
-            GameData.of(name, path, preset.recording)
-            for name, path in zip(chosen, paths, strict=True)
-        ]
-        return [Game(data, preset, self.device) for data in datas]
+        folders = {
+            name: recorded_folder(name, preset.recording, folder, workers, progress_for)
+            for name in chosen
+        }
+        datas = [GameData.of(name, path, preset.recording) for name, path in folders.items()]
+        return [GameTasks(data, preset, self.device) for data in datas]
 
     def _check(self) -> None:
         """Refuse numbers and devices that cannot be, before anything is recorded for them."""
@@ -104,7 +106,7 @@ class AtariExperiment(AtariPreset, Experiment):
         len(self.seed_list)
         check_stack(self.stack)
 
-    def atari_plan(self, rows: Sequence[Rows], games: Sequence[Game], **facts: Any) -> Plan:
+    def atari_plan(self, rows: Sequence[Rows], games: Sequence[GameTasks], **facts: Any) -> Plan:
         """Return the plan of a run over games, with what run.json says of all and further facts.
 
         Args:
@@ -143,7 +145,7 @@ def game_names(games: Sequence[str]) -> list[str]:
     return names
 
 
-def recorded(
+def recorded_folder(
     game: str, recording: Recording, folder: Path, workers: int, progress_for: ProgressFor
 ) -> Path:
     """Return a game's data set in a folder; it is recorded where it is not there."""

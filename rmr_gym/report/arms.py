@@ -44,7 +44,7 @@ PLACE = ("game", "objective", "probe", "checkpoint")
 
 _KEY = ("game", "objective", "arm", "seed", "step")
 _MODEL = ("game", "model", "seed", "step")
-BITS = ("slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy")
+ABSTRACT_SCORES = ("slot_accuracy", "bit_f1", "bit_accuracy", "mask_accuracy")
 NATURAL = {
     "natural": Schema((*_KEY, "probe"), SCORES),
     "natural_curves": Schema(_KEY, ("loss", "positive_energy", "negative_energy")),
@@ -52,7 +52,7 @@ NATURAL = {
 """Tables of a run that trains arms."""
 
 ABSTRACT = {
-    "abstract": Schema(_MODEL, (*BITS, "loss")),
+    "abstract": Schema(_MODEL, (*ABSTRACT_SCORES, "loss")),
     "abstract_curves": Schema(_MODEL, ("loss",)),
 }
 """Tables of a run that trains abstract models."""
@@ -255,11 +255,11 @@ def abstract_table(run: Run) -> pd.DataFrame:
     Source: RMR, appendix B, Table 2.
 
     Returns:
-        Columns: game, model, label, step, seeds; ``<metric>_mean`` and ``<metric>_std`` of `BITS`;
-        paper_slot_accuracy, paper_bit_f1.
+        Columns: game, model, label, step, seeds; ``<metric>_mean`` and ``<metric>_std`` of
+        `ABSTRACT_SCORES`; paper_slot_accuracy, paper_bit_f1.
     """
     rows = last_steps(run["abstract"], "game", "model")
-    table = means(rows, ("game", "model", "step"), BITS, "bit_f1")
+    table = means(rows, ("game", "model", "step"), ABSTRACT_SCORES, "bit_f1")
     table = ordered(table, game=run.games, model=MODEL_LABELS)
     table.insert(2, "label", called(table["model"], MODEL_LABELS))
     table["paper_slot_accuracy"] = _printed(table, paper_abstract, "{model}_slot_acc")

@@ -241,7 +241,7 @@ def means(
     if table.empty:
         return pd.DataFrame(columns=[*by, "seeds", *columns])
     grouped = table.groupby([*by], sort=False, dropna=False)
-    table = grouped[[*scores]].agg(["mean", "std"])
-    table.columns = columns
-    table.insert(0, "seeds", grouped[counted].count() if counted else grouped.size())
-    return table.reset_index()
+    summary = grouped[[*scores]].agg(["mean", "std"])
+    summary.columns = columns
+    summary.insert(0, "seeds", grouped[counted].count() if counted else grouped.size())
+    return summary.reset_index()

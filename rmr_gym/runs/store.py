@@ -388,15 +388,13 @@ class Store:
             task: What to compute.
             progress: Called after every step of this task and of what it needs.
         """
-        found = self.find(task)
-        if found is not None:
-            return found
+        if (earlier := self.find(task)) is not None:
+            return earlier
         arguments = replace_tasks(task.arguments, partial(self.compute, progress=progress))
         lock = self.beside(task, "lock")
         with alone(lock):
-            found = self.find(task)
-            if found is not None:
-                return found
+            if (earlier := self.find(task)) is not None:
+                return earlier
             room = Room(self.beside(task, "part"), progress)
             if task.stage.has_room:
                 arguments["room"] = room

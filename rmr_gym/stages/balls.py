@@ -23,7 +23,15 @@ from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parame
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, one_thread, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
-from rmr_gym.stages.presets import ARMS, Arm, as_json, find_arm, find_preset, prepare, read_presets
+from rmr_gym.stages.presets import (
+    ARMS,
+    Arm,
+    as_json,
+    find_arm,
+    find_preset,
+    prepare_processor,
+    read_presets,
+)
 
 EVALUATION_SEED = 0
 """One set of validation windows for all models and seeds."""
@@ -425,7 +433,7 @@ def arm_processor(
         RMRError: Unknown arm, missing P, or one of other sizes.
     """
     processor = _fresh_processor(name, model, balls, seed)
-    prepare(name, find_arm(name, BALLS_ARMS), processor, pretrained, seed)
+    prepare_processor(name, find_arm(name, BALLS_ARMS), processor, pretrained, seed)
     return processor
 
 

@@ -20,7 +20,7 @@ ENCODERS = (*ARMS, SUPERVISED, UNTRAINED)
 
 
 @dataclass(frozen=True)
-class Game:
+class GameTasks:
     """A game under a preset.
 
     Attributes:
@@ -38,7 +38,7 @@ class Game:
         """Name of the game."""
         return self.data.label
 
-    def with_preset(self, **changes: Any) -> "Game":
+    def with_preset(self, **changes: Any) -> "GameTasks":
         """Return the game with other configurations of some stages.
 
         Args:

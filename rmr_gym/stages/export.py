@@ -36,7 +36,7 @@ from rmr_gym.stages.balls import (
     frame_pipeline,
     kept_frames,
 )
-from rmr_gym.stages.chain import ENCODERS, UNTRAINED, Game
+from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED
 from rmr_gym.stages.natural import kept_encoder, kept_step, pretrain
 from rmr_gym.stages.presets import ARMS, Preset, arm_core, find_arm, fresh_processor
@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 def pretrained_encoder(
-    game: Game,
+    game: GameTasks,
     arm: str,
     seed: int,
     store: Store,
@@ -87,7 +87,7 @@ def pretrained_encoder(
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 
-def _processor(game: Game, arm: str, artifact: Artifact, step: int) -> Any:
+def _processor(game: GameTasks, arm: str, artifact: Artifact, step: int) -> Any:
     weights = artifact.part(f"{step}.processor")
     if arm not in ARMS or not weights:
         return None
@@ -96,7 +96,9 @@ def _processor(game: Game, arm: str, artifact: Artifact, step: int) -> Any:
     return processor.cpu()
 
 
-def _scores(game: Game, task: Task, seed: int, step: int, store: Store) -> list[dict[str, Any]]:
+def _scores(
+    game: GameTasks, task: Task, seed: int, step: int, store: Store
+) -> list[dict[str, Any]]:
     """Return the probe's scores of the encoder and of what it must beat."""
     beside = {"untrained encoder": game.scored(UNTRAINED, seed)}
     beside["pixels through PCA"] = game.probed(game.pixels)
@@ -110,7 +112,7 @@ def _scores(game: Game, task: Task, seed: int, step: int, store: Store) -> list[
     return [{name: row[name] for name in ("features", *METRICS)} for row in rows]
 
 
-def _config(game: Game, *, affine: bool, core: str | None) -> EncoderConfig:
+def _config(game: GameTasks, *, affine: bool, core: str | None) -> EncoderConfig:
     model = game.preset.model
     shared = ("height", "width", "maps", "dim", "trunk", "aggregation", "precision")
     sizes = {name: getattr(model, name) for name in shared}
@@ -119,7 +121,7 @@ def _config(game: Game, *, affine: bool, core: str | None) -> EncoderConfig:
     )
 
 
-def _provenance(game: Game, training: dict[str, Any]) -> dict[str, Any]:
+def _provenance(game: GameTasks, training: dict[str, Any]) -> dict[str, Any]:
     recording, summary = game.preset.recording, game.data.summary()
     played = {name: getattr(recording, name) for name in ("frameskip", "repeat_action_probability")}
     played["scored_ram_bytes"] = summary.pop("slots")

@@ -17,7 +17,7 @@ from rmr_gym.core.metrics import ranking_scores
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import byte_entropy
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, labels_of
+from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, ram_labels
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.runs.store import Artifact, stage
 from rmr_gym.stages.games import PROBE_SEED, GameData, ProbeSets, probe_sets
@@ -79,7 +79,7 @@ def label_sets(data: GameData, model: AtariModel, config: Probing) -> LabelSets:
     """
     episodes, threshold = data.open(), data.entropy_threshold
     ram = episodes.dataset.load(columns=("ram",), episodes=episodes.training)["ram"]
-    known = labels_of(data.label)
+    known = ram_labels(data.label)
     entropy = byte_entropy(label_values(ram, known))
     labels = tuple(label for label, nats in zip(known, entropy, strict=True) if nats > threshold)
     if not labels:

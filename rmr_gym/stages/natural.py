@@ -1,5 +1,6 @@
 """Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,8 +30,8 @@ from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, Traine
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
 from rmr_gym.stages.presets import (
     OBJECTIVES,
-    Latents,
     Natural,
+    PredictedStep,
     Pretraining,
     Probing,
     arm_processor,
@@ -93,23 +94,18 @@ def pretrain(
     place = find_device(device)
     training, validation = data.abstract("training"), data.abstract("validation")
     pipeline = atari.abstract_pipeline(model, seed).to(place)
-    held_out = scored_part(validation, config.validation_rows, seed)
+    held_out = rows_to_score(validation, config.validation_rows, seed)
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(training, phase.batch, seed, "pretrain", step)
         index = with_room(training.current, index, config.rollout)
         noise = generator(seed, "pretrain noise", step)
-        bits, losses = with_flips(training.bits[training.current[index]], config.noise, noise), []
-        for at in (index + ahead for ahead in range(config.rollout)):
-            given = torch.from_numpy(bits).float().to(place)
-            following = torch.from_numpy(training.bits[training.current[at] + 1]).float().to(place)
-            logits = pipeline(given, torch.from_numpy(training.action[at]).to(place))
-            losses.append(ram_loss(logits, given, following))
-            bits = predicted_bits(logits, given).cpu().numpy()
-        return Step(torch.stack(losses).mean())
+        bits = with_flips(training.bits[training.current[index]], config.noise, noise)
+        steps = [index + ahead for ahead in range(config.rollout)]
+        return Step(rollout_loss(pipeline, training, bits, steps, place))
 
     def checkpoint_at(step: int) -> Checkpoint:
-        return scored_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
+        return pretrain_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
 
     trained = train(
         pipeline,
@@ -119,7 +115,33 @@ def pretrain(
         checkpoints=config.checkpoints,
         room=room,
     )
-    return finished(pipeline, trained, copy_scores(held_out, data.scored_bytes))
+    return pretrain_artifact(pipeline, trained, copy_scores(held_out, data.scored_bytes))
+
+
+def rollout_loss(
+    pipeline: EncodeProcessDecode,
+    data: atari.AbstractData,
+    bits: np.ndarray,
+    steps: Sequence[np.ndarray],
+    place: torch.device,
+) -> Tensor:
+    """Return the mean loss of successive steps, each after the first from P's own prediction.
+
+    Args:
+        pipeline: Predicts the bits.
+        data: Transitions.
+        bits: Before the first step, of every element of the batch.
+        steps: The batch's transitions at each step.
+        place: Where the pipeline is.
+    """
+    losses = []
+    for index in steps:
+        now = torch.from_numpy(bits).float().to(place)
+        following = torch.from_numpy(data.bits[data.current[index] + 1]).float().to(place)
+        logits = pipeline(now, torch.from_numpy(data.action[index]).to(place))
+        losses.append(ram_loss(logits, now, following))
+        bits = predicted_bits(logits, now).cpu().numpy()
+    return torch.stack(losses).mean()
 
 
 def with_flips(bits: np.ndarray, most: float, rng: np.random.Generator) -> np.ndarray:
@@ -130,7 +152,7 @@ def with_flips(bits: np.ndarray, most: float, rng: np.random.Generator) -> np.nd
     return bits ^ (rng.random(bits.shape) < shares).astype(bits.dtype)
 
 
-def scored_checkpoint(
+def pretrain_checkpoint(
     pipeline: EncodeProcessDecode,
     data: atari.AbstractData,
     scored: np.ndarray,
@@ -145,7 +167,9 @@ def scored_checkpoint(
     return Checkpoint({}, {"model": core, "step": step, **scores._asdict()})
 
 
-def finished(pipeline: EncodeProcessDecode, trained: Trained, copied: atari.RamScores) -> Artifact:
+def pretrain_artifact(
+    pipeline: EncodeProcessDecode, trained: Trained, copied: atari.RamScores
+) -> Artifact:
     """Return what training leaves, the scores of the copy baseline beside."""
     record = {
         "copy": [{"model": "copy", "step": 0, **copied._asdict()}],
@@ -168,7 +192,7 @@ def copy_scores(data: atari.AbstractData, scored: np.ndarray) -> atari.RamScores
     return atari.ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
 
 
-def scored_part(data: atari.AbstractData, rows: int, seed: int) -> atari.AbstractData:
+def rows_to_score(data: atari.AbstractData, rows: int, seed: int) -> atari.AbstractData:
     """Return at most so many transitions to score on, drawn by the seed."""
     if rows >= len(data.current):
         return data
@@ -197,7 +221,7 @@ def natural_batch(
         step: Training step.
         ahead: Agent steps by which the transitions come later, below the objective's horizon.
     """
-    index, partners = natural_rows(config, data, seed, step)
+    index, partners = drawn_transitions(config, data, seed, step)
     index = with_room(data.current, index, OBJECTIVES[config.objective].horizon) + ahead
     rows = torch.from_numpy(data.current[index])
     return Batch(
@@ -205,7 +229,7 @@ def natural_batch(
     )
 
 
-def natural_rows(
+def drawn_transitions(
     config: Natural, data: atari.NaturalData, seed: int, step: int, names: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the transitions of a step, and each one's negative partner.
@@ -260,18 +284,12 @@ def natural(
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
     """
     if config.cnn != "fp32":
-        from rmr_gym.stages.stacked import natural_stack  # noqa: PLC0415  (it builds on this stage)
-
-        given = {"data": data, "model": model, "config": config, "arm": arm, "seed": seed}
-        (result,) = natural_stack([given | {"donor": donor, "device": device}], room.progress)
-        if isinstance(result, DivergedError):
-            raise result
-        return result
-    loaded, objective = natural_data(data, model, config), OBJECTIVES[config.objective]
+        arguments = {"data": data, "model": model, "config": config, "arm": arm, "seed": seed}
+        return _stack_of_one(arguments | {"donor": donor, "device": device}, room)
+    loaded, place = natural_data(data, model, config), find_device(device)
     pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
     centre = None
-    place = find_device(device)
-    if objective.aligned:
+    if OBJECTIVES[config.objective].aligned:
         latents = start_latents(data, model, donor, arm)
         atari.match_moments(pipeline.encoder, loaded, latents)
         atari.fit_decoder(pipeline.decoder, pipeline.processor, latents)
@@ -283,7 +301,7 @@ def natural(
         del phase
         batches = [
             Batch(*(part.to(place) for part in natural_batch(config, loaded, seed, step, ahead)))
-            for ahead in range(objective.horizon)
+            for ahead in range(OBJECTIVES[config.objective].horizon)
         ]
         logs = _mean_terms(config, pipeline, batches, centre)._asdict()
         return Step(logs.pop("loss"), logs)
@@ -297,6 +315,16 @@ def natural(
         room=room,
     )
     return natural_artifact(arm, pipeline, before, trained)
+
+
+def _stack_of_one(arguments: Mapping[str, Any], room: Room) -> Artifact:
+    """Train as a stack does, whose convolutions alone may be in bf16; it is not resumed."""
+    from rmr_gym.stages.stacked import natural_stack  # noqa: PLC0415  (it builds on this stage)
+
+    (result,) = natural_stack([arguments], room.progress)
+    if isinstance(result, DivergedError):
+        raise result
+    return result
 
 
 def initial_pipeline(
@@ -354,7 +382,7 @@ def _mean_terms(
     predicted, terms = states[0], []
     for batch, current, following in zip(batches, states, states[1:], strict=False):
         predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
-        latents = Latents(
+        latents = PredictedStep(
             predicted - middle, current - middle, following - middle, batch.permutation
         )
         terms.append(OBJECTIVES[config.objective].terms(config, latents))

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
@@ -84,7 +84,7 @@ class Pretraining:
             )
 
 
-class Latents(NamedTuple):
+class PredictedStep(NamedTuple):
     """What an objective sees: g(P(f(x), a)), f(x), f(y) and the negative partners."""
 
     predicted: Tensor
@@ -93,11 +93,11 @@ class Latents(NamedTuple):
     permutation: Tensor
 
 
-def _cswm(config: "Natural", latents: Latents) -> ContrastiveTerms:
+def _cswm(config: "Natural", latents: PredictedStep) -> ContrastiveTerms:
     return hinge_loss(*latents, sigma=config.sigma, hinge=config.hinge, negatives=config.negatives)
 
 
-def _infonce(config: "Natural", latents: Latents) -> ContrastiveTerms:
+def _infonce(config: "Natural", latents: PredictedStep) -> ContrastiveTerms:
     return info_nce_loss(
         latents.predicted,
         latents.following,
@@ -118,7 +118,7 @@ class Objective(NamedTuple):
             `rmr_gym.domains.atari`.
     """
 
-    terms: Callable[["Natural", Latents], ContrastiveTerms]
+    terms: Callable[["Natural", PredictedStep], ContrastiveTerms]
     sampling: Literal["uniform", "window"]
     similarity: Literal["euclidean", "cosine"]
     horizon: int = 1
@@ -278,16 +278,17 @@ class AtariPreset:
         Raises:
             RMRError: There is no such preset.
         """
-        preset = find_preset(PRESETS, name)
-        stages = ("model", "recording", "pretraining", "natural", "probing")
-        return {"preset": name} | {stage: getattr(preset, stage) for stage in stages}
+        return {"preset": name} | _configurations(find_preset(PRESETS, name))
 
     @property
     def chosen(self) -> Preset:
         """The preset with what was changed of it."""
-        configs = (self.model, self.recording, self.pretraining, self.natural, self.probing)
-        proposed = find_preset(PRESETS, self.preset)
-        return Preset(proposed.games, proposed.seeds, *configs)
+        return replace(find_preset(PRESETS, self.preset), **_configurations(self))
+
+
+def _configurations(preset: Preset | AtariPreset) -> dict[str, Any]:
+    names = ("model", "recording", "pretraining", "natural", "probing")
+    return {name: getattr(preset, name) for name in names}
 
 
 def find_preset(presets: Mapping[str, Named], name: str) -> Named:
@@ -355,7 +356,7 @@ def arm_processor(
         RMRError: Unknown arm, missing donor, or a donor of other sizes.
     """
     processor = fresh_processor(name, model, seed)
-    prepare(name, find_arm(name), processor, pretrained, seed)
+    prepare_processor(name, find_arm(name), processor, pretrained, seed)
     return processor
 
 
@@ -370,7 +371,7 @@ def arm_core(name: str, model: AtariModel) -> str:
     return model.core if core == "configured" else core
 
 
-def prepare(
+def prepare_processor(
     name: str, arm: Arm, processor: nn.Module, pretrained: dict[str, Tensor] | None, seed: int
 ) -> None:
     """Load, shuffle and freeze a fresh processor, as its arm asks for.

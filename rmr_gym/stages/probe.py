@@ -292,9 +292,8 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues, the smallest first, and eigenvectors; SciPy is the fastest on CPUs."""
     if matrix.device.type != "cpu":
         return torch.linalg.eigh(matrix)
-    values, vectors = scipy.linalg.eigh(
-        matrix.numpy(), driver="evd", overwrite_a=True, check_finite=False
-    )
+    options = {"driver": "evd", "overwrite_a": True, "check_finite": False}
+    values, vectors = scipy.linalg.eigh(matrix.numpy(), **options)
     return torch.from_numpy(values), torch.from_numpy(vectors)
 
 

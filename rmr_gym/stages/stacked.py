@@ -32,7 +32,7 @@ from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
 from rmr_gym.stages import natural as alone
 from rmr_gym.stages.games import GameData, natural_data
-from rmr_gym.stages.presets import OBJECTIVES, Latents, Natural, Pretraining
+from rmr_gym.stages.presets import OBJECTIVES, PredictedStep, Natural, Pretraining
 
 Run = TypeVar("Run")
 Result = Artifact | DivergedError
@@ -262,7 +262,7 @@ def _train_natural(
     frames = data.frames.to(place)
 
     def terms_of(*latents: Tensor) -> ContrastiveTerms:
-        return objective.terms(config, Latents(*latents))
+        return objective.terms(config, PredictedStep(*latents))
 
     def terms_at(step: int) -> dict[str, Tensor]:
         rows, action, permutation = (part[stack.runs].to(place) for part in feed.rows(step))
@@ -345,7 +345,7 @@ def _train_abstract(
     config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
 ) -> list[Result]:
     pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
-    held_out = [alone.scored_part(run.validation, config.validation_rows, run.seed) for run in runs]
+    held_out = [alone.rows_to_score(run.validation, config.validation_rows, run.seed) for run in runs]
     stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
 
     def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
@@ -359,11 +359,11 @@ def _train_abstract(
 
     def checkpoint_at(step: int, run: int) -> Checkpoint:
         scored = runs[run].scored_bytes
-        return alone.scored_checkpoint(pipelines[run], held_out[run], scored, model.core, step)
+        return alone.pretrain_checkpoint(pipelines[run], held_out[run], scored, model.core, step)
 
     def finish(run: int, trained: Trained) -> Artifact:
         copied = alone.copy_scores(held_out[run], runs[run].scored_bytes)
-        return alone.finished(pipelines[run], trained, copied)
+        return alone.pretrain_artifact(pipelines[run], trained, copied)
 
     return _artifacts(stack, terms_at, checkpoint_at, finish, config, feed.rows)
 
@@ -399,7 +399,7 @@ class NaturalFeed:
         return NaturalRows(*(torch.from_numpy(column)[self._places] for column in columns))
 
     def _drawn(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index, partners = alone.natural_rows(self._config, self._data, seed, step, self._names)
+        index, partners = alone.drawn_transitions(self._config, self._data, seed, step, self._names)
         return self._data.current[index], index, partners
 
 

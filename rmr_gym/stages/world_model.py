@@ -35,7 +35,7 @@ from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
 from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
-from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare, read_presets
+from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare_processor, read_presets
 
 VALIDATION = 200
 """At most so many validation sequences decide when training ends and which weights are kept."""
@@ -459,7 +459,7 @@ class PlannedModel:
         model = self._made(seed)
         if self.entry.arm is not None:
             given = donor.part("processor") if donor else None
-            prepare(self.label, self.entry.arm, inner_processor(model), given, seed)
+            prepare_processor(self.label, self.entry.arm, inner_processor(model), given, seed)
         return model
 
     def trained(self, seed: int) -> Task:

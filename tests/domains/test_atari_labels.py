@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.domains.atari import CATEGORIES, _table, label_values, labels_of
+from rmr_gym.domains.atari import CATEGORIES, _table, label_values, ram_labels
 from rmr_gym.envs.atari.games import GAMES
 
 
 @pytest.mark.parametrize("game", _table())
 def test_every_game_has_labels_that_make_sense(game):
-    labels = labels_of(game)
+    labels = ram_labels(game)
     assert game in GAMES
     assert len({label.name for label in labels}) == len(labels) >= 5
     assert all(0 <= label.ram < 128 for label in labels)
@@ -18,11 +18,11 @@ def test_every_game_has_labels_that_make_sense(game):
 
 
 def test_as_many_labels_as_the_source_has():
-    assert sum(len(labels_of(game)) for game in _table()) == 362
+    assert sum(len(ram_labels(game)) for game in _table()) == 362
 
 
 def test_masked_bits_are_shifted_down():
-    labels = labels_of("Asteroids")
+    labels = ram_labels("Asteroids")
     ram = np.zeros((2, 128), np.uint8)
     ram[0, 60], ram[1, 60] = 0x4D, 0x3F
     names = [label.name for label in labels]
@@ -35,7 +35,7 @@ def test_masked_bits_are_shifted_down():
 
 def test_unknown_games_are_named():
     with pytest.raises(RMRError, match="did you mean 'Pong'"):
-        labels_of("Pongo")
+        ram_labels("Pongo")
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_scores_change_with_the_reward_and_never_else(recorded, game, label, sig
 
     dataset = TransitionDataset(recorded(game))
     loaded = dataset.load(columns=("ram", "reward"), episodes=range(len(dataset.episodes)))
-    (chosen,) = (each for each in labels_of(game) if each.name == label)
+    (chosen,) = (each for each in ram_labels(game) if each.name == label)
     value = label_values(loaded["ram"], (chosen,))[:, 0]
     changed = value[loaded.current] != value[loaded.current + 1]
     rewarded = sign * loaded["reward"] > 0

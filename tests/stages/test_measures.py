@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.sampling import byte_entropy, ram_to_bits
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import label_values, labels_of
+from rmr_gym.domains.atari import label_values, ram_labels
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
 from rmr_gym.models.rmr.processors import make_processor
 from rmr_gym.stages import measures as measures_module
@@ -106,7 +106,7 @@ class Given(NamedTuple):
         for data in (train, test):
             values = data.ram
             if self.one_hot:
-                values = label_values(data.ram, labels_of("Pong"))
+                values = label_values(data.ram, ram_labels("Pong"))
                 values = np.eye(256, dtype=np.float32)[values].reshape(len(values), -1)
             drawn = rng.normal(size=values.shape) if self.noise else values
             parts.append(torch.from_numpy(drawn.astype(np.float32)))
@@ -130,8 +130,8 @@ def test_given_features_are_probed_for_bits(game, chain):
 
 
 def test_no_varied_label_is_said(game, monkeypatch):
-    constant = tuple(label for label in labels_of("Pong") if label.name == "player_x")
-    monkeypatch.setattr(measures_module, "labels_of", lambda game: constant)
+    constant = tuple(label for label in ram_labels("Pong") if label.name == "player_x")
+    monkeypatch.setattr(measures_module, "ram_labels", lambda game: constant)
     label_sets.cache_clear()
     with pytest.raises(RMRError, match=r"more than 0.6 nats of entropy, found at most 0\."):
         labels_in(game)

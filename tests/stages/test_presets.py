@@ -7,7 +7,7 @@ from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import find_game
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.chain import Game
+from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import (
@@ -83,7 +83,7 @@ def test_jobs_of_other_cores_and_widths_have_other_titles(tmp_path):
 def test_the_chain_of_a_game_that_no_table_knows(tiny_preset, tmp_path, name):
     """Only the paper's tables know 24 games; labels alone need one of them."""
     data = record(name, tmp_path / "d", episodes=6, max_steps=30)
-    game = Game(GameData.of("Enduro", data.path, tiny_preset.recording), tiny_preset)
+    game = GameTasks(GameData.of("Enduro", data.path, tiny_preset.recording), tiny_preset)
     store = Store(tmp_path / "store")
     rows = store.compute(game.probed(game.trained("rmr", 0))).record["rows"]
     assert {row["step"] for row in rows} == {2, 4}

@@ -275,6 +275,19 @@ def _end_all(pipes: list[Connection], processes: list[Any]) -> None:
             process.join()
 
 
+def _processes(workers: int | None) -> int:
+    """Return the number of processes that is asked for; a daemonic one may start none."""
+    if workers is None and current_process().daemon:
+        return 0
+    return arguments.parallel("workers", workers, at_least=0)
+
+
+def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
+    name = mode.value if isinstance(mode, AutoresetMode) else mode
+    choices = [choice.value for choice in AutoresetMode]
+    return AutoresetMode(known_name("autoreset_mode", name, choices))
+
+
 class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.atari.env.PairedAtariEnv` in one, bit-equal to as many single ones.
 
@@ -344,15 +357,11 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         EzPickle.__init__(self, game, num_envs, max_episode_steps=max_episode_steps, **own)
         self.num_envs = arguments.whole_number("num_envs", num_envs, at_least=1)
         steps = arguments.limit("max_episode_steps", max_episode_steps)
-        if workers is None and current_process().daemon:
-            workers = 0
-        workers = min(arguments.parallel("workers", workers, at_least=0), self.num_envs)
+        workers = min(_processes(workers), self.num_envs)
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels
         self.render_mode = single.render_mode
-        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
-        modes = [choice.value for choice in AutoresetMode]
-        self._mode = AutoresetMode(known_name("autoreset_mode", mode, modes))
+        self._mode = _autoreset(autoreset_mode)
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
         space: Any = single.observation_space
         self.single_observation_space, self.single_action_space = space, single.action_space

@@ -8,7 +8,7 @@ from typing import Any
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.stages.belief import BELIEFS, Believing, belief, evidence
-from rmr_gym.stages.chain import Game
+from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.presets import AtariPreset
 
 WITHOUT_P = ("copy", "pixels")
@@ -19,7 +19,7 @@ BELIEVING = {
 
 
 def tracked(
-    games: Sequence[Game], config: Believing, labels: int, arm: str, seed: int
+    games: Sequence[GameTasks], config: Believing, labels: int, arm: str, seed: int
 ) -> list[Rows]:
     """Return where the rows of an arm come from, on every game.
 

@@ -12,14 +12,14 @@ from rmr_gym.core.palette import palette_to_rgb
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, write_arrays
 from rmr_gym.models.rmr.message_passing import describe_backend
-from rmr_gym.stages.chain import PIXELS, REFERENCES, Game
+from rmr_gym.stages.chain import PIXELS, REFERENCES, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
 from rmr_gym.stages.presets import ARMS
 
 EXAMPLE_FRAMES = 4
 
 
-def comparison(games: Sequence[Game], seeds: Sequence[int]) -> list[Rows]:
+def comparison(games: Sequence[GameTasks], seeds: Sequence[int]) -> list[Rows]:
     """Return where the rows of a comparison come from; pixels have no seed."""
     rows = []
     for game in games:
@@ -50,7 +50,7 @@ class Compare(AtariExperiment):
         return replace(plan, finish=lambda out, _: _write_frames(out, games))
 
 
-def _probe_summary(game: Game) -> dict[str, Any]:
+def _probe_summary(game: GameTasks) -> dict[str, Any]:
     sets = probe_sets(game.data, game.preset.model, game.preset.probing)
     return {
         "probe_train_rows": len(sets.training.frames),
@@ -59,7 +59,7 @@ def _probe_summary(game: Game) -> dict[str, Any]:
     }
 
 
-def _write_frames(out: Path, games: Sequence[Game]) -> None:
+def _write_frames(out: Path, games: Sequence[GameTasks]) -> None:
     arrays = {}
     for game in games:
         episodes = game.data.open()

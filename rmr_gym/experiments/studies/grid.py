@@ -8,7 +8,7 @@ from typing import Any
 from rmr_gym.agents.players.graded import PLAYER, PlayerReference
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
-from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, Game
+from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED
 from rmr_gym.stages.presets import ARMS, OBJECTIVES
 
@@ -25,8 +25,8 @@ NARROWED = ("rmr", "cswm", "untrained")
 
 
 def variants(
-    game: Game, objectives: Sequence[str], episodes: Sequence[int | None]
-) -> Iterator[tuple[str, Game]]:
+    game: GameTasks, objectives: Sequence[str], episodes: Sequence[int | None]
+) -> Iterator[tuple[str, GameTasks]]:
     """Yield the game under each objective and number of natural episodes, after its label.
 
     The label is the objective, followed by ``/episodes`` where natural data are scarce.
@@ -101,7 +101,7 @@ class Table2(AtariExperiment):
         return self.atari_plan(rows, games, models=["copy", *self.models])
 
 
-def measured(game: Game, arm: str, seed: int, measures: Sequence[str]) -> list[Rows]:
+def measured(game: GameTasks, arm: str, seed: int, measures: Sequence[str]) -> list[Rows]:
     """Return where the rows of an arm or reference come from; references have no P to rank."""
     objective = game.preset.natural.objective
     names = {"game": game.name, "objective": objective, "arm": arm, "seed": seed}
@@ -152,7 +152,9 @@ class Measures(AtariExperiment):
         return self.atari_plan(rows, games, arms=list(self.arms), measures=list(self.measures))
 
 
-def narrowed_rows(games: Sequence[Game], dims: Sequence[int], seeds: Sequence[int]) -> list[Rows]:
+def narrowed_rows(
+    games: Sequence[GameTasks], dims: Sequence[int], seeds: Sequence[int]
+) -> list[Rows]:
     """Return where the rows come from, a P's pretraining before what needs it."""
     rows = []
     for game, dim in product(games, dims):

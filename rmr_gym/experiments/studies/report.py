@@ -47,7 +47,7 @@ MEASURED = {
 }
 NARROWED = {
     "bottleneck": Schema(("game", "dim", "objective", "arm", "seed", "step", "probe"), arms.SCORES),
-    "bottleneck_abstract": Schema(("game", "dim", "step"), (*arms.BITS, "loss")),
+    "bottleneck_abstract": Schema(("game", "dim", "step"), (*arms.ABSTRACT_SCORES, "loss")),
 }
 """Tables of a run of measures, and of a bottleneck."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.chain import Game
+from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.export import (
     AMPLIFIED_RANDOM,
     RANDOM_DYNAMICS,
@@ -22,7 +22,7 @@ CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
 
 
 def matrix(
-    games: Sequence[Game], donors: Mapping[str, Task], seeds: Sequence[int]
+    games: Sequence[GameTasks], donors: Mapping[str, Task], seeds: Sequence[int]
 ) -> dict[tuple[str, str, str, str, int], Task]:
     """Return the probe of each (recipient, donor, objective, arm, seed); controls have no donor."""
     objective = games[0].preset.natural.objective
