@@ -147,7 +147,7 @@ class EncoderReference(NamedTuple):
         return encode(encoder, train), encode(encoder, test)
 
 
-def encoder_features(path: Path, game: Game, *, strict: bool = False) -> EncoderReference:
+def encoder_features(path: Path, game: GameTasks, *, strict: bool = False) -> EncoderReference:
     """Return the features of an encoder from a folder, to be probed on a game's frames.
 
     One of another game is warned of.

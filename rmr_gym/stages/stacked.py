@@ -32,7 +32,7 @@ from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
 from rmr_gym.stages import natural as alone
 from rmr_gym.stages.games import GameData, natural_data
-from rmr_gym.stages.presets import OBJECTIVES, PredictedStep, Natural, Pretraining
+from rmr_gym.stages.presets import OBJECTIVES, Natural, PredictedStep, Pretraining
 
 Run = TypeVar("Run")
 Result = Artifact | DivergedError
@@ -345,7 +345,9 @@ def _train_abstract(
     config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
 ) -> list[Result]:
     pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
-    held_out = [alone.rows_to_score(run.validation, config.validation_rows, run.seed) for run in runs]
+    held_out = [
+        alone.rows_to_score(run.validation, config.validation_rows, run.seed) for run in runs
+    ]
     stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
 
     def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
