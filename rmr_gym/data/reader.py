@@ -37,7 +37,7 @@ class EpisodeInfo:
         path: Its file.
         index: Its number, which is also its file's name.
         seed: What the environment was reset with, or None.
-        head: Name of the behaviour head that played.
+        head: Name of the player.
         length: Its steps; it has one observation more.
         total_reward: Sum of its rewards.
         interrupted: Whether recording stopped before it had ended.

@@ -98,7 +98,7 @@ class Manifest:
         rom_md5: Of the game's ROM, or None.
         actions: Number of discrete actions, or None for an action that is not discrete.
         action_names: What each of them presses or does, or None where nobody knows.
-        heads: Names of the behaviour heads that play.
+        heads: Names of the players; the paper calls those of its data heads of Agent57.
         settings: How it was recorded: seed, max_steps, wrappers.
         versions: Of the packages that recorded it.
         format_version: Of the format.
@@ -223,7 +223,7 @@ class Episode:
     Attributes:
         index: Its number in the data set.
         seed: What the environment was reset with, or None.
-        head: Name of the behaviour head that played.
+        head: Name of the player.
         observations: By column, T + 1 rows: the last is what the last step led to.
         actions: T rows.
         rewards: T numbers, as the environment gave them.
