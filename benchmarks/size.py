@@ -31,6 +31,7 @@ WINGS = (
     "core/processes.py",
     "data/minari.py",
     "data/windows.py",
+    "models/rmr/belief.py",
     "models/rmr/kernels/",
     "models/rmr/stacked.py",
     "runs/cluster.py",

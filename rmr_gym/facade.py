@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.options import overridden
 from rmr_gym.data.dataset import TransitionDataset
@@ -19,7 +20,7 @@ from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments.worlds import balls_world, is_of_balls
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.runs.store import Artifact, Progress, Store, read_artifact, write_artifact
+from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.export import (

@@ -33,10 +33,11 @@ from rmr_gym.agents.players.graded import (
     select_players,
     weights_sha256,
 )
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
-from rmr_gym.data.dataset import Progress, TransitionDataset
+from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.arguments import limit, whole_number

@@ -71,10 +71,10 @@ def status(folder: Positional[Path]) -> None:
     Args:
         folder: Run folder.
     """
-    from rmr_gym.report.runs import read_info  # noqa: PLC0415
+    from rmr_gym.report.runs import read_run_json  # noqa: PLC0415
     from rmr_gym.runs.status import FAILED, estimate, kinds, read_plan  # noqa: PLC0415
 
-    plan, started = read_plan(folder), read_info(folder).get("started", "")
+    plan, started = read_plan(folder), read_run_json(folder).get("started", "")
     states = [job.state() for job in plan]
     print_rows([*map(_row, kinds(states))])
     times = [time for job in plan if (time := job.finished) and time.isoformat() >= started]

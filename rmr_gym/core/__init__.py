@@ -17,6 +17,9 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+Progress = Callable[[int, int], None]
+"""Called as progress(done, total)."""
+
 
 def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a package whose names are found in its modules.

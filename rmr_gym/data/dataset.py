@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt8
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import lock
 from rmr_gym.data import schema
@@ -33,8 +34,6 @@ from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import LOCK, DatasetWriter
 
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 FrameTransform = Callable[[UInt8[np.ndarray, "time height width"]], np.ndarray]
 """A function of one episode's frames that keeps their number, for instance shrinking them."""

@@ -15,10 +15,11 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import replacing, write_atomically
 from rmr_gym.data import schema
-from rmr_gym.data.dataset import Progress, TransitionDataset, copy_episodes
+from rmr_gym.data.dataset import TransitionDataset, copy_episodes
 from rmr_gym.data.reader import verify_episode
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
 

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import alone, write_atomically
 from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan, write_states
-from rmr_gym.runs.store import Progress, Store, Task
+from rmr_gym.runs.store import Store, Task
 from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
 
 ProgressFor = Callable[[str], Progress | None]

@@ -39,11 +39,9 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import alone, os_errors, sync_folder
-
-Progress = Callable[[int, int], None]
-"""Called as progress(done, total)."""
 
 _TENSORS, RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
 

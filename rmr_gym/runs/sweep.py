@@ -22,6 +22,7 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import WriteError, os_errors, write_atomically
 from rmr_gym.runs.store import Store, Task, one_thread
@@ -338,7 +339,7 @@ def run_tasks(
     workers: int = 1,
     scheduler: str | None = None,
     group: Group = list,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     ended: Callable[[Outcome], object] = lambda outcome: None,
 ) -> dict[str, Outcome]:
     """Compute every task once, and return what became of each by its key.

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import bits_to_ram, high_entropy_bytes
@@ -29,7 +30,7 @@ from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
-from rmr_gym.runs.store import Artifact, Progress, Store, Task, read_artifact, stage
+from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, stage
 from rmr_gym.stages.balls import (
     BALLS_ARMS,
     BallsWorld,

@@ -1,4 +1,8 @@
-"""A recorded game as the stages see it: opened, split and loaded once a process."""
+"""A recorded game as the stages see it: opened, split and loaded once a process.
+
+What is public here unpacks its arguments for a cache, so that two configurations that differ in
+nothing that is loaded (steps, objectives, arms) share one copy in memory.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache

@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, RamLogits, find_device, ram_loss
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.models.rmr.stacked import StackedPipeline
-from rmr_gym.runs.store import Artifact, Progress, Store, Task, replace_tasks
+from rmr_gym.runs.store import Artifact, Store, Task, replace_tasks
 from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
 from rmr_gym.stages import natural as alone

@@ -20,7 +20,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from rmr_gym.agents.record import (
     Plan,
     Policy,
-    Progress,
     Step,
     Watched,
     chooser,
@@ -29,6 +28,7 @@ from rmr_gym.agents.record import (
 )
 from rmr_gym.agents.sb3.policies import RIMsPolicy, RMRFeaturesExtractor
 from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
+from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator, integer_seed
@@ -46,7 +46,7 @@ def train_agent(
     steps: int,
     checkpoints: int = 10,
     tensorboard: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Train an agent, keeping it on the way; a run that was stopped goes on at its last checkpoint.
 
@@ -164,7 +164,7 @@ class Keep(BaseCallback):
         marks: Sequence[int],
         keep: Callable[[BaseAlgorithm, Sequence[int]], object],
         steps: int,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ):
         super().__init__()
         self._ahead, self._keep, self._steps, self._progress = marks, keep, steps, progress

@@ -43,7 +43,7 @@ _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CopyPlan:
     """How each copy is made and played.
 
     Attributes:
@@ -81,7 +81,7 @@ class Copies:
         arrays: What the copies read and write.
     """
 
-    def __init__(self, plan: Plan, indices: Sequence[int], shared: Any = None):
+    def __init__(self, plan: CopyPlan, indices: Sequence[int], shared: Any = None):
         self._plan = plan
         self._envs = {i: _make(plan) for i in indices}
         shown: Any = self._envs[indices[0]].observation_space
@@ -130,7 +130,7 @@ class Copies:
             self.arrays[name][i] = value
 
 
-def _make(plan: Plan) -> gym.Env[Any, Any]:
+def _make(plan: CopyPlan) -> gym.Env[Any, Any]:
     env: gym.Env[Any, Any] = PairedAtariEnv(plan.game, **plan.options)
     if plan.max_episode_steps is not None:
         env = TimeLimit(env, plan.max_episode_steps)
@@ -151,7 +151,7 @@ class CopiesInProcesses:
         arrays: What the copies read and write, in memory that all processes share.
     """
 
-    def __init__(self, plan: Plan, space: spaces.Space[Any], workers: int):
+    def __init__(self, plan: CopyPlan, space: spaces.Space[Any], workers: int):
         self._plan = plan
         self._context = worker_context()
         shared: Any = create_shared_memory(space, plan.copies, self._context)
@@ -243,7 +243,7 @@ class CopiesInProcesses:
         )
 
 
-def _serve(pipe: Connection, plan: Plan, indices: Sequence[int], shared: Any) -> None:
+def _serve(pipe: Connection, plan: CopyPlan, indices: Sequence[int], shared: Any) -> None:
     """Do what the pipe asks for until it is closed, also by its owner's death.
 
     The arguments are small: where they fill the pipe that starts a process, starting one that dies
@@ -368,7 +368,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         self.observation_space = batch_space(space, self.num_envs)
         self.action_space = batch_space(single.action_space, self.num_envs)
         self._copy, self._begun = copy, False
-        plan = Plan(self.game.name, self.num_envs, self._mode, steps, options)
+        plan = CopyPlan(self.game.name, self.num_envs, self._mode, steps, options)
         self._copies = (
             CopiesInProcesses(plan, plan.space(space), workers)
             if workers > 1
