@@ -149,7 +149,7 @@ def computed(folder):
 
 
 def squares(folder):
-    return [square(value, Place(folder), 0.2) for value in range(6)]
+    return [square(value, Place(folder), 0.4) for value in range(6)]
 
 
 def finish(store, folder):
