@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core, pixel_encoder
-from rmr_gym.experiments.atari import recorded
+from rmr_gym.experiments.atari import recorded_folder
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Room
@@ -64,7 +64,7 @@ class Watch:
 def pong(root: Path) -> GameData:
     """Return a recording of Pong; it is made where it is not there."""
     recording = Recording(train_episodes=10, validation_episodes=2, max_steps=EPISODE)
-    path = recorded("Pong", recording, root / "data", 1, no_progress)
+    path = recorded_folder("Pong", recording, root / "data", 1, no_progress)
     return GameData.of("Pong", path, recording)
 
 

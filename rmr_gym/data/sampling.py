@@ -113,10 +113,10 @@ def batch_indices(
     return rng.choice(count, size=batch, replace=False).astype(np.int64)
 
 
-def with_room(
+def shifted_inside(
     current: Int64[np.ndarray, " transitions"], index: Int64[np.ndarray, " batch"], horizon: int
 ) -> Int64[np.ndarray, " batch"]:
-    """Move transitions near an episode's end forward, so that ``horizon`` of them follow on.
+    """Move transitions near an episode's end back, so that ``horizon`` of them follow on.
 
     Args:
         current: Row of the observation before each transition; rows of an episode are successive.

@@ -100,7 +100,7 @@ class Episodes(NamedTuple):
         """Number of the episode of each row."""
         return np.repeat(np.arange(len(self.length)), self.length + 1)
 
-    def with_room(self, rows: np.ndarray, horizon: int) -> np.ndarray:
+    def followed_by(self, rows: np.ndarray, horizon: int) -> np.ndarray:
         """Return those of the rows that so many steps follow in their episode."""
         last = (self.first + self.length)[self.episode[rows]]
         return rows[rows + horizon <= last]
@@ -238,7 +238,7 @@ def belief(
     labelled = labelled_rows(training, labels, seed)
     seen = _expanded(read, "training")
     starts = np.concatenate([training.first, labelled])
-    starts = training.with_room(starts, config.horizon)[: config.tracks]
+    starts = training.followed_by(starts, config.horizon)[: config.tracks]
     if not len(starts):
         raise RMRError(
             f"a belief over {config.horizon} steps needs episodes of so many, the longest of "
@@ -324,7 +324,7 @@ def _scores(
     kinds = {"all": scored, "hidden": scored[hidden], "shown": scored[~hidden]}
     rows = []
     for step in config.starts:
-        starts = validation.with_room(validation.first + step, config.horizon)
+        starts = validation.followed_by(validation.first + step, config.horizon)
         if not len(starts):
             continue
         track = _follow(transition, fusion, validation, seen, starts, config.horizon)

@@ -22,7 +22,7 @@ SPLIT_SEED = PROBE_SEED = PRETRAIN_SEED = 0
 """One split, one set of probe rows and one P a game; the seeds of a comparison vary the rest."""
 
 
-class Episodes(NamedTuple):
+class Split(NamedTuple):
     """A data set split by episode."""
 
     dataset: TransitionDataset
@@ -39,7 +39,7 @@ class Recorded:
         """Return the episodes to train on, and those that only scores are computed on."""
         raise AssertionError("every data set says it")
 
-    def open(self) -> Episodes:
+    def open(self) -> Split:
         """Open and split the data set.
 
         Raises:
@@ -83,9 +83,9 @@ def split_by_share(dataset: TransitionDataset, validation_share: float) -> tuple
 
 
 @lru_cache(maxsize=16)
-def _opened(data: Recorded) -> Episodes:
+def _opened(data: Recorded) -> Split:
     dataset = TransitionDataset(data.path)
-    return Episodes(dataset, *data.split(dataset))
+    return Split(dataset, *data.split(dataset))
 
 
 @dataclass(frozen=True)

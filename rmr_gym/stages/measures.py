@@ -25,8 +25,8 @@ from rmr_gym.stages.natural import kept_pipeline, kept_steps
 from rmr_gym.stages.presets import OBJECTIVES, Natural, Probing
 from rmr_gym.stages.probe import (
     Features,
+    Records,
     Reference,
-    Rows,
     checkpoint_features,
     fitting_rows,
     principal_components,
@@ -92,7 +92,7 @@ def label_sets(data: GameData, model: AtariModel, config: Probing) -> LabelSets:
     return LabelSets(labels, *values)
 
 
-def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Rows:
+def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Records:
     """Probe features of the probe's frames for every label; averages come last.
 
     Source: Anand et al. 2019, section 5 and Table 2; the probe of their code (linear, 256-way a
@@ -123,7 +123,7 @@ def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Rows:
     return [*rows, *averages(rows)]
 
 
-def averages(rows: Rows) -> Rows:
+def averages(rows: Records) -> Records:
     """Return the mean scores of each category, of all labels, and of the categories' means."""
     groups = {
         category: [row for row in rows if row["category"] == category] for category in CATEGORIES
@@ -132,7 +132,7 @@ def averages(rows: Rows) -> Rows:
     return [*means, _mean(ALL_LABELS, rows), _mean(ALL_CATEGORIES, means)]
 
 
-def _mean(category: str, rows: Rows) -> dict[str, Any]:
+def _mean(category: str, rows: Records) -> dict[str, Any]:
     means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
     return {"label": AVERAGE, "category": category} | means | {"classes": None}
 
@@ -300,7 +300,7 @@ def rank_predictions(
     paths: Paths,
     similarity: str = "euclidean",
     centre: Tensor | None = None,
-) -> Rows:
+) -> Records:
     r"""Score the latents that the pipeline predicts against those of the frames that came.
 
     .. math:: \hat z_0 = f(x_0), \qquad \hat z_{t+1} = g(P(\hat z_t, a_t))

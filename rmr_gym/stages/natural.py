@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.data.sampling import batch_indices, derangement, with_room
+from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AtariModel
 from rmr_gym.models.rmr.pipeline import (
@@ -98,7 +98,7 @@ def pretrain(
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(training, phase.batch, seed, "pretrain", step)
-        index = with_room(training.current, index, config.rollout)
+        index = shifted_inside(training.current, index, config.rollout)
         noise = generator(seed, "pretrain noise", step)
         bits = with_flips(training.bits[training.current[index]], config.noise, noise)
         steps = [index + ahead for ahead in range(config.rollout)]
@@ -222,7 +222,7 @@ def natural_batch(
         ahead: Agent steps by which the transitions come later, below the objective's horizon.
     """
     index, partners = drawn_transitions(config, data, seed, step)
-    index = with_room(data.current, index, OBJECTIVES[config.objective].horizon) + ahead
+    index = shifted_inside(data.current, index, OBJECTIVES[config.objective].horizon) + ahead
     rows = torch.from_numpy(data.current[index])
     return Batch(
         data.frames[rows], data.frames[rows + 1], data.action[index], torch.from_numpy(partners)

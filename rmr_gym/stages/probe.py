@@ -34,7 +34,7 @@ EPOCHS, PROBE_BATCH, PROBE_RATE = 30, 100, 1e-3
 PATIENCE = 5
 """Epochs of a stochastic probe without improvement after which it ends."""
 
-Rows = list[dict[str, Any]]
+Records = list[dict[str, Any]]
 Values = Float[Tensor, "_ _"]
 """Features of some frames, rows by width; a probe computes on the device that they are on."""
 
@@ -103,7 +103,7 @@ def checkpoint_features(
 
 
 def rows_by_step(
-    parts: Iterator[tuple[int, Features]], rows_of: Callable[[Features], Rows]
+    parts: Iterator[tuple[int, Features]], rows_of: Callable[[Features], Records]
 ) -> Artifact:
     """Return the rows of every checkpoint, each with its step."""
     return Artifact({"rows": [{"step": step, **row} for step, f in parts for row in rows_of(f)]})
@@ -157,7 +157,7 @@ def encode(encoder: nn.Module, data: ProbeData, batch: int = 250) -> Values:
 
 def bit_rows(
     features: Features, sets: ProbeSets, probes: tuple[str, ...], *, seed: int = PROBE_SEED
-) -> Rows:
+) -> Records:
     """Probe features for bits; return one record a probe, with rank and dead slots beside.
 
     Args:

@@ -10,8 +10,8 @@ from rmr_gym.data.sampling import (
     WINDOW,
     batch_indices,
     derangement,
+    shifted_inside,
     split_episodes,
-    with_room,
 )
 
 
@@ -160,7 +160,7 @@ def test_the_smallest_derangement():
 def test_transitions_near_an_end_are_moved_forward():
     current = np.array([0, 1, 2, 3, 5, 6, 7])  # two episodes, of four and three transitions
     index = np.array([0, 2, 3, 4, 6])
-    np.testing.assert_array_equal(with_room(current, index, 1), index)
-    np.testing.assert_array_equal(with_room(current, index, 3), [0, 1, 1, 4, 4])
+    np.testing.assert_array_equal(shifted_inside(current, index, 1), index)
+    np.testing.assert_array_equal(shifted_inside(current, index, 3), [0, 1, 1, 4, 4])
     with pytest.raises(RMRError, match=r"predicting 4 steps .* found one of 3"):
-        with_room(current, index, 4)
+        shifted_inside(current, index, 4)
