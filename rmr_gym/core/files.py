@@ -141,9 +141,9 @@ def replacing(final: Path) -> Iterator[Path]:
         RMRError: It cannot be written, or another process writes it.
     """
     hidden, old = (final.with_name(f".{final.name}{end}{TEMPORARY}") for end in ("", ".old"))
-    lock = hidden.with_name(f"{hidden.name}.lock")
+    lock_file = hidden.with_name(f"{hidden.name}.lock")
     busy = f"{final} is being written by another process: wait for its end or choose another folder"
-    with os_errors(final), alone(lock, busy):
+    with os_errors(final), alone(lock_file, busy):
         try:
             shutil.rmtree(hidden, ignore_errors=True)
             hidden.mkdir()
@@ -158,7 +158,7 @@ def replacing(final: Path) -> Iterator[Path]:
         finally:
             for leftover in (hidden, old):
                 shutil.rmtree(leftover, ignore_errors=True)
-            lock.unlink()
+            lock_file.unlink()
 
 
 @contextmanager

@@ -271,6 +271,7 @@ class _GrowingColumn:
         self._block = np.zeros((_rows_a_chunk(spec), *spec.shape), spec.stored)
         self._shape, self._size = spec.shape, math.prod(spec.shape)
         self._chunks: list[bytes] = []
+        # Hash and number of the rows in the chunks: one tuple, so that Ctrl-C parts neither.
         self._packed = (xxhash.xxh3_128(), 0)
 
     def put(self, row: int, value: Any) -> None:

@@ -221,7 +221,10 @@ class Agenda:
         return sorted(ready, key=self.rank)
 
     def _blocks(self, key: str) -> bool:
-        """Tell whether a job failed that others need; what a stack leaves undone, each does."""
+        """Tell whether a job failed that others need.
+
+        A failed stack blocks nobody: who needs one of its tasks computes it alone.
+        """
         return self.outcomes[key].error is not None and self._jobs[key].together is None
 
     def finish(self, outcome: Outcome) -> None:

@@ -31,7 +31,7 @@ class Split(NamedTuple):
 
 
 class Recorded:
-    """A data set and how it is split; it counts by its content, not by its folder."""
+    """A data set and how it is split; its key is made of its content, not of its folder."""
 
     path: Path
 
@@ -90,7 +90,7 @@ def _opened(data: Recorded) -> Split:
 
 @dataclass(frozen=True)
 class GameData(Recorded):
-    """The data set of a game and how it is split; it counts by its content, not by its folder.
+    """The data set of a game and how it is split.
 
     Attributes:
         label: Name of the game.
