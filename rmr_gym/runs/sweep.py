@@ -223,7 +223,7 @@ class Agenda:
     def _blocks(self, key: str) -> bool:
         """Tell whether a job failed that others need.
 
-        A failed stack blocks nobody: who needs one of its tasks computes it alone.
+        A failed stack blocks nobody: the jobs of its tasks come after it and compute what it lacks.
         """
         return self.outcomes[key].error is not None and self._jobs[key].together is None
 
