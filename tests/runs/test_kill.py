@@ -149,7 +149,7 @@ def computed(folder):
 
 
 def squares(folder):
-    return [square(value, Place(folder), 0.4) for value in range(6)]
+    return [square(value, Place(folder), 0.2) for value in range(6)]
 
 
 def finish(store, folder):
@@ -166,7 +166,7 @@ def test_ctrl_c_then_the_rest_on_the_next_run(start, store, tmp_path, workers):
     process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     before = results(store)
-    assert 4 <= len(before) < 12
+    assert 2 <= len({path.parent for path in before}) < 6
     assert not any(traces(store, task).crashes for task in squares(tmp_path))
     finish(store, tmp_path)
     assert computed(tmp_path) == list(range(6))
