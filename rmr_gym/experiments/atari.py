@@ -68,9 +68,9 @@ class AtariExperiment(AtariPreset, Experiment):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The preset without what decides no result."""
+        """The preset without what it only proposes, which decides no result."""
         preset = as_json(self.chosen)
-        return {name: value for name, value in preset.items() if name not in _PROPOSALS}
+        return {name: value for name, value in preset.items() if name not in ("games", "seeds")}
 
     def recorded(
         self, progress_for: ProgressFor, names: Sequence[str] | None = None
@@ -84,7 +84,9 @@ class AtariExperiment(AtariPreset, Experiment):
         Raises:
             RMRError: An unknown game or device, or data of another game.
         """
-        self._check()
+        find_device(self.device)
+        len(self.seed_list)  # refuses numbers that cannot be, before anything is recorded for them
+        check_stack(self.stack)
         preset, workers = self.chosen, self.worker_count
         chosen = game_names(names or self.games or preset.games)
         if self.data is not None and not self.data.is_dir():
@@ -99,12 +101,6 @@ class AtariExperiment(AtariPreset, Experiment):
         }
         datas = [GameData.of(name, path, preset.recording) for name, path in folders.items()]
         return [GameTasks(data, preset, self.device) for data in datas]
-
-    def _check(self) -> None:
-        """Refuse numbers and devices that cannot be, before anything is recorded for them."""
-        find_device(self.device)
-        len(self.seed_list)
-        check_stack(self.stack)
 
     def atari_plan(self, rows: Sequence[Rows], games: Sequence[GameTasks], **facts: Any) -> Plan:
         """Return the plan of a run over games, with what run.json says of all and further facts.
@@ -126,10 +122,6 @@ class AtariExperiment(AtariPreset, Experiment):
             "slots": {name: summary["slots"] for name, summary in summaries.items()},
         } | facts
         return Plan(rows, facts, group=stacking(Store(self.root / "store"), self.stack))
-
-
-_PROPOSALS = ("games", "seeds")
-"""Fields of a preset that decide no result."""
 
 
 def game_names(games: Sequence[str]) -> list[str]:

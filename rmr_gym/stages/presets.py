@@ -14,11 +14,11 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
 from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
+from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
 from rmr_gym.runs.training import check_checkpoints
 
 NEGATIVES = ("paper", "code")
-PROBES = ("ridge", "adam_raw", "adam_std")
-CNN_PRECISIONS = ("fp32", "bf16")
+PROBE_NAMES = ("ridge", "adam_raw", "adam_std")
 
 Named = TypeVar("Named")
 
@@ -196,13 +196,13 @@ class Probing:
         test_rows: Frames of the validation episodes that it is scored on.
     """
 
-    probes: tuple[str, ...] = PROBES
+    probes: tuple[str, ...] = PROBE_NAMES
     train_rows: int = 6000
     test_rows: int = 3000
 
     def __post_init__(self) -> None:
         for probe in self.probes:
-            known_name("probe", probe, PROBES)
+            known_name("probe", probe, PROBE_NAMES)
 
 
 @dataclass(frozen=True)
