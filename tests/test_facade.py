@@ -69,6 +69,18 @@ def test_what_cannot_be_is_refused_before_anything_is_computed(
             call()
 
 
+def test_episodes_that_are_all_the_same_are_refused_before_training(small, tiny_preset, tmp_path):
+    sizes, trained = tiny_preset.recording, []
+    data, episodes = tmp_path / "same", sizes.train_episodes + sizes.validation_episodes
+    options = {"episodes": episodes, "max_steps": sizes.max_steps}
+    rmr_gym.record("Pong", data, policy=lambda seen: 0, **options)
+    small |= {"settings": {"probing.train_rows": 10_000}}
+    small |= {"progress": lambda *done: trained.append(done)}
+    with pytest.raises(RMRError, match="test frames also occur in the training episodes"):
+        rmr_gym.train(data, tmp_path / "e", arm="no_p", **small)
+    assert not trained
+
+
 def test_names_are_listed_and_loaded_when_they_are_asked_for():
     assert {"record", "pretrain", "train", "probe", "load_encoder"} <= {*dir(rmr_gym)}
     code = (

@@ -40,7 +40,7 @@ from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
-from rmr_gym.envs.arguments import limit, whole_number
+from rmr_gym.envs.arguments import limit, probability, whole_number
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.wrappers.describe import AnyEnv, columns_now, describe, row_of
 
@@ -150,7 +150,7 @@ class Plan:
         observation, _ = env.reset(seed=self.episode_seed(index))
         yield [env.first]
         while True:
-            observation, *_ = env.step(policy(observation))
+            observation, *_ = env.step(_checked(policy(observation), env.action_space))
             yield [env.last]
 
     def policy_of(self, index: int) -> Policy:
@@ -320,12 +320,20 @@ def record(
     check_seed(seed)
     num_envs = whole_number("num_envs", num_envs, 1)
     workers, max_steps = whole_number("workers", workers, 1), limit("max_steps", max_steps)
+    _check_policy(policy)
     if workers > 1 and (policy is not None or not isinstance(env, str)):
         raise RMRError(
             f"expected one worker for a policy or an environment of yours, found {workers}: "
-            "processes cannot share them"
+            "processes cannot share them; take workers=1"
+        )
+    if policy is not None and players is not None:
+        raise RMRError(
+            f"expected players or a policy, found players {players!r} and a policy: leave "
+            "one of them out"
         )
     game = game_id(env) if isinstance(env, str) else None
+    if game is not None:
+        _check_game(options)
     if game is not None and policy is None:
         made_with = {**game_options(game), **options}
         chosen = _choose_players(game, players, weights)
@@ -465,9 +473,39 @@ def load_policy(source: str) -> Any:
         raise RMRError(f"expected {name!r} in the module {module!r}, found: {error}") from error
     finally:
         sys.path.pop(0)
-    if not callable(policy) and not hasattr(policy, "predict"):
-        raise RMRError(f"expected a function from observation to action, found {policy!r}")
+    _check_policy(policy)
     return policy
+
+
+def _check_policy(policy: Any) -> None:
+    """Refuse what cannot play: a name, a number, a class of which nothing was made."""
+    plays = callable(policy) or hasattr(policy, "predict")
+    if policy is not None and (isinstance(policy, type) or not plays):
+        raise RMRError(
+            f"expected a function from observation to action, found {policy!r}: give the function "
+            "or a model of Stable-Baselines3, which `rmr_gym.agents.record.load_policy` finds by "
+            "name"
+        )
+
+
+def _check_game(options: Mapping[str, Any]) -> None:
+    """Refuse options of a game that ALE's own environments fail on, or take in silence."""
+    frameskip = options.get("frameskip", 1)
+    if not isinstance(frameskip, tuple):
+        whole_number("frameskip", frameskip, 1)
+    name = "repeat_action_probability"
+    probability(name, options.get(name, 0.0))
+
+
+def _checked(action: Any, actions: spaces.Space[Any]) -> Any:
+    """Return an action; of those with numbers, one that is there: lists of actions take a -1."""
+    if isinstance(actions, spaces.Discrete) and not actions.contains(action):
+        last = actions.start + actions.n - 1
+        raise RMRError(
+            f"expected a whole number from {actions.start} to {last} as the policy's action, found "
+            f"{action!r}: let the policy return one of the environment's actions"
+        )
+    return action
 
 
 def _load_model(path: Path) -> Any:

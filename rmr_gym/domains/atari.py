@@ -215,7 +215,8 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
     if not keep.any():
         raise RMRError(
             f"all {len(keep)} test frames also occur in the training episodes: record more or "
-            "longer episodes with more varied heads"
+            "longer episodes with more varied heads, or with sticky actions where a policy of "
+            "yours always plays the same"
         )
     index = np.flatnonzero(keep)
     frames, *others = test

@@ -3,6 +3,7 @@
 import operator
 import os
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import gymnasium as gym
@@ -44,6 +45,17 @@ def limit(name: str, value: Any) -> int | None:
         RMRError: It is neither.
     """
     return None if value is None else whole_number(name, value, at_least=1)
+
+
+def probability(name: str, value: Any) -> float:
+    """Return a probability.
+
+    Raises:
+        RMRError: It is no number from 0 to 1.
+    """
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise RMRError(f"expected a probability in [0, 1] as {name}, found {value!r}")
+    return float(value)
 
 
 def one_action(action: Any, choices: int) -> int:

@@ -292,7 +292,7 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
         raise unknown_name("folder or shipped encoder", text, shipped)
     raise RMRError(
         f"expected the folder of a pretrained encoder, found none at {text!r}: write one with "
-        "`rmr-gym encoder export`"
+        "`rmr-gym train` or `rmr-gym encoder export`"
         + (f", or use a shipped one: {', '.join(shipped)}" if shipped else "")
     )
 

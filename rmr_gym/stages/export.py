@@ -74,6 +74,7 @@ def pretrained_encoder(
     """
     if arm not in ENCODERS:
         raise unknown_name("arm", arm, ENCODERS)
+    store.compute(game.probed(game.pixels))  # refuses data that cannot be probed, before training
     task = game.trained(arm, seed, donor)
     artifact = store.compute(task, progress)
     if artifact.record["note"]:

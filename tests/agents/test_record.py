@@ -204,6 +204,8 @@ def test_overwriting(broken):
     ("change", "message"),
     [
         ({"env": "Pogn"}, "unknown game 'Pogn': did you mean 'Pong'"),
+        ({"env": "Endurro"}, "unknown game 'Endurro': did you mean 'Enduro'"),
+        ({"env": "Nope-v0"}, "unknown environment 'Nope-v0'"),
         ({"players": "unifrm"}, "unknown player 'unifrm': did you mean 'uniform'"),
         ({"episodes": 0}, "at least 1 as episodes, found 0"),
         ({"workers": 0}, "at least 1 as workers, found 0"),
@@ -212,6 +214,14 @@ def test_overwriting(broken):
         ({"frameskip": 0}, "at least 1 as frameskip, found 0"),
         ({"frame_skip": 2}, "unknown option 'frame_skip': did you mean 'frameskip'"),
         ({"repeat_action_probability": 1.5}, r"probability in \[0, 1\]"),
+        ({"env": "Enduro", "frameskip": 0}, "at least 1 as frameskip, found 0"),
+        ({"env": "Enduro", "repeat_action_probability": 1.5}, r"probability in \[0, 1\] as rep"),
+        (
+            {"policy": "mine:act"},
+            "expected a function from observation to action, found 'mine:act'",
+        ),
+        ({"policy": Walk}, "expected a function from observation to action, found <class"),
+        ({"policy": max, "players": "all"}, "expected players or a policy"),
         ({"env": "rmr/BouncyBalls-v0"}, "did you mean 'rmr/BouncingBalls-v0'"),
         ({"env": "nowhere_to_be_found:Walk-v0"}, "unknown environment"),
         ({"env": "test/Words-v0"}, "cannot be stored"),
@@ -376,6 +386,13 @@ class Model:
         assert observation["ram"].shape == (128,)
         state = self.first if state is None else state + 1
         return np.array(state), state
+
+
+@pytest.mark.parametrize("action", [-1, 9, 1.0, None, (1, None), np.array([1])])
+def test_an_action_that_is_none_of_the_environment(tmp_path, action):
+    with pytest.raises(RMRError, match="expected a whole number from 0 to 8 as the policy's acti"):
+        record("Enduro", tmp_path / "d", policy=lambda seen: action, episodes=1, max_steps=3)
+    assert not list((tmp_path / "d").rglob("*.h5"))
 
 
 def test_a_model_with_predict_plays_a_game(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from rmr_gym.core.actions import ACTION_NAMES
-from rmr_gym.core.errors import RMRError, known_name, letters
+from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator
-from rmr_gym.envs.atari.games import find_game
+from rmr_gym.envs.atari.games import GAMES, find_game
 
 if TYPE_CHECKING:
     import torch
@@ -59,9 +60,10 @@ def game_id(text: str) -> str | None:
         for env_id in gym.registry:
             if env_id.startswith("ALE/") and letters(env_id) in spellings:
                 return env_id
-        if "/" in text or ":" in text or text in gym.registry:
+        if "/" in text or ":" in text or text in gym.registry or re.search(r"-v\d+$", text):
             return None
-        raise
+        others = [name[4:-3] for name in gym.registry if re.fullmatch(r"ALE/\w+-v5", name)]
+        raise unknown_name("game", text, dict.fromkeys((*GAMES, *others))) from None
 
 
 def game_options(env_id: str) -> dict[str, Any]:

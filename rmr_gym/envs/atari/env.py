@@ -133,12 +133,7 @@ class AtariOptions:
         arguments.whole_number("frameskip", self.frameskip, at_least=1)
         arguments.whole_number("noop_max", self.noop_max)
         arguments.limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
-        probability = self.repeat_action_probability
-        if not isinstance(probability, (int, float)) or not 0 <= probability <= 1:
-            raise RMRError(
-                "expected a probability in [0, 1] as repeat_action_probability, found "
-                f"{probability!r}"
-            )
+        arguments.probability("repeat_action_probability", self.repeat_action_probability)
         if self.max_pool and (self.pixels == "palette" or self.frameskip < 2):
             raise RMRError(
                 "max_pool takes the brighter of a step's last two frames: expected gray or rgb "
