@@ -3,8 +3,9 @@
     python benchmarks/size.py
 
 Code lines are those without docstrings, comments and blank lines. Beside each measure stands what
-the design aims at, and the ceiling, which only ever goes down until the aim is reached. The exit
-status is 1 where a ceiling is passed, so that growth is a decision and not an accident.
+the design aims at, and the ceiling: it goes down with what is cut, and up only with a feature whose
+size was agreed on before (the belief of RAM: 900 lines). The exit status is 1 where a ceiling is
+passed, so that growth is a decision and not an accident.
 """
 
 import ast
@@ -16,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 19_000, "files": 170, "modules in a folder": 15, "spine": 6_200}
+CEILINGS = {"code lines": 18_500, "files": 132, "modules in a folder": 12, "spine": 6_150}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",
