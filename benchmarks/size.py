@@ -17,7 +17,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 18_500, "files": 132, "modules in a folder": 12, "spine": 6_150}
+CEILINGS = {"code lines": 18_550, "files": 132, "modules in a folder": 12, "spine": 6_150}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",

@@ -18,7 +18,7 @@ from rmr_gym.agents.players.graded import (
 from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.processes import in_processes
-from rmr_gym.envs.atari.games import GAMES, find_game
+from rmr_gym.envs.atari.games import GAMES
 
 Games = tyro.conf.Positional[tuple[str, ...]]
 
@@ -95,11 +95,17 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
     Args:
         game: One game, for all of its 32 players; default: all games, their best player alone.
     """
-    name = None if game is None else find_game(game).name
+    name = None if game is None else game_name(game)
     rows = read_returns()
     if name is not None:
+        own = [{"player": row["head"], **row} for row in rows if row["game"] == name]
+        if not own:
+            raise RMRError(
+                f"no players of {name} come with the package: `rmr-gym players train {name}` makes "
+                "some; without them those without skill play"
+            )
         print_rows(
-            [{"player": row["head"], **row} for row in rows if row["game"] == name],
+            own,
             ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
         )
         known = references()[name]

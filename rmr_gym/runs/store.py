@@ -125,8 +125,9 @@ def read_artifact(folder: Path) -> Artifact:
 
 def _read_record(folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
+        absent = "" if folder.is_dir() else " and is no folder"
         raise RMRError(
-            f"{folder} holds no {RECORD}: expected a folder written by `rmr-gym pretrain`"
+            f"{folder} holds no {RECORD}{absent}: expected a folder written by `rmr-gym pretrain`"
         )
     try:
         record = json.loads(_checked(folder / RECORD).read_text())

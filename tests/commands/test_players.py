@@ -56,6 +56,7 @@ def test_lists(capsys):
     ("arguments", "message"),
     [
         (("train", "Pogn"), "did you mean 'Pong'"),
+        (("list", "enduro"), "no players of Enduro come with the package"),
         (("train", "Pong", "pong"), "each game may be named once"),
         (("train", "Pong", "--steps", "10"), "at least 1024 steps of training, found 10"),
         (("train", "Pong", "--workers", "0"), "workers must be 1 or more"),

@@ -263,7 +263,7 @@ class TestTransfer:
             (("Pongg",), "did you mean"),
             (("random_dynamics",) * 2, "each donor may be named once, got random_dynamics"),
             (("pong=a", "pong=b"), "each donor may be named once, got pong"),
-            (("balls=nowhere",), r"holds no record\.json"),
+            (("balls=nowhere",), r"holds no record\.json and is no folder"),
         ],
     )
     def test_bad_donors_are_said_before_anything_runs(self, options, donors, message):
