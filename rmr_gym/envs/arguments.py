@@ -53,7 +53,7 @@ def probability(name: str, value: Any) -> float:
     Raises:
         RMRError: It is no number from 0 to 1.
     """
-    if not isinstance(value, Real) or not 0 <= value <= 1:
+    if not isinstance(value, Real) or not 0 <= float(value) <= 1:
         raise RMRError(f"expected a probability in [0, 1] as {name}, found {value!r}")
     return float(value)
 
