@@ -23,6 +23,27 @@ from typing import Any
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import end_process
 
+
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C wait until this ends, in a main thread whose handler is Python's.
+
+    h5py's objects are dropped by weak references, in which Python swallows a KeyboardInterrupt: of
+    300 recordings two went on.
+    """
+    handler, met = signal.getsignal(signal.SIGINT), []
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *arguments: met.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if met:
+            handler(*met[0])
+
+
 TOP_PAD = 2**28
 """Bytes by which the heap grows at a time."""
 

@@ -19,6 +19,7 @@ import zstandard
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import TEMPORARY, lock, os_errors, write_file
+from rmr_gym.core.processes import interrupts_later
 from rmr_gym.data import schema
 from rmr_gym.data.reader import read_info, verify_episode
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
@@ -219,6 +220,7 @@ class EpisodeWriter:
         if not _proven.is_set():
             self._read_back()
 
+    @interrupts_later()
     def _read_back(self) -> None:
         try:
             verify_episode(read_info(self._final), self._manifest)
@@ -234,6 +236,7 @@ class EpisodeWriter:
         """Forget the episode; may be called twice."""
         self._columns = {}
 
+    @interrupts_later()
     def _file_image(self, interrupted: bool) -> bytes:
         """Return the bytes of the file."""
         image = io.BytesIO()

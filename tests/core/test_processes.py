@@ -1,10 +1,12 @@
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from rmr_gym.core.processes import KEPT
+from rmr_gym.core.processes import KEPT, interrupts_later
 
 COUNT = """
 import resource
@@ -41,3 +43,32 @@ def test_kept_memory_spares_page_faults():
     assert usual > 100
     assert faults("kept", bare) < usual / 5
     assert faults("default", bare | kept) < usual / 5
+
+
+def test_an_interrupt_waits_for_the_end():
+    ended = []
+    handler = signal.getsignal(signal.SIGINT)
+
+    @interrupts_later()
+    def interrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))  # instructions between which an interrupt would come
+        ended.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert ended
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_threads_and_handlers_of_others_are_left_alone():
+    met = []
+
+    def elsewhere():
+        with interrupts_later():
+            met.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert met == [signal.getsignal(signal.SIGINT)]
