@@ -28,8 +28,7 @@ from rmr_gym.core.files import end_process
 def interrupts_later() -> Iterator[None]:
     """Let Ctrl-C wait until this ends, in a main thread whose handler is Python's.
 
-    h5py's objects are dropped by weak references, in which Python swallows a KeyboardInterrupt: of
-    300 recordings two went on.
+    h5py's objects are dropped by weak references, in which Python swallows a KeyboardInterrupt.
     """
     handler, met = signal.getsignal(signal.SIGINT), []
     if threading.current_thread() is not threading.main_thread() or not callable(handler):

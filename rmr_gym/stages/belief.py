@@ -101,9 +101,20 @@ class Episodes(NamedTuple):
         return np.repeat(np.arange(len(self.length)), self.length + 1)
 
     def followed_by(self, rows: np.ndarray, horizon: int) -> np.ndarray:
-        """Return those of the rows that so many steps follow in their episode."""
+        """Return those of the rows that so many steps follow in their episode.
+
+        Raises:
+            RMRError: There is none.
+        """
         last = (self.first + self.length)[self.episode[rows]]
-        return rows[rows + horizon <= last]
+        followed = rows[rows + horizon <= last]
+        if not len(followed):
+            raise RMRError(
+                f"a belief over {horizon} steps needs episodes of so many after each start, the "
+                f"longest here has {self.length.max()}: record longer ones, lower the horizon or "
+                "start earlier"
+            )
+        return followed
 
 
 @lru_cache(maxsize=2)
@@ -199,7 +210,7 @@ def evidence(
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
-@stage(version=1)
+@stage(version=2)
 def belief(
     data: GameData,
     model: AtariModel,
@@ -239,11 +250,6 @@ def belief(
     seen = _expanded(read, "training")
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.horizon)[: config.tracks]
-    if not len(starts):
-        raise RMRError(
-            f"a belief over {config.horizon} steps needs episodes of so many, the longest of "
-            f"{data.label} has {training.length.max()}: record longer ones or lower the horizon"
-        )
     if arm == "open_loop":
         seen = torch.zeros_like(seen)
     fusion, priors, rows = Fusion(SLOTS, BITS), [], []
@@ -324,9 +330,8 @@ def _scores(
     kinds = {"all": scored, "hidden": scored[hidden], "shown": scored[~hidden]}
     rows = []
     for step in config.starts:
-        starts = validation.followed_by(validation.first + step, config.horizon)
-        if not len(starts):
-            continue
+        begun = (validation.first + step)[validation.length >= step]
+        starts = validation.followed_by(begun, config.horizon)
         track = _follow(transition, fusion, validation, seen, starts, config.horizon)
         for ahead in config.scored:
             truth = validation.bits[starts + ahead] > 0

@@ -193,18 +193,18 @@ def leftovers(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_any_instant(nursery, tmp_path, caplog, workers):
-    """Kill a recording 18 times, resuming it each time; then let it end, as if unbroken."""
+    """Kill a recording 24 times, resuming it each time; then let it end, as if unbroken."""
     path, draw = tmp_path / "killed", random.Random(workers)
     seen: dict[int, bytes] = {}
     torn: set[str] = set()
-    for _ in range(18):
+    for _ in range(24):
         reports = draw.choice((0, 1, 1, 2, 2, 3))
         delay = draw.uniform(0, 0.015 if reports else 0.15)
         nursery.broken_off(path, signal.SIGKILL, reports=reports, delay=delay, workers=workers)
         wait_until_alone(path)
         torn |= leftovers(path)
         verify_what_is_new(path, seen)
-    assert len(seen) >= 10, "hardly any kill came while episodes were being written"
+    assert len(seen) > 10, "hardly any kill came while episodes were being written"
     goes_on_as_if_unbroken(path, max(seen) + 4)
     told = caplog.text + (tmp_path / "log").read_text()
     assert {name for name in torn if name not in told} == set(), "dropped without a word"

@@ -109,6 +109,9 @@ def test_bad_input_is_refused_with_a_sentence(game, chain, read):
         chain.compute(task(game, read, "gru"))
     with pytest.raises(RMRError, match="needs a pretrained P"):
         chain.compute(task(game, read, "rmr", donor=None))
+    late = replace(SMALL, starts=(0, 400))
+    with pytest.raises(RMRError, match="after each start"):
+        chain.compute(task(game, read, "copy", config=late))
     long = replace(SMALL, horizon=500)
     with pytest.raises(RMRError, match="needs episodes of so many"):
         chain.compute(task(game, read, "copy", config=long))
