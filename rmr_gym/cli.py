@@ -45,6 +45,7 @@ COMMANDS = {
     "pictures": Command(
         "pictures", "PICTURES", "films of balls, rollouts of arms, world models at work"
     ),
+    "doctor": Command("doctor", "doctor", "tell what this machine has and what a lack costs"),
 }
 """Commands by name, in the order of the help."""
 

@@ -1,0 +1,149 @@
+"""`rmr-gym doctor`: what this machine has, what it lacks, and what each missing thing costs."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import NamedTuple
+
+from packaging.requirements import Requirement
+from rich.table import Table
+from rich.text import Text
+
+from rmr_gym import __version__
+from rmr_gym.commands.console import out_console
+from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.arguments import parallel
+
+IMPORTED = ("torch", "ale_py", "mujoco", "h5py", "hdf5plugin", "cv2", "stable_baselines3")
+"""Packages with compiled parts, which can be installed and yet fail to load."""
+
+EXTRAS = (
+    ("minari", "minari", "No data set goes to Minari or comes from there."),
+    ("video", "imageio-ffmpeg", "Films are GIF, not MP4."),
+    ("video", "moviepy", "Gymnasium's RecordVideo is refused."),
+    ("window", "pygame-ce", 'Games open no window (render_mode="human").'),
+    ("bars", "tqdm", "Stable-Baselines3 shows no bars of its own."),
+    ("tensorboard", "tensorboard", "No training is logged for TensorBoard."),
+)
+"""Extra, package, and what is missing without it."""
+
+ENOUGH = 10
+"""GB of disk for the data sets and the store of a run of several games."""
+
+
+class Check(NamedTuple):
+    """What was looked for, what was found, what it costs that this is not as it should be."""
+
+    what: str
+    found: str
+    cost: str = ""
+    needed: bool = False
+
+
+def doctor(root: Path = Path("runs")) -> None:
+    """Print what this machine has and lacks, and what each missing thing costs.
+
+    Args:
+        root: Folder of data sets and finished stages, whose disk and permissions are looked at.
+
+    Raises:
+        RMRError: Something without which the package does not work is missing or broken.
+    """
+    table, broken = Table("", "what", "found"), []
+    for check in (*_packages(), *_kernels(), *_machine(root)):
+        mark = ("broken" if check.needed else "less") if check.cost else "ok"
+        style = {"broken": "bold red", "less": "yellow", "ok": "green"}[mark]
+        found = Text(f"{check.found}\n", end="").append(check.cost, style)
+        found.rstrip()
+        table.add_row(Text(mark, style), check.what, found)
+        broken += [check.what] if mark == "broken" else []
+    for column in table.columns:
+        column.overflow = "fold"
+    out_console.print(table)
+    if broken:
+        raise RMRError(f"missing or broken, and needed: {', '.join(broken)}")
+
+
+def _packages() -> Iterator[Check]:
+    """Look at the versions that rmr-gym asks for, and load what has compiled parts."""
+    yield Check("rmr-gym", f"{__version__} on Python {platform.python_version()}")
+    needs = [need for need in map(Requirement, requires("rmr-gym") or []) if not need.marker]
+    wrong = [
+        f"{need.name} is {found or 'missing'}, expected {need.specifier}"
+        for need in needs
+        if not need.specifier.contains((found := _version(need.name)) or "0", prereleases=True)
+    ] + [why for name in IMPORTED if (why := _unloadable(name))]
+    known = ", ".join(f"{need.name} {_version(need.name)}" for need in needs)
+    repair = "Install it again: `pip install --upgrade rmr-gym`." if wrong else ""
+    yield Check("packages", "; ".join(wrong) or known, repair, needed=True)
+    for extra, name, cost in EXTRAS:
+        found = _version(name)
+        lack = "" if found else f"{cost} `pip install 'rmr-gym[{extra}]'`"
+        yield Check(name, found or "missing", lack)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _unloadable(name: str) -> str:
+    """Return why a package does not load; nothing where it does."""
+    try:
+        import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{name} does not load ({error})"
+    return ""
+
+
+def _kernels() -> Iterator[Check]:
+    """Look at compiler, message passing, GPU and OpenGL, where torch and mujoco load."""
+    if any(map(_unloadable, ("torch", "mujoco"))):
+        return
+    import torch  # noqa: PLC0415
+
+    from rmr_gym.envs.balls.pictures import choose_back_end  # noqa: PLC0415
+    from rmr_gym.models.rmr import kernels  # noqa: PLC0415
+    from rmr_gym.models.rmr.message_passing import describe_backend  # noqa: PLC0415
+
+    slower = "PyTorch computes the messages of P, on a CPU some 3.5 times slower."
+    yield _tried("compiler", lambda: " ".join(kernels.find_compiler()), f"{slower} Install g++.")
+    yield _tried("kernel cache", lambda: str(kernels.cache_folder()), slower)
+    kernel = describe_backend("cpu", "fp32")
+    yield Check("kernel, CPU", kernel, "" if kernel.startswith("compiled") else slower)
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    yield Check("GPU", ", ".join(gpus) or "none", "" if gpus else "All is computed on the CPU.")
+    if gpus:
+        yield Check("kernel, GPU", describe_backend("cuda", "fp32"))
+    refused = 'Balls with renderer="mujoco" are refused; the default renderer needs no OpenGL.'
+    yield _tried("OpenGL", choose_back_end, refused)
+
+
+def _tried(what: str, find: Callable[[], str], cost: str) -> Check:
+    """Return what was found, or what was said instead and what that costs."""
+    try:
+        return Check(what, find())
+    except (RMRError, OSError) as error:
+        return Check(what, str(error), cost)
+
+
+def _machine(root: Path) -> Iterator[Check]:
+    """Look at cores, disk, permissions and screen."""
+    cores = parallel("cores", None, 1)
+    yield Check("cores", str(cores), "" if cores > 1 else "Jobs of a run follow one another.")
+    there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free / 1e9
+    little = f"A run of several games may need {ENOUGH} GB." if free < ENOUGH else ""
+    yield Check("free disk", f"{free:.0f} GB", little)
+    closed = not os.access(there, os.W_OK | os.X_OK)
+    refused = "Nothing can be kept there: choose another folder with --root." if closed else ""
+    yield Check("store", f"{root / 'store'}", refused, needed=True)
+    screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or ""
+    unseen = "" if screen or platform.system() != "Linux" else "No window can be shown."
+    yield Check("screen", screen or "none", unseen)
