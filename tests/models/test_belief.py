@@ -92,6 +92,17 @@ def test_the_reader_is_ridge_regression():
     np.testing.assert_allclose(reader(torch.from_numpy(frames), chunk=7), expected, atol=1e-4)
 
 
+def test_a_reader_is_fitted_to_frames_that_hardly_differ():
+    """Of few pictures again and again, single precision makes a matrix that has no factor."""
+    rng = np.random.default_rng(0)
+    few, picked = rng.integers(0, 256, (4, 20, 20), dtype=np.uint8), np.arange(300) % 4
+    bits = bits_of(4)
+    frames, truth = torch.from_numpy(few[picked]), torch.from_numpy(bits[picked])
+    reader = PixelReader(20, 20, SLOTS, BITS).fit(frames, truth, 1e-9)
+    read = reader(torch.from_numpy(few)) + reader.mean
+    np.testing.assert_allclose(read, bits, atol=1e-3)
+
+
 def test_a_filter_carries_its_own_belief_and_not_the_truth():
     """Prior: every bit flips. Evidence is silent; the last step's overrules it."""
     met = []

@@ -176,12 +176,18 @@ class PixelReader(nn.Module):
         self.middle.copy_(frames.flatten(1).float().mean(0))
         self.mean.copy_(bits.mean(0))
         rows = self._scaled(frames)
-        gram = (rows @ rows.T).double()
-        gram.diagonal().add_(penalty * (float(gram.diagonal().mean()) or 1.0))
+        factor, failed = _ridge_factor((rows @ rows.T).double(), penalty)
+        if failed:  # frames so alike that single precision does not tell them apart
+            factor, _ = _ridge_factor(rows.double() @ rows.double().T, penalty)
         shifted = (bits - self.mean).flatten(1).double()
-        solution = torch.cholesky_solve(shifted, torch.linalg.cholesky(gram))
-        self.weight.copy_(rows.T @ solution.float())
+        self.weight.copy_(rows.T @ torch.cholesky_solve(shifted, factor).float())
         return self
+
+
+def _ridge_factor(gram: Float[Tensor, "rows rows"], penalty: float) -> tuple[Tensor, Tensor]:
+    """Return the Cholesky factor of a Gram matrix with its penalty, and whether there is none."""
+    gram.diagonal().add_(penalty * (float(gram.diagonal().mean()) or 1.0))
+    return torch.linalg.cholesky_ex(gram)
 
 
 class Track(NamedTuple):
