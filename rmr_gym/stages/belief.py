@@ -210,7 +210,7 @@ def evidence(
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
-@stage(version=2)
+@stage(version=3)
 def belief(
     data: GameData,
     model: AtariModel,

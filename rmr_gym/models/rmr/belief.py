@@ -103,9 +103,11 @@ class Fusion(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, prior: Bits, evidence: Bits, bits: Bits, strength: float = 1.0, steps: int = 30
+        self, prior: Bits, evidence: Bits, bits: Bits, strength: float = 1.0, steps: int = 20
     ) -> None:
         """Fit the weights to the truth by penalised logistic regression (Newton's method).
+
+        A bit that never varies among the rows keeps its value.
 
         Args:
             prior: Log-odds that the transition gave, a row a labelled frame.
@@ -114,10 +116,12 @@ class Fusion(nn.Module):
             strength: Of the penalty on the squared weights of scaled terms.
             steps: Of Newton's method.
         """
-        terms = _terms(prior, evidence)
+        varying = bits.std(0, correction=0) > 0
+        self.weight.zero_()
+        self.weight[..., 2] = log_odds(bits.mean(0))
+        terms, truth = _terms(prior[:, varying], evidence[:, varying]), bits[:, varying].T
         scale = terms.square().mean(0).sqrt().clamp(min=1e-3)
-        terms = rearrange(terms / scale, "rows slots bits four -> (slots bits) rows four")
-        truth = rearrange(bits, "rows slots bits -> (slots bits) rows")
+        terms = rearrange(terms / scale, "rows varying four -> varying rows four").contiguous()
         penalty = strength * torch.eye(terms.shape[-1])
         weight = torch.zeros(len(terms), terms.shape[-1])
         for _ in range(steps):
@@ -126,7 +130,7 @@ class Fusion(nn.Module):
             spread = (chance * (1 - chance)).clamp(min=1e-6)
             curvature = terms.transpose(1, 2) @ (spread[..., None] * terms) + penalty
             weight = weight - torch.linalg.solve(curvature, slope).clamp(-3, 3)
-        self.weight.copy_(weight.unflatten(0, self.weight.shape[:2]) / scale)
+        self.weight[varying] = weight / scale
 
 
 def _terms(prior: Tensor, evidence: Tensor) -> Tensor:
