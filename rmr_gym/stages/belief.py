@@ -118,7 +118,8 @@ class Episodes(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _episodes(data: GameData, part: str, height: int, width: int) -> Episodes:
+def recorded_episodes(data: GameData, part: str, height: int, width: int) -> Episodes:
+    """Return the "training" or the "validation" episodes, frames at the reader's size."""
     opened = data.open()
     chosen = getattr(opened, part)
     loaded = opened.dataset.load(
@@ -170,7 +171,7 @@ def evidence(
         ``varying``, the numbers of those bits; ``mean`` of all bits; ``hidden``, the bytes that a
         frame does not show; the record holds the penalty and the F1 of held-out labelled frames.
     """
-    training = _episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model.height, model.width)
     rows = labelled_rows(training, labels, seed)
     bits = torch.from_numpy(training.bits[rows]).float()
     fold = training.episode % FOLDS
@@ -198,7 +199,7 @@ def evidence(
             fitted = reader(fold[rows] != part, best)
             read[chosen] = fitted(training.frames[chosen]).flatten(1)[:, varying].half()
     everything = reader(np.ones(len(rows), bool), best)
-    validation = _episodes(data, "validation", model.height, model.width)
+    validation = recorded_episodes(data, "validation", model.height, model.width)
     hidden = hidden_bytes(scores[best][0], torch.zeros(()), bits, config.hidden)
     tensors = {
         "training": read,
@@ -245,7 +246,7 @@ def belief(
         RMRError: Unknown arm, missing or misfitting P, episodes shorter than the horizon.
     """
     transition = _transition(arm, model, seed, donor, foreign)
-    training = _episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model.height, model.width)
     labelled = labelled_rows(training, labels, seed)
     seen = _expanded(read, "training")
     starts = np.concatenate([training.first, labelled])
@@ -324,7 +325,7 @@ def _scores(
     read: Artifact,
 ) -> list[dict[str, Any]]:
     """Score beliefs and the copied start, by start, step and kind of bytes."""
-    validation = _episodes(data, "validation", model.height, model.width)
+    validation = recorded_episodes(data, "validation", model.height, model.width)
     seen, scored = _expanded(read, "validation"), data.scored_bytes
     hidden = read.tensors["hidden"].numpy()[scored]
     kinds = {"all": scored, "hidden": scored[hidden], "shown": scored[~hidden]}
