@@ -19,6 +19,7 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import lock
 from rmr_gym.data import schema
 from rmr_gym.data.reader import (
+    MEMORY,
     Batch,
     Chosen,
     EpisodeInfo,
@@ -206,17 +207,21 @@ class TransitionDataset:
         }
         return Transitions(arrays, *transition_rows([info.length for info in chosen]))
 
-    def reader(self, columns: Sequence[str], episodes: Chosen | None = None) -> TransitionReader:
+    def reader(
+        self, columns: Sequence[str], episodes: Chosen | None = None, *, memory: int = MEMORY
+    ) -> TransitionReader:
         """Return random access to columns of some episodes, for data sets larger than memory.
 
         Args:
             columns: Names of the columns.
             episodes: Positions in `episodes`, or a mask of them; None for all.
+            memory: Bytes of each column that may stay in memory once they were read, compressed in
+                a way that costs no time; a frame of a game takes about 2,000. 0 for none.
 
         Raises:
             RMRError: There is no such column or episode.
         """
-        return TransitionReader(self.manifest, self._chosen(episodes, columns), columns)
+        return TransitionReader(self.manifest, self._chosen(episodes, columns), columns, memory)
 
     def batch(
         self,

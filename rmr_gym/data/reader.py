@@ -1,7 +1,9 @@
 """Reading episodes: what is known of one, whole columns, any rows of a column, any transitions."""
 
+import math
 import mmap
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ import zstandard
 from jaxtyping import Bool, Int, Int64, Shaped
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.processes import interrupts_later
 from rmr_gym.data import schema
 from rmr_gym.data.schema import ColumnSpec, Manifest
 
@@ -24,6 +27,11 @@ _MAPPED_FILES = 128
 """Files that all readers of a process together keep open: half of what the strictest systems let
 a process open."""
 
+FRAME_BYTES = 4096
+"""From this size on, a row is a frame: few lie in a chunk."""
+
+MEMORY = 2**28
+"""Bytes that the reader of a column keeps of what it has read, by default."""
 
 Chosen = Sequence[int] | np.ndarray
 """Positions, or a mask of all that there are."""
@@ -60,7 +68,7 @@ def read_info(path: Path) -> EpisodeInfo:
     Raises:
         RMRError: The file is truncated, damaged, foreign or of another version of the format.
     """
-    with _reading(path), h5py.File(path, "r", locking=False) as file:
+    with _reading(path), interrupts_later(), h5py.File(path, "r", locking=False) as file:
         attributes: dict[str, Any] = dict(file.attrs)
         if attributes.get("format") != schema.FORMAT:
             raise _damaged(path, f"it has no attribute format = {schema.FORMAT!r}")
@@ -122,25 +130,36 @@ class ColumnReader:
 
     Rows are numbered through all the episodes, one after another, as in
     `rmr_gym.data.dataset.Transitions`. A file is opened when the first of its rows is asked for.
-    Threads, forked processes and copies by pickle may read at the same time.
+    What was read stays in memory: small rows by whole episodes, frames as what differs from one
+    much like them. Damage is noticed when bytes are decompressed. Threads, forked processes and
+    copies by pickle may read at the same time.
 
     Args:
         paths: Files of the episodes.
         spec: The column.
         lengths: Its rows in each of them.
+        memory: Bytes that may stay in memory; 0 for none.
 
     Example:
         >>> reader = ColumnReader(paths, manifest.columns["pixels"], lengths)  # doctest: +SKIP
         >>> frames = reader.read(np.array([7, 3000]))  # doctest: +SKIP
     """
 
-    def __init__(self, paths: Sequence[Path], spec: ColumnSpec, lengths: Sequence[int]):
+    def __init__(
+        self, paths: Sequence[Path], spec: ColumnSpec, lengths: Sequence[int], memory: int = MEMORY
+    ):
         self._paths, self._spec, self._lengths = list(paths), spec, list(lengths)
+        self._memory = memory
         self._ends = np.cumsum(self._lengths, dtype=np.int64)
         self._chunks: dict[int, _Chunks] = {}
+        size = math.prod(spec.shape) * spec.stored.itemsize
+        self._frames = _KnownFrames(size, len(self), memory if size >= FRAME_BYTES else 0)
+        self._small = size < FRAME_BYTES and size * len(self) <= memory
+        self._whole = np.empty((len(self) if self._small else 0, *spec.shape), spec.stored)
+        self._known: set[int] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ColumnReader, (self._paths, self._spec, self._lengths)
+        return ColumnReader, (self._paths, self._spec, self._lengths, self._memory)
 
     def __len__(self) -> int:
         return sum(self._lengths)
@@ -155,7 +174,28 @@ class ColumnReader:
         """
         rows = positions(rows, len(self), "rows")
         out = np.empty((len(rows), *self._spec.shape), self._spec.stored) if out is None else out
-        order = np.argsort(rows, kind="stable")
+        if self._small:
+            self._read_episodes(rows)
+            return np.take(self._whole, rows, axis=0, out=out, mode="clip")
+        unknown = self._frames.put(rows, out)
+        if unknown.size:
+            self._decompress(rows, unknown, out)
+        return out
+
+    def _read_episodes(self, rows: Int64[np.ndarray, " rows"]) -> None:
+        """Read the episodes of some rows whole, those that were not read before."""
+        episodes = np.searchsorted(self._ends, rows, side="right")
+        for episode in set(episodes.tolist()) - self._known:
+            length, end = self._lengths[episode], self._ends[episode]
+            rows_of_it = self._whole[end - length : end]
+            read_column(self._paths[episode], self._spec, length, rows_of_it)
+            self._known.add(episode)
+
+    def _decompress(
+        self, rows: Int64[np.ndarray, " rows"], wanted: Int64[np.ndarray, " few"], out: np.ndarray
+    ) -> None:
+        """Read those rows whose positions are wanted into their places in ``out``."""
+        order = wanted[np.argsort(rows[wanted], kind="stable")]
         episodes = np.searchsorted(self._ends, rows[order], side="right")
         within = rows[order] - (self._ends - self._lengths)[episodes]
         decompressor = zstandard.ZstdDecompressor()
@@ -169,13 +209,88 @@ class ColumnReader:
                 content = _mapped(chunks.path, chunks.stamp)
                 block = chunks.unpack(content, chunk, decompressor)
                 last = (episode, chunk)
+                first = int(rows[position]) - at
+                self._frames.add(episode, first, block[: self._ends[episode] - first])
             out[position] = block[at]
-        return out
 
     def _locate(self, episode: int) -> "_Chunks":
         chunks = _locate(self._paths[episode], self._spec, self._lengths[episode])
         self._chunks[episode] = chunks
         return chunks
+
+
+class _KnownFrames:
+    """Frames that were read before, each as the words that differ from a frame much like it.
+
+    A game changes little of its screen: of 33,600 bytes about 2,000 are kept, and the frame is put
+    together in less time than it is decompressed. What frames are compared with is their ground.
+    Where more than a quarter differs (another room, other colours) the frame is kept whole, as the
+    ground of those to come.
+
+    Args:
+        size: Bytes of a frame.
+        rows: Frames of the column.
+        room: Bytes that they may take; once these are taken, no more frames are added.
+    """
+
+    def __init__(self, size: int, rows: int, room: int):
+        self._word = np.dtype(f"u{math.gcd(size, 8)}")
+        self._width = size // self._word.itemsize
+        most = room // (self._word.itemsize + 4)
+        self._places, self._words = np.empty(most, np.int32), np.empty(most, self._word)
+        self._used, self._adding = 0, threading.Lock()
+        self._grounds = [np.zeros(self._width, self._word)]
+        self._latest: dict[int, int] = {}
+        self._spans, self._ground = np.empty((rows, 2), np.int64), np.full(rows, -1)
+
+    def add(self, episode: int, first: int, block: Shaped[np.ndarray, "rows ..."]) -> None:
+        """Keep successive frames of an episode, of which the first is row ``first``.
+
+        They are passed over while another thread adds frames.
+        """
+        full = len(self._words) - self._used < len(block) * self._width
+        if full or not self._adding.acquire(blocking=False):
+            return
+        try:
+            for row, frame in enumerate(block.reshape(len(block), -1).view(self._word), first):
+                ground = self._latest.get(episode, len(self._grounds) - 1)
+                self._latest[episode] = self._add(row, frame, ground)
+        finally:
+            self._adding.release()
+
+    def _add(self, row: int, frame: Shaped[np.ndarray, " words"], ground: int) -> int:
+        """Keep a frame; return the number of its ground."""
+        places = (frame != self._grounds[ground]).nonzero()[0]
+        if len(places) > self._width // 4:
+            ground = len(self._grounds)
+            self._grounds.append(frame.copy())
+            self._used += self._width
+            places = places[:0]
+        span = slice(self._used, self._used + len(places))
+        self._places[span], self._words[span] = places, frame[places]
+        self._spans[row], self._used = (span.start, len(places)), span.stop
+        self._ground[row] = ground
+        return ground
+
+    def put(self, rows: Int64[np.ndarray, " rows"], out: np.ndarray) -> Int64[np.ndarray, " few"]:
+        """Put the frames that are known into their places; return the positions of the others."""
+        numbers = self._ground[rows]
+        known = numbers >= 0
+        unknown = np.flatnonzero(~known)
+        if len(unknown) == len(rows):
+            return unknown
+        direct = not unknown.size and out.flags.c_contiguous
+        frames = out if direct else np.empty((known.sum(), *out.shape[1:]), out.dtype)
+        flat = frames.reshape(-1).view(self._word)
+        np.concatenate([self._grounds[number] for number in numbers[known].tolist()], out=flat)
+        starts, counts = self._spans[rows[known]].T
+        ends = np.cumsum(counts)
+        changes = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
+        at = np.repeat(np.arange(0, len(flat), self._width), counts) + self._places[changes]
+        flat[at] = self._words[changes]
+        if not direct:
+            out[known] = frames
+        return unknown
 
 
 @dataclass(frozen=True)
@@ -262,6 +377,7 @@ class TransitionReader(Timeline):
         manifest: Of the data set.
         episodes: The episodes.
         columns: Names of the columns to read.
+        memory: Bytes of each column that may stay in memory.
 
     Example:
         >>> reader = dataset.reader(("pixels", "action"), episodes=train)  # doctest: +SKIP
@@ -271,14 +387,20 @@ class TransitionReader(Timeline):
         (50, 210, 160)
     """
 
-    def __init__(self, manifest: Manifest, episodes: Sequence[EpisodeInfo], columns: Sequence[str]):
+    def __init__(
+        self,
+        manifest: Manifest,
+        episodes: Sequence[EpisodeInfo],
+        columns: Sequence[str],
+        memory: int = MEMORY,
+    ):
         self.current, self.episode = transition_rows([info.length for info in episodes])
         paths = [info.path for info in episodes]
         self._observations, self._steps = {}, {}
         for name in dict.fromkeys(columns):
             rows = [manifest.rows(name, info.length) for info in episodes]
             part = self._steps if name in schema.STEP_COLUMNS else self._observations
-            part[name] = ColumnReader(paths, manifest.columns[name], rows)
+            part[name] = ColumnReader(paths, manifest.columns[name], rows, memory)
 
     def batch(self, indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"]) -> Batch:
         """Read transitions; only the chunks that hold them are decompressed.
@@ -382,7 +504,7 @@ class _Chunks:
 def _locate(path: Path, spec: ColumnSpec, rows: int) -> _Chunks:
     """Return where the chunks of a column lie, after a look at its type and shape."""
     places: dict[int, slice] = {}
-    with _reading(path), h5py.File(path, "r", locking=False) as file:
+    with _reading(path), interrupts_later(), h5py.File(path, "r", locking=False) as file:
         dataset = _dataset(file, path, spec, (rows, *spec.shape))
         rows_a_chunk = dataset.chunks[0]
 

@@ -21,12 +21,11 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import TEMPORARY, lock, os_errors, write_file
 from rmr_gym.core.processes import interrupts_later
 from rmr_gym.data import schema
-from rmr_gym.data.reader import read_info, verify_episode
+from rmr_gym.data.reader import FRAME_BYTES, read_info, verify_episode
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
 
 LOCK = ".lock"
 _LEVEL = 3
-_FRAME_BYTES = 4096
 _FRAMES_A_CHUNK = 4
 _CHUNK_BYTES = 65536
 
@@ -330,7 +329,7 @@ class _GrowingColumn:
 def _rows_a_chunk(spec: ColumnSpec) -> int:
     """Return 4 rows for frames, of which one alone is read, and about 64 KiB for small rows."""
     row_bytes = max(1, math.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-    return _FRAMES_A_CHUNK if row_bytes >= _FRAME_BYTES else _CHUNK_BYTES // row_bytes
+    return _FRAMES_A_CHUNK if row_bytes >= FRAME_BYTES else _CHUNK_BYTES // row_bytes
 
 
 def _typed(

@@ -1,10 +1,13 @@
 import multiprocessing
+import os
 import pickle
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.reader import ColumnReader, _mapped, read_column, read_info
+from rmr_gym.data.reader import MEMORY, ColumnReader, _mapped, read_column, read_info
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.data.schema import ColumnSpec, Episode, Manifest, episode_path, step_columns
 from rmr_gym.data.writer import DatasetWriter
@@ -103,6 +106,75 @@ def test_data_loader_workers_may_read(paths, method):
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(read_some, [reader] * 4) == [expected] * 4
     assert read_some(pickle.loads(pickle.dumps(reader))) == expected
+
+
+def few_changes(spec: ColumnSpec, rows: int, seed: int) -> np.ndarray:
+    """Return frames that differ little from the ones before, but for a new scene now and then."""
+    rng = np.random.default_rng(seed)
+    frames = np.empty((rows, np.prod(spec.shape) * spec.stored.itemsize), np.uint8)
+    for row, frame in enumerate(frames):
+        frame[:] = rng.integers(0, 256) if rng.random() < 0.1 or row == 0 else frames[row - 1]
+        frame[rng.integers(0, len(frame), 20)] = rng.integers(0, 256, 20)
+    return frames.view(spec.stored).reshape(rows, *spec.shape)
+
+
+@pytest.fixture(params=[("uint8", (80, 64)), ("uint8", (71, 61)), ("float32", (25, 45, 1))])
+def game(request, tmp_path):
+    """A column of frames, its files, and all its rows."""
+    spec = ColumnSpec("frames", *request.param)
+    columns = [few_changes(spec, rows, index) for index, rows in enumerate(LENGTHS)]
+    with DatasetWriter(tmp_path, Manifest((spec,), step_columns(spaces.Discrete(3)))) as writer:
+        for index, frames in enumerate(columns):
+            episode = made(index, len(frames))
+            writer.write(replace(episode, observations={"frames": frames}))
+    paths = [episode_path(tmp_path, index) for index in range(len(LENGTHS))]
+    return spec, paths, np.concatenate(columns)
+
+
+@pytest.mark.parametrize("memory", [0, 50_000, MEMORY])
+def test_what_stays_in_memory_is_what_was_read(game, memory):
+    spec, paths, column = game
+    reader, rng = ColumnReader(paths, spec, LENGTHS, memory), np.random.default_rng(0)
+    for count in (1, 3, 7, 50, 200, 200):
+        rows = rng.integers(0, len(reader), count)
+        assert reader.read(rows).tobytes() == column[rows].tobytes()
+        apart = np.zeros((count, 2, *spec.shape), spec.dtype)
+        reader.read(rows, apart[:, 1])
+        assert apart[:, 1].tobytes() == column[rows].tobytes()
+        assert not apart[:, 0].any()
+
+
+def test_frames_that_were_read_need_no_file(game):
+    spec, paths, column = game
+    reader = ColumnReader(paths, spec, LENGTHS)
+    reader.read(np.arange(0, len(reader), 4))
+    for chunks in reader._chunks.values():
+        chunks.sums[:] = [0] * len(chunks.sums)
+    rows = np.arange(16, 16 + 34)
+    np.testing.assert_array_equal(reader.read(rows), column[rows])
+    forgetful = ColumnReader(paths, spec, LENGTHS, memory=0)
+    forgetful.read(rows)
+    forgetful._chunks[3].sums[:] = [0] * 9
+    with pytest.raises(RMRError, match="has changed"):
+        forgetful.read(rows)
+
+
+def test_an_interrupt_is_not_lost_in_h5py(paths, monkeypatch):
+    ended = []
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))  # instructions between which an interrupt would come
+        ended.append(True)
+        return read_attributes(*arguments)
+
+    read_attributes = h5py.File.attrs.fget
+    monkeypatch.setattr(h5py.File, "attrs", property(interrupted))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        read_info(paths[0])
+    assert ended
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_threads_may_read(paths):
