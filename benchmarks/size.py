@@ -5,8 +5,8 @@
 Code lines are those without docstrings, comments and blank lines. Beside each measure stands what
 the design aims at, and the ceiling: it goes down with what is cut, and up only with a feature whose
 size was agreed on before (the belief of RAM: 900 lines; what a new user needs, of which doctor,
-live page, logs and charts: 200 lines, 2 files; reading and wrappers: 100 lines). The exit status is 1 where a ceiling is passed, so
-that growth is a decision and not an accident.
+live page, logs and charts: 200 lines, 2 files; reading and wrappers: 100 lines). The exit status is
+1 where a ceiling is passed, so that growth is a decision and not an accident.
 """
 
 import ast
