@@ -3,13 +3,13 @@
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Union
 
 from rmr_gym.commands.console import carry_out, err_console, say, warn, write_any_sign
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, unknown_name
 from rmr_gym.core.processes import keep_freed_memory
 
 
@@ -48,6 +48,9 @@ COMMANDS = {
     "doctor": Command("doctor", "doctor", "tell what this machine has and what a lack costs"),
 }
 """Commands by name, in the order of the help."""
+
+COMPLETION, SHELLS = "--tyro-print-completion", ("bash", "zsh", "tcsh", "fish")
+"""What asks for a script of completion, and of which shells tyro has one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,14 +108,44 @@ def _dispatch(arguments: Sequence[str]) -> None:
         say(f"rmr-gym {__version__}")
         return
     name, *rest = arguments
+    if name == COMPLETION:
+        _print_completion(known_name("shell", "".join(rest), SHELLS))
+        return
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     command = COMMANDS[name]
-    what: Any = getattr(import_module(f"rmr_gym.commands.{command.module}"), command.what)
+    what: Any = getattr(_module(command), command.what)
     if command.words:
         what(rest)
     else:
         carry_out(what, rest, f"rmr-gym {name}")
+
+
+def _module(command: Command) -> Any:
+    return import_module(f"rmr_gym.commands.{command.module}")
+
+
+def _print_completion(shell: str) -> None:
+    """Let tyro print the script of all commands, as it does for one."""
+    import tyro  # noqa: PLC0415
+
+    from rmr_gym.experiments import experiments, part_of  # noqa: PLC0415
+
+    def choice(commands: Mapping[str, Any]) -> Any:
+        named = (
+            Annotated[choice(command), tyro.conf.subcommand(name)]
+            if isinstance(command, Mapping)
+            else Annotated[Any, tyro.conf.subcommand(name, constructor=command)]
+            for name, command in commands.items()
+        )
+        return Union[tuple(named)]  # noqa: UP007
+
+    parts: dict[str, Any] = {
+        name: getattr(_module(command), name.capitalize() if command.words else command.what, None)
+        for name, command in COMMANDS.items()
+    }
+    parts["run"] = {name.replace("_", "-"): part_of(name, "grid") for name in experiments()}
+    tyro.cli(choice(parts), prog="rmr-gym", args=[COMPLETION, shell])
 
 
 def _print_help() -> None:
@@ -120,7 +153,8 @@ def _print_help() -> None:
         "usage: rmr-gym COMMAND [options]",
         "",
         "Reasoning-Modulated Representations: record, train, probe, compare.",
-        "`rmr-gym COMMAND --help` tells the options of a command, `rmr-gym --version` the version.",
+        "`rmr-gym COMMAND --help` tells the options of a command, `rmr-gym --version` the version,",
+        "`rmr-gym --tyro-print-completion bash` (zsh, tcsh, fish) prints what completes them.",
         "",
         *(f"  {name:13}{command.about}" for name, command in COMMANDS.items()),
     )

@@ -51,6 +51,7 @@ def refused(capsys, *arguments):
         (("run", "compare", "--data", "nowhere"), "found no folder: make it, or leave --data out"),
         (("encoder", "export", "--game", "Enduroo"), "unknown game 'Enduroo'"),
         (("report", "nowhere"), "nowhere"),
+        (("--tyro-print-completion", "zhs"), "unknown shell 'zhs': did you mean 'zsh'"),
         (("status", "nowhere"), "nowhere holds no run"),
     ],
 )
@@ -223,3 +224,22 @@ def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
         cli.main(["demo"])
     assert stop.value.code == 130
     assert "run the same command again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_shell_completes_commands_experiments_and_their_options(capsys, tmp_path):
+    assert not exit_code("--tyro-print-completion", "bash")
+    script = tmp_path / "rmr-gym"
+    script.write_text(capsys.readouterr().out)
+    asked = """source "$1"; shift; COMP_WORDS=(rmr-gym "$@"); COMP_CWORD=$#; COMPREPLY=()
+    _tyro_rmr_gym; echo "${COMPREPLY[@]}"
+    """
+
+    def completed(*words):
+        command = ["bash", "-c", asked, "bash", str(script), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    assert completed("re") == ["record", "report"]
+    assert completed("run", "world") == ["world-models"]
+    assert "--natural.objective" in completed("run", "compare", "--nat")
+    assert completed("dataset", "ver") == ["verify"]
+    assert "--pretraining.steps" in completed("pretrain", "--pre")
