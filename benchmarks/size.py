@@ -18,7 +18,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 18_850, "files": 134, "modules in a folder": 12, "spine": 6_240}
+CEILINGS = {"code lines": 18_850, "files": 134, "modules in a folder": 12, "spine": 6_270}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",

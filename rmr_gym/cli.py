@@ -111,6 +111,10 @@ def _dispatch(arguments: Sequence[str]) -> None:
     if name == COMPLETION:
         _print_completion(known_name("shell", "".join(rest), SHELLS))
         return
+    if name == "--tensorboard":
+        if len(rest) < 2:
+            raise RMRError("expected a folder and a command behind --tensorboard")
+        os.environ["RMR_GYM_TENSORBOARD"], name, *rest = str(Path(rest[0]).absolute()), *rest[1:]
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     command = COMMANDS[name]
@@ -154,7 +158,8 @@ def _print_help() -> None:
         "",
         "Reasoning-Modulated Representations: record, train, probe, compare.",
         "`rmr-gym COMMAND --help` tells the options of a command, `rmr-gym --version` the version,",
-        "`rmr-gym --tyro-print-completion bash` (zsh, tcsh, fish) prints what completes them.",
+        "`rmr-gym --tyro-print-completion bash` (zsh, tcsh, fish) prints what completes them,",
+        "`rmr-gym --tensorboard FOLDER COMMAND ...` logs every training for TensorBoard.",
         "",
         *(f"  {name:13}{command.about}" for name, command in COMMANDS.items()),
     )

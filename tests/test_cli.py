@@ -51,6 +51,7 @@ def refused(capsys, *arguments):
         (("run", "compare", "--data", "nowhere"), "found no folder: make it, or leave --data out"),
         (("encoder", "export", "--game", "Enduroo"), "unknown game 'Enduroo'"),
         (("report", "nowhere"), "nowhere"),
+        (("--tensorboard", "logs"), "expected a folder and a command behind --tensorboard"),
         (("--tyro-print-completion", "zhs"), "unknown shell 'zhs': did you mean 'zsh'"),
         (("status", "nowhere"), "nowhere holds no run"),
     ],

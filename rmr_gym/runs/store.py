@@ -22,6 +22,7 @@ import hashlib
 import inspect
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -30,6 +31,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache, partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +46,9 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import alone, os_errors, sync_folder
 
 _TENSORS, RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
+
+TENSORBOARD = "RMR_GYM_TENSORBOARD"
+"""Environment variable: folder of logs for TensorBoard; unset: none are written."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +150,12 @@ class Room:
     Attributes:
         folder: Where the unfinished state is kept; None: nowhere.
         progress: Called after every step.
+        name: What the curve is called in TensorBoard.
     """
 
     folder: Path | None = None
     progress: Progress | None = None
+    name: str = ""
 
     def load(self) -> Artifact | None:
         """Return the last saved state, or None; a damaged one counts as none."""
@@ -161,11 +168,32 @@ class Room:
         """Replace the saved state."""
         if self.folder is not None:
             write_artifact(self.folder, state, overwrite=True)
+            log_curve(self.name, state.record)
 
     def clear(self) -> None:
         """Forget the saved state."""
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def log_curve(name: str, record: Mapping[str, Any]) -> None:
+    """Write a record's curve for TensorBoard, if that is asked for, in place of an earlier one.
+
+    Raises:
+        RMRError: It cannot be written.
+    """
+    folder, curve = os.environ.get(TENSORBOARD), record.get("curve")
+    if not folder or not curve:
+        return
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - heavy, and optional
+
+    run = Path(folder) / re.sub(r"[^\w.,()=-]+", " ", name).strip()
+    with os_errors(run):
+        shutil.rmtree(run, ignore_errors=True)
+        with SummaryWriter(str(run)) as writer:
+            for point in curve:
+                for figure in point.keys() - {"step"}:
+                    writer.add_scalar(figure, point[figure], point["step"])
 
 
 NOWHERE = Room()
@@ -266,6 +294,11 @@ class Task:
         """
         return " ".join(self._title_words(set()))
 
+    @property
+    def log_name(self) -> str:
+        """What its curve is called in TensorBoard: no two tasks have one name."""
+        return f"{self.title} {self.key[:6]}"
+
     def _title_words(self, said: set[str]) -> Iterator[str]:
         yield self.stage.name
         for name, value in self.arguments.items():
@@ -335,11 +368,16 @@ class Store:
     """Results of tasks under one root folder, found by their keys.
 
     Raises:
-        RMRError: If the root cannot be written.
+        RMRError: If the root cannot be written, or logs are asked for that TensorBoard would write.
     """
 
     def __init__(self, root: Path):
         self.root = root
+        if os.environ.get(TENSORBOARD) and find_spec("tensorboard") is None:
+            raise RMRError(
+                "expected TensorBoard, which writes the logs that were asked for: `pip install "
+                f"'rmr-gym[tensorboard]'`, or leave --tensorboard out and {TENSORBOARD} unset"
+            )
         with os_errors(root):
             root.mkdir(parents=True, exist_ok=True)
 
@@ -370,6 +408,7 @@ class Store:
     def keep(self, task: Task, artifact: Artifact) -> None:
         """Write a result; one that is there already and not damaged stays."""
         folder = self.folder(task)
+        log_curve(task.log_name, artifact.record)
         try:
             write_artifact(folder, artifact, overwrite=folder.exists() and self.find(task) is None)
         except RMRError:
@@ -394,7 +433,7 @@ class Store:
         with alone(lock):
             if (earlier := self.find(task)) is not None:
                 return earlier
-            room = Room(self.beside(task, "part"), progress)
+            room = Room(self.beside(task, "part"), progress, task.log_name)
             if task.stage.has_room:
                 arguments["room"] = room
             started = time.perf_counter()

@@ -12,7 +12,16 @@ from squares import square
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.runs import store as store_module
-from rmr_gym.runs.store import Artifact, Place, Room, Store, read_artifact, stage, write_artifact
+from rmr_gym.runs.store import (
+    NOWHERE,
+    Artifact,
+    Place,
+    Room,
+    Store,
+    read_artifact,
+    stage,
+    write_artifact,
+)
 
 
 def artifact(value=1.0):
@@ -266,3 +275,53 @@ def test_one_thread_computes_whatever_the_process_has(store, tmp_path, threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@stage(version=1)
+def descent(seed: int, room: Room = NOWHERE) -> Artifact:
+    """Descend, and keep the state half-way."""
+    curve = [{"step": step, "loss": 1 / step + seed, "accuracy": 0.5} for step in (1, 2, 3)]
+    room.save(Artifact({"curve": curve[:2]}, {}))
+    if seed < 0:
+        raise RMRError("killed half-way")
+    return Artifact({"curve": curve})
+
+
+def logged(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = {}
+    for run in sorted(folder.iterdir()):
+        events = EventAccumulator(str(run)).Reload()
+        found[run.name] = {
+            name: [(event.step, round(event.value, 3)) for event in events.Scalars(name)]
+            for name in events.Tags()["scalars"]
+        }
+    return found
+
+
+def test_every_training_is_logged_for_tensorboard_where_it_is_asked_for(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    folder, store = tmp_path / "logs", Store(tmp_path / "store")
+    store.compute(descent(0))
+    assert not folder.exists()
+    monkeypatch.setenv("RMR_GYM_TENSORBOARD", str(folder))
+    store.compute(descent(1))
+    assert logged(folder) == {
+        f"descent 1 {descent(1).key[:6]}": {
+            "loss": [(1, 2.0), (2, 1.5), (3, 1.333)],
+            "accuracy": [(1, 0.5), (2, 0.5), (3, 0.5)],
+        }
+    }
+    with pytest.raises(RMRError, match="half-way"):
+        store.compute(descent(-1))
+    (unfinished,) = logged(folder).keys() - {f"descent 1 {descent(1).key[:6]}"}
+    assert logged(folder)[unfinished]["loss"] == [(1, 0.0), (2, -0.5)]
+
+
+def test_logs_without_tensorboard_are_refused_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setenv("RMR_GYM_TENSORBOARD", str(tmp_path / "logs"))
+    monkeypatch.setattr("rmr_gym.runs.store.find_spec", lambda name: None)
+    with pytest.raises(RMRError, match=r"pip install 'rmr-gym\[tensorboard\]'"):
+        Store(tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
