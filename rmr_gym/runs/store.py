@@ -26,7 +26,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache, partial
@@ -213,10 +213,11 @@ class Stage:
         function: The function itself; call it to compute at once, without a store.
         name: What it is called in keys and folders.
         version: Raised whenever the function computes something else.
+        later: Parameters that keys leave out where they are at their default.
     """
 
-    def __init__(self, function: Callable[..., Artifact], version: int):
-        self.function, self.version = function, version
+    def __init__(self, function: Callable[..., Artifact], version: int, later: Sequence[str] = ()):
+        self.function, self.version, self.later = function, version, later
         self.name = function.__name__
         self.__doc__, self.__module__ = function.__doc__, function.__module__
         self.__qualname__ = function.__qualname__
@@ -241,7 +242,7 @@ class Stage:
         return self._signature.parameters[name].default
 
 
-def stage(version: int) -> Callable[[Callable[..., Artifact]], Stage]:
+def stage(version: int, later: Sequence[str] = ()) -> Callable[[Callable[..., Artifact]], Stage]:
     """Make a stage of a function at the top of a module.
 
     The function may have a parameter ``room``, see `Room`; it is not part of the key. Arguments are
@@ -250,8 +251,10 @@ def stage(version: int) -> Callable[[Callable[..., Artifact]], Stage]:
 
     Args:
         version: Raised by one whenever the function computes something else.
+        later: Parameters that came later, and compute at their default what was computed before:
+            there keys leave them out, so that results from before are found.
     """
-    return lambda function: Stage(function, version)
+    return lambda function: Stage(function, version, later)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,7 +276,11 @@ class Task:
 
     def key_without(self, *names: str) -> str:
         """Return what the key would be if the named arguments did not count."""
-        rest = {name: value for name, value in self.arguments.items() if name not in names}
+        silent = {
+            name for name in self.stage.later if self.arguments[name] == self.stage.default(name)
+        }
+        left = silent.union(names)
+        rest = {name: value for name, value in self.arguments.items() if name not in left}
         named = {"stage": self.stage.name, "version": self.stage.version, "arguments": key_of(rest)}
         text = json.dumps(named | _versions(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:20]

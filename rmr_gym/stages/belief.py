@@ -5,22 +5,26 @@ learn from those. Tracks start where RAM is known: at a reset, which the simulat
 labelled frame.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
-from rmr_gym.data.sampling import ram_to_bits
+from rmr_gym.data.sampling import bits_to_ram, ram_to_bits
 from rmr_gym.domains.atari import (
+    ACTIONS,
     BITS,
     SLOTS,
+    AbstractData,
     AtariModel,
     abstract_pipeline,
     frame_transform,
@@ -31,22 +35,38 @@ from rmr_gym.models.rmr.belief import (
     Fusion,
     PixelReader,
     Predicted,
-    Track,
+    Recurrent,
     Transition,
     follow,
     hidden_bytes,
+    log_odds,
     remembered,
     unknown,
 )
+from rmr_gym.models.rmr.pipeline import build_seeded
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
+from rmr_gym.runs.training import Checkpoint, Phase, Step, train
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
+from rmr_gym.stages.natural import pretrain
+from rmr_gym.stages.presets import Pretraining
 
 FOLDS = 4
 """Parts of the training episodes; a training frame is read by a reader that did not learn it."""
 
-BELIEFS = ("rmr", "shuffled_p", "random_p", "foreign_p", "copy", "pixels", "open_loop")
-"""What carries a belief on: P; a control in its place; P without frames (``open_loop``)."""
+HELD_OUT = 8
+"""Of the training episodes that are long enough, a GRU is tried on one in so many."""
+TRIED = 10
+"""Checkpoints of a GRU, of which the best is kept."""
+
+BELIEFS = ("rmr", "shuffled_p", "random_p", "foreign_p", "scratch_p", "copy", "pixels", "open_loop")
+"""What carries a belief on: P; a control in its place; P without frames (``open_loop``).
+
+``scratch_p`` is a P that was trained on what pixels give, see `scratch`.
+"""
+
+STARTS = ("known", "unknown")
+"""What a belief starts from: RAM, or what the reader makes of the first frame."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +231,7 @@ def evidence(
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
-@stage(version=3)
+@stage(version=3, later=("start",))
 def belief(
     data: GameData,
     model: AtariModel,
@@ -222,6 +242,7 @@ def belief(
     read: Artifact,
     donor: Artifact | None = None,
     foreign: Artifact | None = None,
+    start: str = "known",
     room: Room = NOWHERE,
 ) -> Artifact:
     """Fit the fusion of a filter over RAM and score the filter on validation episodes.
@@ -236,6 +257,7 @@ def belief(
         read: What `evidence` left, of the same labels and seed.
         donor: The game's own abstract pipeline, for the arms with a P.
         foreign: That of another game, whose P stands between the own encoder and decoder.
+        start: A name in `STARTS`, of the tracks that are learned from and of those that are scored.
         room: Whom to tell of progress.
 
     Returns:
@@ -248,25 +270,29 @@ def belief(
     transition = _transition(arm, model, seed, donor, foreign)
     training = recorded_episodes(data, "training", model.height, model.width)
     labelled = labelled_rows(training, labels, seed)
-    seen = _expanded(read, "training")
+    film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.horizon)[: config.tracks]
     if arm == "open_loop":
-        seen = torch.zeros_like(seen)
+        film = film._replace(seen=torch.zeros_like(film.seen))
     fusion, priors, rows = Fusion(SLOTS, BITS), [], []
     known = np.isin(np.arange(len(training.bits)), labelled)
     for number in range(config.rounds):
-        track = _follow(transition, fusion, training, seen, starts, config.horizon)
+        track = follow(transition, fusion, *film.track(starts, config.horizon))
         for ahead, prior in enumerate(track.prior, 1):
             told = known[starts + ahead]
             priors.append(prior[torch.from_numpy(told)])
             rows.append((starts + ahead)[told])
         index = np.concatenate(rows)
         truth = torch.from_numpy(training.bits[index]).float()
-        fusion.fit(torch.cat(priors), seen[index], truth)
+        fusion.fit(torch.cat(priors), film.seen[index], truth)
         if room.progress is not None:
             room.progress(number + 1, config.rounds + 1)
-    record = {"rows": _scores(data, model, config, transition, fusion, read)}
+
+    def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
+        return follow(transition, fusion, *film.track(starts, config.horizon)).belief
+
+    record = {"rows": score_beliefs(data, model, config, read, start, carry)}
     return Artifact(record, {"weight": fusion.weight})
 
 
@@ -302,44 +328,219 @@ def _expanded(read: Artifact, part: str) -> Float[Tensor, "rows slots bits"]:
     return evidence.unflatten(1, (SLOTS, BITS))
 
 
-def _follow(
-    transition: Transition,
-    fusion: Fusion,
-    episodes: Episodes,
-    seen: Tensor,
-    starts: np.ndarray,
-    horizon: int,
-) -> Track:
-    rows = [starts + ahead for ahead in range(1, horizon + 1)]
-    actions = [torch.from_numpy(episodes.action[row]) for row in rows]
-    start = torch.from_numpy(episodes.bits[starts]).float()
-    return follow(transition, fusion, start, actions, [seen[row] for row in rows])
+class Film(NamedTuple):
+    """Episodes as beliefs see them, row after row.
+
+    Attributes:
+        action: Before each row.
+        seen: Evidence of each frame.
+        begun: Bits that a belief starts from there.
+    """
+
+    action: Int[Tensor, " rows"]
+    seen: Float[Tensor, "rows slots bits"]
+    begun: UInt8[Tensor, "rows slots bits"]
+
+    def track(self, starts: np.ndarray, horizon: int) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return the bits at the starts, and actions and evidence of the steps that follow."""
+        rows = [torch.from_numpy(starts + ahead) for ahead in range(1, horizon + 1)]
+        actions, evidence = ([part[row] for row in rows] for part in (self.action, self.seen))
+        return self.begun[starts].float(), actions, evidence
 
 
-def _scores(
+def filmed(episodes: Episodes, read: Artifact, part: str, start: str) -> Film:
+    """Return what beliefs see of the "training" or the "validation" episodes.
+
+    Raises:
+        RMRError: There is no such start.
+    """
+    known_name("start", start, STARTS)
+    begun = torch.from_numpy(episodes.bits) if start == "known" else read_bits(read, part)
+    return Film(torch.from_numpy(episodes.action), _expanded(read, part), begun)
+
+
+def read_bits(read: Artifact, part: str) -> UInt8[Tensor, "rows slots bits"]:
+    """Return the bits that the reader makes of the frames."""
+    return (_expanded(read, part) + read.tensors["mean"] > 0.5).to(torch.uint8)
+
+
+def score_beliefs(
     data: GameData,
     model: AtariModel,
     config: Believing,
-    transition: Transition,
-    fusion: Fusion,
     read: Artifact,
+    start: str,
+    carry: Callable[[Film, np.ndarray], Sequence[Tensor]],
 ) -> list[dict[str, Any]]:
-    """Score beliefs and the copied start, by start, step and kind of bytes."""
+    """Score beliefs on validation episodes, by start, step and kind of bytes.
+
+    Args:
+        data: Its validation episodes.
+        model: Size of the frames.
+        config: Starts and scored steps.
+        read: What `evidence` left.
+        start: A name in `STARTS`.
+        carry: From a film and the rows of starts to the log-odds of each step that follows.
+    """
     validation = recorded_episodes(data, "validation", model.height, model.width)
-    seen, scored = _expanded(read, "validation"), data.scored_bytes
+    film, scored = filmed(validation, read, "validation", start), data.scored_bytes
     hidden = read.tensors["hidden"].numpy()[scored]
     kinds = {"all": scored, "hidden": scored[hidden], "shown": scored[~hidden]}
     rows = []
     for step in config.starts:
         begun = (validation.first + step)[validation.length >= step]
         starts = validation.followed_by(begun, config.horizon)
-        track = _follow(transition, fusion, validation, seen, starts, config.horizon)
+        beliefs = carry(film, starts)
         for ahead in config.scored:
             truth = validation.bits[starts + ahead] > 0
-            guess = (track.belief[ahead - 1] > 0).numpy()
+            guess = (beliefs[ahead - 1] > 0).numpy()
             for kind, chosen in kinds.items():
                 if len(chosen):
                     score = metrics.bit_f1(guess[:, chosen], truth[:, chosen]).micro_f1
                     found = {"start": step, "k": ahead, "bytes": kind, "count": len(chosen)}
                     rows.append(found | {"tracks": len(starts), "micro_f1": score})
     return rows
+
+
+@dataclass(frozen=True)
+class ReadGame(GameData):
+    """A game whose training transitions are between what was read of its frames.
+
+    Attributes:
+        bits: What was read, a row a frame.
+    """
+
+    bits: UInt8[np.ndarray, "rows slots bits"] = field(compare=False, kw_only=True)
+
+    def abstract(self, part: str) -> AbstractData:
+        """Return the "training" transitions, read, or those of "validation", which are true."""
+        loaded = super().abstract(part)
+        if part != "training":
+            return loaded
+        return loaded._replace(bits=self.bits, ram=bits_to_ram(self.bits))
+
+
+@stage(version=1)
+def scratch(
+    data: GameData,
+    model: AtariModel,
+    config: Pretraining,
+    labels: int,
+    seed: int,
+    read: Artifact,
+    device: str = "cpu",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train the abstract pipeline as `pretrain` does, on what pixels give in place of RAM.
+
+    Each training frame stands for the bits that the reader reads of it (one that saw no label of
+    its part of the episodes), a labelled one for its RAM.
+
+    Args:
+        data: Training episodes; validation episodes are scored as those of `pretrain`.
+        model: Sizes.
+        config: Steps, batch, rate, checkpoints.
+        labels: Labelled frames of the training episodes.
+        seed: Fixes initial weights, batches and which frames are labelled.
+        read: What `evidence` left, of the same labels and seed.
+        device: Where to train.
+        room: Room for unfinished state.
+
+    Returns:
+        As `rmr_gym.stages.natural.pretrain`.
+    """
+    episodes = recorded_episodes(data, "training", model.height, model.width)
+    labelled = labelled_rows(episodes, labels, seed)
+    bits = read_bits(read, "training").numpy()
+    bits[labelled] = episodes.bits[labelled]
+    world = ReadGame(**vars(data), bits=bits)
+    return pretrain.function(world, model, config, seed, device, room)
+
+
+@stage(version=1)
+def recurrent(
+    data: GameData,
+    model: AtariModel,
+    config: Believing,
+    learning: Phase,
+    labels: int,
+    seed: int,
+    read: Artifact,
+    start: str = "known",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train a GRU that stands in the place of P and fusion, and score it as a belief.
+
+    It learns from labelled frames on tracks that begin at resets and labelled frames; gradients
+    flow through the last steps of a track. Every second track is no longer than these, the length
+    of the others is drawn. Of the checkpoints the one is kept that does best on labelled frames of
+    episodes that are held out.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Size of the frames; the GRU is as wide as a slot of P.
+        config: Length of tracks, scored steps, tracks that checkpoints are compared on.
+        learning: Steps, rate, tracks a step, steps of a track that gradients flow through.
+        labels: Labelled frames of the training episodes.
+        seed: Which frames are labelled; fixes initial weights and tracks.
+        read: What `evidence` left, of the same labels and seed.
+        start: A name in `STARTS`.
+        room: Room for unfinished state.
+
+    Returns:
+        Tensors of the network; the record holds ``rows`` as that of a belief, ``curve``, and
+        ``chosen``: the checkpoint that was kept, with its bit F1 on held-out labelled frames.
+
+    Raises:
+        RMRError: Unknown start, fewer than two training episodes that are as long as the horizon.
+    """
+    training = recorded_episodes(data, "training", model.height, model.width)
+    film = filmed(training, read, "training", start)
+    labelled = labelled_rows(training, labels, seed)
+    starts = np.concatenate([training.first, labelled])
+    long = np.flatnonzero(training.length >= config.horizon)
+    apart = np.isin(training.episode[starts], long[::HELD_OUT])
+    learned, held_out = (
+        training.followed_by(starts[chosen], config.horizon) for chosen in (~apart, apart)
+    )
+    varying, rest = read.tensors["varying"], log_odds(read.tensors["mean"])
+    network = build_seeded(
+        lambda: Recurrent(varying, rest, model.dim, ACTIONS), seed, "recurrent belief"
+    )
+    unroll = min(learning.unroll, config.horizon)
+
+    def told(begun: np.ndarray, horizon: int, last: int) -> tuple[Tensor, Tensor]:
+        """Return beliefs and truth of the labelled frames among the last steps of tracks."""
+        beliefs = torch.cat(network(*film.track(begun, horizon), last)[-last:])
+        rows = np.concatenate([begun + ahead for ahead in range(horizon - last + 1, horizon + 1)])
+        known = np.isin(rows, labelled)
+        return beliefs[torch.from_numpy(known)], torch.from_numpy(training.bits[rows[known]])
+
+    def step_at(step: int, phase: Phase) -> Step:
+        rng = generator(seed, "recurrent belief", step)
+        begun = rng.choice(learned, phase.batch)
+        before = int(rng.integers(config.horizon - unroll + 1)) if step % 2 else 0
+        beliefs, bits = told(begun, before + unroll, unroll)
+        loss = F.binary_cross_entropy_with_logits(beliefs, bits.float(), reduction="sum")
+        return Step(loss / max(bits.numel(), 1))
+
+    @torch.no_grad()
+    def checkpoint_at(step: int) -> Checkpoint:
+        beliefs, bits = told(held_out[: config.tracks], config.horizon, config.horizon)
+        guess, truth = (part.numpy()[:, data.scored_bytes] > 0 for part in (beliefs, bits))
+        f1 = metrics.bit_f1(guess, truth).micro_f1 if len(bits) else 0.0
+        return Checkpoint(network.state_dict(), {"step": step, "micro_f1": f1}, score=-f1)
+
+    @torch.no_grad()
+    def carry(film: Film, begun: np.ndarray) -> list[Tensor]:
+        return network(*film.track(begun, config.horizon))
+
+    checkpoints = np.unique(np.linspace(0, learning.steps, TRIED + 1).astype(int))[1:].tolist()
+    options: dict[str, Any] = {"keep": "best", "clip": 1.0, "room": room}
+    trained = train(
+        network, step_at, checkpoint_at, phases=[learning], checkpoints=checkpoints, **options
+    )
+    network.load_state_dict(trained.tensors)
+    rows = score_beliefs(data, model, config, read, start, carry)
+    record = {"rows": rows, "curve": trained.curve, "chosen": trained.best}
+    return Artifact(record, dict(network.state_dict()))

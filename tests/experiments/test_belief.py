@@ -1,4 +1,5 @@
 from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -6,8 +7,13 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.base import run
 from rmr_gym.experiments.belief import report as pages
-from rmr_gym.experiments.belief.grid import Belief, Believing
+from rmr_gym.experiments.belief.grid import Belief, Believing, tracked
 from rmr_gym.report.page import findings_of
+from rmr_gym.runs import store
+from rmr_gym.runs.training import Phase
+from rmr_gym.stages.chain import GameTasks
+from rmr_gym.stages.games import GameData
+from rmr_gym.stages.presets import PRESETS
 from tests.conftest import write_sweep
 
 F1 = {"rmr": 0.97, "copy": 0.95, "shuffled_p": 0.94, "pixels": 0.93, "open_loop": 0.8}
@@ -74,18 +80,42 @@ def test_a_run_without_results_says_so(tmp_path):
 
 
 def test_a_tiny_run_from_data_to_page(tiny):
-    changes = {"belief": SMALL, "labels": (40,), "arms": ("rmr", "copy")}
+    changes = {"belief": SMALL, "labels": (40,), "arms": ("rmr", "copy", "scratch_p", "gru")}
+    changes |= {"gru": Phase(steps=4, batch=4, unroll=5), "start": "unknown"}
     folder, problems = run(Belief(**(Belief.proposals("tiny") | tiny | changes)))
     assert not problems
     page = pages.belief(folder)
-    assert set(page.tables["belief_summary"]["arm"]) == {"rmr", "copy"}
+    assert set(page.tables["belief_summary"]["arm"]) == {"rmr", "copy", "scratch_p", "gru"}
     assert set(page.tables["belief_summary"]["k"]) == {1, 12}
+    path, _ = write_report(folder)
+    assert "starts from what is read of the first frame" in path.read_text()
+
+
+def test_results_from_before_are_found(monkeypatch):
+    """What was computed before other starts and arms came is not computed again."""
+    monkeypatch.setattr(store, "_versions", dict)
+
+    class Recorded(GameData):
+        def key(self):
+            return "pong"
+
+    game = GameTasks(Recorded("Pong", Path("nowhere"), 48, 48), PRESETS["laptop"])
+    for arm, key in (
+        ("rmr", "d79b41902469746d2897"),
+        ("foreign_p", "84900a83673be62a5111"),
+        ("copy", "c46a30176817f9c913e4"),
+    ):
+        (rows,) = tracked([game], Believing(), 3000, arm, 1)
+        assert rows.task.key == key
+        (other,) = tracked([game], Believing(), 3000, arm, 1, "unknown")
+        assert other.task.key != key
 
 
 def test_bad_input_is_refused(tiny):
     for wrong, message in (
-        ({"arms": ("gru",)}, "gru"),
+        ({"arms": ("lstm",)}, "lstm"),
         ({"labels": (40, 40)}, "more than once"),
+        ({"start": "unkown"}, "unkown"),
     ):
         with pytest.raises(RMRError, match=message):
             run(Belief(preset="tiny", belief=SMALL, **(tiny | wrong)))

@@ -136,6 +136,15 @@ class TestKeys:
     def test_whatever_decides_the_result_decides_the_key(self, other):
         assert other.key != task().key
 
+    def test_a_later_parameter_counts_where_it_is_not_at_its_default(self):
+        def base(data, config, seed=0, device="cpu", more=0):
+            return Artifact({})
+
+        later = stage(version=1, later=("more",))(base)
+        assert later(DATA, Config()).key == task().key
+        assert later(DATA, Config(), more=1).key != task().key
+        assert stage(version=1)(base)(DATA, Config()).key != task().key
+
     def test_data_count_by_fingerprint_and_not_by_path(self):
         assert task(data=Data(Path("elsewhere"), "x")).key == task().key
 

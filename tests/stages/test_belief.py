@@ -1,23 +1,39 @@
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.runs.store import Artifact
+from rmr_gym.runs.training import Phase
+from rmr_gym.stages import belief as stages
 from rmr_gym.stages.belief import (
     BELIEFS,
     FOLDS,
     Believing,
+    ReadGame,
     _expanded,
     belief,
     evidence,
+    filmed,
     labelled_rows,
+    read_bits,
     recorded_episodes,
+    recurrent,
+    scratch,
 )
+from rmr_gym.stages.natural import pretrain
 
 LABELS = 40
 SMALL = Believing(horizon=12, tracks=8, rounds=2, starts=(0, 8), scored=(1, 4, 12), hidden=0.9)
+QUICK = Phase(steps=4, batch=4, unroll=5)
+
+
+@pytest.fixture(scope="module")
+def episodes(game):
+    return recorded_episodes(game.data, "training", 84, 84)
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +137,89 @@ def test_bad_input_is_refused_with_a_sentence(game, chain, read):
     for wrong in ({"scored": (13,)}, {"rounds": 0}, {"starts": (-1,)}):
         with pytest.raises(RMRError):
             replace(SMALL, **wrong)
+
+
+def scratched(game, read):
+    return scratch(game.data, game.preset.model, game.preset.pretraining, LABELS, 0, read)
+
+
+def gru(game, read, config=SMALL, learning=QUICK, start="known"):
+    return recurrent(game.data, game.preset.model, config, learning, LABELS, 0, read, start)
+
+
+def test_a_scratch_p_learns_from_what_is_read_and_from_labels(game, chain, read, episodes):
+    """All of RAM that is not labelled may be wrong; of labelled frames it may not."""
+    artifact, labelled = chain.compute(read), labelled_rows(episodes, LABELS, 0)
+    bits = read_bits(artifact, "training").numpy()
+    assert (bits != episodes.bits).any()
+    bits[labelled] = episodes.bits[labelled]
+    world = ReadGame(**vars(game.data), bits=bits)
+    expected = pretrain.function(world, game.preset.model, game.preset.pretraining, 0)
+    trained = chain.compute(scratched(game, read))
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(trained.tensors[name], tensor)
+    own = chain.compute(game.pretrained())
+    assert trained.record["processor_hash"] != own.record["processor_hash"]
+    assert trained.record["copy"] == own.record["copy"]
+
+
+def test_a_belief_with_a_scratch_p_is_scored(game, chain, read):
+    arguments = (game.data, game.preset.model, SMALL, LABELS, "scratch_p", 0, read)
+    rows = chain.compute(belief(*arguments, scratched(game, read))).record["rows"]
+    assert {row["k"] for row in rows} == {1, 4, 12}
+
+
+def test_a_gru_is_scored_and_is_the_same_bytes_again(game, chain, read):
+    asked = gru(game, read)
+    kept = chain.compute(asked)
+    assert {(row["start"], row["k"]) for row in kept.record["rows"]} == set(
+        product((0, 8), (1, 4, 12))
+    )
+    assert kept.record["chosen"]["step"] in range(1, 5)
+    arguments = asked.arguments | {"read": chain.compute(read)}
+    again = asked.stage.function(**arguments)
+    for name, tensor in kept.tensors.items():
+        assert torch.equal(again.tensors[name], tensor)
+    assert again.record["rows"] == kept.record["rows"]
+
+
+def test_a_gru_learns_to_count_what_no_frame_shows(game, chain, read, episodes, monkeypatch):
+    """A bit that turns over with every step is hidden from readers, and follows from the start."""
+    artifact, labelled = chain.compute(read), np.arange(len(episodes.bits))
+    byte = int(game.data.scored_bytes[0])
+    bits = np.zeros_like(episodes.bits)
+    for first, length in zip(episodes.first, episodes.length, strict=True):
+        bits[first : first + length + 1, byte, 7] = np.arange(length + 1) % 2
+    varying = torch.tensor([8 * byte + 7])
+    mean, blank = torch.zeros(128, 8), torch.zeros(len(bits), 1)
+    mean[byte, 7] = 0.5
+    tensors = {"training": blank, "validation": blank, "varying": varying, "mean": mean}
+    toy = Artifact({}, artifact.tensors | tensors)
+    world = episodes._replace(bits=bits)
+    monkeypatch.setattr(stages, "recorded_episodes", lambda *_: world)
+    monkeypatch.setattr(stages, "labelled_rows", lambda *_: labelled)
+    monkeypatch.setattr(stages, "score_beliefs", lambda *_: [])
+    long = Phase(steps=300, batch=16, learning_rate=1e-2, unroll=12)
+    arguments = (game.data, game.preset.model, SMALL, long, LABELS, 0, toy)
+    assert recurrent.function(*arguments).record["chosen"]["micro_f1"] == 1
+    blind = recurrent.function(*arguments, "unknown").record["chosen"]["micro_f1"]
+    assert blind < 0.9
+
+
+def test_beliefs_of_unknown_starts_start_from_what_is_read(game, chain, read, episodes):
+    artifact = chain.compute(read)
+    film = filmed(episodes, artifact, "training", "unknown")
+    assert torch.equal(film.begun, read_bits(artifact, "training"))
+    arguments = (game.data, game.preset.model, SMALL, LABELS, "copy", 0, read)
+    known = belief(*arguments)
+    unknown = belief(*arguments, start="unknown")
+    assert known.key != unknown.key
+    first, other = (chain.compute(task).record["rows"] for task in (known, unknown))
+    assert first != other
+
+
+def test_bad_input_of_a_gru_is_refused_with_a_sentence(game, chain, read):
+    with pytest.raises(RMRError, match=r"start 'unkown'.*unknown"):
+        chain.compute(gru(game, read, start="unkown"))
+    with pytest.raises(RMRError, match="needs episodes of so many"):
+        chain.compute(gru(game, read, config=replace(SMALL, horizon=400)))

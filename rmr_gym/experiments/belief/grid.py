@@ -1,15 +1,32 @@
 """Belief: RAM tracked from pixels and actions, with P or a control as the transition."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from rmr_gym.core.errors import known_name
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
-from rmr_gym.stages.belief import BELIEFS, Believing, belief, evidence
+from rmr_gym.runs.store import Task
+from rmr_gym.runs.training import Phase
+from rmr_gym.stages.belief import (
+    BELIEFS,
+    STARTS,
+    Believing,
+    belief,
+    evidence,
+    recurrent,
+    scratch,
+)
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.presets import AtariPreset
+
+ARMS = (*BELIEFS, "gru")
+"""The beliefs, and a GRU in the place of P and fusion."""
+
+GRU = Phase(steps=2000, learning_rate=2e-3, batch=16, unroll=32)
+"""How the GRU is trained."""
 
 WITHOUT_P = ("copy", "pixels")
 BELIEVING = {
@@ -19,7 +36,13 @@ BELIEVING = {
 
 
 def tracked(
-    games: Sequence[GameTasks], config: Believing, labels: int, arm: str, seed: int
+    games: Sequence[GameTasks],
+    config: Believing,
+    labels: int,
+    arm: str,
+    seed: int,
+    start: str = "known",
+    learning: Phase = GRU,
 ) -> list[Rows]:
     """Return where the rows of an arm come from, on every game.
 
@@ -27,19 +50,37 @@ def tracked(
         games: Under one preset. The P of the game before stands in for that of another one.
         config: Of the filters.
         labels: Labelled frames.
-        arm: A name in `rmr_gym.stages.belief.BELIEFS`.
+        arm: A name in `ARMS`.
         seed: Of P, of the labelled frames, and of what is drawn for a control.
+        start: A name in `rmr_gym.stages.belief.STARTS`.
+        learning: Of the GRU.
     """
+    names = {"labels": labels, "arm": arm, "seed": seed}
     rows = []
     for game, other in zip(games, [games[-1], *games], strict=False):
-        read = evidence(game.data, game.preset.model, config, labels, seed)
-        donor = None if arm in WITHOUT_P else game.pretrained(seed)
-        foreign = other.pretrained(seed) if arm == "foreign_p" else None
-        donors = (read, donor, foreign)
-        task = belief(game.data, game.preset.model, config, labels, arm, seed, *donors)
-        names = {"game": game.name, "labels": labels, "arm": arm, "seed": seed}
-        rows.append(Rows("belief", task, names))
+        common = (game.data, game.preset.model)
+        read = evidence(*common, config, labels, seed)
+        if arm == "gru":
+            networks = (config, learning, labels, seed, read, start)
+            task = recurrent(*common, *networks)
+        else:
+            donors = _donors(game, other, labels, arm, seed, read)
+            task = belief(*common, config, labels, arm, seed, read, *donors, start)
+        rows.append(Rows("belief", task, {"game": game.name} | names))
     return rows
+
+
+def _donors(
+    game: GameTasks, other: GameTasks, labels: int, arm: str, seed: int, read: Task
+) -> tuple[Task | None, Task | None]:
+    """Return the tasks of the pipeline of a belief, and of another game's."""
+    if arm in WITHOUT_P:
+        return None, None
+    if arm == "scratch_p":
+        preset = game.preset
+        configs = (preset.model, preset.pretraining, labels, seed)
+        return scratch(game.data, *configs, read, game.device), None
+    return game.pretrained(seed), other.pretrained(seed) if arm == "foreign_p" else None
 
 
 @dataclass(frozen=True)
@@ -51,16 +92,21 @@ class Belief(AtariExperiment):
 
     Attributes:
         arms: rmr (the game's own P), shuffled_p, random_p, foreign_p (that of another game of the
-            run), copy, pixels (no memory), open_loop (no frames); default: all.
+            run), scratch_p (a P that pixels taught), copy, pixels (no memory), open_loop (no
+            frames), gru (a GRU in the place of P and fusion); default: all.
         labels: Numbers of labelled frames.
+        start: known (the true RAM) or unknown (what is read of the first frame).
         belief: How beliefs are learned and scored.
+        gru: How the GRU is trained.
     """
 
     kind = "belief"
 
-    arms: tuple[str, ...] = BELIEFS
+    arms: tuple[str, ...] = ARMS
     labels: tuple[int, ...] = (3000,)
+    start: str = "known"
     belief: Believing = field(default_factory=Believing)
+    gru: Phase = GRU
 
     @staticmethod
     def proposals(name: str) -> dict[str, Any]:
@@ -71,11 +117,13 @@ class Belief(AtariExperiment):
         """
         proposed = AtariPreset.proposals(name)
         labels = (300,) if name == "smoke" else (3000,)
-        return proposed | {"belief": BELIEVING.get(name, Believing()), "labels": labels}
+        gru = replace(GRU, steps=40) if name == "smoke" else GRU
+        return proposed | {"belief": BELIEVING.get(name, Believing()), "labels": labels, "gru": gru}
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; a single game has no other game's P."""
-        require_known("belief", self.arms, BELIEFS)
+        require_known("belief", self.arms, ARMS)
+        known_name("start", self.start, STARTS)
         require_distinct("number of labels", self.labels)
         games = self.recorded(progress_for)
         arms = [arm for arm in self.arms if arm != "foreign_p" or len(games) > 1]
@@ -85,5 +133,6 @@ class Belief(AtariExperiment):
             for row in abstract_rows(game, seed)
         ]
         for labels, seed, arm in product(self.labels, self.seed_list, arms):
-            rows += tracked(games, self.belief, labels, arm, seed)
-        return self.atari_plan(rows, games, arms=arms, labels=list(self.labels))
+            rows += tracked(games, self.belief, labels, arm, seed, self.start, self.gru)
+        facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
+        return self.atari_plan(rows, games, **facts)

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamLogits
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamLogits, draw_uniformly
 
 Bits = Float[Tensor, "batch slots bits"]
 Transition = Callable[[Bits, Int[Tensor, " batch"]], Bits]
@@ -29,6 +30,8 @@ LEAST = 1e-4
 COPIED = 1e-2
 """How unsure a bit is that is only remembered; the fusion learns what that is worth."""
 PENALTIES = tuple(10.0**power for power in range(-4, 1))
+SURE = 4.0
+"""Log-odds that a GRU gives the bits at its start."""
 PIXELS = 64.0
 """Gray levels that count as 1 for the reader."""
 
@@ -238,6 +241,84 @@ def follow(
         track.belief.append(fusion(track.prior[-1], seen))
         belief = (track.belief[-1] > 0).float()
     return track
+
+
+class Recurrent(nn.Module):
+    r"""A GRU in the place of transition and fusion.
+
+    .. math::
+        h_t &= \mathrm{GRU}([4 x_t, \sigma(z_{t-1}), a_{t-1}], h_{t-1}) \\
+        z_t &= w_0 z_{t-1} + w_1 x_t + w_2 + U h_t
+
+    z are the log-odds of the belief, x is the evidence. Before training U is 0, and the belief is
+    copied and corrected, three numbers a bit. The belief is not cut to bits.
+
+    Args:
+        varying: Numbers of the bits that it follows.
+        rest: Log-odds of all bits, for those that it does not.
+        width: Of the state.
+        actions: Number of actions.
+    """
+
+    varying: Tensor
+    rest: Tensor
+
+    def __init__(
+        self,
+        varying: Int[Tensor, " varying"],
+        rest: Float[Tensor, "slots bits"],
+        width: int,
+        actions: int,
+    ):
+        super().__init__()
+        self.register_buffer("varying", varying)
+        self.register_buffer("rest", rest)
+        count = len(varying)
+        self.start, self.actions = nn.Linear(count, width), actions
+        self.cell = nn.GRUCell(2 * count + actions, width)
+        self.read_out = nn.Parameter(torch.zeros(width, count))
+        self.weight = nn.Parameter(torch.tensor([[0.7], [4.0], [0.0]]).repeat(1, count))
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights of the cell as torch does."""
+        draw_uniformly(self.cell.parameters(), self.cell.hidden_size, generator)
+
+    def forward(
+        self,
+        start: Bits,
+        actions: Sequence[Int[Tensor, " batch"]],
+        evidence: Sequence[Bits],
+        learned: int | None = None,
+    ) -> list[Bits]:
+        """Return the log-odds after each step.
+
+        Args:
+            start: Bits at the start.
+            actions: One tensor a step, the action that led to the frame.
+            evidence: The reader's, of the frame after each action.
+            learned: Gradients flow through the last so many steps; None: through all.
+        """
+        signs = 2 * start.flatten(1)[:, self.varying] - 1
+        state, belief, found = torch.tanh(self.start(signs)), SURE * signs, []
+        unlearned = len(actions) - (len(actions) if learned is None else learned)
+        graded = torch.is_grad_enabled()
+        for ahead, (action, seen) in enumerate(zip(actions, evidence, strict=True)):
+            with torch.set_grad_enabled(graded and ahead >= unlearned):
+                state, belief = self._step(state, belief, action, seen.flatten(1)[:, self.varying])
+                whole = self.rest.flatten().repeat(len(start), 1)
+                found.append(
+                    whole.index_copy(1, self.varying, belief).unflatten(1, self.rest.shape)
+                )
+        return found
+
+    def _step(
+        self, state: Tensor, belief: Tensor, action: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        pressed = F.one_hot(action, self.actions).float()
+        state = self.cell(torch.cat([4 * seen, torch.sigmoid(belief), pressed], 1), state)
+        copied, shown, offset = self.weight
+        belief = belief.clamp(-2 * SURE, 2 * SURE)
+        return state, copied * belief + shown * seen + offset + state @ self.read_out
 
 
 def hidden_bytes(evidence: Bits, mean: Tensor, bits: Bits, bound: float) -> Bool[Tensor, " slots"]:
