@@ -199,7 +199,7 @@ def test_a_gru_learns_to_count_what_no_frame_shows(game, chain, read, episodes, 
     monkeypatch.setattr(stages, "recorded_episodes", lambda *_: world)
     monkeypatch.setattr(stages, "labelled_rows", lambda *_: labelled)
     monkeypatch.setattr(stages, "score_beliefs", lambda *_: [])
-    long = Phase(steps=300, batch=16, learning_rate=1e-2, unroll=12)
+    long = Phase(steps=60, batch=8, learning_rate=2e-2, unroll=12)
     arguments = (game.data, game.preset.model, SMALL, long, LABELS, 0, toy)
     assert recurrent.function(*arguments).record["chosen"]["micro_f1"] == 1
     blind = recurrent.function(*arguments, "unknown").record["chosen"]["micro_f1"]
