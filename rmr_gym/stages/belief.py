@@ -74,8 +74,9 @@ class Believing:
     """How beliefs are learned and scored.
 
     Attributes:
-        horizon: Steps that a belief is carried on.
+        horizon: Steps that a scored belief is carried on.
         tracks: Tracks that the fusion learns from; from resets first, then from labelled frames.
+        segment: Steps of these tracks; at most the horizon.
         rounds: Times that the filter is run and fitted to what it met in all of them.
         starts: Steps of the validation episodes at which scored tracks start; 0 is the reset.
         scored: Steps since the start at which beliefs are scored.
@@ -83,18 +84,20 @@ class Believing:
     """
 
     horizon: int = 200
-    tracks: int = 96
-    rounds: int = 3
+    tracks: int = 384
+    segment: int = 64
+    rounds: int = 2
     starts: tuple[int, ...] = (0, 250)
     scored: tuple[int, ...] = (1, 4, 8, 16, 32, 59, 100, 200)
     hidden: float = 0.9
 
     def __post_init__(self) -> None:
-        counts = (self.horizon, self.tracks, self.rounds, *self.scored)
-        if min(counts) < 1 or max(self.scored) > self.horizon or min(self.starts) < 0:
+        counts = (self.tracks, self.rounds, self.segment, *self.scored)
+        longest = max(self.segment, *self.scored)
+        if min(counts) < 1 or longest > self.horizon or min(self.starts) < 0:
             raise RMRError(
-                "a belief needs a horizon, tracks, rounds and scored steps of 1 or more, scored "
-                f"steps up to the horizon and starts from 0, got {self}"
+                "a belief needs tracks, rounds, a segment and scored steps of 1 or more, the last "
+                f"two up to the horizon, and starts from 0, got {self}"
             )
 
 
@@ -170,10 +173,8 @@ def labelled_rows(episodes: Episodes, labels: int, seed: int) -> Int[np.ndarray,
     return np.sort(generator(seed, "labelled frames").permutation(rows)[:labels])
 
 
-@stage(version=1)
-def evidence(
-    data: GameData, model: AtariModel, config: Believing, labels: int, seed: int
-) -> Artifact:
+@stage(version=2)
+def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed: int) -> Artifact:
     """Fit linear readers to the labelled frames and read all frames with them.
 
     Training frames are read by readers that saw no label of their part of the episodes, so that
@@ -182,7 +183,7 @@ def evidence(
     Args:
         data: Its training and validation episodes.
         model: Size of the frames.
-        config: What counts as hidden.
+        bound: A byte whose bit F1 is read below this is hidden.
         labels: Labelled frames of the training episodes.
         seed: Which frames are labelled.
 
@@ -220,7 +221,7 @@ def evidence(
             read[chosen] = fitted(training.frames[chosen]).flatten(1)[:, varying].half()
     everything = reader(np.ones(len(rows), bool), best)
     validation = recorded_episodes(data, "validation", model.height, model.width)
-    hidden = hidden_bytes(scores[best][0], torch.zeros(()), bits, config.hidden)
+    hidden = hidden_bytes(scores[best][0], torch.zeros(()), bits, bound)
     tensors = {
         "training": read,
         "validation": everything(validation.frames).flatten(1)[:, varying].half(),
@@ -231,7 +232,7 @@ def evidence(
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
-@stage(version=3, later=("start",))
+@stage(version=4, later=("start",))
 def belief(
     data: GameData,
     model: AtariModel,
@@ -272,13 +273,13 @@ def belief(
     labelled = labelled_rows(training, labels, seed)
     film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
-    starts = training.followed_by(starts, config.horizon)[: config.tracks]
+    starts = training.followed_by(starts, config.segment)[: config.tracks]
     if arm == "open_loop":
         film = film._replace(seen=torch.zeros_like(film.seen))
     fusion, priors, rows = Fusion(SLOTS, BITS), [], []
     known = np.isin(np.arange(len(training.bits)), labelled)
     for number in range(config.rounds):
-        track = follow(transition, fusion, *film.track(starts, config.horizon))
+        track = follow(transition, fusion, *film.track(starts, config.segment))
         for ahead, prior in enumerate(track.prior, 1):
             told = known[starts + ahead]
             priors.append(prior[torch.from_numpy(told)])
@@ -457,7 +458,7 @@ def scratch(
     return pretrain.function(world, model, config, seed, device, room)
 
 
-@stage(version=1)
+@stage(version=2)
 def recurrent(
     data: GameData,
     model: AtariModel,
@@ -479,7 +480,7 @@ def recurrent(
     Args:
         data: Its training and validation episodes.
         model: Size of the frames; the GRU is as wide as a slot of P.
-        config: Length of tracks, scored steps, tracks that checkpoints are compared on.
+        config: Length of segments, scored steps, tracks that checkpoints are compared on.
         learning: Steps, rate, tracks a step, steps of a track that gradients flow through.
         labels: Labelled frames of the training episodes.
         seed: Which frames are labelled; fixes initial weights and tracks.
@@ -492,22 +493,22 @@ def recurrent(
         ``chosen``: the checkpoint that was kept, with its bit F1 on held-out labelled frames.
 
     Raises:
-        RMRError: Unknown start, fewer than two training episodes that are as long as the horizon.
+        RMRError: Unknown start, fewer than two training episodes that are as long as a segment.
     """
     training = recorded_episodes(data, "training", model.height, model.width)
     film = filmed(training, read, "training", start)
     labelled = labelled_rows(training, labels, seed)
     starts = np.concatenate([training.first, labelled])
-    long = np.flatnonzero(training.length >= config.horizon)
+    long = np.flatnonzero(training.length >= config.segment)
     apart = np.isin(training.episode[starts], long[::HELD_OUT])
     learned, held_out = (
-        training.followed_by(starts[chosen], config.horizon) for chosen in (~apart, apart)
+        training.followed_by(starts[chosen], config.segment) for chosen in (~apart, apart)
     )
     varying, rest = read.tensors["varying"], log_odds(read.tensors["mean"])
     network = build_seeded(
         lambda: Recurrent(varying, rest, model.dim, ACTIONS), seed, "recurrent belief"
     )
-    unroll = min(learning.unroll, config.horizon)
+    unroll = min(learning.unroll, config.segment)
 
     def told(begun: np.ndarray, horizon: int, last: int) -> tuple[Tensor, Tensor]:
         """Return beliefs and truth of the labelled frames among the last steps of tracks."""
@@ -519,14 +520,14 @@ def recurrent(
     def step_at(step: int, phase: Phase) -> Step:
         rng = generator(seed, "recurrent belief", step)
         begun = rng.choice(learned, phase.batch)
-        before = int(rng.integers(config.horizon - unroll + 1)) if step % 2 else 0
+        before = int(rng.integers(config.segment - unroll + 1)) if step % 2 else 0
         beliefs, bits = told(begun, before + unroll, unroll)
         loss = F.binary_cross_entropy_with_logits(beliefs, bits.float(), reduction="sum")
         return Step(loss / max(bits.numel(), 1))
 
     @torch.no_grad()
     def checkpoint_at(step: int) -> Checkpoint:
-        beliefs, bits = told(held_out[: config.tracks], config.horizon, config.horizon)
+        beliefs, bits = told(held_out[: config.tracks], config.segment, config.segment)
         guess, truth = (part.numpy()[:, data.scored_bytes] > 0 for part in (beliefs, bits))
         f1 = metrics.bit_f1(guess, truth).micro_f1 if len(bits) else 0.0
         return Checkpoint(network.state_dict(), {"step": step, "micro_f1": f1}, score=-f1)

@@ -27,7 +27,7 @@ from rmr_gym.stages.belief import (
 from rmr_gym.stages.natural import pretrain
 
 LABELS = 40
-SMALL = Believing(horizon=12, tracks=8, rounds=2, starts=(0, 8), scored=(1, 4, 12), hidden=0.9)
+SMALL = Believing(horizon=12, tracks=8, segment=12, starts=(0, 8), scored=(1, 4, 12))
 QUICK = Phase(steps=4, batch=4, unroll=5)
 
 
@@ -38,7 +38,7 @@ def episodes(game):
 
 @pytest.fixture(scope="module")
 def read(game, chain):
-    return evidence(game.data, game.preset.model, SMALL, LABELS, 0)
+    return evidence(game.data, game.preset.model, 0.9, LABELS, 0)
 
 
 def task(game, read, arm, config=SMALL, seed=0, **donors):
@@ -133,8 +133,8 @@ def test_bad_input_is_refused_with_a_sentence(game, chain, read):
         chain.compute(task(game, read, "copy", config=long))
     for labels in (3, 10**6):
         with pytest.raises(RMRError, match=f"expected 8 labelled frames or more.*got {labels}"):
-            chain.compute(evidence(game.data, game.preset.model, SMALL, labels, 0))
-    for wrong in ({"scored": (13,)}, {"rounds": 0}, {"starts": (-1,)}):
+            chain.compute(evidence(game.data, game.preset.model, 0.9, labels, 0))
+    for wrong in ({"scored": (13,)}, {"rounds": 0}, {"starts": (-1,)}, {"segment": 13}):
         with pytest.raises(RMRError):
             replace(SMALL, **wrong)
 
@@ -222,4 +222,4 @@ def test_bad_input_of_a_gru_is_refused_with_a_sentence(game, chain, read):
     with pytest.raises(RMRError, match=r"start 'unkown'.*unknown"):
         chain.compute(gru(game, read, start="unkown"))
     with pytest.raises(RMRError, match="needs episodes of so many"):
-        chain.compute(gru(game, read, config=replace(SMALL, horizon=400)))
+        chain.compute(gru(game, read, config=replace(SMALL, horizon=400, segment=400)))
