@@ -2,19 +2,22 @@
 
 Both sides of every comparison run in turn in one process; the fastest round of each counts.
 
-Run it: `python benchmarks/wrappers.py` (options: `--help`).
+Run it: `python benchmarks/wrappers.py` (options: `--help`; `--csv` writes the rows).
 """
 
 import argparse
+import csv
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import batch_space
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -50,6 +53,7 @@ class ReplayVector(VectorEnv):
     def __init__(self, screens: np.ndarray):
         self.num_envs, self._screens = screens.shape[1], itertools.cycle(screens)
         self.single_observation_space = gym.spaces.Box(0, 255, screens.shape[2:], np.uint8)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.single_action_space = gym.spaces.Discrete(18)
         self.action_space = gym.spaces.MultiDiscrete([18] * self.num_envs)
         self._still = np.zeros(self.num_envs), *np.zeros((2, self.num_envs), bool), {}
@@ -65,6 +69,14 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 clock = CLOCKS["wall"]
 PHASES = 16
 """Screens of a replay."""
+
+Row = dict[str, object]
+
+
+def row(what: str, measure: str, value: float, goal: str = "", note: str = "") -> Row:
+    """Print and return one figure."""
+    print(f"{what:42} {measure:40} {value:9.4g}  {goal:7} {note}", flush=True)
+    return {"what": what, "measure": measure, "value": value, "goal": goal, "note": note}
 
 
 def fastest(rounds: int, phases: int = 1, **sides: Callable[[], Any]) -> dict[str, float]:
@@ -94,7 +106,7 @@ def random_encoder(dim: int) -> PretrainedEncoder:
     return PretrainedEncoder(config, encoder)
 
 
-def batched(encoder: PretrainedEncoder, count: int, rounds: int) -> None:
+def batched(encoder: PretrainedEncoder, count: int, rounds: int) -> Iterator[Row]:
     """Compare the vector wrapper with one wrapper around each environment."""
     played = palette_to_gray(play("Pong", count))
     actions = np.zeros(count, np.int64)
@@ -112,22 +124,25 @@ def batched(encoder: PretrainedEncoder, count: int, rounds: int) -> None:
         games_vector=lambda: games.step(actions),
         games_each=lambda: apart.step(actions),
     )
-    print(f"steps/s of {count} environments: one forward for all | one each | ratio")
-    for title, one, other in (
-        ("wrapper alone", "vector", "each"),
-        ("with emulator", "games_vector", "games_each"),
+    for title, one, other, goal in (
+        ("wrapper alone", "vector", "each", ">= 4"),
+        ("with emulator", "games_vector", "games_each", ""),
     ):
+        rates = [f"{count / seconds[side]:.0f}" for side in (one, other)]
+        note = f"steps/s: {rates[0]} with one forward for all, {rates[1]} with one each"
         ratio = seconds[other] / seconds[one]
-        print(f"  {title}: {count / seconds[one]:.0f} | {count / seconds[other]:.0f} | {ratio:.2f}")
+        yield row(
+            f"{count} environments, {title}", "vector over single wrappers", ratio, goal, note
+        )
 
 
-def overhead(encoder: PretrainedEncoder, game: str, count: int, rounds: int) -> None:
+def overhead(encoder: PretrainedEncoder, game: str, count: int, rounds: int) -> Iterator[Row]:
     """Compare a wrapped step with the forward of the encoder in it."""
     indices = play(game, count)
     gray = palette_to_gray(indices)
-    frames = torch.from_numpy(Shrinker(84, 84)(gray[0].astype(np.float32)))
+    shrink = Shrinker(84, 84)
+    frames = itertools.cycle([torch.from_numpy(shrink(g.astype(np.float32))) for g in gray])
     actions = np.zeros(count, np.int64)
-    print(f"a wrapped step over the forward of the encoder in it, {count} at once, {game}")
     for kind, shown, pixels in (
         ("gray", gray, "gray"),
         ("palette", indices, "palette"),
@@ -140,16 +155,15 @@ def overhead(encoder: PretrainedEncoder, game: str, count: int, rounds: int) -> 
                 rounds,
                 PHASES,
                 step=lambda envs=envs: envs.step(actions),
-                forward=lambda: encoder.encoder(frames),
+                forward=lambda: encoder.encoder(next(frames)),
             )
-        share = seconds["step"] / seconds["forward"] - 1
-        print(
-            f"  {kind}: {1e6 * seconds['step'] / count:.0f} us a frame, of which the encoder "
-            f"{1e6 * seconds['forward'] / count:.0f} us: overhead {100 * share:.0f}%"
-        )
+        step, forward = (1e6 * seconds[name] / count for name in ("step", "forward"))
+        note = f"microseconds a frame: {step:.0f}, of which the encoder {forward:.0f}"
+        goal = "<= 0.15" if game == "Pong" else ""
+        yield row(f"{game}, {kind}", "overhead beyond the encoder", step / forward - 1, goal, note)
 
 
-def training(encoder: PretrainedEncoder, copies: int, steps: int, rounds: int) -> None:
+def training(encoder: PretrainedEncoder, copies: int, steps: int, rounds: int) -> Iterator[Row]:
     """Compare PPO on frozen features with PPO on frames through SB3's NatureCNN."""
 
     def games() -> DummyVecEnv:
@@ -165,9 +179,10 @@ def training(encoder: PretrainedEncoder, copies: int, steps: int, rounds: int) -
         network=lambda: network.learn(steps * copies, reset_num_timesteps=False),
     )
     rates = {name: steps * copies / spent for name, spent in seconds.items()}
-    print(
-        f"PPO, {copies} copies of Pong, steps/s: frozen RMR features {rates['frozen']:.0f}, "
-        f"NatureCNN {rates['network']:.0f}: ratio {rates['frozen'] / rates['network']:.2f}"
+    note = f"steps/s: {rates['frozen']:.0f} and {rates['network']:.0f}"
+    ratio = rates["frozen"] / rates["network"]
+    yield row(
+        f"PPO, {copies} copies of Pong", "frozen features over NatureCNN", ratio, ">= 5", note
     )
 
 
@@ -193,15 +208,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--clock", choices=list(CLOCKS), default="wall", help="cpu where others run"
     )
+    parser.add_argument("--csv", type=Path)
     options = parser.parse_args(arguments)
     global clock  # noqa: PLW0603
     clock = CLOCKS[options.clock]
     torch.set_num_threads(options.threads)
     encoder = random_encoder(options.dim)
-    batched(encoder, options.count, options.rounds)
+    rows = list(batched(encoder, options.count, options.rounds))
     for game in options.games:
-        overhead(encoder, game, options.count, options.rounds)
-    training(encoder, options.copies, options.steps, options.training_rounds)
+        rows += overhead(encoder, game, options.count, options.rounds)
+    rows += training(encoder, options.copies, options.steps, options.training_rounds)
+    if options.csv:
+        with options.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 """From what an environment shows to the frames that a pixel encoder was trained on."""
 
+import ctypes
+import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +16,10 @@ from jaxtyping import Float32, UInt8
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
+from rmr_gym.models.rmr.kernels import KernelError, load_library
 from rmr_gym.wrappers.describe import ale_of
+
+_log = logging.getLogger(__name__)
 
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""
@@ -67,6 +74,25 @@ def _repeating(weights: Float32[np.ndarray, "target size"]) -> Float32[np.ndarra
     return block if np.array_equal(repeated, weights) else weights
 
 
+class _Screens(ctypes.Structure):
+    """The argument of screens.cpp, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("count", "height", "width", "channels")),
+        *((name, ctypes.c_void_p) for name in ("shown", "grays", "last", "frames")),
+    )
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """Return what shrinks screens, compiled; None, and once a line in the log, without it."""
+    try:
+        return load_library(Path(__file__).with_name("screens.cpp"))
+    except KernelError as reason:
+        _log.warning("screens are shrunk by numpy, in about twice the time: %s", reason)
+        return None
+
+
 class _Strips:
     """Frames of screens, of which only those strips are computed that differ from the last ones.
 
@@ -77,23 +103,28 @@ class _Strips:
     def __init__(self, to_gray: Callable[[np.ndarray], np.ndarray], shrink: Shrinker):
         self._to_gray, self._shrink = to_gray, shrink
         self._shown = self._frames = np.empty((0, 0), np.uint8)
+        self._grays = PALETTE_GRAY.ctypes.data if to_gray is _from_palette else None
 
     def __call__(
         self, shown: UInt8[np.ndarray, "batch 210 160 *channels"]
     ) -> UInt8[np.ndarray, "batch height width"]:
         count, strip = len(shown), self._shrink.strip
         words = np.ascontiguousarray(shown).reshape(count, SCREEN[0] // strip, -1).view(np.uint64)
-        if count > len(self._shown):
+        if count > len(self._shown):  # black screens are black frames
             self._shown = np.zeros_like(words)
             self._frames = np.zeros((*words.shape[:2], *self._shrink.shape), np.uint8)
-            changed = np.ones(words.shape[:2], bool)
-        else:
-            changed = (words != self._shown[:count]).any(-1)
+        frames = self._frames[:count].reshape(count, -1, self._shrink.shape[1])
+        if library := _library():
+            places = (words.ctypes.data, self._grays, self._shown.ctypes.data, frames.ctypes.data)
+            channels = words[0].nbytes // (SCREEN[0] * SCREEN[1])
+            library.shrink(ctypes.byref(_Screens(*frames.shape, channels, *places)))
+            return frames.copy()
+        changed = (words != self._shown[:count]).any(-1)
         new = words[changed]
         gray = self._to_gray(new.view(np.uint8)).reshape(-1, strip, SCREEN[1])
         self._shown[:count][changed] = new
         self._frames[:count][changed] = self._shrink(gray)
-        return self._frames[:count].reshape(count, -1, self._shrink.shape[1]).copy()
+        return frames.copy()
 
 
 class FrameReader:

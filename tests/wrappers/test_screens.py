@@ -1,3 +1,5 @@
+from functools import cache
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import frame_transform
+from rmr_gym.wrappers import screens
 from rmr_gym.wrappers.screens import FrameReader, Shrinker
 
 GRAY = gym.spaces.Box(0, 255, (210, 160, 1), np.uint8)
@@ -22,6 +25,15 @@ def test_shrinking_is_byte_equal_to_training(size):
     indices = random_screens(5)
     shrunk = Shrinker(*size)(palette_to_gray(indices).astype(np.float32))
     assert np.array_equal(shrunk, frame_transform(*size)(indices))
+
+
+@pytest.fixture(params=["compiled", "numpy"])
+def way(request, monkeypatch):
+    """How screens are shrunk."""
+    if request.param == "numpy":
+        monkeypatch.setattr(screens, "_library", lambda: None)
+    elif screens._library() is None:
+        pytest.skip("no compiler here")
 
 
 SIZES = [(84, 84), (42, 42), (100, 40), (210, 160), (97, 61)]
@@ -41,7 +53,7 @@ def test_means_that_end_in_a_half_are_rounded_as_in_training(size, count):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", ["gray", "palette", "rgb"])
-def test_only_changed_rows_are_computed_and_all_frames_are_right(size, kind):
+def test_only_changed_rows_are_computed_and_all_frames_are_right(way, size, kind):
     rng = np.random.default_rng(2)
     convert = {"gray": palette_to_gray, "palette": np.copy, "rgb": palette_to_rgb}[kind]
     reader = FrameReader(RGB if kind == "rgb" else GRAY, *size, palette=kind == "palette")
@@ -58,7 +70,7 @@ def test_only_changed_rows_are_computed_and_all_frames_are_right(size, kind):
         frames[:] = 0
 
 
-def test_screens_that_are_not_contiguous():
+def test_screens_that_are_not_contiguous(way):
     indices = random_screens(3)
     reader = FrameReader(GRAY, 84, 84, palette=True)
     for shown in (indices[::-1], indices.transpose(0, 2, 1).copy().transpose(0, 2, 1)):
@@ -85,7 +97,30 @@ def test_every_way_of_showing_a_game_is_byte_equal_to_training(recorded, game):
         assert np.array_equal(reader({"pixels": shown, "ram": None}), trained_on)
 
 
-def test_all_colours_of_the_palette():
+@pytest.mark.parametrize("size", [(210, 160), (84, 84)])
+def test_any_colour_is_the_same_gray_compiled_or_not(size, monkeypatch):
+    """Among them every colour whose gray level ends in a half, where roundings differ."""
+    blue = np.arange(256)
+    colours = np.stack(np.meshgrid(np.arange(0, 256, 5), np.arange(0, 256, 3), blue), -1)
+    shown = np.zeros((35, 210, 160, 3), np.uint8)
+    shown.reshape(-1, 3)[: colours.size // 3] = colours.reshape(-1, 3)
+    compiled = FrameReader(RGB, *size)(shown)
+    monkeypatch.setattr(screens, "_library", lambda: None)
+    assert np.array_equal(compiled, FrameReader(RGB, *size)(shown))
+
+
+def test_without_a_compiler_numpy_does_it_and_says_so_once(monkeypatch, caplog):
+    monkeypatch.setattr(screens, "_library", cache(screens._library.__wrapped__))
+    monkeypatch.setenv("RMR_GYM_KERNELS", "0")
+    indices = random_screens(2)
+    for _ in range(2):
+        frames = FrameReader(GRAY, 84, 84, palette=True)(indices[..., None])
+        assert np.array_equal(frames, frame_transform(84, 84)(indices))
+    (record,) = caplog.records
+    assert "by numpy" in record.getMessage()
+
+
+def test_all_colours_of_the_palette(way):
     indices = np.zeros((1, 210, 160), np.uint8)
     indices[0, 0, :128] = np.arange(0, 256, 2)
     reader = FrameReader(RGB, 210, 160)
