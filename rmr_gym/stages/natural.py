@@ -1,6 +1,6 @@
 """Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,7 +26,7 @@ from rmr_gym.models.rmr.pipeline import (
 )
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, Trained, train
+from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
 from rmr_gym.stages.presets import (
     OBJECTIVES,
@@ -247,7 +247,7 @@ def drawn_transitions(
     return index, derangement(config.batch, generator(seed, "negatives", step))
 
 
-@stage(version=4)
+@stage(version=5)
 def natural(
     data: GameData,
     model: AtariModel,
@@ -283,9 +283,6 @@ def natural(
     Raises:
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
     """
-    if config.cnn != "fp32":
-        arguments = {"data": data, "model": model, "config": config, "arm": arm, "seed": seed}
-        return _stack_of_one(arguments | {"donor": donor, "device": device}, room)
     loaded, place = natural_data(data, model, config), find_device(device)
     pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
     centre = None
@@ -317,16 +314,6 @@ def natural(
     return natural_artifact(arm, pipeline, before, trained)
 
 
-def _stack_of_one(arguments: Mapping[str, Any], room: Room) -> Artifact:
-    """Train as a stack does, whose convolutions alone may be in bf16; it is not resumed."""
-    from rmr_gym.stages.stacked import natural_stack  # noqa: PLC0415  (it builds on this stage)
-
-    (result,) = natural_stack([arguments], room.progress)
-    if isinstance(result, DivergedError):
-        raise result
-    return result
-
-
 def initial_pipeline(
     loaded: atari.NaturalData,
     model: AtariModel,
@@ -341,6 +328,7 @@ def initial_pipeline(
     affine = OBJECTIVES[config.objective].aligned
     pipeline = atari.natural_pipeline(model, processor, seed, affine=affine)
     pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
+    pipeline.encoder.precision = config.cnn
     return pipeline
 
 
@@ -423,7 +411,7 @@ def dead_slots(latents: Tensor) -> int:
     return int((variance <= max(DEAD_SLOT_SHARE * float(variance.mean()), 1e-12)).sum())
 
 
-@stage(version=3)
+@stage(version=4)
 def supervised(
     data: GameData,
     model: AtariModel,
@@ -486,6 +474,7 @@ def untrained(data: GameData, model: AtariModel, config: Natural, seed: int) -> 
 def _initial_encoder(data: GameData, model: AtariModel, config: Natural, seed: int) -> SlotCNN:
     encoder, loaded = atari.pixel_encoder(model, seed), natural_data(data, model, config)
     encoder.standardise_by(loaded.mean_frame, loaded.deviation)
+    encoder.precision = config.cnn
     return encoder
 
 

@@ -150,7 +150,7 @@ class Natural:
         negatives: "paper" (predicted against permuted next) or "code" (current against current).
         temperature: Of the InfoNCE similarities.
         episodes: Train on the first so many of the training episodes; None: on all.
-        cnn: Convolutions in "fp32", or "bf16" with channels last.
+        cnn: Arithmetic of the pixel encoder in training: "fp32", or "bf16" (fp32 sums).
     """
 
     objective: str = "cswm"

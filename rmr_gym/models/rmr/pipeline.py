@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import integer_seed
+from rmr_gym.models.rmr.kernels.encoder import EncoderEngine, encoder_engine
 
 Latents = Float[Tensor, "batch slots dim"]
 Bits = Float[Tensor, "batch slots bits"]
@@ -102,6 +103,8 @@ class SlotCNN(nn.Module):
 
     mean_frame: Tensor
     deviation: Tensor
+    precision = "fp32"
+    """Arithmetic: "fp32", or "bf16" for operands of that kind and sums of float32, in training."""
 
     def __init__(
         self,
@@ -132,13 +135,29 @@ class SlotCNN(nn.Module):
 
     def forward(self, frames: UInt8[Tensor, "batch height width"]) -> Latents:
         """Encode gray frames (0 to 255)."""
+        half = self.precision == "bf16"
+        if half and frames.device.type == "cpu" and (engine := self._engine(frames)):
+            parts = self.trunk, self.slot_maps, self.project
+            weights = [weight for part in parts for weight in part.parameters()]
+            strides = [layer.stride[0] for layer in self.trunk if isinstance(layer, nn.Conv2d)]
+            statistics = self.mean_frame, self.deviation
+            latents = engine.encode(frames, statistics, weights, strides, self.slots)
+        else:
+            with torch.autocast("cuda", torch.bfloat16, enabled=half and frames.is_cuda):
+                latents = self._encoded(frames)
+        return latents if self.affine is None else self.affine(latents)
+
+    def _engine(self, frames: Tensor) -> EncoderEngine | None:
+        fits = frames.shape[1:] == self.mean_frame.shape
+        return encoder_engine() if fits and self.project.weight.dtype == torch.float32 else None
+
+    def _encoded(self, frames: Tensor) -> Tensor:
         inputs = frames.to(self.mean_frame.dtype).sub_(self.mean_frame).div_(self.deviation)
         maps = self.slot_maps(self.trunk(inputs[:, None]))
         slots = rearrange(
             maps, "batch (slots maps) h w -> batch slots (maps h w)", slots=self.slots
         )
-        latents = self.project(slots)
-        return latents if self.affine is None else self.affine(latents)
+        return self.project(slots).to(inputs.dtype)
 
 
 def _convolutions(layers: tuple[tuple[int, int, int], ...]) -> nn.Sequential:

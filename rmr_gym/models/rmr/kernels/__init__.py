@@ -66,15 +66,22 @@ class _Problem(ctypes.Structure):
 @cache
 def cpu_engine(precision: str) -> "CpuEngine | None":
     """Return the compiled engine; None, and once a line in the log, where it cannot be had."""
-    try:
-        library = load_library(Path(__file__).with_name("messages.cpp"))
-    except KernelError as reason:
-        _log.warning("no compiled message passing, PyTorch runs instead: %s", reason)
+    library = library_of("messages")
+    if library is None:
         return None
     unit = UNITS[library.bfloat16_unit()] if precision == "bf16" else "float32"
     if precision == "bf16" and unit == "float32":
         _log.warning("this processor has no fast bfloat16 products: float32 runs instead")
     return CpuEngine(library, unit)
+
+
+def library_of(name: str) -> ctypes.CDLL | None:
+    """Return a compiled source of this folder; None, and a line in the log, if it cannot be had."""
+    try:
+        return load_library(Path(__file__).with_name(f"{name}.cpp"))
+    except KernelError as reason:
+        _log.warning("no compiled %s, PyTorch runs instead: %s", name, reason)
+        return None
 
 
 @cache
@@ -161,10 +168,19 @@ class CpuEngine:
             unit=UNITS.index(self.unit),
             **{name: tensor.data_ptr() for name, tensor in tensors.items()},
         )
-        outcome = getattr(self.library, function)(ctypes.byref(problem))
-        if outcome == 1:
-            raise MemoryError(f"{function}: out of memory")
-        assert outcome == 0, f"{function}: this processor has no {self.unit}"
+        call(self.library, function, problem)
+
+
+def call(library: ctypes.CDLL, function: str, problem: ctypes.Structure) -> None:
+    """Call a kernel with its arguments.
+
+    Raises:
+        MemoryError: There is not enough.
+    """
+    outcome = getattr(library, function)(ctypes.byref(problem))
+    if outcome == 1:
+        raise MemoryError(f"{function}: out of memory")
+    assert outcome == 0, f"{function}: this processor has no such unit"
 
 
 def _padded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,12 +13,9 @@
 // what the parts add up is added in their order.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "units.hpp"
@@ -400,26 +397,7 @@ class Block {
 template <class Unit, class Task>
 void run(const Problem &p, int64_t tasks, Task task) {
   const Weights<Unit> weights(p);
-  std::atomic<int64_t> next{0};
-  std::atomic<bool> failed{false};
-  const auto work = [&] {
-    try {
-      Block<Unit> block(p, weights);
-      for (int64_t number; (number = next++) < tasks;) task(number, block);
-    } catch (...) {
-      failed = true;
-    }
-  };
-  std::vector<std::thread> threads;
-  try {
-    while (int64_t(threads.size()) + 1 < p.threads && int64_t(threads.size()) + 1 < tasks)
-      threads.emplace_back(work);
-  } catch (const std::system_error &) {
-    // The system lends no more threads: those that there are do the work.
-  }
-  work();
-  for (auto &thread : threads) thread.join();
-  if (failed) throw std::bad_alloc();
+  in_threads(p.threads, tasks, [&] { return Block<Unit>(p, weights); }, task);
 }
 
 template <class Unit, class Step>
@@ -451,38 +429,6 @@ void backward(const Problem &p, Step step) {
     add_to(p.g_b2, own + square, p.width);
     if (outer) add_to(p.g_w3, own + square + p.width, outer);
   }
-}
-
-enum UnitNumber : int64_t { FLOAT32, AVX512_BF16, AMX };
-
-bool available(int64_t unit) {
-#if HAS_AMX
-  if (unit == AMX) return Amx::available();
-#endif
-#if defined(__AVX512BF16__)
-  if (unit == AVX512_BF16) return true;
-#endif
-  return unit == FLOAT32;
-}
-
-enum Outcome { DONE, OUT_OF_MEMORY, NO_SUCH_UNIT };
-
-template <template <class> class Pass>
-Outcome on_unit(const Problem &p) {
-  if (!available(p.unit)) return NO_SUCH_UNIT;
-  if (p.batch == 0) return DONE;
-  try {
-#if HAS_AMX
-    if (p.unit == AMX) Pass<Amx>::run(p);
-#endif
-#if defined(__AVX512BF16__)
-    if (p.unit == AVX512_BF16) Pass<Bfloat16>::run(p);
-#endif
-    if (p.unit == FLOAT32) Pass<Float32>::run(p);
-  } catch (const std::bad_alloc &) {
-    return OUT_OF_MEMORY;
-  }
-  return DONE;
 }
 
 template <class Unit>
@@ -517,8 +463,8 @@ int bfloat16_unit() {
   return FLOAT32;
 }
 
-int hidden_sum(const Problem *p) { return on_unit<Sum>(*p); }
-int hidden_sum_backward(const Problem *p) { return on_unit<SumBackward>(*p); }
-int max_message(const Problem *p) { return on_unit<Max>(*p); }
-int max_message_backward(const Problem *p) { return on_unit<MaxBackward>(*p); }
+int hidden_sum(const Problem *p) { return p->batch ? on_unit<Sum>(*p) : DONE; }
+int hidden_sum_backward(const Problem *p) { return p->batch ? on_unit<SumBackward>(*p) : DONE; }
+int max_message(const Problem *p) { return p->batch ? on_unit<Max>(*p) : DONE; }
+int max_message_backward(const Problem *p) { return p->batch ? on_unit<MaxBackward>(*p) : DONE; }
 }

@@ -5,11 +5,15 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #if defined(__AVX512F__)
 #include <cpuid.h>
@@ -102,7 +106,7 @@ Buffer<T> allocate(int64_t count) {
 // ---- units: init + A B, handed on tile by tile ---------------------------------------------------
 //
 // A "word" is what a unit multiplies at once along the summed axis: one float, or two bfloat16.
-// BLOCK is the number of pairs that are best handled together. What becomes of a tile of the result
+// BLOCK is the number of pairs that are best handled together; the rows of A are a multiple of ROWS. What becomes of a tile of the result
 // is said by a function of its place and its values, so that it need not be stored first.
 
 #define INLINE __attribute__((always_inline))
@@ -153,13 +157,16 @@ INLINE inline void product_in_registers(const Product<typename Unit::Word> &p, c
 
 struct Float32 {
   using Word = float;
-  static constexpr int VALUES = 1, BLOCK = 64;
+  static constexpr int VALUES = 1, BLOCK = 64, ROWS = 8;
 
   static Word word(const float *values, int64_t) { return *values; }
   INLINE static Vector multiply_add(Vector sum, Word a, const Word *b) { return sum + a * load(b); }
   // Neighbours of a row, from column n on, as words.
   INLINE static void put(Word *row, int64_t n, const Vector *values) {
     for (int v = 0; v < TILE_COLUMNS; v++) store(row + n + v * LANES, values[v]);
+  }
+  INLINE static void get(const Word *row, int64_t n, Vector *values) {
+    for (int v = 0; v < TILE_COLUMNS; v++) values[v] = load(row + n + v * LANES);
   }
   // Floats are words in every direction.
   static const Word *along_pairs(const Word *rows, Word *, int64_t, int64_t) { return rows; }
@@ -173,7 +180,7 @@ struct Float32 {
 #if defined(__AVX512BF16__)
 struct Bfloat16 {
   using Word = uint32_t;
-  static constexpr int VALUES = 2, BLOCK = 64;
+  static constexpr int VALUES = 2, BLOCK = 64, ROWS = 8;
 
   // AMD's runs at twice the speed of float32, Intel's at half.
   static bool fast() {
@@ -195,6 +202,12 @@ struct Bfloat16 {
   // Neighbours of a row, from column n on: two make a word.
   INLINE static void put(Word *row, int64_t n, const Vector *values) {
     store(row + n / 2, _mm512_cvtne2ps_pbh((__m512)values[1], (__m512)values[0]));
+  }
+  INLINE static void get(const Word *row, int64_t n, Vector *values) {
+    for (int v = 0; v < TILE_COLUMNS; v++) {
+      const __m512i wide = _mm512_cvtepu16_epi32(load<__m256i>(row + n / 2 + v * LANES / 2));
+      values[v] = (Vector)_mm512_slli_epi32(wide, 16);
+    }
   }
   // From two neighbours of a row a word to two pairs below each other: [rows / 2][width].
   static const Word *along_pairs(const Word *rows, Word *words, int64_t count, int64_t width) {
@@ -222,6 +235,7 @@ struct Bfloat16 {
 #if HAS_AMX
 // The matrix unit of recent Xeons: tiles of 16 rows of 64 bytes, C += A B in one instruction.
 struct Amx : Bfloat16 {
+  static constexpr int ROWS = 32;
   Buffer<Word> transposed;
   Buffer<float> result;
   int64_t capacity = 0, room = 0;
@@ -321,5 +335,66 @@ struct Amx : Bfloat16 {
   }
 };
 #endif
+
+// ---- threads -----------------------------------------------------------------------------------
+
+// Run task(number, state) for every number; each thread makes a state of its own.
+template <class Make, class Task>
+void in_threads(int64_t count, int64_t tasks, const Make &make, const Task &task) {
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> failed{false};
+  const auto work = [&] {
+    try {
+      auto state = make();
+      for (int64_t number; (number = next++) < tasks;) task(number, state);
+    } catch (...) {
+      failed = true;
+    }
+  };
+  std::vector<std::thread> threads;
+  try {
+    while (int64_t(threads.size()) + 1 < count && int64_t(threads.size()) + 1 < tasks)
+      threads.emplace_back(work);
+  } catch (const std::system_error &) {
+    // The system lends no more threads: those that there are do the work.
+  }
+  work();
+  for (auto &thread : threads) thread.join();
+  if (failed) throw std::bad_alloc();
+}
+
+// ---- which unit --------------------------------------------------------------------------------
+
+enum UnitNumber : int64_t { FLOAT32, AVX512_BF16, AMX };
+
+bool available(int64_t unit) {
+#if HAS_AMX
+  if (unit == AMX) return Amx::available();
+#endif
+#if defined(__AVX512BF16__)
+  if (unit == AVX512_BF16) return true;
+#endif
+  return unit == FLOAT32;
+}
+
+enum Outcome { DONE, OUT_OF_MEMORY, NO_SUCH_UNIT };
+
+// Pass<unit>::run(problem), if the processor has the unit that the problem names.
+template <template <class> class Pass, class Problem>
+Outcome on_unit(const Problem &p) {
+  if (!available(p.unit)) return NO_SUCH_UNIT;
+  try {
+#if HAS_AMX
+    if (p.unit == AMX) Pass<Amx>::run(p);
+#endif
+#if defined(__AVX512BF16__)
+    if (p.unit == AVX512_BF16) Pass<Bfloat16>::run(p);
+#endif
+    if (p.unit == FLOAT32) Pass<Float32>::run(p);
+  } catch (const std::bad_alloc &) {
+    return OUT_OF_MEMORY;
+  }
+  return DONE;
+}
 
 }  // namespace
