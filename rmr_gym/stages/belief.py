@@ -59,8 +59,9 @@ HELD_OUT = 8
 TRIED = 10
 """Checkpoints of a GRU, of which the best is kept."""
 
-BELIEFS = ("rmr", "shuffled_p", "random_p", "foreign_p", "scratch_p", "copy", "pixels", "open_loop")
-"""What carries a belief on: P; a control in its place; P without frames (``open_loop``).
+BELIEFS = ("rmr", "shuffled_p", "random_p", "foreign_p", "scratch_p", "copy", "pixels", "p_alone")
+"""What carries a belief on: P; a control in its place; P's own predictions, which no frame
+corrects (``p_alone``).
 
 ``scratch_p`` is a P that was trained on what pixels give, see `scratch`.
 """
@@ -274,11 +275,11 @@ def belief(
     film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.segment)[: config.tracks]
-    if arm == "open_loop":
-        film = film._replace(seen=torch.zeros_like(film.seen))
     fusion, priors, rows = Fusion(SLOTS, BITS), [], []
+    if arm == "p_alone":
+        fusion.weight.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     known = np.isin(np.arange(len(training.bits)), labelled)
-    for number in range(config.rounds):
+    for number in range(0 if arm == "p_alone" else config.rounds):
         track = follow(transition, fusion, *film.track(starts, config.segment))
         for ahead, prior in enumerate(track.prior, 1):
             told = known[starts + ahead]

@@ -15,7 +15,7 @@ from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import PRESETS
 from tests.conftest import write_sweep
 
-F1 = {"rmr": 0.97, "copy": 0.95, "shuffled_p": 0.94, "pixels": 0.93, "open_loop": 0.8}
+F1 = {"rmr": 0.97, "copy": 0.95, "shuffled_p": 0.94, "pixels": 0.93, "p_alone": 0.8}
 SMALL = Believing(horizon=12, tracks=8, segment=12, rounds=1, starts=(0, 8), scored=(1, 12))
 
 

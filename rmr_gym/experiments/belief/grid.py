@@ -95,7 +95,7 @@ class Belief(AtariExperiment):
 
     Attributes:
         arms: rmr (the game's own P), shuffled_p, random_p, foreign_p (that of another game of the
-            run), scratch_p (a P that pixels taught), copy, pixels (no memory), open_loop (no
+            run), scratch_p (a P that pixels taught), copy, pixels (no memory), p_alone (no
             frames), gru (a GRU in the place of P and fusion); default: all.
         labels: Numbers of labelled frames.
         start: known (the true RAM) or unknown (what is read of the first frame).
