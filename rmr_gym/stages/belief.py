@@ -416,10 +416,8 @@ class ReadGame(GameData):
 
     def abstract(self, part: str) -> AbstractData:
         """Return the "training" transitions, read, or those of "validation", which are true."""
-        loaded = super().abstract(part)
-        if part != "training":
-            return loaded
-        return loaded._replace(bits=self.bits, ram=bits_to_ram(self.bits))
+        loaded, read = super().abstract(part), {"bits": self.bits, "ram": bits_to_ram(self.bits)}
+        return loaded._replace(**read) if part == "training" else loaded
 
 
 @stage(version=1)

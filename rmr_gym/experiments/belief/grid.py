@@ -10,15 +10,7 @@ from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.runs.store import Task
 from rmr_gym.runs.training import Phase
-from rmr_gym.stages.belief import (
-    BELIEFS,
-    STARTS,
-    Believing,
-    belief,
-    evidence,
-    recurrent,
-    scratch,
-)
+from rmr_gym.stages.belief import BELIEFS, STARTS, Believing, belief, evidence, recurrent, scratch
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.presets import AtariPreset, Pretraining
 
@@ -64,8 +56,7 @@ def tracked(
         common = (game.data, game.preset.model)
         read = evidence(*common, config.hidden, labels, seed)
         if arm == "gru":
-            networks = (config, learning, labels, seed, read, start)
-            task = recurrent(*common, *networks)
+            task = recurrent(*common, config, learning, labels, seed, read, start)
         else:
             donors = _donors(game, other, labels, arm, seed, read)
             task = belief(*common, config, labels, arm, seed, read, *donors, start)
@@ -80,8 +71,7 @@ def _donors(
     if arm in WITHOUT_P:
         return None, None
     if arm == "scratch_p":
-        preset = game.preset
-        configs = (preset.model, preset.pretraining, labels, seed)
+        configs = (game.preset.model, game.preset.pretraining, labels, seed)
         return scratch(game.data, *configs, read, game.device), None
     return game.pretrained(seed), other.pretrained(seed) if arm == "foreign_p" else None
 

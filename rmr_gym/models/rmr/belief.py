@@ -255,7 +255,7 @@ class Recurrent(nn.Module):
 
     Args:
         varying: Numbers of the bits that it follows.
-        rest: Log-odds of all bits, for those that it does not.
+        rest: Log-odds of all bits [slots bits], for those that it does not.
         width: Of the state.
         actions: Number of actions.
     """
@@ -263,13 +263,7 @@ class Recurrent(nn.Module):
     varying: Tensor
     rest: Tensor
 
-    def __init__(
-        self,
-        varying: Int[Tensor, " varying"],
-        rest: Float[Tensor, "slots bits"],
-        width: int,
-        actions: int,
-    ):
+    def __init__(self, varying: Int[Tensor, " varying"], rest: Tensor, width: int, actions: int):
         super().__init__()
         self.register_buffer("varying", varying)
         self.register_buffer("rest", rest)
@@ -301,24 +295,18 @@ class Recurrent(nn.Module):
         signs = 2 * start.flatten(1)[:, self.varying] - 1
         state, belief, found = torch.tanh(self.start(signs)), SURE * signs, []
         unlearned = len(actions) - (len(actions) if learned is None else learned)
-        graded = torch.is_grad_enabled()
-        for ahead, (action, seen) in enumerate(zip(actions, evidence, strict=True)):
-            with torch.set_grad_enabled(graded and ahead >= unlearned):
-                state, belief = self._step(state, belief, action, seen.flatten(1)[:, self.varying])
-                whole = self.rest.flatten().repeat(len(start), 1)
-                found.append(
-                    whole.index_copy(1, self.varying, belief).unflatten(1, self.rest.shape)
-                )
-        return found
-
-    def _step(
-        self, state: Tensor, belief: Tensor, action: Tensor, seen: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        pressed = F.one_hot(action, self.actions).float()
-        state = self.cell(torch.cat([4 * seen, torch.sigmoid(belief), pressed], 1), state)
         copied, shown, offset = self.weight
-        belief = belief.clamp(-2 * SURE, 2 * SURE)
-        return state, copied * belief + shown * seen + offset + state @ self.read_out
+        graded = torch.is_grad_enabled()
+        for ahead, (action, frame) in enumerate(zip(actions, evidence, strict=True)):
+            with torch.set_grad_enabled(graded and ahead >= unlearned):
+                seen = frame.flatten(1)[:, self.varying]
+                pressed = F.one_hot(action, self.actions).float()
+                state = self.cell(torch.cat([4 * seen, torch.sigmoid(belief), pressed], 1), state)
+                before = copied * belief.clamp(-2 * SURE, 2 * SURE)
+                belief = before + shown * seen + offset + state @ self.read_out
+                whole = self.rest.flatten().repeat(len(start), 1)
+                found.append(whole.index_copy(1, self.varying, belief).view_as(start))
+        return found
 
 
 def hidden_bytes(evidence: Bits, mean: Tensor, bits: Bits, bound: float) -> Bool[Tensor, " slots"]:
