@@ -11,6 +11,12 @@ their median. The frames are of Pong, recorded under ``--root`` where they are n
 The second table is the cost of cells that follows from it: training of ``--steps`` steps and a
 ridge probe, timed here too, at each of ``--checkpoints`` checkpoints. Recording, pretraining and
 the other arms are not in it.
+
+    python benchmarks/natural.py --parts                   # a minute, and a recording of Pong
+    python benchmarks/table.py --only "natural step"       # the same, into results/benchmarks.csv
+
+The parts of one step of the preset laptop, in CPU milliseconds of one thread: P frozen (rmr) and
+trained (cswm), the pixel encoder in fp32 and in bf16, steps of all four in turn, medians.
 """
 
 import argparse
@@ -27,11 +33,12 @@ from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core, pixel
 from rmr_gym.experiments.atari import recorded_folder
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
 from rmr_gym.runs.store import Room
 from rmr_gym.stages.export import processor_artifact
 from rmr_gym.stages.games import GameData, ProbeSets, natural_data
-from rmr_gym.stages.natural import natural
-from rmr_gym.stages.presets import Natural, Recording
+from rmr_gym.stages.natural import initial_pipeline, natural, natural_batch
+from rmr_gym.stages.presets import OBJECTIVES, PRESETS, Natural, PredictedStep, Recording
 from rmr_gym.stages.probe import Features, bit_rows, encode
 from rmr_gym.stages.stacked import NaturalRun, train_natural_stack
 
@@ -42,6 +49,7 @@ SIZES = {
 EPISODE, WARM_UP = 250, 3
 TRAIN_ROWS, TARGETS = 6000, 20
 """Rows of the paper's probe, and predicted RAM cells of a middling game."""
+ENCODER = ("encoder", "encoder backward")
 
 
 class Watch:
@@ -195,6 +203,81 @@ def estimates(
     return found
 
 
+class Parts:
+    """Steps of one arm, cut where a part ends, on the processor; see `step`."""
+
+    def __init__(self, data: GameData, arm: str, cnn: str):
+        self.model, self.config = PRESETS["laptop"].model, Natural(cnn=cnn)
+        self.data = natural_data(data, self.model, self.config)
+        donor = processor_artifact(make_core(self.model, self.model.core, 100))
+        self.pipeline = initial_pipeline(self.data, self.model, self.config, arm, 0, donor)
+        trained = [weight for weight in self.pipeline.parameters() if weight.requires_grad]
+        self.adam, self.steps = torch.optim.Adam(trained, lr=1e-3, fused=True), 0
+        self.seconds: dict[str, list[float]] = {}
+
+    def step(self) -> None:
+        """Make a step as the stage does, its gradient taken part by part."""
+        self.steps += 1
+        self._begin = time.process_time()
+        batch = natural_batch(self.config, self.data, 0, self.steps)
+        self._ends("batch")
+        latents = self.pipeline.encoder(torch.cat([batch.frames, batch.following]))
+        self._ends("encoder")
+        cut = latents.detach().requires_grad_()
+        current, following = cut.chunk(2)
+        processed = self.pipeline.processor(current, batch.action)
+        self._ends("P")
+        outcome = processed.detach().requires_grad_()
+        predicted = self.pipeline.decoder(outcome)
+        step = PredictedStep(predicted, current, following, batch.permutation)
+        loss = OBJECTIVES[self.config.objective].terms(self.config, step).loss
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        self._ends("decoder and objective")
+        processed.backward(outcome.grad)
+        self._ends("P backward")
+        latents.backward(cut.grad)
+        self._ends("encoder backward")
+        self.adam.step()
+        self._ends("Adam")
+
+    def _ends(self, part: str) -> None:
+        now = time.process_time()
+        self.seconds.setdefault(part, []).append(now - self._begin)
+        self._begin = time.process_time()
+
+    def milliseconds(self) -> dict[str, float]:
+        """Median of each part after the warm-up, and their sum."""
+        parts = {
+            name: 1e3 * statistics.median(values[WARM_UP:]) for name, values in self.seconds.items()
+        }
+        return parts | {"whole step": sum(parts.values())}
+
+
+def parts(options: argparse.Namespace, data: GameData) -> list[dict[str, object]]:
+    """Return what each part of a step costs, and how many times faster bf16 is."""
+    cases = {(arm, cnn): Parts(data, arm, cnn) for arm in ("rmr", "cswm") for cnn in CNN_PRECISIONS}
+    for _ in range(WARM_UP + options.timed):
+        for case in cases.values():
+            case.step()
+    found = []
+    for (arm, cnn), case in cases.items():
+        for part, value in case.milliseconds().items():
+            goal = "<= 50" if (part, cnn) == ("whole step", "bf16") else ""
+            what = f"{arm}, encoder {cnn}, {part}"
+            found.append({"what": what, "measure": "ms", "value": round(value, 3), "goal": goal})
+    for arm in ("rmr", "cswm"):
+        plain, fast = (cases[arm, cnn].milliseconds() for cnn in ("fp32", "bf16"))
+        both = [sum(times[name] for name in ENCODER) for times in (plain, fast)]
+        wholes = [times["whole step"] for times in (plain, fast)]
+        for what, (before, after), goal in (("encoder", both, ">= 2"), ("whole step", wholes, "")):
+            ratio = {"measure": "times faster in bf16", "value": round(before / after, 3)}
+            found.append({"what": f"{arm}, {what}", **ratio, "goal": goal})
+        limit = {"measure": "ms", "value": round(both[1], 3), "goal": "<= 15"}
+        found.append({"what": f"{arm}, encoder bf16, forward and backward", **limit})
+    return found
+
+
 def print_table(rows: list[dict[str, object]]) -> None:
     """Print rows under their names."""
     names = list(rows[0])
@@ -240,6 +323,7 @@ def main() -> None:
     parser.add_argument("--probe-rows", type=int, default=TRAIN_ROWS)
     parser.add_argument("--steps", type=int, default=20000, help="of a cell, for the second table")
     parser.add_argument("--checkpoints", type=int, default=4, help="of a cell")
+    parser.add_argument("--parts", action="store_true", help="the parts of one step instead")
     parser.add_argument("--csv", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -252,17 +336,22 @@ def main() -> None:
         width=int(sizes["width"]),
         precision=options.precision,
     )
+    if not options.parts:
+        print(
+            f"{options.size}, arm {options.arm}, {options.objective}, batch {options.batch}, "
+            f"{SLOTS} slots x {options.dim}, messages {options.precision}, CNN {options.cnn}"
+        )
     print(
-        f"{options.size}, arm {options.arm}, {options.objective}, batch {options.batch}, "
-        f"{SLOTS} slots x {options.dim}, messages {options.precision}, CNN {options.cnn}\n"
         f"{hardware(torch.device(options.device))}, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
-    rows = measure(options, model, pong(options.root))
+    data = pong(options.root)
+    rows = parts(options, data) if options.parts else measure(options, model, data)
     print_table(rows)
-    probe = probe_seconds(options, model)
-    print(f"\nridge probe of a checkpoint, {options.probe_rows} training rows: {probe:.2f} s")
-    print_table(estimates(options, rows, probe))
+    if not options.parts:
+        probe = probe_seconds(options, model)
+        print(f"\nridge probe of a checkpoint, {options.probe_rows} training rows: {probe:.2f} s")
+        print_table(estimates(options, rows, probe))
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

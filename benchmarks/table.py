@@ -197,6 +197,7 @@ PARTS = {
     "message passing": message_passing,
     "scaling": scaling,
     "natural": natural,
+    "natural step": lambda: script("natural.py", "--parts"),
     "probe": probe,
     "wrappers": wrappers,
     "imports": imports,
