@@ -153,9 +153,10 @@ class ColumnReader:
         self._ends = np.cumsum(self._lengths, dtype=np.int64)
         self._chunks: dict[int, _Chunks] = {}
         size = math.prod(spec.shape) * spec.stored.itemsize
-        self._frames = _KnownFrames(size, len(self), memory if size >= FRAME_BYTES else 0)
         self._small = size < FRAME_BYTES and size * len(self) <= memory
-        self._whole = np.empty((len(self) if self._small else 0, *spec.shape), spec.stored)
+        whole, frames = (len(self), 0) if self._small else (0, len(self))
+        self._whole = np.empty((whole, *spec.shape), spec.stored)
+        self._frames = _KnownFrames(size, frames, memory if size >= FRAME_BYTES else 0)
         self._known: set[int] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -236,7 +237,7 @@ class _KnownFrames:
     def __init__(self, size: int, rows: int, room: int):
         self._word = np.dtype(f"u{math.gcd(size, 8)}")
         self._width = size // self._word.itemsize
-        most = room // (self._word.itemsize + 4)
+        most = min(room // (self._word.itemsize + 4), rows * self._width)
         self._places, self._words = np.empty(most, np.int32), np.empty(most, self._word)
         self._used, self._adding = 0, threading.Lock()
         self._grounds = [np.zeros(self._width, self._word)]
