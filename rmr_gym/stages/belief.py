@@ -7,14 +7,14 @@ labelled frame.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError, known_name
@@ -27,8 +27,10 @@ from rmr_gym.domains.atari import (
     AbstractData,
     AtariModel,
     abstract_pipeline,
+    frame_statistics,
     frame_transform,
     make_core,
+    pixel_encoder,
 )
 from rmr_gym.models.rmr.belief import (
     PENALTIES,
@@ -46,7 +48,7 @@ from rmr_gym.models.rmr.belief import (
 from rmr_gym.models.rmr.pipeline import build_seeded
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, train
+from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import Pretraining
@@ -55,11 +57,21 @@ FOLDS = 4
 """Parts of the training episodes; a training frame is read by a reader that did not learn it."""
 
 HELD_OUT = 8
-"""Of the training episodes that are long enough, a GRU is tried on one in so many."""
+"""Of the training episodes, a network is tried on one in so many and learns from the others."""
 TRIED = 10
-"""Checkpoints of a GRU, of which the best is kept."""
+"""Checkpoints of a network, of which the best is kept."""
 
-BELIEFS = ("rmr", "shuffled_p", "random_p", "foreign_p", "scratch_p", "copy", "pixels", "p_alone")
+BELIEFS = (
+    "rmr",
+    "shuffled_p",
+    "random_p",
+    "foreign_p",
+    "scratch_p",
+    "copy",
+    "pixels",
+    "instants",
+    "p_alone",
+)
 """What carries a belief on: P; a control in its place; P's own predictions, which no frame
 corrects (``p_alone``).
 
@@ -233,6 +245,51 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
+@stage(version=1)
+def instants(
+    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int = 4
+) -> Artifact:
+    """Read frames as `evidence` does, each together with those before it.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Size of the frames.
+        labels: Labelled frames of the training episodes.
+        seed: Which frames are labelled.
+        read: What `evidence` left, of the same labels and seed; its penalty is taken.
+        count: Frames that are read together; a first frame stands for those before it.
+
+    Returns:
+        As `evidence`, and what it calls hidden: by single frames.
+    """
+    training, validation = (
+        recorded_episodes(data, part, model.height, model.width)
+        for part in ("training", "validation")
+    )
+    rows, varying = labelled_rows(training, labels, seed), read.tensors["varying"]
+    bits = torch.from_numpy(training.bits[rows]).float().flatten(1)[:, varying, None]
+    fold = training.episode % FOLDS
+
+    def reading(kept: Bool[np.ndarray, " labels"], episodes: Episodes, asked: np.ndarray) -> Tensor:
+        reader = PixelReader(count * model.height, model.width, len(varying), 1)
+        reader.fit(frames_of(training, rows[kept]), bits[kept], read.record["penalty"])
+        parts = np.array_split(asked, len(asked) // 2048 + 1)
+        seen = [reader(frames_of(episodes, part)) for part in parts]
+        return torch.cat(seen).flatten(1).half()
+
+    def frames_of(episodes: Episodes, asked: np.ndarray) -> Tensor:
+        """Return the frames of rows and of those before them, one above the other."""
+        first = episodes.first[episodes.episode[asked]]
+        frames = [episodes.frames[np.maximum(asked - back, first)] for back in range(count)]
+        return torch.cat(frames, 1)
+
+    seen = torch.zeros(len(fold), len(varying), dtype=torch.float16)
+    for part in range(FOLDS):
+        seen[fold == part] = reading(fold[rows] != part, training, np.flatnonzero(fold == part))
+    everything = reading(np.ones(len(rows), bool), validation, np.arange(len(validation.bits)))
+    return Artifact(read.record, read.tensors | {"training": seen, "validation": everything})
+
+
 @stage(version=4, later=("start",))
 def belief(
     data: GameData,
@@ -304,7 +361,7 @@ def _transition(
     known_name("belief", arm, BELIEFS)
     if arm == "copy":
         return remembered
-    if arm == "pixels":
+    if arm in ("pixels", "instants"):
         return unknown
     if donor is None or (arm == "foreign_p" and foreign is None):
         raise RMRError(f"the belief {arm!r} needs a pretrained P: pretrain one first")
@@ -524,16 +581,104 @@ def recurrent(
         loss = F.binary_cross_entropy_with_logits(beliefs, bits.float(), reduction="sum")
         return Step(loss / max(bits.numel(), 1))
 
-    @torch.no_grad()
-    def checkpoint_at(step: int) -> Checkpoint:
-        beliefs, bits = told(held_out[: config.tracks], config.segment, config.segment)
-        guess, truth = (part.numpy()[:, data.scored_bytes] > 0 for part in (beliefs, bits))
-        f1 = metrics.bit_f1(guess, truth).micro_f1 if len(bits) else 0.0
-        return Checkpoint(network.state_dict(), {"step": step, "micro_f1": f1}, score=-f1)
+    def tried() -> tuple[Tensor, Tensor]:
+        return told(held_out[: config.tracks], config.segment, config.segment)
 
     @torch.no_grad()
     def carry(film: Film, begun: np.ndarray) -> list[Tensor]:
         return network(*film.track(begun, config.horizon))
+
+    trained = _best(network, step_at, tried, data.scored_bytes, learning, room)
+    rows = score_beliefs(data, model, config, read, start, carry)
+    record = {"rows": rows, "curve": trained.curve, "chosen": trained.best}
+    return Artifact(record, dict(network.state_dict()))
+
+
+@stage(version=1)
+def supervised_frames(
+    data: GameData,
+    model: AtariModel,
+    config: Believing,
+    learning: Phase,
+    labels: int,
+    seed: int,
+    read: Artifact,
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train the pixel encoder and a linear read-out on labelled frames; score it as a belief.
+
+    Of the checkpoints the one is kept that does best on labelled frames of held-out episodes.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Sizes.
+        config: Starts and scored steps.
+        learning: Steps, rate and frames a step.
+        labels: Labelled frames of the training episodes.
+        seed: Which frames are labelled; fixes initial weights and batches.
+        read: What `evidence` left; it says which bytes a frame does not show.
+        room: Room for unfinished state.
+
+    Returns:
+        As `recurrent`.
+    """
+    training = recorded_episodes(data, "training", model.height, model.width)
+    labelled, sizes = labelled_rows(training, labels, seed), (model.height, model.width)
+    apart = training.episode[labelled] % HELD_OUT == 0
+    if apart.all():
+        raise RMRError("an encoder of frames learns from one episode and is tried on another")
+    encoder, heads = pixel_encoder(model, seed), partial(nn.Linear, SLOTS * model.dim, SLOTS * BITS)
+    encoder.standardise_by(*frame_statistics(training.frames))
+    unflatten = nn.Unflatten(1, (SLOTS, BITS))
+    read_out = build_seeded(heads, seed, "supervised frames")
+    network = nn.Sequential(encoder, nn.Flatten(), read_out, unflatten)
+
+    def told(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        return network(training.frames[rows]), torch.from_numpy(training.bits[rows])
+
+    def step_at(step: int, phase: Phase) -> Step:
+        rows = generator(seed, "supervised frames", step).choice(labelled[~apart], phase.batch)
+        logits, bits = told(rows)
+        return Step(F.binary_cross_entropy_with_logits(logits, bits.float()))
+
+    tried = partial(told, labelled[apart])
+    trained = _best(network, step_at, tried, data.scored_bytes, learning, room)
+    frames = recorded_episodes(data, "validation", *sizes).frames
+    with torch.no_grad():
+        logits = torch.cat([network(part) for part in frames.split(500)])
+
+    def carry(film: Film, begun: np.ndarray) -> list[Tensor]:
+        return [logits[begun + ahead] for ahead in range(1, config.horizon + 1)]
+
+    rows = score_beliefs(data, model, config, read, "known", carry)
+    record = {"rows": rows, "curve": trained.curve, "chosen": trained.best}
+    return Artifact(record, dict(network.state_dict()))
+
+
+def _best(
+    network: nn.Module,
+    step_at: Callable[[int, Phase], Step],
+    tried: Callable[[], tuple[Tensor, Tensor]],
+    scored: np.ndarray,
+    learning: Phase,
+    room: Room,
+) -> Trained:
+    """Train a network and leave it as it was at the checkpoint of the best bit F1.
+
+    Args:
+        network: Learns.
+        step_at: Gives the loss of a step.
+        tried: Gives log-odds and bits of held-out labelled frames.
+        scored: Bytes that count.
+        learning: Steps and rate.
+        room: Room for unfinished state.
+    """
+
+    @torch.no_grad()
+    def checkpoint_at(step: int) -> Checkpoint:
+        guess, truth = (part.numpy()[:, scored] > 0 for part in tried())
+        f1 = metrics.bit_f1(guess, truth).micro_f1 if len(truth) else 0.0
+        return Checkpoint(network.state_dict(), {"step": step, "micro_f1": f1}, score=-f1)
 
     checkpoints = np.unique(np.linspace(0, learning.steps, TRIED + 1).astype(int))[1:].tolist()
     options: dict[str, Any] = {"keep": "best", "clip": 1.0, "room": room}
@@ -541,6 +686,4 @@ def recurrent(
         network, step_at, checkpoint_at, phases=[learning], checkpoints=checkpoints, **options
     )
     network.load_state_dict(trained.tensors)
-    rows = score_beliefs(data, model, config, read, start, carry)
-    record = {"rows": rows, "curve": trained.curve, "chosen": trained.best}
-    return Artifact(record, dict(network.state_dict()))
+    return trained

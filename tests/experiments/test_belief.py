@@ -79,12 +79,17 @@ def test_a_run_without_results_says_so(tmp_path):
 
 
 def test_a_tiny_run_from_data_to_page(tiny):
-    changes = {"belief": SMALL, "labels": (40,), "arms": ("rmr", "copy", "scratch_p", "gru")}
-    changes |= {"gru": Phase(steps=4, batch=4, unroll=5), "start": "unknown"}
+    changes = {
+        "belief": SMALL,
+        "labels": (40,),
+        "arms": ("rmr", "copy", "scratch_p", "gru", "instants", "supervised"),
+    }
+    quick = Phase(steps=4, batch=4, unroll=5)
+    changes |= {"gru": quick, "supervised": quick, "start": "unknown"}
     folder, problems = run(Belief(**(Belief.proposals("tiny") | tiny | changes)))
     assert not problems
     page = pages.belief(folder)
-    assert set(page.tables["belief_summary"]["arm"]) == {"rmr", "copy", "scratch_p", "gru"}
+    assert set(page.tables["belief_summary"]["arm"]) == set(changes["arms"])
     assert set(page.tables["belief_summary"]["k"]) == {1, 12}
     path, _ = write_report(folder)
     assert "starts from what is read of the first frame" in path.read_text()

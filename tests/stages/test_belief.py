@@ -18,11 +18,13 @@ from rmr_gym.stages.belief import (
     belief,
     evidence,
     filmed,
+    instants,
     labelled_rows,
     read_bits,
     recorded_episodes,
     recurrent,
     scratch,
+    supervised_frames,
 )
 from rmr_gym.stages.natural import pretrain
 
@@ -203,6 +205,63 @@ def test_a_gru_learns_to_count_what_no_frame_shows(game, chain, read, episodes, 
     assert recurrent.function(*arguments).record["chosen"]["micro_f1"] == 1
     blind = recurrent.function(*arguments, "unknown").record["chosen"]["micro_f1"]
     assert blind < 0.9
+
+
+def test_one_instant_is_read_as_evidence_reads_it(game, chain, read):
+    artifact = chain.compute(read)
+    one = chain.compute(instants(game.data, game.preset.model, LABELS, 0, read, 1))
+    for part in ("training", "validation"):
+        torch.testing.assert_close(one.tensors[part], artifact.tensors[part], atol=2e-3, rtol=2e-3)
+    assert torch.equal(one.tensors["hidden"], artifact.tensors["hidden"])
+
+
+def toy(episodes, artifact, byte, bits, pixel):
+    """Return episodes of one bit and one pixel that vary, and what reading them takes."""
+    world = np.zeros_like(episodes.bits)
+    world[:, byte, 7] = bits
+    frames = torch.zeros(len(bits), 84, 84, dtype=torch.uint8)
+    frames[:, 40, 40] = torch.from_numpy(255 * pixel.astype(np.uint8))
+    mean = torch.zeros(128, 8)
+    mean[byte, 7] = 0.5
+    tensors = {"varying": torch.tensor([8 * byte + 7]), "mean": mean}
+    read = Artifact({"penalty": 1e-3}, artifact.tensors | tensors)
+    return episodes._replace(bits=world, frames=frames), read
+
+
+def test_what_was_seen_a_frame_ago_is_read_of_two_instants_within_the_episode(
+    game, chain, read, episodes, monkeypatch
+):
+    pixel = np.random.default_rng(0).integers(0, 2, len(episodes.bits))
+    before = np.roll(pixel, 1)
+    before[episodes.first] = pixel[episodes.first]
+    world, artifact = toy(episodes, chain.compute(read), 0, before, pixel)
+    monkeypatch.setattr(stages, "recorded_episodes", lambda *_: world)
+    monkeypatch.setattr(stages, "labelled_rows", lambda *_: np.arange(len(pixel)))
+    for count, right in ((1, False), (2, True)):
+        found = instants.function(game.data, game.preset.model, LABELS, 0, artifact, count)
+        for part in ("training", "validation"):
+            guess = (found.tensors[part][:, 0] > 0).numpy()
+            assert (guess == before.astype(bool)).all() == right
+
+
+def test_an_encoder_of_single_frames_learns_what_they_show(
+    game, chain, read, episodes, monkeypatch
+):
+    byte = int(game.data.scored_bytes[0])
+    pixel = np.random.default_rng(0).integers(0, 2, len(episodes.bits))
+    world, artifact = toy(episodes, chain.compute(read), byte, pixel, pixel)
+    monkeypatch.setattr(stages, "recorded_episodes", lambda *_: world)
+    monkeypatch.setattr(stages, "labelled_rows", lambda *_: np.arange(len(pixel)))
+    monkeypatch.setattr(stages, "score_beliefs", lambda *_: [])
+    learning = Phase(steps=30, batch=16, learning_rate=1e-2)
+    arguments = (game.data, game.preset.model, SMALL, learning, LABELS, 0, artifact)
+    assert supervised_frames.function(*arguments).record["chosen"]["micro_f1"] == 1
+
+
+def test_an_encoder_of_single_frames_is_scored(game, chain, read):
+    arguments = (game.data, game.preset.model, SMALL, QUICK, LABELS, 0, read)
+    rows = chain.compute(supervised_frames(*arguments)).record["rows"]
+    assert {(row["start"], row["k"]) for row in rows} == set(product((0, 8), (1, 4, 12)))
 
 
 def test_beliefs_of_unknown_starts_start_from_what_is_read(game, chain, read, episodes):

@@ -10,21 +10,37 @@ from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.runs.store import Task
 from rmr_gym.runs.training import Phase
-from rmr_gym.stages.belief import BELIEFS, STARTS, Believing, belief, evidence, recurrent, scratch
+from rmr_gym.stages.belief import (
+    BELIEFS,
+    STARTS,
+    Believing,
+    belief,
+    evidence,
+    instants,
+    recurrent,
+    scratch,
+    supervised_frames,
+)
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.presets import AtariPreset, Pretraining
 
-ARMS = (*BELIEFS, "gru")
-"""The beliefs, and a GRU in the place of P and fusion."""
+ARMS = (*BELIEFS, "gru", "supervised")
+"""The beliefs, and networks that have no fusion."""
 
 GRU = Phase(steps=2000, learning_rate=2e-3, batch=16, unroll=32)
-"""How the GRU is trained."""
+FRAMES = Phase(steps=1000, learning_rate=1e-3, batch=50)
+"""How networks are trained: the GRU, the encoder of single frames."""
 
-WITHOUT_P = ("copy", "pixels")
+WITHOUT_P = ("copy", "pixels", "instants")
 SHORT = Believing(horizon=60, tracks=12, segment=60, starts=(0, 100), scored=(1, 4, 16, 59))
 
 PROPOSED: dict[str, dict[str, Any]] = {
-    "smoke": {"belief": SHORT, "labels": (300,), "gru": replace(GRU, steps=40)},
+    "smoke": {
+        "belief": SHORT,
+        "labels": (300,),
+        "gru": replace(GRU, steps=40),
+        "supervised": replace(FRAMES, steps=40),
+    },
     "laptop": {"pretraining": Pretraining(steps=6000, batch=16, checkpoints=(1500, 3000, 6000))},
 }
 """What a preset proposes beyond the defaults. P learns more from smaller batches at equal cost."""
@@ -37,7 +53,8 @@ def tracked(
     arm: str,
     seed: int,
     start: str = "known",
-    learning: Phase = GRU,
+    gru: Phase = GRU,
+    supervised: Phase = FRAMES,
 ) -> list[Rows]:
     """Return where the rows of an arm come from, on every game.
 
@@ -48,7 +65,8 @@ def tracked(
         arm: A name in `ARMS`.
         seed: Of P, of the labelled frames, and of what is drawn for a control.
         start: A name in `rmr_gym.stages.belief.STARTS`.
-        learning: Of the GRU.
+        gru: How the GRU is trained.
+        supervised: How the encoder of single frames is.
     """
     names = {"labels": labels, "arm": arm, "seed": seed}
     rows = []
@@ -56,9 +74,12 @@ def tracked(
         common = (game.data, game.preset.model)
         read = evidence(*common, config.hidden, labels, seed)
         if arm == "gru":
-            task = recurrent(*common, config, learning, labels, seed, read, start)
+            task = recurrent(*common, config, gru, labels, seed, read, start)
+        elif arm == "supervised":
+            task = supervised_frames(*common, config, supervised, labels, seed, read)
         else:
             donors = _donors(game, other, labels, arm, seed, read)
+            read = instants(*common, labels, seed, read) if arm == "instants" else read
             task = belief(*common, config, labels, arm, seed, read, *donors, start)
         rows.append(Rows("belief", task, {"game": game.name} | names))
     return rows
@@ -86,11 +107,13 @@ class Belief(AtariExperiment):
     Attributes:
         arms: rmr (the game's own P), shuffled_p, random_p, foreign_p (that of another game of the
             run), scratch_p (a P that pixels taught), copy, pixels (no memory), p_alone (no
-            frames), gru (a GRU in the place of P and fusion); default: all.
+            frames), gru (a GRU in the place of P and fusion), instants (four successive frames, no
+            memory beyond), supervised (an encoder of single frames); default: all.
         labels: Numbers of labelled frames.
         start: known (the true RAM) or unknown (what is read of the first frame).
         belief: How beliefs are learned and scored.
         gru: How the GRU is trained.
+        supervised: How the encoder of single frames is trained.
     """
 
     kind = "belief"
@@ -100,6 +123,7 @@ class Belief(AtariExperiment):
     start: str = "known"
     belief: Believing = field(default_factory=Believing)
     gru: Phase = GRU
+    supervised: Phase = FRAMES
 
     @staticmethod
     def proposals(name: str) -> dict[str, Any]:
@@ -122,7 +146,8 @@ class Belief(AtariExperiment):
             for game, seed in product(games, self.seed_list)
             for row in abstract_rows(game, seed)
         ]
+        networks = (self.gru, self.supervised)
         for labels, seed, arm in product(self.labels, self.seed_list, arms):
-            rows += tracked(games, self.belief, labels, arm, seed, self.start, self.gru)
+            rows += tracked(games, self.belief, labels, arm, seed, self.start, *networks)
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
         return self.atari_plan(rows, games, **facts)
