@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -406,3 +407,14 @@ def donor_of_balls(tmp_path_factory):
     record("rmr/BouncingBalls-v0", root / "bouncing", **options)
     data, sizes = RecordedBalls("balls", root / "bouncing", 0.4), BallsModel(dim=8, passes=1)
     return write_artifact(root / "p", pretrain_balls.function(data, sizes, (Phase(2, batch=4),)))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """The words that start Chromium without a window; what its console says goes to stderr."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine")
+    options = ("headless", "no-sandbox", "disable-gpu", "enable-logging=stderr")
+    return [found, *(f"--{option}" for option in options), "--virtual-time-budget=5000"]

@@ -115,12 +115,11 @@ def _kernels() -> Iterator[Check]:
     slower = "PyTorch computes the messages of P, on a CPU some 3.5 times slower."
     yield _tried("compiler", lambda: " ".join(kernels.find_compiler()), f"{slower} Install g++.")
     yield _tried("kernel cache", lambda: str(kernels.cache_folder()), slower)
-    kernel = describe_backend("cpu", "fp32")
-    yield Check("kernel, CPU", kernel, "" if kernel.startswith("compiled") else slower)
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     yield Check("GPU", ", ".join(gpus) or "none", "" if gpus else "All is computed on the CPU.")
-    if gpus:
-        yield Check("kernel, GPU", describe_backend("cuda", "fp32"))
+    for device in ("cpu", "cuda") if gpus else ("cpu",):
+        kernel = describe_backend(device, "fp32")
+        yield Check(f"kernel, {device}", kernel, slower if kernel.startswith("PyTorch") else "")
     refused = 'Balls with renderer="mujoco" are refused; the default renderer needs no OpenGL.'
     yield _tried("OpenGL", choose_back_end, refused)
 

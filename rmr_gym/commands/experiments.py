@@ -10,7 +10,7 @@ from rmr_gym.commands.console import parsed, print_rows, progress_bars, say, war
 from rmr_gym.experiments import experiments, part_of
 
 if TYPE_CHECKING:
-    from rmr_gym.runs.status import Estimate, Kind
+    from rmr_gym.runs.status import Estimate, JobState, Kind, Planned
 
 Positional = tyro.conf.Positional
 
@@ -63,26 +63,45 @@ def report(folder: Positional[Path]) -> None:
     say(text, f"report: {page}")
 
 
-def status(folder: Positional[Path]) -> None:
+def status(folder: Positional[Path], serve: bool = False, port: int = 8000) -> None:
     """Tell how many jobs of a run are done, what they cost, what failed and how long it takes.
 
     May be asked while the run goes on, and from another machine that sees the folders.
 
     Args:
         folder: Run folder.
+        serve: Show it, with curves of the trainings, on a page that renews itself, until Ctrl-C.
+        port: Of that page, which only this machine can open; 0: one that is free.
     """
-    from rmr_gym.report.runs import read_run_json  # noqa: PLC0415
-    from rmr_gym.runs.status import FAILED, estimate, kinds, read_plan  # noqa: PLC0415
+    if serve:
+        from rmr_gym.commands.live import serve as serve_page  # noqa: PLC0415
 
-    plan, started = read_plan(folder), read_run_json(folder).get("started", "")
-    states = [job.state() for job in plan]
+        serve_page(folder, port)
+        return
+    from rmr_gym.runs.status import FAILED, kinds  # noqa: PLC0415
+
+    plan, states, known = how_far(folder)
     print_rows([*map(_row, kinds(states))])
-    times = [time for job in plan if (time := job.finished) and time.isoformat() >= started]
-    say(*_estimate_lines(estimate(states, times)))
+    say(*estimate_lines(known))
     for job, state in zip(plan, states, strict=True):
         if state.state == FAILED:
             error = f"failed, attempt {state.attempts}: {state.key}: {state.error}"
             say(error, f"  log: {job.log}")
+
+
+def how_far(folder: Path) -> "tuple[list[Planned], list[JobState], Estimate]":
+    """Return the jobs of a run, where each is, and what they cost.
+
+    Raises:
+        RMRError: The folder holds no run.
+    """
+    from rmr_gym.report.runs import read_run_json  # noqa: PLC0415
+    from rmr_gym.runs.status import estimate, read_plan  # noqa: PLC0415
+
+    plan, started = read_plan(folder), read_run_json(folder).get("started", "")
+    states = [job.state() for job in plan]
+    times = [time for job in plan if (time := job.finished) and time.isoformat() >= started]
+    return plan, states, estimate(states, times)
 
 
 def _row(kind: "Kind") -> dict[str, Any]:
@@ -90,7 +109,9 @@ def _row(kind: "Kind") -> dict[str, Any]:
     return counts | {"seconds a job": "" if kind.seconds is None else f"{kind.seconds:.1f}"}
 
 
-def _estimate_lines(known: "Estimate") -> list[str]:
+def estimate_lines(known: "Estimate") -> list[str]:
+    """Say what a run cost, and what the rest of it will."""
+    """Say what a run cost, and what the rest of it will."""
     cost = f"spent {_duration(known.spent)} of one core; the rest needs {_duration(known.rest)}"
     if known.unknown:
         cost += f" and {known.unknown} jobs of kinds of which none is done yet"

@@ -20,7 +20,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from scipy.cluster.hierarchy import dendrogram
 
 from rmr_gym.core.errors import RMRError
@@ -41,6 +41,12 @@ ACROSS = 3
 
 CURVE_POINTS = 200
 """A longer curve is averaged over groups of neighbouring steps."""
+
+FAINT = 0.25
+"""Share of ink of lines behind others."""
+
+TOLD = 40
+"""Values that a page tells of a long line."""
 
 HATCHED: Any = {"facecolor": "#F2F2F2", "edgecolor": "#A6A6A6", "hatch": "////", "linewidth": 0.0}
 
@@ -231,7 +237,7 @@ def _draw_line(ax: Axes, line: Line, order: float) -> None:
         ax.axhline(float(line.y[0]), label=line.label, zorder=order, **style)
         return
     for x, y in line.faint:
-        ax.plot(x, y, color=style["color"], alpha=0.25, linewidth=0.6)
+        ax.plot(x, y, color=style["color"], alpha=FAINT, linewidth=0.6)
     if line.low is not None and line.high is not None:
         band: Any = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
         band["step"] = "pre" if "drawstyle" in style else None
@@ -540,6 +546,29 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format=kind, dpi=120, facecolor="white", metadata=metadata)
     return buffer.getvalue()
+
+
+def told(figure: Figure) -> list[tuple[float, float, str]]:
+    """Return the values of lines and dots of a figure that was drawn, in words, and where they are.
+
+    Places are shares of the figure's width and height, from its left and its top. Lines behind
+    others say nothing, and long ones about `TOLD` values.
+    """
+    points: list[tuple[float, float, str]] = []
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    for ax in figure.axes:
+        in_rows = isinstance(ax.yaxis.get_major_locator(), FixedLocator)
+        for line in ax.lines:
+            if line.get_alpha() == FAINT or line.get_transform() != ax.transData:
+                continue
+            values = np.asarray(line.get_xydata(), float)
+            values = values[:: max(1, len(values) // TOLD)]
+            label = str(line.get_label()) * (not str(line.get_label()).startswith("_"))
+            places = (ax.transData - figure.transFigure).transform(values)
+            for (x, y), (left, bottom) in zip(values, places, strict=True):
+                name, value = (rows[round(y)], x) if in_rows else (f"{label} {x:g}".strip(), y)
+                points.append((round(left, 4), round(1 - bottom, 4), f"{name}: {value:.4g}"))
+    return [point for point in points if math.isfinite(point[0] + point[1])]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

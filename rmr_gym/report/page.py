@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
 from rmr_gym.report import runs, statistics, tables
-from rmr_gym.report.charts import figure_bytes
+from rmr_gym.report.charts import figure_bytes, told
 from rmr_gym.report.runs import JOB_STATES, Run, in_order
 from rmr_gym.report.tables import MISSING, duration, save_tables
 
@@ -99,25 +99,31 @@ def write_report(
     path = Path(folder) / "report.html" if out is None else Path(out)
     page = report(Path(folder))
     values = {
-        **{"page": page, "summary": _summary(page.run), "headings": [], **page.shown},
+        **{
+            "page": page,
+            "summary": _summary(page.run),
+            "headings": [],
+            "opener": [],
+            **page.shown,
+        },
         "findings": findings_of(report, page),
         "figures": _saved(page.figures, path.parent / "figures"),
         "facts": _facts(page.run.info),
         "data": _data(page.run),
         "times": _times(page.run),
     }
-    html, text = (_render(report, f"base.{kind}.j2", values) for kind in ("html", "txt"))
+    html, text = (rendered(report, f"base.{kind}.j2", values) for kind in ("html", "txt"))
     save_tables({name: table for name, table in page.tables.items() if len(table)}, path.parent)
     return write_atomically(path, html), text.strip()
 
 
 def findings_of(report: Callable[[Path], Page], page: Page) -> list[Finding]:
     """Return what a page opens with: what its template says, and what is not finished."""
-    text = _render(report, "findings.j2", {"page": page, **page.shown})
+    text = rendered(report, "findings.j2", {"page": page, **page.shown})
     return [*read_findings(text), *unfinished(page.run)]
 
 
-def _render(report: Callable[[Path], Page], name: str, values: Mapping[str, Any]) -> str:
+def rendered(report: Callable[..., Any], name: str, values: Mapping[str, Any]) -> str:
     """Fill a template beside a report or of all; it can call what is public in these modules."""
     own_module = sys.modules[report.__module__]
     with as_file(files(report.__module__.rpartition(".")[0])) as beside:
@@ -140,7 +146,21 @@ def about(names: Sequence[str], unit: str, most: int = 4) -> str:
     return listing(names) if 0 < len(names) <= most else f"{len(names) or 'no'} {unit}s"
 
 
-def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, str]:
+class Drawn(NamedTuple):
+    """A figure of a page: its picture as a data URL, and JSON of `rmr_gym.report.charts.told`."""
+
+    source: str
+    points: str
+
+    @classmethod
+    def of(cls, figure: Figure, content: bytes, kind: str = "svg") -> "Drawn":
+        """Return a figure that was drawn as "svg" or "png"."""
+        media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+        source = f"data:{media};base64,{base64.b64encode(content).decode()}"
+        return cls(source, json.dumps(told(figure)))
+
+
+def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Drawn]:
     """Save the figures and return them as data, by name; pictures and large charts are PNG."""
     saved = {}
     for name, draw in figures.items():
@@ -152,8 +172,7 @@ def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[st
         kind = "png" if large else "svg"
         content = figure_bytes(figure, kind)
         write_atomically(folder / f"{re.sub('[^A-Za-z0-9_-]', '_', name)}.{kind}", content)
-        media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-        saved[name] = f"data:{media};base64,{base64.b64encode(content).decode()}"
+        saved[name] = Drawn.of(figure, content, kind)
     return saved
 
 

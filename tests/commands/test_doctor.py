@@ -30,7 +30,7 @@ def row(text, what):
 
 def test_everything_is_looked_at(capsys, tmp_path, monkeypatch):
     text = told(capsys, tmp_path, monkeypatch)
-    for what in ("packages", "compiler", "kernel, CPU", "GPU", "OpenGL", "cores", "free disk"):
+    for what in ("packages", "compiler", "kernel, cpu", "GPU", "OpenGL", "cores", "free disk"):
         assert row(text, what)
     assert "Python 3." in row(text, "rmr-gym")
     assert "│ ok" in row(text, "store")
@@ -96,4 +96,4 @@ def test_a_store_that_cannot_be_written_is_an_error(capsys, tmp_path, monkeypatc
 
 def test_kernels_that_are_switched_off_are_told(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("RMR_GYM_MESSAGES", "chunked")
-    assert "less" in row(told(capsys, tmp_path, monkeypatch), "kernel, CPU")
+    assert "less" in row(told(capsys, tmp_path, monkeypatch), "kernel, cpu")

@@ -1,5 +1,7 @@
+import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -43,13 +45,13 @@ def test_a_whole_report(make_run):
     page = Page(source)
     assert page.headings == [
         "What the numbers say",
+        "Probes over training",
+        "Training curves",
+        "Frames and their RAM",
         "Natural pipeline",
         "Paired tests",
         "Checkpoints and probes",
         "Abstract pipeline",
-        "Training curves",
-        "Probes over training",
-        "Frames and their RAM",
         "How to read this",
         "What was run",
     ]
@@ -67,6 +69,24 @@ def test_a_whole_report(make_run):
     assert (folder / "natural_summary.csv").is_file()
 
 
+def test_a_report_opens_with_its_headline_and_first_figure(make_run):
+    source = write_report(make_run(seeds=5, games=("Pong",)))[0].read_text(encoding="utf-8")
+    opening, _, rest = source.partition("<nav>")
+    assert '<p class="headline"><b>RMR (frozen P) against C-SWM (P trained):</b>' in opening
+    assert opening.count("<figure>") == 1
+    (caption,) = re.findall("<figcaption>(.*)</figcaption>", opening)
+    assert caption.startswith("Bit F1 of each arm minus C-SWM")
+    assert caption not in rest
+    assert rest.rindex("<figure>") < rest.index("<table>")
+
+
+def test_charts_hold_the_values_that_they_show(make_run):
+    source = write_report(make_run(seeds=2, games=("Pong",)))[0].read_text(encoding="utf-8")
+    points = [json.loads(unescape(text)) for text in re.findall('data-points="([^"]*)"', source)]
+    assert all(0 <= x <= 1 and 0 <= y <= 1 for figure in points for x, y, _ in figure)
+    assert any(words.startswith("RMR (frozen P): ") for _, _, words in points[0])
+
+
 def test_the_page_needs_no_network_and_repeats_byte_for_byte(make_run, tmp_path):
     folder = make_run(seeds=1, games=("Pong",))
     other = tmp_path / "elsewhere"
@@ -74,7 +94,7 @@ def test_the_page_needs_no_network_and_repeats_byte_for_byte(make_run, tmp_path)
     first = write_report(folder)[0].read_text(encoding="utf-8")
     page = Page(first)
     assert all(link.startswith(("data:image/", "#s")) for link in page.links)
-    assert "script" not in page.seen
+    assert page.seen.count("script") == 1
     assert not re.search(r"@import|url\(", first)
     assert (
         write_report(other, tmp_path / "out" / "page.html")[0].read_text(encoding="utf-8") == first
@@ -95,7 +115,7 @@ def test_what_comes_from_files_is_escaped(make_run):
         objective=evil, probe=table["probe"].replace("ridge", evil)
     ).replace({"arm": {"rmr": evil}}).to_csv(folder / "natural.csv", index=False)
     page = Page(write_report(folder)[0].read_text(encoding="utf-8"))
-    assert "script" not in page.seen
+    assert page.seen.count("script") == 1
     assert any(evil in words for words in page.words)
     assert all(re.fullmatch(r"[\w.-]+", file.name) for file in (folder / "figures").iterdir())
 
