@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from rich.table import Table
@@ -35,13 +34,11 @@ ENOUGH = 10
 """GB of disk for the data sets and the store of a run of several games."""
 
 
-class Check(NamedTuple):
-    """What was looked for, what was found, what it costs that this is not as it should be."""
+Check = tuple[str, str, str]
+"""What was looked for, what was found, and what it costs that it is not as it should be."""
 
-    what: str
-    found: str
-    cost: str = ""
-    needed: bool = False
+NEEDED = ("packages", "store")
+"""Without these nothing works."""
 
 
 def doctor(root: Path = Path("runs")) -> None:
@@ -54,15 +51,12 @@ def doctor(root: Path = Path("runs")) -> None:
         RMRError: Something without which the package does not work is missing or broken.
     """
     table, broken = Table("", "what", "found"), []
-    for check in (*_packages(), *_kernels(), *_machine(root)):
-        mark = ("broken" if check.needed else "less") if check.cost else "ok"
+    for what, found, cost in (*_packages(), *_kernels(), *_machine(root)):
+        mark = ("broken" if what in NEEDED else "less") if cost else "ok"
         style = {"broken": "bold red", "less": "yellow", "ok": "green"}[mark]
-        found = Text(f"{check.found}\n", end="").append(check.cost, style)
-        found.rstrip()
-        table.add_row(Text(mark, style), check.what, found)
-        broken += [check.what] if mark == "broken" else []
-    for column in table.columns:
-        column.overflow = "fold"
+        words = Text.assemble(found, ("\n" * bool(cost) + cost, style), overflow="fold")
+        table.add_row(Text(mark, style), Text(what, overflow="fold"), words)
+        broken += [what] if mark == "broken" else []
     out_console.print(table)
     if broken:
         raise RMRError(f"missing or broken, and needed: {', '.join(broken)}")
@@ -70,7 +64,7 @@ def doctor(root: Path = Path("runs")) -> None:
 
 def _packages() -> Iterator[Check]:
     """Look at the versions that rmr-gym asks for, and load what has compiled parts."""
-    yield Check("rmr-gym", f"{__version__} on Python {platform.python_version()}")
+    yield "rmr-gym", f"{__version__} on Python {platform.python_version()}", ""
     needs = [need for need in map(Requirement, requires("rmr-gym") or []) if not need.marker]
     wrong = [
         f"{need.name} is {found or 'missing'}, expected {need.specifier}"
@@ -79,11 +73,11 @@ def _packages() -> Iterator[Check]:
     ] + [why for name in IMPORTED if (why := _unloadable(name))]
     known = ", ".join(f"{need.name} {_version(need.name)}" for need in needs)
     repair = "Install it again: `pip install --upgrade rmr-gym`." if wrong else ""
-    yield Check("packages", "; ".join(wrong) or known, repair, needed=True)
+    yield "packages", "; ".join(wrong) or known, repair
     for extra, name, cost in EXTRAS:
         found = _version(name)
         lack = "" if found else f"{cost} `pip install 'rmr-gym[{extra}]'`"
-        yield Check(name, found or "missing", lack)
+        yield name, found or "missing", lack
 
 
 def _version(name: str) -> str | None:
@@ -116,10 +110,10 @@ def _kernels() -> Iterator[Check]:
     yield _tried("compiler", lambda: " ".join(kernels.find_compiler()), f"{slower} Install g++.")
     yield _tried("kernel cache", lambda: str(kernels.cache_folder()), slower)
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
-    yield Check("GPU", ", ".join(gpus) or "none", "" if gpus else "All is computed on the CPU.")
+    yield "GPU", ", ".join(gpus) or "none", "" if gpus else "All is computed on the CPU."
     for device in ("cpu", "cuda") if gpus else ("cpu",):
         kernel = describe_backend(device, "fp32")
-        yield Check(f"kernel, {device}", kernel, slower if kernel.startswith("PyTorch") else "")
+        yield f"kernel, {device}", kernel, slower if kernel.startswith("PyTorch") else ""
     refused = 'Balls with renderer="mujoco" are refused; the default renderer needs no OpenGL.'
     yield _tried("OpenGL", choose_back_end, refused)
 
@@ -127,22 +121,22 @@ def _kernels() -> Iterator[Check]:
 def _tried(what: str, find: Callable[[], str], cost: str) -> Check:
     """Return what was found, or what was said instead and what that costs."""
     try:
-        return Check(what, find())
+        return what, find(), ""
     except (RMRError, OSError) as error:
-        return Check(what, str(error), cost)
+        return what, str(error), cost
 
 
 def _machine(root: Path) -> Iterator[Check]:
     """Look at cores, disk, permissions and screen."""
     cores = parallel("cores", None, 1)
-    yield Check("cores", str(cores), "" if cores > 1 else "Jobs of a run follow one another.")
+    yield "cores", str(cores), "" if cores > 1 else "Jobs of a run follow one another."
     there = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free / 1e9
     little = f"A run of several games may need {ENOUGH} GB." if free < ENOUGH else ""
-    yield Check("free disk", f"{free:.0f} GB", little)
+    yield "free disk", f"{free:.0f} GB", little
     closed = not os.access(there, os.W_OK | os.X_OK)
     refused = "Nothing can be kept there: choose another folder with --root." if closed else ""
-    yield Check("store", f"{root / 'store'}", refused, needed=True)
+    yield "store", f"{root / 'store'}", refused
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or ""
     unseen = "" if screen or platform.system() != "Linux" else "No window can be shown."
-    yield Check("screen", screen or "none", unseen)
+    yield "screen", screen or "none", unseen

@@ -14,7 +14,7 @@ from rmr_gym.commands.console import say
 from rmr_gym.commands.experiments import estimate_lines, how_far
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report.charts import CYCLE, Line, Panel, figure_bytes, lines
-from rmr_gym.report.page import Drawn, rendered
+from rmr_gym.report.page import embedded, rendered
 from rmr_gym.runs.status import FAILED, Planned, kinds
 from rmr_gym.runs.store import RECORD
 
@@ -71,7 +71,7 @@ def live_page(folder: Path) -> str:
     return rendered(serve, "live.html.j2", values)
 
 
-def losses(plan: list[Planned]) -> dict[str, Drawn]:
+def losses(plan: list[Planned]) -> dict[str, Any]:
     """Return the losses of the trainings that wrote last, a colour each, as one figure."""
     found: list[tuple[float, str, Line]] = []
     for job in plan:
@@ -88,5 +88,5 @@ def losses(plan: list[Planned]) -> dict[str, Drawn]:
         line.style["color"] = colour
     with suppress(RMRError):  # nothing was trained yet
         figure = lines([Panel(kind, own, **AXES) for kind, own in panels.items()])
-        return {"losses": Drawn.of(figure, figure_bytes(figure, "svg"))}
+        return {"losses": embedded(figure, figure_bytes(figure, "svg"))}
     return {}

@@ -146,21 +146,7 @@ def about(names: Sequence[str], unit: str, most: int = 4) -> str:
     return listing(names) if 0 < len(names) <= most else f"{len(names) or 'no'} {unit}s"
 
 
-class Drawn(NamedTuple):
-    """A figure of a page: its picture as a data URL, and JSON of `rmr_gym.report.charts.told`."""
-
-    source: str
-    points: str
-
-    @classmethod
-    def of(cls, figure: Figure, content: bytes, kind: str = "svg") -> "Drawn":
-        """Return a figure that was drawn as "svg" or "png"."""
-        media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
-        source = f"data:{media};base64,{base64.b64encode(content).decode()}"
-        return cls(source, json.dumps(told(figure)))
-
-
-def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, Drawn]:
+def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, dict[str, str]]:
     """Save the figures and return them as data, by name; pictures and large charts are PNG."""
     saved = {}
     for name, draw in figures.items():
@@ -172,8 +158,15 @@ def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[st
         kind = "png" if large else "svg"
         content = figure_bytes(figure, kind)
         write_atomically(folder / f"{re.sub('[^A-Za-z0-9_-]', '_', name)}.{kind}", content)
-        saved[name] = Drawn.of(figure, content, kind)
+        saved[name] = embedded(figure, content, kind)
     return saved
+
+
+def embedded(figure: Figure, content: bytes, kind: str = "svg") -> dict[str, str]:
+    """Return a figure that was drawn as "svg" or "png" as a page holds it, with what it tells."""
+    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+    source = f"data:{media};base64,{base64.b64encode(content).decode()}"
+    return {"source": source, "points": json.dumps(told(figure))}
 
 
 def _summary(run: Run) -> str:

@@ -49,7 +49,7 @@ def test_what_is_missing_is_told_with_what_it_costs(capsys, tmp_path, monkeypatc
     assert "less" in row(text, "free disk")
 
 
-@pytest.mark.parametrize("columns", [40, 20])
+@pytest.mark.parametrize("columns", [40, 30])
 def test_a_narrow_terminal_loses_no_letter(capsys, tmp_path, monkeypatch, columns):
     monkeypatch.setenv("CXX", "no-such-compiler")
     text = told(capsys, tmp_path, monkeypatch, columns)

@@ -164,7 +164,6 @@ def test_report(run):
     page = path.read_text(encoding="utf-8")
     for heading in (
         "What the numbers say",
-        "Learning curves and profile",
         "Final score and sample efficiency",
         "Paired tests",
         "What was run",

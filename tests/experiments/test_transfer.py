@@ -217,7 +217,7 @@ def test_a_whole_report(make_transfer):
     (folder / "jobs.csv").write_text(f"key,state,seconds,attempts,error\n{line}\n")
     page = write_report(folder)[0].read_text(encoding="utf-8")
     for heading in (
-        *("What the numbers say", "Transfer matrix", "Counts and tests across recipients"),
+        *("What the numbers say", "Counts and tests across recipients"),
         *("Scores beside the controls", "The same matrix against the controls"),
         *("Donors and recipients", "Probes and checkpoints", "Probes over training", "Every pair"),
         *("What was run", "How to read this"),
