@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import imageio.v3 as imageio
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -23,6 +24,9 @@ SEEN = "#2CA02C"
 CHANGED = "#FF5A1F"
 """Frame of a RAM byte that changed; bright on each colour of a byte."""
 
+CAPTION = 16
+"""Rows of pixels above a film, which hold the names of its parts."""
+
 Pixels = UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _ 1"]
 Frames = Float[np.ndarray, "_ height width 3"]
 Gray = Float[np.ndarray, "time height width"]
@@ -31,8 +35,9 @@ Shares = Float[np.ndarray, "time slots height width"]
 
 def enlarged(frame: Pixels, times: int) -> UInt8[np.ndarray, "_ _ 3"]:
     """Return a frame in colours, every pixel a square of ``times`` pixels."""
-    colours = np.broadcast_to(frame, (*frame.shape[:2], 3))
-    return colours.repeat(times, axis=0).repeat(times, axis=1)
+    colours = np.ascontiguousarray(np.broadcast_to(frame, (*frame.shape[:2], 3)))
+    size: Any = None
+    return cv2.resize(colours, size, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
 
 
 def check_film(path: Path) -> None:
@@ -193,15 +198,21 @@ def rollout_frames(
     While the past is shown, it stands in the places of all three.
     """
     owned = group_colours(masks) * predicted.max(axis=-1, keepdims=True)
-    return _film([np.concatenate([past, shown]) for shown in (truth, predicted, owned)], times, 0.0)
+    parts = {"truth": truth, "predicted": predicted, "owners": owned}
+    films = {name: np.concatenate([past, part]) for name, part in parts.items()}
+    return _film(films, times, 0.0)
 
 
-def _film(parts: Sequence[Frames], times: int, edge: float) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """Put films side by side, each in an edge, and enlarge them."""
+def _film(parts: Mapping[str, Frames], times: int, edge: float) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    """Put films side by side, each in an edge and below its name, and enlarge them."""
     pad = ((0,), (1,), (1,), (0,))
-    wide = np.concatenate([np.pad(part, pad, constant_values=edge) for part in parts], axis=2)
-    pixels = (np.clip(wide, 0, 1) * 255).round().astype(np.uint8)
-    return [enlarged(frame, times) for frame in pixels]
+    padded = [np.pad(part, pad, constant_values=edge) for part in parts.values()]
+    pixels = (np.clip(np.concatenate(padded, axis=2), 0, 1) * 255).round().astype(np.uint8)
+    above = np.full((CAPTION, pixels.shape[2] * times, 3), round(255 * edge), np.uint8)
+    for place, name in enumerate(parts):
+        corner = (place * padded[0].shape[2] * times + 2 * times, CAPTION - 5)
+        cv2.putText(above, name, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
+    return [np.vstack([above, enlarged(frame, times)]) for frame in pixels]
 
 
 def slot_colours(slots: int) -> Float[np.ndarray, "slots 3"]:
@@ -264,8 +275,9 @@ def film_frames(
     truth: Gray, predicted: Gray, shares: Shares | None = None, times: int = 4
 ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
     """Return frames of a film: truth, prediction and groups side by side, enlarged."""
-    groups = [] if shares is None else [group_colours(shares)]
-    return _film([_rgb(truth), _rgb(predicted), *groups], times, 0.35)
+    parts = {"truth": _rgb(truth), "predicted": _rgb(predicted)}
+    parts |= {} if shares is None else {"groups": group_colours(shares)}
+    return _film(parts, times, 0.35)
 
 
 def _rgb(frames: Gray) -> Float[np.ndarray, "time height width 3"]:

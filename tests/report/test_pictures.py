@@ -4,6 +4,7 @@ import pytest
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report.charts import figure_bytes
 from rmr_gym.report.pictures import (
+    CAPTION,
     activation_figure,
     attended,
     film_frames,
@@ -64,7 +65,9 @@ def test_a_film_shows_all_side_by_side():
     drawn = sheet()
     frames = film_frames(drawn["truth"], drawn["predicted"], drawn["shares"], times=2)
     assert len(frames) == 3
-    assert frames[0].shape == (12, 2 * 3 * 6, 3)
+    assert frames[0].shape == (CAPTION + 12, 2 * 3 * 6, 3)
+    assert len(np.unique(frames[0][:CAPTION])) > 2  # the names of the parts
+    frames = [frame[CAPTION:] for frame in frames]
     assert frames[0].dtype == np.uint8
     first = frames[1][2:10:2, 2:10:2, 0]
     np.testing.assert_array_equal(first, (drawn["truth"][1] * 255).round().astype(np.uint8))
@@ -109,7 +112,8 @@ def test_a_film_shows_the_past_then_truth_prediction_and_owners():
     predicted, masks = np.full((2, 8, 8, 3), 0.5), np.zeros((2, 2, 8, 8))
     masks[:, 0] = 1
     frames = rollout_frames(past, predicted, truth, masks, times=2)
-    assert [frame.shape for frame in frames] == [(20, 60, 3)] * 5
+    assert [frame.shape for frame in frames] == [(CAPTION + 20, 60, 3)] * 5
+    frames = [frame[CAPTION:] for frame in frames]
     assert {tuple(frames[0][10, x]) for x in (10, 30, 50)} == {(51, 51, 51)}
     assert frames[4][10, 10].tolist() == [255] * 3
     assert frames[4][10, 30].tolist() == [128] * 3

@@ -361,8 +361,9 @@ class Window:
         self._image: Any = self._axes.imshow(np.zeros((1, 1, 3), np.uint8))
         if mpl.get_backend().lower() == "agg":
             warnings.warn(
-                "no window can be shown: Matplotlib found no screen or no window toolkit; use "
-                'render_mode="rgb_array"',
+                "no window can be shown: Matplotlib found no screen or no window toolkit; where "
+                "there is a screen `pip install PySide6`, elsewhere "
+                'use render_mode="rgb_array"',
                 stacklevel=2,
             )
         else:
