@@ -183,7 +183,7 @@ def probe(
         RMRError: Bad options or data, no such encoder, or one of another game with ``strict``.
     """
     folder = find_artifact(encoder)
-    config = load_encoder(folder).config
+    config = PretrainedEncoder.of(folder).config
     if not isinstance(config, EncoderConfig):
         raise RMRError(f"{folder} holds an encoder of balls: expected one of a game")
     chosen = _chosen(AtariPreset, preset, settings)

@@ -18,19 +18,13 @@ from rmr_gym.commands.console import (
     value_of,
 )
 from rmr_gym.core.errors import RMRError, letters
-from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.belief.grid import Belief, tracked
 from rmr_gym.experiments.worlds import is_of_balls
-from rmr_gym.models.pretrained import (
-    SHIPPED,
-    PretrainedEncoder,
-    shipped_encoders,
-)
+from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, shipped_encoders
 from rmr_gym.runs.store import read_artifact
 from rmr_gym.stages.balls import KIND as BALLS_KIND
 from rmr_gym.stages.balls import BallsPreset
-from rmr_gym.stages.export import (
-    pretrained_encoder,
-)
+from rmr_gym.stages.export import pretrained_belief, pretrained_encoder
 from rmr_gym.stages.presets import AtariPreset
 
 
@@ -209,19 +203,20 @@ class Probe(OnData, AtariPreset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(AtariExperiment):
-    """Write an encoder of a game, with its P, as a folder that wrappers and agents read.
+class Export(Belief):
+    """Write an encoder of a game, with its P, or a belief, as a folder that wrappers read.
 
-    What a comparison left in ROOT/store is found there; what it did not is recorded and trained
-    now.
+    What a comparison, or `rmr-gym run belief`, left in ROOT/store is found there; what it did not
+    is recorded and trained now.
 
     Attributes:
         game: Name of the game, for instance Pong.
-        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained.
+        arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained; or belief, that of the
+            most labels, with the game's own P.
         seed: Seed of the comparison.
-        step: Checkpoint; default: the last.
+        step: Checkpoint of an encoder; default: the last.
         ship: Write into the installed package instead, to be found by the game's name.
-        force: Overwrite an encoder that is there.
+        force: Overwrite what is there.
     """
 
     game: str
@@ -235,20 +230,24 @@ class Export(AtariExperiment):
         """Carry the command out."""
         if self.ship and self.out is not None:
             raise RMRError("expected either --out or --ship, found both")
-        label = game_name(self.game)
-        step = facade.checkpoint_of(self.chosen, self.arm, self.step)
+        label, of_ram = game_name(self.game), self.arm == "belief"
+        step = max(self.labels) if of_ram else None
+        step = step or facade.checkpoint_of(self.chosen, self.arm, self.step)
         out = self.out or self.root / "encoders" / f"{label}-{self.arm}-{self.seed}-{step}"
         if self.ship:
             shipped = {letters(name): folder for name, folder in shipped_encoders().items()}
-            out = shipped.get(letters(label), SHIPPED / letters(label))
+            name = letters(label) + "_belief" * of_ram
+            out = shipped.get(letters(name), SHIPPED / name)
         facade.require_free(out, self.force)
         with progress_bars() as progress_for:
             (game,) = self.recorded(progress_for, [label])
             progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
-            store = facade.store_in(self.root)
-            encoder = pretrained_encoder(
-                game, self.arm, self.seed, store, step=step, progress=progress
-            )
+            given = {"store": facade.store_in(self.root), "progress": progress}
+            if of_ram:
+                (row,) = tracked([game], self.belief, step, "rmr", self.seed, self.start)
+                encoder = pretrained_belief(game, row.task, **given)
+            else:
+                encoder = pretrained_encoder(game, self.arm, self.seed, step=step, **given)
         say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
 
 
@@ -295,7 +294,7 @@ def list_shipped() -> None:
     rows = []
     for name, folder in shipped_encoders().items():
         read = PretrainedEncoder.from_pretrained(folder)
-        training = {"arm": "?", "step": "?"} | read.provenance.get("training", {})
+        training = {"arm": "?", "step": "-"} | read.provenance.get("training", {})
         sizes = {"dim": read.config.dim, "P": read.config.core or "-"}
         rows.append({"name": name, "arm": training["arm"], "step": training["step"], **sizes})
     print_rows(rows, ("name", "arm", "step", "dim", "P"))

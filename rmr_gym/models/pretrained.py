@@ -1,4 +1,4 @@
-"""Pretrained encoders as folders: weights, configuration and a card; nothing is executed."""
+"""Pretrained encoders and beliefs as folders: weights, configuration, a card; nothing is run."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
+from rmr_gym.models.rmr.belief import CompactReader, Filter
 from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN, single_precision
 from rmr_gym.models.rmr.processors import (
     CORES,
@@ -43,26 +44,57 @@ _CHOICES = {
     "precision": ("precision", ("fp32", "bf16")),
 }
 """By the field that names a choice: its kind and the choices."""
+_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
 _JSON_BYTES = 1 << 20
 _NEVER_READ = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
-    """What must be known to rebuild an encoder, and P if the artifact holds one.
+class _GameConfig:
+    """What encoders of a game's screens and beliefs over its RAM share.
 
     Attributes:
-        game: Name of the game whose screens the encoder was trained on, for instance "Pong".
-        height: Rows of the gray frame that it sees, shrunk from the screen's 210 by area.
+        game: Name of the game whose screens were seen in training, for instance "Pong".
+        height: Rows of the gray frame that is seen, shrunk from the screen's 210 by area.
         width: Columns of that frame, shrunk from the screen's 160 by area.
         slots: Number of slots.
-        maps: Feature maps a slot.
         dim: Width of a slot's latent vector.
-        trunk: A name in `rmr_gym.models.rmr.pipeline.TRUNKS`.
         core: Core of P, a name in `rmr_gym.models.rmr.processors.CORES`; None without P.
         aggregation: Aggregation of P's messages: max, sum or mean.
         precision: Arithmetic of P's messages: fp32 or bf16.
         actions: Number of actions that P knows.
+    """
+
+    instants: ClassVar[int] = 1
+
+    game: str
+    height: int = 84
+    width: int = 84
+    slots: int = 128
+    dim: int = 64
+    core: str | None = None
+    aggregation: str = "max"
+    precision: str = "fp32"
+    actions: int = 18
+
+    def __post_init__(self) -> None:
+        sizes = {"slots": 1024, "maps": 64, "dim": 4096, "actions": 1024}
+        _check(self, height=210, width=160, **sizes, rank=1024, frameskip=1024)
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the bytes that the encoder takes: one gray frame."""
+        return (self.height, self.width)
+
+
+@dataclass(frozen=True)
+class EncoderConfig(_GameConfig):
+    """What must be known to rebuild an encoder, and P if the artifact holds one.
+
+    Attributes:
+        game: Name of the game, and sizes, actions and P as every artifact of a game has them.
+        maps: Feature maps a slot.
+        trunk: A name in `rmr_gym.models.rmr.pipeline.TRUNKS`.
         affine: Whether an affine map a slot follows, as after an aligned start.
 
     Raises:
@@ -70,30 +102,15 @@ class EncoderConfig:
     """
 
     kind: ClassVar[str] = "rmr_gym encoder"
-    instants: ClassVar[int] = 1
 
-    game: str
-    height: int = 84
-    width: int = 84
-    slots: int = 128
     maps: int = 1
-    dim: int = 64
     trunk: str = "nature"
-    core: str | None = None
-    aggregation: str = "max"
-    precision: str = "fp32"
-    actions: int = 18
     affine: bool = False
 
     def __post_init__(self) -> None:
         if type(self.affine) is not bool:
             raise RMRError(f"expected affine as true or false, found {self.affine!r}")
-        _check(self, height=210, width=160, slots=1024, maps=64, dim=4096, actions=1024)
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """Shape of the bytes that the encoder takes: one gray frame."""
-        return (self.height, self.width)
+        super().__post_init__()
 
     def encoder(self) -> SlotCNN:
         """Make an encoder of these sizes, with weights from torch's own generator."""
@@ -174,10 +191,40 @@ class BallsEncoderConfig:
         return sizes.make(self.slots, self.precision)
 
 
-AnyEncoderConfig = EncoderConfig | BallsEncoderConfig
+@dataclass(frozen=True)
+class BeliefConfig(_GameConfig):
+    """What must be known to rebuild a belief over a game's RAM, whose bytes are the slots.
+
+    Attributes:
+        game: Name of the game, and sizes, actions and P as every artifact of a game has them.
+        rank: Directions of a frame that the reader looks along.
+        frameskip: Emulated frames of a step.
+
+    Raises:
+        RMRError: A value is of another type, unknown or out of range.
+    """
+
+    kind: ClassVar[str] = "rmr_gym belief"
+    bits: ClassVar[int] = 8
+
+    rank: int = 64
+    frameskip: int = 4
+
+    def encoder(self) -> CompactReader:
+        """Make a reader of these sizes."""
+        return CompactReader(self.height * self.width, self.rank, self.slots, self.bits)
+
+    def processor(self) -> Filter:
+        """Make a filter of these sizes, with weights from torch's own generator."""
+        sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
+        core = make_processor(known_name("processor", self.core, CORES), **sizes)
+        return Filter(core, self.slots, self.bits, self.dim)
+
+
+AnyEncoderConfig = EncoderConfig | BallsEncoderConfig | BeliefConfig
 
 CONFIGS: dict[str, type[AnyEncoderConfig]] = {
-    config.kind: config for config in (EncoderConfig, BallsEncoderConfig)
+    config.kind: config for config in (EncoderConfig, BallsEncoderConfig, BeliefConfig)
 }
 """Configurations by the kind of artifact that they describe."""
 
@@ -186,8 +233,11 @@ CONFIGS: dict[str, type[AnyEncoderConfig]] = {
 class PretrainedEncoder:
     """An encoder, the P that it was trained through (or none), and where they come from.
 
+    Of a belief the two are a `rmr_gym.models.rmr.belief.CompactReader` and a
+    `rmr_gym.models.rmr.belief.Filter`.
+
     Attributes:
-        config: Sizes and the game, or the world of balls; its class tells the two kinds apart.
+        config: Sizes and the game, or the world of balls; its class tells the kinds apart.
         encoder: From bytes [batch, *frame_shape] to slots [batch, slots, dim].
         processor: P, or None; it takes latents and actions, which P of balls does not heed.
         provenance: Plain JSON for the card: ``data``, ``training``, ``metrics``, ``versions``.
@@ -265,6 +315,27 @@ class PretrainedEncoder:
         _together(encoder, processor).eval().load_state_dict(tensors)
         return cls(config, encoder, processor, provenance)
 
+    @classmethod
+    def of(
+        cls, given: "str | os.PathLike[str] | PretrainedEncoder", *, of_ram: bool = False
+    ) -> "PretrainedEncoder":
+        """Return what a folder or name stands for, or what was read before.
+
+        Args:
+            given: The folder, the name, or what was read.
+            of_ram: Whether it shall be a belief over RAM, which nothing else shall be.
+
+        Raises:
+            RMRError: It is of the other kind, or cannot be read.
+        """
+        read = given if isinstance(given, PretrainedEncoder) else cls.from_pretrained(given)
+        if isinstance(read.config, BeliefConfig) is not of_ram:
+            raise RMRError(
+                f"expected {'a belief' if of_ram else 'an encoder'}, found an artifact of the kind "
+                f"{read.config.kind!r}: RMRBeliefWrapper takes beliefs, all else takes encoders"
+            )
+        return read
+
     def card(self) -> str:
         """Return the card in Markdown: what it is, what it was made from, how good it is."""
         template = Template(_CARD.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
@@ -302,10 +373,10 @@ def shipped_encoders() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(SHIPPED.glob(f"*/{CONFIG}"))}
 
 
-def _check(config: AnyEncoderConfig, **largest: int) -> None:
+def _check(config: "_GameConfig | BallsEncoderConfig", **largest: int) -> None:
     """Check the sizes, of which these are the largest, the game's name and what names a choice."""
     values = vars(config)
-    for name, limit in largest.items():
+    for name, limit in ((name, largest[name]) for name in largest if name in values):
         if type(values[name]) is not int or not 1 <= values[name] <= limit:
             raise RMRError(f"expected {name} from 1 to {limit}, found {values[name]!r}")
     if not isinstance(config.game, str) or not re.fullmatch(r"\w{1,64}", config.game):
@@ -386,7 +457,7 @@ def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -
 
     Args:
         folder: Of the artifact.
-        expected: Tensors of the right shapes by name, on the meta device; all are 32-bit floats.
+        expected: Tensors of the right shapes and types by name, on the meta device.
         checksum: Sha256 that the file shall have.
 
     Raises:
@@ -419,7 +490,7 @@ def _check_header(content: bytes, expected: Mapping[str, Tensor], path: Path) ->
         raise RMRError(f"{path} is no safetensors file, or damaged: write the artifact again")
     header = _json(content[8 : 8 + length], path)
     header.pop("__metadata__", None)
-    shapes = {name: ["F32", list(tensor.shape)] for name, tensor in expected.items()}
+    shapes = {name: [_TYPES[part.dtype], [*part.shape]] for name, part in expected.items()}
     there = {
         name: [entry.get("dtype"), entry.get("shape")] if isinstance(entry, dict) else None
         for name, entry in header.items()

@@ -1,4 +1,4 @@
-"""Encoders as folders that wrappers and agents read, made from what the stages leave."""
+"""Encoders and beliefs as folders that wrappers read, made from what the stages leave."""
 
 import logging
 import math
@@ -27,7 +27,13 @@ from rmr_gym.domains.atari import (
 )
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.models.objects import FrameStackEncoder
-from rmr_gym.models.pretrained import BallsEncoderConfig, EncoderConfig, PretrainedEncoder
+from rmr_gym.models.pretrained import (
+    BallsEncoderConfig,
+    BeliefConfig,
+    EncoderConfig,
+    PretrainedEncoder,
+)
+from rmr_gym.models.rmr.belief import CompactReader, PixelReader
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, stage
@@ -37,8 +43,9 @@ from rmr_gym.stages.balls import (
     frame_pipeline,
     kept_frames,
 )
+from rmr_gym.stages.belief import labelled_rows, recorded_episodes
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
-from rmr_gym.stages.games import PRETRAIN_SEED
+from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.natural import kept_encoder, kept_step, pretrain
 from rmr_gym.stages.presets import ARMS, Preset, arm_core, find_arm, fresh_processor
 from rmr_gym.stages.probe import METRICS, Values, encode
@@ -82,10 +89,12 @@ def pretrained_encoder(
     step = kept_step(artifact, step)
     encoder = kept_encoder(game.preset.model, artifact, step)
     processor = _processor(game, arm, artifact, step)
-    training = {"arm": arm, "seed": seed, "step": step}
+    objective = game.preset.natural.objective
+    training = {"objective": objective, "arm": arm, "seed": seed, "step": step}
     provenance = _provenance(game, training) | {"metrics": _scores(game, task, seed, step, store)}
     core = arm_core(arm, game.preset.model) if processor else None
-    config = _config(game, affine=encoder.affine is not None, core=core)
+    affine = encoder.affine is not None
+    config = EncoderConfig(**_sizes(game, "maps", "trunk"), core=core, affine=affine)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 
@@ -114,21 +123,71 @@ def _scores(
     return [{name: row[name] for name in ("features", *METRICS)} for row in rows]
 
 
-def _config(game: GameTasks, *, affine: bool, core: str | None) -> EncoderConfig:
-    model = game.preset.model
-    shared = ("height", "width", "maps", "dim", "trunk", "aggregation", "precision")
-    sizes = {name: getattr(model, name) for name in shared}
-    return EncoderConfig(
-        game=game.name, slots=SLOTS, core=core, actions=ACTIONS, affine=affine, **sizes
-    )
+def _sizes(game: GameTasks, *further: str) -> dict[str, Any]:
+    names = ("height", "width", "dim", "aggregation", "precision", *further)
+    return {"game": game.name} | {name: getattr(game.preset.model, name) for name in names}
 
 
 def _provenance(game: GameTasks, training: dict[str, Any]) -> dict[str, Any]:
     recording, summary = game.preset.recording, game.data.summary()
     played = {name: getattr(recording, name) for name in ("frameskip", "repeat_action_probability")}
     played["scored_ram_bytes"] = summary.pop("slots")
-    training = {"objective": game.preset.natural.objective, **training}
     return {"data": summary | played, "training": training}
+
+
+LOST = 0.02
+"""Root of the share of the evidence's squares that an exported reader may lose to its low rank."""
+
+
+@stage(version=1)
+def reader(data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact) -> Artifact:
+    """Fit the reader of `rmr_gym.stages.belief.evidence` to the same labels again, and compact it.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Size of the frames.
+        labels: Labelled frames of the training episodes.
+        seed: Which frames are labelled.
+        read: What `evidence` left, of the same labels and seed.
+
+    Returns:
+        Tensors of a `rmr_gym.models.rmr.belief.CompactReader`; the record holds its rank.
+    """
+    training = recorded_episodes(data, "training", model.height, model.width)
+    rows = labelled_rows(training, labels, seed)
+    frames, bits = training.frames[rows], torch.from_numpy(training.bits[rows]).float()
+    fitted = PixelReader(model.height, model.width).fit(frames, bits, read.record["penalty"])
+    compact = CompactReader.of(fitted, frames, LOST)
+    return Artifact({"rank": len(compact.along)}, compact.state_dict())
+
+
+def pretrained_belief(
+    game: GameTasks, fitted: Task, store: Store, progress: Progress | None = None
+) -> PretrainedEncoder:
+    """Return the belief of a game with all that it needs, facts for its card, and scores.
+
+    What is in the store is found, the rest is computed now.
+
+    Args:
+        game: Under a preset.
+        fitted: The task of `rmr_gym.stages.belief.belief` with the game's own P.
+        store: Of finished stages.
+        progress: Called after every step of training.
+    """
+    model, given = game.preset.model, fitted.arguments
+    facts = {name: given[name] for name in ("labels", "seed")}
+    belief, donor = (store.compute(task, progress) for task in (fitted, given["donor"]))
+    read = store.compute(reader(game.data, model, **facts, read=given["read"]), progress)
+    played = {"rank": read.record["rank"], "frameskip": game.preset.recording.frameskip}
+    config = BeliefConfig(**_sizes(game, "core"), **played)
+    encoder, processor = config.encoder(), config.processor()
+    load_weights(encoder, read.tensors, "the reader")
+    load_weights(processor.pipeline, donor.tensors, "the game's abstract pipeline")
+    load_weights(processor.fusion, belief.tensors, "the fusion")
+    provenance = _provenance(game, {"arm": "belief", **facts, "rank": config.rank})
+    provenance["data"]["scored"] = game.data.scored_bytes.tolist()
+    provenance["metrics"] = [row for row in belief.record["rows"] if row["bytes"] == "all"]
+    return PretrainedEncoder(config, encoder, processor, provenance)
 
 
 class EncoderReference(NamedTuple):

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from rmr_gym.core import lazy_names
 
 if TYPE_CHECKING:
+    from rmr_gym.wrappers.features import RMRBeliefWrapper as RMRBeliefWrapper
     from rmr_gym.wrappers.features import RMRObservationWrapper as RMRObservationWrapper
+    from rmr_gym.wrappers.features import RMRVectorBelief as RMRVectorBelief
     from rmr_gym.wrappers.features import RMRVectorObservation as RMRVectorObservation
     from rmr_gym.wrappers.record import RecordTransitions as RecordTransitions
     from rmr_gym.wrappers.record import RecordVectorTransitions as RecordVectorTransitions
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(
     __name__,
     {
-        "features": "RMRObservationWrapper RMRVectorObservation",
+        "features": "RMRBeliefWrapper RMRObservationWrapper RMRVectorBelief RMRVectorObservation",
         "record": "RecordTransitions RecordVectorTransitions",
         "views": "Curtain PairedObservation RandomCrops VectorRandomCrops",
     },

@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -37,6 +38,7 @@ class Source:
         palette: Screens of one channel hold palette indices.
         stacked: Three channels are frames of one channel, stacked, and no colours.
         action_names: Tells what each action presses, in ALE's words; None where nobody knows.
+        frameskip: Emulated frames of a step, as far as they tell.
         env: The environment itself, where there is just one: an ALE may be underneath.
     """
 
@@ -46,6 +48,7 @@ class Source:
     palette: bool = False
     stacked: bool = False
     action_names: Callable[[], Sequence[str] | None] = lambda: None
+    frameskip: int | None = None
     env: gym.Env[Any, Any] | None = None
 
 
@@ -58,6 +61,7 @@ def source_of(env: AnyEnv) -> Source:
         palette=shows_palette(env.unwrapped, env.spec),
         stacked=stacks_frames(env),
         action_names=partial(action_names, env),
+        frameskip=frames_of_a_step(env),
         env=None if isinstance(env, VectorEnv) else env,
     )
 
@@ -178,6 +182,18 @@ def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
         for wrapper in spec.additional_wrappers:
             pixels = (wrapper.kwargs or {}).get("pixels", pixels)
     return pixels == "palette"
+
+
+def frames_of_a_step(env: AnyEnv) -> int | None:
+    """Return how many frames are emulated in a step, as far as an environment or a vector tells.
+
+    Wrappers that repeat actions, Gymnasium's and Stable-Baselines3's, count.
+    """
+    kwargs = env.spec.kwargs if env.spec else {}
+    if "frameskip" not in kwargs and not (env.spec and env.spec.namespace in ("ALE", "rmr")):
+        return None
+    repeats = (getattr(layer, "frame_skip", getattr(layer, "_skip", 1)) for layer in _layers(env))
+    return prod(repeats) * kwargs.get("frameskip", 4)
 
 
 def action_names(env: Any) -> tuple[str, ...] | None:

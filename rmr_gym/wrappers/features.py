@@ -1,13 +1,13 @@
-"""RMR features instead of screens, around single and vector environments."""
+"""RMR features, or beliefs over RAM, instead of screens, around single and vector environments."""
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, ClassVar, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -16,17 +16,20 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Int, Shaped, UInt8
+from jaxtyping import Bool, Int, Shaped
 
 from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError, from_options, known_name
+from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.rmr.belief import log_odds
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
 from rmr_gym.wrappers.describe import (
     AnyEnv,
     Source,
+    ale_of,
     autoreset_mode,
     batch_of,
     require,
@@ -43,6 +46,9 @@ if hasattr(os, "register_at_fork"):
 Encoder = str | os.PathLike[str] | PretrainedEncoder
 """Folder of an artifact, name of a shipped one, or one that was read already."""
 
+Given = Encoder | None
+"""An artifact, or the shipped one of the game."""
+
 OUTPUTS = ("slots", "flat", "processed", "frames")
 NO_OPERATION = 0
 _CLIP = "what the encoder sees"
@@ -51,8 +57,19 @@ _CLIP = "what the encoder sees"
 Shown = np.ndarray | dict[str, np.ndarray]
 """What the environments show: one entry alone, or several by name."""
 
-Remember = Callable[[str, np.ndarray], np.ndarray]
-"""From the name of an entry and its rows now to its history, the rows included."""
+
+class Turn(NamedTuple):
+    """Whose observations are looked at, and what happened to them.
+
+    Attributes:
+        begun: Those whose episode begins with this observation.
+        moved: Whether the others made a step.
+        rows: Numbers of the environments, of which nothing is remembered; None: all.
+    """
+
+    begun: Bool[np.ndarray, " batch"]
+    moved: bool = True
+    rows: Int[np.ndarray, " batch"] | None = None
 
 
 class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -95,7 +112,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
     Args:
         env: An environment over ALE, or of bouncing balls.
         encoder: Folder of an artifact, or the name of a shipped one, for instance ``"pong"``; both
-            travel in an `EnvSpec`. Or a `rmr_gym.models.pretrained.PretrainedEncoder`.
+            travel in an `EnvSpec`. Or a `rmr_gym.models.pretrained.PretrainedEncoder`. None: the
+            shipped one of the game.
         output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
         **options: Further fields of `Options`.
 
@@ -114,13 +132,16 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         (128, 64)
     """
 
-    def __init__(self, env: AnyEnv, encoder: Encoder, output: str = "slots", **options: Any):
-        shown = from_options(Options, {"output": output, **options})
+    of_ram: ClassVar[bool] = False
+
+    def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
+        kind = BeliefStream if self.of_ram else FeatureStream
+        shown = from_options(kind.options, options | ({"output": output} if output else {}))
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
         RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
         advice = "around a vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
         super().__init__(require(gym.Env, env, advice))
-        self._stream = FeatureStream(encoder, shown, source_of(env))
+        self._stream = kind(encoder, shown, source_of(env))
         self.observation_space = self._stream.space
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -160,12 +181,15 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         >>> envs = RMRVectorObservation(envs, "pong")
     """
 
-    def __init__(self, env: AnyEnv, encoder: Encoder, output: str = "slots", **options: Any):
+    of_ram: ClassVar[bool] = False
+
+    def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
         advice = "around a single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
         super().__init__(require(VectorEnv, env, advice))
         self._mode = autoreset_mode(self.env)
-        shown = from_options(Options, {"output": output, **options})
-        self._stream = FeatureStream(encoder, shown, source_of(env))
+        kind = BeliefStream if self.of_ram else FeatureStream
+        shown = from_options(kind.options, options | ({"output": output} if output else {}))
+        self._stream = kind(encoder, shown, source_of(env))
         self.single_observation_space = self._stream.space
         self.observation_space = batch_space(self._stream.space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
@@ -212,6 +236,8 @@ class Options:
         RMRError: An option is unknown, or RAM would be stacked.
     """
 
+    outputs: ClassVar[tuple[str, ...]] = OUTPUTS
+
     output: str = "slots"
     device: str = "auto"
     keep: Sequence[str] = ()
@@ -220,7 +246,7 @@ class Options:
     pixels: str = "auto"
 
     def __post_init__(self) -> None:
-        known_name("output", self.output, OUTPUTS)
+        known_name("output", self.output, self.outputs)
         known_name("kind of pixels", self.pixels, ("auto", "gray", "palette", "rgb"))
         if isinstance(self.keep, str):
             raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
@@ -260,20 +286,22 @@ class FeatureStream:
         RMRError: See `RMRObservationWrapper`.
     """
 
-    def __init__(self, encoder: Encoder, options: Options, source: Source):
-        if not isinstance(encoder, PretrainedEncoder):
-            encoder = PretrainedEncoder.from_pretrained(encoder)
-        self._config = config = encoder.config
+    of_ram: ClassVar[bool] = False
+    options: ClassVar[type[Options]] = Options
+
+    def __init__(self, encoder: Given, options: Options, source: Source):
+        shipped = (source.game or "of an unnamed game") + " belief" * self.of_ram
+        encoder = PretrainedEncoder.of(encoder or shipped, of_ram=self.of_ram)
+        self._config: Any = (config := encoder.config)
         self._frames = _reader(config, options, source)
-        _compare_games(config.game, source.game, options.strict)
+        _compare_games(config, source.game, options.strict)
         self._options = options
         self._lengths = options.lengths() | {_CLIP: config.instants}
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self._place = find_device(best if options.device == "auto" else options.device)
         self._encoder: Any = deepcopy(encoder.encoder)
         self._processor: Any = deepcopy(encoder.processor)
-        processed = options.output == "processed"
-        self._index_of = _indices_of(self._processor, config, source) if processed else None
+        self._index_of = self._indices(source)
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
         self.space = self._make_space(source.space)
@@ -289,8 +317,7 @@ class FeatureStream:
         """
         begun = np.ones(self._count, bool) if chosen is None else chosen
         self._actions = np.where(begun, NO_OPERATION, self._actions)
-        remember = partial(self._remember, begun=begun, others_moved=False)
-        return self._look(observations, self._actions, remember)
+        return self._look(observations, self._actions, Turn(begun, moved=False))
 
     def step(
         self,
@@ -306,8 +333,7 @@ class FeatureStream:
             begun: Environments whose observation is the first of an episode.
         """
         self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
-        remember = partial(self._remember, begun=begun, others_moved=True)
-        return self._look(observations, self._actions, remember)
+        return self._look(observations, self._actions, Turn(begun))
 
     def last(
         self, actions: Any, observations: Sequence[Any], chosen: Int[np.ndarray, " few"]
@@ -319,12 +345,9 @@ class FeatureStream:
             observations: One for each episode that ended.
             chosen: Those whose episodes ended.
         """
-
-        def remember(name: str, rows: np.ndarray) -> np.ndarray:
-            return _appended(self._stacks[name][chosen], rows)
-
         pressed = self._pressed(np.asarray(actions)[chosen])
-        shown = self._look(batch_of(observations), pressed, remember)
+        turn = Turn(np.zeros(len(chosen), bool), rows=chosen)
+        shown = self._look(batch_of(observations), pressed, turn)
         return [row_of(shown, row) for row in range(len(chosen))]
 
     def _pressed(self, actions: Any) -> np.ndarray:
@@ -333,22 +356,25 @@ class FeatureStream:
             return np.full(len(actions), NO_OPERATION)
         return self._index_of[np.asarray(actions)]
 
-    def _look(self, observations: Any, actions: np.ndarray, remember: Remember) -> Shown:
+    def _look(self, observations: Any, actions: np.ndarray, turn: Turn) -> Shown:
         """Return what is shown; what is stacked as a copy, since the stacks go on."""
-        clip = remember(_CLIP, self._frames(observations))
+        clip = self._remember(_CLIP, self._frames(observations), turn)
         frames = clip.reshape(len(clip), *self._config.frame_shape)
-        own = frames if self._options.output == "frames" else self._encode(frames, actions)
+        own = self._own(frames, actions, observations, turn)
         shown = {self._options.own_name: own}
         shown |= {name: np.asarray(observations[name]) for name in self._options.keep}
         for name in shown.keys() & self._lengths.keys():
-            shown[name] = remember(name, shown[name]).copy()
+            shown[name] = self._remember(name, shown[name], turn).copy()
         if self._options.output == "frames":
             stack = shown["frames"]
             shown["frames"] = stack.reshape(len(stack), -1, *stack.shape[-2:])
         return shown if self._options.keep else shown[self._options.own_name]
 
     @torch.inference_mode()
-    def _encode(self, frames: UInt8[np.ndarray, "batch *frame"], actions: np.ndarray) -> np.ndarray:
+    def _own(self, frames: Any, actions: Any, observations: Any, turn: Turn) -> np.ndarray:
+        """Return what the stream makes of frames, and of what happened beside them."""
+        if self._options.output == "frames":
+            return frames
         latents = self._encoder(torch.from_numpy(frames).to(self._place))
         if self._options.output == "processed":
             latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
@@ -356,28 +382,48 @@ class FeatureStream:
             latents = latents.flatten(1)
         return latents.cpu().numpy()
 
-    def _remember(
-        self, name: str, rows: np.ndarray, begun: np.ndarray, others_moved: bool
-    ) -> np.ndarray:
+    def _remember(self, name: str, rows: np.ndarray, turn: Turn) -> np.ndarray:
         """Return, and remember, a history that begins with this observation where one does."""
+        if turn.rows is not None:
+            return _appended(self._stacks[name][turn.rows], rows)
         stack = self._stacks.get(name)
-        if stack is None or begun.all():
+        if stack is None or turn.begun.all():
             stack = np.repeat(rows[:, None], self._lengths[name], axis=1)
         else:
-            stack = _appended(stack, rows) if others_moved else stack
-            stack[begun] = rows[begun][:, None]
+            stack = _appended(stack, rows) if turn.moved else stack
+            stack[turn.begun] = rows[turn.begun][:, None]
         self._stacks[name] = stack
         return stack
 
-    def _make_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
+    def _indices(self, source: Source) -> np.ndarray | None:
+        """Return, for each action of the environments, its index among P's 18, where P is asked."""
+        if self._options.output != "processed" or isinstance(self._processor, PassiveProcessor):
+            return None
+        if self._processor is None:
+            raise RMRError(
+                "expected an encoder with P for output='processed', found one without: export "
+                "it with its processor, or use output='slots'"
+            )
+        if self._config.actions != len(ACTION_NAMES):
+            raise RMRError(
+                f"expected P of ALE's {len(ACTION_NAMES)} actions for output='processed', found "
+                f"one of {self._config.actions}, whose names it does not tell: use output='slots'"
+            )
+        return ale_actions(source.action_names(), "use output='slots', which asks for no action")
+
+    def _own_space(self) -> spaces.Box:
         slots, dim = self._config.slots, self._config.dim
-        shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
-        own = spaces.Box(-np.inf, np.inf, shape, np.float32)
+        if self._options.output == "bits":
+            return spaces.Box(0, 1, (slots, self._config.bits), np.float32)
         if self._options.output == "frames":
             *channels, height, width = self._config.frame_shape
             stacked = prod(channels) * self._lengths["frames"]
-            own = spaces.Box(0, 255, (stacked, height, width), np.uint8)
-        entries: dict[str, Any] = {self._options.own_name: own}
+            return spaces.Box(0, 255, (stacked, height, width), np.uint8)
+        shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
+        return spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+    def _make_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
+        entries: dict[str, Any] = {self._options.own_name: self._own_space()}
         for name in self._options.keep:
             if not isinstance(space, spaces.Dict):
                 raise RMRError(
@@ -394,15 +440,134 @@ class FeatureStream:
         return batch_space(entry, self._lengths[name])
 
 
-def _compare_games(trained_on: str, played: str | None, strict: bool) -> None:
-    if played == trained_on or (played is None and not strict):
+@dataclass(frozen=True)
+class BeliefOptions(Options):
+    """What to show of a belief; the other fields are those of `Options`.
+
+    Args:
+        output: ``"bits"`` or ``"latents"``.
+        start: ``"known"``: from the RAM of a reset; ``"unknown"``: from its frame.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("bits", "latents")
+
+    output: str = "bits"
+    start: str = "known"
+
+
+class BeliefStream(FeatureStream):
+    """Beliefs of many episodes side by side; see `RMRBeliefWrapper`."""
+
+    of_ram: ClassVar[bool] = True
+    options: ClassVar[type[Options]] = BeliefOptions
+
+    def __init__(self, encoder: Given, options: Any, source: Source):
+        super().__init__(encoder, options, source)
+        fitted, self._env = self._config.frameskip, cast(Any, source.env)
+        if source.frameskip not in (None, fitted):
+            raise RMRError(
+                f"the belief was fitted to steps of {fitted} frames, the environment's have "
+                f"{source.frameskip}: make it with frameskip={fitted}"
+            )
+        self._from_ram = known_name("start", options.start, ("known", "unknown")) == "known"
+        shows_ram = isinstance(source.space, spaces.Dict) and "ram" in source.space.spaces
+        if self._from_ram and not shows_ram and (self._env is None or ale_of(self._env) is None):
+            raise RMRError(
+                "expected RAM to begin from, as entry 'ram' of the observation or in an emulator, "
+                "found neither: put PairedObservation around each environment, or say "
+                "start='unknown'"
+            )
+        self._belief = self._encoder.mean.repeat(source.count, 1, 1)
+
+    def _indices(self, source: Source) -> np.ndarray:
+        return ale_actions(source.action_names(), "P must know what is pressed")
+
+    @torch.no_grad()
+    def _own(self, frames: Any, actions: Any, observations: Any, turn: Turn) -> np.ndarray:
+        belief = (self._belief if turn.rows is None else self._belief[turn.rows]).clone()
+        evidence = self._encoder(torch.from_numpy(frames).to(self._place))
+        moved = ~turn.begun & turn.moved
+        if moved.any():
+            pressed = torch.from_numpy(actions[moved]).to(self._place)
+            belief[moved] = self._processor(belief[moved], pressed, evidence[moved])
+        if turn.begun.any():
+            known = self._ram_in(observations) if self._from_ram else self._encoder.mean + evidence
+            belief[turn.begun] = log_odds(known)[turn.begun]
+        if turn.rows is None:
+            self._belief = belief
+        shown = torch.sigmoid(belief)
+        if self._options.output == "latents":
+            shown = self._processor.pipeline.encoder(shown)
+        return shown.cpu().numpy()
+
+    def _ram_in(self, observations: Any) -> torch.Tensor:
+        shown = isinstance(observations, Mapping) and "ram" in observations
+        ram = observations["ram"] if shown else ale_of(self._env).getRAM()[None]
+        return torch.from_numpy(ram_to_bits(ram)).to(self._place).float()
+
+
+class RMRBeliefWrapper(RMRObservationWrapper):
+    """Shows what pixels and actions tell of a game's RAM, tracked from step to step.
+
+    The belief holds a probability a bit. P predicts it from the belief before and the action; the
+    frame corrects it. Observation, by ``output``, float32:
+
+    - ``"bits"``: ``Box[128, 8]`` in [0, 1], the probability of each bit, most significant first.
+    - ``"latents"``: ``Box[128, dim]``, the slots that P sees: the abstract encoder's of these
+      probabilities, which are the expected slots since it is linear.
+
+    RAM is read at a reset alone, where the simulated world is known, and with ``start="unknown"``
+    never: then the belief begins with what the first frame shows. Where an environment shows no
+    ``ram``, the emulator underneath is asked for it. Action, reward, end and time step are those of
+    the wrapped environment.
+
+    Source: none in the paper; see `rmr_gym.models.rmr.belief`.
+
+    Args:
+        env: A game, as for `RMRObservationWrapper`.
+        encoder: The belief: folder of `rmr-gym encoder export --arm belief`, the name of a shipped
+            one (``"pong_belief"``), or one that was read; None: the shipped one of the game.
+        output: ``"bits"`` or ``"latents"``; default: bits.
+        **options: Further fields of `BeliefOptions`.
+
+    Raises:
+        RMRError: As `RMRObservationWrapper`; another game, another frame skip or other
+            actions than ALE's; a known start in an environment that shows no RAM.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import rmr_gym
+        >>> from rmr_gym.wrappers.features import RMRBeliefWrapper
+        >>> env = RMRBeliefWrapper(gym.make("rmr/Pong-v0"))
+        >>> env.reset(seed=0)[0].shape
+        (128, 8)
+    """
+
+    of_ram: ClassVar[bool] = True
+
+
+class RMRVectorBelief(RMRVectorObservation):
+    """`RMRBeliefWrapper` around a vector of environments, with one forward for all of them.
+
+    A belief begins anew with each episode, under all three autoreset modes and with
+    ``options["reset_mask"]``; ``info["final_obs"]`` holds the belief at an episode's end. With a
+    known start the environments must show ``ram``, as `rmr_gym`'s do. Arguments are those of
+    `RMRBeliefWrapper`.
+    """
+
+    of_ram: ClassVar[bool] = True
+
+
+def _compare_games(config: AnyEncoderConfig, played: str | None, strict: bool) -> None:
+    if played == config.game or (played is None and not strict):
         return
+    noun = config.kind.rsplit(" ", maxsplit=1)[-1]
     message = (
-        f"the encoder was trained on {trained_on}, the environment plays "
+        f"the {noun} was trained on {config.game}, the environment plays "
         f"{played or 'a game that it does not name'}: its features may mean nothing there"
     )
-    if strict:
-        raise RMRError(f"{message}; use an encoder of that game, or strict=False")
+    if strict or noun == "belief":
+        raise RMRError(f"{message}; use the {noun} of that game{', or strict=False' * strict}")
     warnings.warn(message, stacklevel=4)
 
 
@@ -420,23 +585,6 @@ def _reader(
         return PictureReader(source.space, config.resolution)
     palette = source.palette if options.pixels == "auto" else options.pixels == "palette"
     return FrameReader(source.space, config.height, config.width, palette=palette, env=source.env)
-
-
-def _indices_of(processor: Any, config: Any, source: Source) -> np.ndarray | None:
-    """Return, for each action of the environments, its index among P's 18; None for P of balls."""
-    if processor is None:
-        raise RMRError(
-            "expected an encoder with P for output='processed', found one without: export "
-            "it with its processor, or use output='slots'"
-        )
-    if isinstance(processor, PassiveProcessor):
-        return None
-    if config.actions != len(ACTION_NAMES):
-        raise RMRError(
-            f"expected P of ALE's {len(ACTION_NAMES)} actions for output='processed', found one of "
-            f"{config.actions}, whose names it does not tell: use output='slots'"
-        )
-    return ale_actions(source.action_names(), "use output='slots', which asks for no action")
 
 
 def _appended(stack: np.ndarray, rows: np.ndarray) -> np.ndarray:

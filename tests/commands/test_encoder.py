@@ -1,3 +1,5 @@
+from itertools import chain
+
 import gymnasium
 import pytest
 import torch
@@ -12,6 +14,7 @@ from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.stages.chain import UNTRAINED
 from rmr_gym.stages.natural import kept_encoder
 from rmr_gym.wrappers import RMRObservationWrapper
+from rmr_gym.wrappers.features import RMRBeliefWrapper
 
 
 def command(arguments):
@@ -134,3 +137,22 @@ def test_data_of_another_game_are_refused(run, recorded, tmp_path):
     (tmp_path / "data" / "Pong").symlink_to(recorded("Breakout"))
     with pytest.raises(RMRError, match=r"Pong.*Breakout|Breakout.*Pong"):
         run("--data", tmp_path / "data", "--out", tmp_path / "x")
+
+
+def test_a_belief_is_exported_and_shipped(run, tmp_path, capsys):
+    sizes = {"horizon": 12, "segment": 12, "tracks": 8, "rounds": 1, "starts": 0, "scored": 12}
+    few = ["--labels", 40, *chain(*((f"--belief.{name}", n) for name, n in sizes.items()))]
+    run("--arm", "belief", "--seed", "0", "--out", tmp_path / "b", *few)
+    read = PretrainedEncoder.from_pretrained(tmp_path / "b")
+    assert read.config.kind == "rmr_gym belief"
+    assert read.provenance["training"]["labels"] == 40
+    env = RMRBeliefWrapper(gymnasium.make("rmr/Pong-v0"), tmp_path / "b")
+    assert env.reset(seed=0)[0].shape == (128, 8)
+    run("--arm", "belief", "--ship", *few)
+    assert (tmp_path / "shipped" / "pong_belief" / "config.json").is_file()
+    RMRBeliefWrapper(gymnasium.make("rmr/Pong-v0")).reset(seed=0)
+    capsys.readouterr()
+    command(["show", "pong_belief"])
+    assert "Belief over the RAM of Pong" in capsys.readouterr().out
+    command(["list"])
+    assert "pong_belief" in capsys.readouterr().out

@@ -1,8 +1,10 @@
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
@@ -32,6 +34,18 @@ def test_wrapper(encoder, capsys):
     assert "slots (128, 4), 128 of them moved" in printed
     assert "'features': (2, 2, 512)" in printed
     assert "'ram': (2, 128)" in printed
+
+
+def test_belief(tmp_path, capsys):
+    film = tmp_path / "pong.gif"
+    example("rmr_belief").main(["--game", "Pong", "--steps", "12", "--film", str(film)])
+    printed = capsys.readouterr().out
+    scores = [float(score) for score in re.findall(r"\d\.\d+", printed.split("step 12:")[1])]
+    assert 0.5 < scores[0] <= 1
+    assert scores[1] > scores[0]
+    with Image.open(film) as shown:
+        assert shown.n_frames == 13
+        assert shown.size == (2 * 160 + 2 * 12 + 2 * 32 * 12, 420)
 
 
 @pytest.mark.parametrize(("how", "agent"), [("frozen", "PPO"), ("fine_tuned", "DQN")])

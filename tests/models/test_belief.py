@@ -6,6 +6,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.belief import (
     LEAST,
+    CompactReader,
+    Filter,
     Fusion,
     PixelReader,
     Predicted,
@@ -134,3 +136,35 @@ def test_hidden_bytes_are_those_that_are_read_badly():
     evidence[:, 1] = torch.from_numpy(bits_of(200, seed=1))[:, 1] - 0.5
     hidden = hidden_bytes(evidence, torch.full((SLOTS, BITS), 0.5), bits, 0.9)
     assert hidden.tolist() == [False, True, False]
+
+
+@torch.no_grad()
+def test_a_compact_reader_keeps_to_the_evidence_of_the_other():
+    """Two bits of 24 hang on pictures: two directions, more only where less may be lost."""
+    rng = np.random.default_rng(0)
+    frames = torch.from_numpy(rng.integers(0, 256, (60, 6, 5), dtype=np.uint8))
+    bits = torch.zeros(60, SLOTS, BITS)
+    bits[:, 0, 0], bits[:, 1, 3] = (frames[:, y, 0].float() / 255 for y in (0, 1))
+    reader = PixelReader(6, 5, SLOTS, BITS).fit(frames, bits, 1e-4)
+    compact = CompactReader.of(reader, frames, 0.02)
+    assert compact.pixels.shape == (30, 2)
+    assert CompactReader.of(reader, frames, 0.9).pixels.shape == (30, 1)
+    fresh = torch.from_numpy(rng.integers(0, 256, (9, 6, 5), dtype=np.uint8))
+    torch.testing.assert_close(compact(fresh), reader(fresh), atol=0.01, rtol=0)
+    torch.testing.assert_close(compact.mean, reader.mean)
+
+
+def test_a_filter_step_by_step_is_the_track():
+    model, rng = pipeline(), np.random.default_rng(0)
+    fusion = Fusion(SLOTS, BITS)
+    fusion.weight.copy_(torch.from_numpy(rng.normal(size=(SLOTS, BITS, 4))))
+    carried = Filter(model.processor, SLOTS, BITS, 4)
+    carried.pipeline, carried.fusion = model, fusion
+    start = torch.from_numpy(bits_of(2))
+    actions = [torch.tensor([step, 17 - step]) for step in range(4)]
+    seen = [torch.from_numpy(bits_of(2, seed)) - 0.5 for seed in range(4)]
+    track = follow(Predicted(model), fusion, start, actions, seen)
+    belief = start - 0.5
+    for action, evidence, expected in zip(actions, seen, track.belief, strict=True):
+        belief = carried(belief, action, evidence)
+        torch.testing.assert_close(belief, expected)

@@ -375,13 +375,14 @@ def test_weights_of_balls_have_the_right_names(tmp_path):
         PretrainedEncoder.from_pretrained(folder)
 
 
-SHIPPED = sorted(shipped_encoders())
+SHIPPED = sorted(name for name in shipped_encoders() if not name.endswith("_belief"))
 
 
 def test_a_few_games_are_shipped_in_a_few_megabytes():
     files = [file for folder in shipped_encoders().values() for file in folder.iterdir()]
     assert {"pong", "breakout", "freeway", "seaquest"} <= set(SHIPPED)
-    assert sum(file.stat().st_size for file in files) < 5e6
+    assert {"pong_belief", "breakout_belief"} <= set(shipped_encoders())
+    assert sum(file.stat().st_size for file in files) < 25e6
 
 
 @pytest.mark.parametrize("name", SHIPPED)

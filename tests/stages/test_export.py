@@ -8,8 +8,10 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.domains.atari import make_core
+from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact
+from rmr_gym.stages.belief import Believing, _expanded, belief, evidence, recorded_episodes
 from rmr_gym.stages.export import (
     AMPLIFICATION,
     RandomDynamics,
@@ -17,8 +19,10 @@ from rmr_gym.stages.export import (
     amplified_random,
     encoder_features,
     folder_donor,
+    pretrained_belief,
     pretrained_encoder,
     random_dynamics_donor,
+    reader,
 )
 from rmr_gym.stages.games import PRETRAIN_SEED
 
@@ -120,3 +124,38 @@ def test_an_encoder_of_another_game_is_warned_of_or_refused(
         assert chain.compute(task).record["rows"]
     with pytest.raises(RMRError, match="choose an encoder of Breakout"):
         encoder_features(folder, other, strict=True)
+
+
+SMALL = Believing(horizon=12, tracks=8, segment=12, starts=(0, 8), scored=(1, 4, 12))
+
+
+def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(game, chain, tmp_path):
+    model = game.preset.model
+    read = evidence(game.data, model, SMALL.hidden, 40, 0)
+    fitted = belief(game.data, model, SMALL, 40, "rmr", 0, read, game.pretrained())
+    made = pretrained_belief(game, fitted, chain)
+    kept = PretrainedEncoder.from_pretrained(made.save_pretrained(tmp_path / "belief"))
+    frames = recorded_episodes(game.data, "validation", 84, 84).frames
+    found = chain.compute(read)
+    error = kept.encoder(frames) - _expanded(found, "validation")
+    assert error.square().mean() < 0.01 * _expanded(found, "validation").square().mean()
+    assert torch.equal(kept.encoder.mean, found.tensors["mean"])
+    carried = kept.processor.state_dict()
+    assert torch.equal(carried["fusion.weight"], chain.compute(fitted).tensors["weight"])
+    for name, tensor in chain.compute(game.pretrained()).tensors.items():
+        assert torch.equal(carried[f"pipeline.{name}"], tensor)
+    assert kept.config.frameskip == game.preset.recording.frameskip
+    assert kept.provenance["data"]["scored"] == game.data.scored_bytes.tolist()
+    assert {row["k"] for row in kept.provenance["metrics"]} == {1, 4, 12}
+    again = reader.function(game.data, model, 40, 0, found)
+    assert all(
+        torch.equal(again.tensors[name], part) for name, part in made.encoder.state_dict().items()
+    )
+
+
+def test_a_p_of_other_sizes_is_refused(game, chain):
+    small = game.with_preset(model={"dim": 8})
+    read = evidence(game.data, game.preset.model, SMALL.hidden, 40, 0)
+    fitted = belief(game.data, game.preset.model, SMALL, 40, "rmr", 0, read, game.pretrained())
+    with pytest.raises(RMRError, match="the game's abstract pipeline do not fit"):
+        pretrained_belief(small, fitted, chain)

@@ -75,8 +75,7 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         scaled: bool = True,
     ):
         known_name("mode", mode, MODES)
-        if not isinstance(encoder, PretrainedEncoder):
-            encoder = PretrainedEncoder.from_pretrained(encoder)
+        encoder = PretrainedEncoder.of(encoder)
         config = encoder.config
         self._frame_shape = config.frame_shape
         frames = _number_of_frames(observation_space, self._frame_shape)

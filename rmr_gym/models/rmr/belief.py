@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.models.rmr import pipeline as parts
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamLogits, draw_uniformly
 
 Bits = Float[Tensor, "batch slots bits"]
@@ -195,6 +196,87 @@ def _ridge_factor(gram: Float[Tensor, "rows rows"], penalty: float) -> tuple[Ten
     """Return the Cholesky factor of a Gram matrix with its penalty, and whether there is none."""
     gram.diagonal().add_(penalty * (float(gram.diagonal().mean()) or 1.0))
     return torch.linalg.cholesky_ex(gram)
+
+
+class CompactReader(nn.Module):
+    r"""A `PixelReader` in few small numbers: of low rank, a whole number from -127 to 127 a pixel.
+
+    .. math:: x = \frac{p}{64} \frac{A}{127} B - c
+
+    p are the frame's gray levels; c is the mean frame's reading.
+
+    Args:
+        pixels: Of a frame.
+        rank: Directions of a frame that are looked along.
+        slots: RAM bytes.
+        bits: Bits of a byte.
+    """
+
+    pixels: Tensor
+    along: Tensor
+    offset: Tensor
+    mean: Tensor
+
+    def __init__(self, pixels: int, rank: int, slots: int = 128, bits: int = 8):
+        super().__init__()
+        self.register_buffer("pixels", torch.zeros(pixels, rank, dtype=torch.int8))
+        self.register_buffer("along", torch.zeros(rank, slots * bits, dtype=torch.float16))
+        self.register_buffer("offset", torch.zeros(slots, bits))
+        self.register_buffer("mean", torch.zeros(slots, bits))
+
+    @torch.no_grad()
+    def forward(self, frames: UInt8[Tensor, "rows height width"]) -> Bits:
+        """Return the evidence of frames."""
+        return self._read(frames.flatten(1).float()) - self.offset
+
+    def _read(self, gray: Float[Tensor, "rows pixels"]) -> Bits:
+        looked = gray / PIXELS @ (self.pixels.float() / 127)
+        return (looked @ self.along.float()).unflatten(1, self.mean.shape)
+
+    @classmethod
+    def of(
+        cls, reader: PixelReader, frames: UInt8[Tensor, "rows height width"], lost: float
+    ) -> "CompactReader":
+        """Return a reader of the lowest rank that keeps another's evidence of these frames.
+
+        Source: reduced-rank regression; the directions are the evidence's principal ones.
+
+        Args:
+            reader: The other.
+            frames: Of which the evidence is kept.
+            lost: Root of the share of the evidence's squares that may be lost.
+        """
+        evidence = reader(frames).flatten(1).double()
+        sizes, directions = torch.linalg.eigh(evidence.T @ evidence)
+        kept = directions[:, sizes.cumsum(0) > lost**2 * sizes.sum()].float()
+        weight = reader.weight @ kept
+        scale = weight.abs().amax(0).clamp(min=1e-12)
+        made = cls(len(weight), kept.shape[1], *reader.mean.shape)
+        found = {"pixels": (127 * weight / scale).round(), "along": (kept * scale).T}
+        made.load_state_dict(found | {"offset": made.offset, "mean": reader.mean})
+        made.offset.copy_(made._read(reader.middle[None])[0])
+        return made
+
+
+class Filter(nn.Module):
+    """Carries beliefs on from step to step: P, then the fusion with what the frames show.
+
+    Args:
+        processor: P.
+        slots: RAM bytes.
+        bits: Bits of a byte.
+        dim: Width of P's slots.
+    """
+
+    def __init__(self, processor: nn.Module, slots: int, bits: int, dim: int):
+        super().__init__()
+        encoder, decoder = parts.RamEncoder(slots, bits, dim), parts.RamDecoder(dim, bits)
+        self.pipeline = EncodeProcessDecode(encoder, processor, decoder)
+        self.fusion = Fusion(slots, bits)
+
+    def forward(self, belief: Bits, action: Int[Tensor, " batch"], evidence: Bits) -> Bits:
+        """Return the log-odds of the belief after an action, from those before and the evidence."""
+        return self.fusion(Predicted(self.pipeline)((belief > 0).float(), action), evidence)
 
 
 class Track(NamedTuple):
