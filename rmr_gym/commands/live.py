@@ -42,7 +42,7 @@ def serve(folder: Path, port: int) -> None:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *words: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             """Say nothing: a browser asks every few seconds."""
 
     try:
