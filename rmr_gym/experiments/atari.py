@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.agents.players.graded import game_name
+from rmr_gym.agents.players.graded import PLAYER, game_name
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import GAMES
@@ -27,6 +28,13 @@ def abstract_rows(game: GameTasks, seed: int) -> list[Rows]:
         Rows("abstract", task, names),
         Rows("abstract_curves", task, names, "curve"),
     ]
+
+
+def paired_arms(seeds: Sequence[int], arms: Sequence[str]) -> list[tuple[int, str]]:
+    """Return every arm with every seed; what has no seed with the first alone."""
+    seedless = (PIXELS, PLAYER)
+    pairs = product(seeds, arms)
+    return [(seed, arm) for seed, arm in pairs if arm not in seedless or seed == seeds[0]]
 
 
 def natural_rows(game: GameTasks, arm: str, seed: int, objective: str | None = None) -> list[Rows]:

@@ -6,7 +6,7 @@ paper's own figures (RMR, Tables 1 and 2), looked up by game.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
@@ -15,7 +15,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.report.charts import ACROSS, Line, Panel, lines, look, loss_figure, over_seeds
+from rmr_gym.report.charts import (
+    ACROSS,
+    Line,
+    Panel,
+    lines,
+    look,
+    loss_figure,
+    over_seeds,
+    seed_lines,
+)
 from rmr_gym.report.runs import Run, Schema, in_order, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import (
@@ -54,8 +63,16 @@ NATURAL = {
 ABSTRACT = {
     "abstract": Schema(_MODEL, (*ABSTRACT_SCORES, "loss")),
     "abstract_curves": Schema(_MODEL, ("loss",)),
+    "abstract_horizons": Schema(("game", "model", "seed", "k"), ABSTRACT_SCORES),
 }
 """Tables of a run that trains abstract models."""
+
+HEADROOM = Schema((*_KEY, "measure", "at", "bytes"), ("micro_f1",), ("measure", "bytes"))
+"""Table of the measures that raw pixels do not fill."""
+
+Tables = dict[str, pd.DataFrame]
+HEADROOM_BASELINES = ("cswm", "shuffled_p", "untrained", "pca")
+FORECASTS = ("present", "forecast", "ceiling")
 
 
 def probes(natural: pd.DataFrame) -> list[str]:
@@ -341,6 +358,82 @@ def checkpoint_curves(
 def panel_title(game: str, objective: str, several: bool) -> str:
     """Return what titles a panel by game, and by objective where there are several."""
     return f"{game}, {objective_label(objective)}" if several else game
+
+
+def measure_table(
+    rows: pd.DataFrame, part: Sequence[str], scores: Iterable[str], baselines: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return paired tests of a measure at the last checkpoint, and means with them beside.
+
+    Args:
+        rows: One row an arm, seed, step and part.
+        part: Columns by which scores are apart, beside game, objective and arm.
+        scores: Arms are compared by the first.
+        baselines: What the other arms are compared with.
+
+    Returns:
+        The columns of `rmr_gym.report.statistics.paired`, corrected over the games of one part;
+        and one row a game, objective, part and arm: label (of the arm), step, seeds, ``_mean`` and
+        ``_std`` of each score and, for each baseline, the columns of a test. Of ranks also
+        similarity.
+    """
+    rows = ordered(last_steps(rows, "game", "objective", "arm"), arm=ARM_LABELS)
+    place, scores = ("game", "objective", *part), [*scores]
+    draws, family = draws_by(*place, "arm", "against"), (*part, "against")
+    pairs = paired(rows, scores[0], "arm", baselines, place, family=family, draws=draws)
+    table = means(rows, [*place, "arm", "step", *({"similarity"} & {*rows})], scores)
+    table.insert(len(place) + 1, "label", called(table["arm"], ARM_LABELS))
+    order = {column: list(dict.fromkeys(rows[column])) for column in (*part, "game")}
+    return pairs, beside(ordered(table, **order), pairs, (*place, "arm"), baselines)
+
+
+def headroom_tables(rows: pd.DataFrame) -> tuple[Tables, Tables]:
+    """Return paired tests and tables of the measures with headroom, by name.
+
+    Args:
+        rows: As in headroom.csv.
+
+    Returns:
+        `measure_table` of all, as headroom_summary; and forecast_summary, one row a game,
+        objective, number of steps, kind of bytes and arm with a P: means of `FORECASTS` and of
+        skill = (forecast - present) / (ceiling - present), 1 at the ceiling, 0 where present
+        latents say as much, NaN where the ceiling is not above them; a test of forecast less
+        present, corrected over the games and arms of a number of steps and kind of bytes.
+    """
+    part = ("measure", "at", "bytes")
+    pairs, table = measure_table(rows, part, ["micro_f1"], HEADROOM_BASELINES)
+    place = ["game", "objective", "at", "bytes", "arm"]
+    rows = where(last_steps(rows, "game", "objective", "arm"), measure=FORECASTS)
+    side = rows.pivot(index=[*place, "seed"], columns="measure", values="micro_f1")
+    side = side.reindex(columns=FORECASTS).dropna(subset="forecast")
+    present, forecast, ceiling = (side[name] for name in FORECASTS)
+    side["skill"] = (forecast - present) / (ceiling - present).where(ceiling > present)
+    forecasts = means(side.reset_index(), place, [*FORECASTS, "skill"])
+    forecasts.insert(len(place), "label", called(forecasts["arm"], ARM_LABELS))
+    family, draws = ("measure", "at", "bytes"), draws_by("measure", *place)
+    tests = paired(rows, "micro_f1", "measure", FORECASTS[:1], place, ("seed",), family, draws)
+    tests = where(tests, measure="forecast")[[*place, *DIFFERENCE, *CORRECTED]]
+    tables = {"headroom_summary": table, "forecast_summary": forecasts.merge(tests, "left", place)}
+    return {"headroom": pairs}, tables
+
+
+def headroom_figures(rows: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
+    """Return what draws bit F1 by labelled frames and by steps forecast, a panel a kind of bytes.
+
+    What has no P stands among the forecasts with its present latents.
+    """
+    rows = titled(last_steps(rows, "game", "objective", "arm"))
+    rows = rows.assign(panel=rows["panel"] + ", bytes: " + rows["bytes"]).astype({"at": int})
+    ahead, able = where(rows, measure=FORECASTS[:2]), where(rows, measure="forecast")["arm"]
+    ahead = where(ahead, (ahead["measure"] == "forecast") | ~ahead["arm"].isin(able))
+    axes = ("panel", "at", "micro_f1", "arm", ARM_LABELS, "headroom.csv")
+    return {
+        name: partial(seed_lines, shown, *axes, across=across, ticks=sorted({*shown["at"]}))
+        for name, shown, across in (
+            ("frames", where(rows, measure="frames"), "labelled frames"),
+            ("forecast", ahead, "steps to the bits that are read"),
+        )
+    }
 
 
 def titled(rows: pd.DataFrame) -> pd.DataFrame:

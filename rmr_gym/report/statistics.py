@@ -100,6 +100,8 @@ def _compared(
     first, second = wide[level].dropna(), wide[against].dropna()
     if level in SEEDLESS and len(first) == 1:
         first = pd.Series(first.iloc[0], second.index)
+    if against in SEEDLESS and len(second) == 1:
+        second = pd.Series(second.iloc[0], first.index)
     gaps = (first - second).dropna()
     second = second[gaps.index]
     gains = (100 * gaps / second)[second > 0]

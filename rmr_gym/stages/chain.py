@@ -5,8 +5,9 @@ from typing import Any
 
 from rmr_gym.domains.atari import SLOTS
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.games import PRETRAIN_SEED, GameData
-from rmr_gym.stages.measures import label_probe, ranking
+from rmr_gym.stages.belief import Believing, evidence
+from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData
+from rmr_gym.stages.measures import headroom, horizons, label_probe, ranking
 from rmr_gym.stages.natural import natural, pretrain, supervised, untrained
 from rmr_gym.stages.presets import ARMS, OBJECTIVES, Preset, find_arm
 from rmr_gym.stages.probe import PixelReference, Reference, probe
@@ -87,6 +88,16 @@ class GameTasks:
         """Return the task of the ranking of an arm's predictions."""
         preset = self.preset
         return ranking(self.data, preset.model, preset.natural, pipelines, self.device)
+
+    def measured(self, features: Task | Reference) -> Task:
+        """Return the task of the measures with headroom of encoders, or of other features."""
+        data, model, probing = self.data, self.preset.model, self.preset.probing
+        read = evidence(data, model, Believing().hidden, probing.train_rows, PROBE_SEED)
+        return headroom(data, model, probing, read, features, self.device)
+
+    def rolled(self, seed: int = PRETRAIN_SEED) -> Task:
+        """Return the task of the abstract pipeline's scores by number of predicted steps."""
+        return horizons(self.data, self.preset.model, self.pretrained(seed), self.device)
 
     @property
     def pixels(self) -> Reference:

@@ -1,4 +1,7 @@
-"""Measures beside the bit probe: named labels (Anand et al. 2019), ranking of predicted latents."""
+"""Measures beside the bit probe: labels (Anand et al. 2019), ranks, and measures with headroom.
+
+Headroom: few labelled frames, one slot a byte, bytes that a frame does not show, bits to come.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +22,13 @@ from rmr_gym.data.sampling import byte_entropy
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, ram_labels
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
+from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, stage
-from rmr_gym.stages.games import PROBE_SEED, GameData, ProbeSets, probe_sets
-from rmr_gym.stages.natural import kept_pipeline, kept_steps
-from rmr_gym.stages.presets import OBJECTIVES, Natural, Probing
+from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData, ProbeSets, probe_sets
+from rmr_gym.stages.natural import AbstractWorld, kept_pipeline, kept_steps
+from rmr_gym.stages.presets import ARMS, OBJECTIVES, Natural, Probing
 from rmr_gym.stages.probe import (
+    PROBES,
     Features,
     Records,
     Reference,
@@ -276,22 +281,47 @@ def ranking_paths(data: GameData, model: AtariModel) -> Paths:
     Raises:
         RMRError: No validation episode is long enough.
     """
-    episodes = data.open()
-    loaded = atari.load_natural(episodes.dataset, episodes.validation, model.height, model.width)
-    longest = AHEAD[-1]
-    ends = loaded.episode[longest - 1 :]
-    starts = np.flatnonzero(loaded.episode[: len(ends)] == ends)
+    return _paths(data, model, "validation", AHEAD)[0]
+
+
+def _paths(
+    data: GameData, model: AtariModel, part: str, steps: tuple[int, ...]
+) -> tuple[Paths, dict[int, atari.ProbeData]]:
+    """Return paths of some episodes, and what is probed at their start (0) and so many steps on."""
+    opened, known = data.open(), data.abstract(part)
+    loaded = atari.load_natural(opened.dataset, getattr(opened, part), model.height, model.width)
+    starts = path_starts(loaded.current, steps[-1], PATHS, "ranking paths")
+    action = torch.stack([loaded.action[starts + step] for step in range(steps[-1])], dim=1)
+    instants = {}
+    for ahead in (0, *steps):
+        rows = loaded.current[starts] + ahead
+        bits, ram = known.bits[rows][:, data.scored_bytes], known.ram[rows]
+        parts = (loaded.frames[rows], bits, loaded.episode[starts], ram, ram)
+        instants[ahead] = atari.ProbeData(*parts)
+    later = {ahead: instants[ahead].frames for ahead in steps}
+    return Paths(instants[0].frames, action, later), instants
+
+
+def path_starts(
+    current: Int[np.ndarray, " transitions"], steps: int, most: int, stream: str
+) -> Int[np.ndarray, " starts"]:
+    """Draw transitions from each of which so many follow on in one episode.
+
+    Args:
+        current: Row of the observation before each transition; rows of an episode are successive.
+        steps: Successive transitions, the drawn one among them.
+        most: At most so many are drawn.
+        stream: Name of what they are drawn for.
+
+    Raises:
+        RMRError: No episode is long enough.
+    """
+    last = current[steps - 1 :]
+    starts = np.flatnonzero(last - current[: len(last)] == steps - 1)
     if len(starts) == 0:
-        raise RMRError(
-            f"no validation episode of {data.label} has {longest} steps, which ranking predicts: "
-            "record longer episodes"
-        )
-    rng = generator(PATHS_SEED, "ranking paths")
-    starts = np.sort(rng.choice(starts, size=min(PATHS, len(starts)), replace=False))
-    rows = torch.from_numpy(loaded.current[starts])
-    action = torch.stack([loaded.action[starts + step] for step in range(longest)], dim=1)
-    later = {ahead: loaded.frames[rows + ahead] for ahead in AHEAD}
-    return Paths(loaded.frames[rows], action, later)
+        raise RMRError(f"expected an episode of {steps} steps to predict: record longer episodes")
+    rng = generator(PATHS_SEED, stream)
+    return np.sort(rng.choice(starts, size=min(most, len(starts)), replace=False))
 
 
 @torch.no_grad()
@@ -332,6 +362,7 @@ def rank_predictions(
     return rows
 
 
+@torch.no_grad()
 def _unrolled(
     pipeline: EncodeProcessDecode, paths: Paths
 ) -> dict[int, Float[np.ndarray, "rows features"]]:
@@ -352,3 +383,182 @@ def _in_batches(
     place = next(encoder.parameters()).device
     parts = [encoder(part.to(place)).flatten(1).cpu().numpy() for part in frames.split(BATCH)]
     return np.concatenate(parts)
+
+
+LABELLED = (50, 200, 1000, 3000)
+"""Numbers of labelled frames; all that the probe is fitted on stand beside."""
+
+FORECAST = (1, 4, 16)
+"""Numbers of steps to the bits that are forecast."""
+
+SHRINKAGE = 1e-3
+"""Penalty of the read-out of a slot, as a share of its variance."""
+
+Given = Artifact | Reference
+Guess = tuple[str, int, atari.Predicted, ProbeSets]
+"""A measure, at what it is taken, the bits that were read, and whose these are."""
+
+
+@stage(version=1)
+def headroom(
+    data: GameData, model: AtariModel, config: Probing, read: Artifact, features: Given, device: str
+) -> Artifact:
+    """Read RAM bits off frozen features under measures that raw pixels do not fill.
+
+    Read-outs are ridge regressions, see `rmr_gym.stages.probe`, of the last checkpoint.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Sizes.
+        config: Rows of the probe.
+        read: What `rmr_gym.stages.belief.evidence` left: says which bytes one frame does not show.
+        features: Pipelines or encoders, or features from elsewhere.
+        device: Where to compute.
+
+    Returns:
+        The record holds ``rows``: step, measure, at, bytes ("all", those that one frame hides, or
+        shows) and micro_f1. Measures: "frames" (read-out fitted to ``at`` labelled frames), "slot"
+        (each byte from its best slot of ``at`` numbers), and of the bits ``at`` steps on
+        "forecast" (from latents rolled so far by the arm's own P), "present" (from present ones)
+        and "ceiling" (from the latents of that instant). Without a P nothing is forecast.
+    """
+    sets = probe_sets(data, model, config)
+    step, part = next(checkpoint_features(model, sets, features, device, -1))
+    hidden = read.tensors["hidden"].numpy()[data.scored_bytes]
+    kinds = {"all": np.ones_like(hidden), "hidden": hidden, "shown": ~hidden}
+    guesses = [("slot", model.dim, best_slots(part, sets, model.dim), sets)]
+    guesses += [*_few_frames(part, sets), *_forecasts(data, model, features, device)]
+    rows = []
+    for measure, at, bits, scored in guesses:
+        for kind in (kind for kind in kinds if kinds[kind].any()):
+            f1 = metrics.bit_f1(bits[:, kinds[kind]], scored.test.bits[:, kinds[kind]]).micro_f1
+            rows.append({"step": step, "measure": measure, "at": at, "bytes": kind, "micro_f1": f1})
+    return Artifact({"rows": rows})
+
+
+def _read(features: Features, sets: ProbeSets) -> atari.Predicted:
+    """Return the bits of the test rows as ridge regression reads them."""
+    bits = torch.from_numpy(sets.training.bits).flatten(1).float().to(features.train.device)
+    fit = fitting_rows(sets.training.episode, PROBE_SEED)
+    predicted = PROBES["ridge"](features.train, bits, fit, features.test, PROBE_SEED)
+    return predicted.cpu().numpy().reshape(sets.test.bits.shape)
+
+
+def _few_frames(features: Features, sets: ProbeSets) -> Iterator[Guess]:
+    """Read bits after fitting to few frames; those of fewer are among those of more."""
+    count = len(sets.training.frames)
+    order = generator(PROBE_SEED, "labelled frames").permutation(count)
+    for labels in sorted({count, *(number for number in LABELLED if number < count)}):
+        rows = np.sort(order[:labels])
+        bits, episode = sets.training.bits[rows], sets.training.episode[rows]
+        few = sets._replace(training=sets.training._replace(bits=bits, episode=episode))
+        yield "frames", labels, _read(features._replace(train=features.train[rows]), few), sets
+
+
+def best_slots(features: Features, sets: ProbeSets, width: int) -> atari.Predicted:
+    """Read each byte from the one slot that reads it best on held-out training episodes.
+
+    Features without slots are read from so many leading components.
+
+    Args:
+        features: Of the frames of both sets.
+        sets: The frames.
+        width: Of a slot.
+    """
+    bits = torch.from_numpy(sets.training.bits).double().to(features.train.device)
+    rows, held = split_rows(fitting_rows(sets.training.episode, PROBE_SEED), bits.device)
+    mean, truth, slots = bits[rows].mean(0), bits[held] > 0.5, features.slots or 1
+    train, test = (
+        part[:, -slots * width :].unflatten(1, (slots, -1)).transpose(0, 1).double()
+        for part in (features.train, features.test)
+    )
+    shift = train[:, rows].mean(1, keepdim=True)
+    fitted = train[:, rows] - shift
+    gram = fitted.mT @ fitted
+    variance = gram.diagonal(dim1=1, dim2=2)
+    variance.add_(SHRINKAGE * variance.mean(1, keepdim=True) + 1e-9)
+    weight = torch.linalg.solve(gram, fitted.mT @ (bits[rows] - mean).flatten(1))
+    guess = ((train[:, held] - shift) @ weight).unflatten(2, mean.shape) + mean > 0.5
+    hits, errors = 2 * (guess & truth).sum((1, 3)), (guess != truth).sum((1, 3))
+    best = (hits / (hits + errors).clamp(min=1)).argmax(0)
+    chosen = weight.unflatten(2, mean.shape)[best, :, torch.arange(len(best), device=best.device)]
+    return (((test - shift)[best] @ chosen).transpose(0, 1) + mean > 0.5).cpu().numpy()
+
+
+@lru_cache(maxsize=1)
+def forecast_sets(
+    data: GameData, model: AtariModel
+) -> tuple[tuple[Paths, ...], dict[int, ProbeSets]]:
+    """Draw paths of training and validation episodes, and what is probed so many steps on.
+
+    Raises:
+        RMRError: No episode is long enough.
+    """
+    parts = [_paths(data, model, part, FORECAST) for part in ("training", "validation")]
+    paths, (training, test) = zip(*parts, strict=True)
+    return paths, {ahead: ProbeSets(training[ahead], test[ahead], 0) for ahead in training}
+
+
+def _forecasts(data: GameData, model: AtariModel, given: Given, device: str) -> Iterator[Guess]:
+    """Read the bits to come from present latents, from those to come, and from P's of them."""
+    paths, instants = forecast_sets(data, model)
+    _, present = next(checkpoint_features(model, instants[0], given, device, -1))
+    rolled = []
+    if isinstance(given, Artifact) and given.record["arm"] in ARMS:
+        pipeline = kept_pipeline(model, given, kept_steps(given)[-1]).to(find_device(device))
+        rolled = [_unrolled(pipeline, part) for part in paths]
+    for ahead in FORECAST:
+        sets = instants[ahead]
+        _, reached = next(checkpoint_features(model, sets, given, device, -1))
+        yield "present", ahead, _read(present, sets), sets
+        yield "ceiling", ahead, _read(reached, sets), sets
+        if rolled:
+            train, test = (torch.from_numpy(part[ahead]).to(present.train) for part in rolled)
+            yield "forecast", ahead, _read(Features(train, test, atari.SLOTS), sets), sets
+
+
+HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+"""Numbers of steps that an abstract pipeline goes on from its own predictions."""
+
+ROLLOUTS = 250
+"""Validation paths that it is scored on, at most."""
+
+
+@stage(version=1)
+def horizons(
+    data: AbstractWorld, model: AtariModel, pretrained: Artifact, device: str = "cpu"
+) -> Artifact:
+    """Score an abstract pipeline that goes on from its own predictions, on RAM alone.
+
+    Source: none in the paper, which predicts one step.
+
+    Args:
+        data: Paths come from its validation episodes.
+        model: Sizes.
+        pretrained: What `rmr_gym.stages.natural.pretrain` left.
+        device: Where to compute.
+
+    Returns:
+        The record holds ``rows``: k and the scores of the RAM k steps on (its mask: the bytes that
+        differ from the start's); beside them, as model "copy", those of the start's RAM.
+
+    Raises:
+        RMRError: No validation episode is long enough.
+    """
+    validation = data.abstract("validation")
+    pipeline = atari.abstract_pipeline(model, PRETRAIN_SEED).to(find_device(device))
+    load_weights(pipeline, pretrained.tensors, "the abstract pipeline")
+    index = path_starts(validation.current, HORIZONS[-1], ROLLOUTS, "horizons")
+    observed = validation.current[index]
+    start = bits = validation.bits[observed]
+    rows = []
+    for ahead in range(1, HORIZONS[-1] + 1):
+        action = validation.action[index + ahead - 1]
+        here = atari.AbstractData(bits, action, np.arange(len(index)), validation.ram)
+        bits = atari.predict_ram(pipeline, here).astype(np.uint8)
+        if ahead in HORIZONS:
+            for guess, named in ((start, {"model": "copy"}), (bits, {})):
+                truth = validation.bits[observed + ahead]
+                scores = atari.ram_scores(guess > 0, start, truth, data.scored_bytes)
+                rows.append({**named, "k": ahead, **scores._asdict()})
+    return Artifact({"rows": rows})

@@ -91,13 +91,13 @@ def probe(
 
 
 def checkpoint_features(
-    model: AtariModel, sets: ProbeSets, given: Artifact | Reference, device: str
+    model: AtariModel, sets: ProbeSets, given: Artifact | Reference, device: str, first: int = 0
 ) -> Iterator[tuple[int, Features]]:
-    """Give the features of every checkpoint; those from elsewhere as step 0."""
+    """Give the features of every checkpoint from the first on; those from elsewhere as step 0."""
     if not isinstance(given, Artifact):
         yield 0, Features(*given.features(sets.training, sets.test), given.slots)
         return
-    for step in kept_steps(given):
+    for step in kept_steps(given)[first:]:
         network = kept_encoder(model, given, step).to(find_device(device))
         yield step, Features(encode(network, sets.training), encode(network, sets.test), SLOTS)
 

@@ -20,7 +20,15 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.atari import AtariExperiment, game_names
 from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.compare.grid import Compare
-from rmr_gym.experiments.studies.grid import MODELS, Bottleneck, Measures, Objectives, Table2
+from rmr_gym.experiments.studies.grid import (
+    CARRIED,
+    CARRYING,
+    MODELS,
+    Bottleneck,
+    Measures,
+    Objectives,
+    Table2,
+)
 from rmr_gym.experiments.transfer.grid import CONTROLS, Transfer
 from rmr_gym.experiments.transfer.report import KEY
 from rmr_gym.report.arms import SCORES
@@ -28,7 +36,7 @@ from rmr_gym.runs.store import Store
 from rmr_gym.runs.sweep import ATTEMPTS
 from rmr_gym.stages import natural as natural_module
 from rmr_gym.stages.chain import REFERENCES
-from rmr_gym.stages.measures import AHEAD
+from rmr_gym.stages.measures import AHEAD, FORECAST, HORIZONS
 from rmr_gym.stages.presets import ARMS, PRESETS
 
 EXPERIMENTS = (Compare, Table2, Transfer, Bottleneck, Objectives, Measures)
@@ -198,11 +206,25 @@ class TestTable2:
         curves = table(out, "abstract_curves")
         first = curves[curves["step"] == 1].pivot_table("loss", "model", "seed")
         assert (first[0] != first[1]).all()
-        assert len(table(out, "timings")) == 6
+        assert len(table(out, "timings")) == 12
+        horizons = table(out, "abstract_horizons")
+        ahead = horizons.groupby(["model", "seed"])["k"].agg(list).to_dict()
+        assert set(ahead) == set(counted)
+        assert all(steps == list(HORIZONS) for steps in ahead.values())
         info = described(out)
         assert (info["kind"], info["models"]) == ("table2", ["copy", *MODELS])
         assert info["slots"]["Pong"] == len(game.data.scored_bytes)
         assert chain.has(game.pretrained(1)), "found by every other command"
+
+    def test_a_carried_model_learns_from_its_own_predictions(self, options):
+        rows = planned(options(Table2, games=("Pong",), models=("mpnn", CARRIED)))
+        assert [(row.table, row.names["model"]) for row in rows][-2:] == [
+            ("abstract_horizons", "mpnn"),
+            ("abstract_horizons", CARRIED),
+        ]
+        plain, carried = (row.task.arguments["pretrained"].arguments for row in rows[-2:])
+        assert replace(plain["config"], **CARRYING) == carried["config"]
+        assert plain["model"] == carried["model"]
 
     def test_a_failing_model_is_reported_and_the_others_stay(self, options, tmp_path, monkeypatch):
         from rmr_gym.stages.natural import pretrain
@@ -217,7 +239,7 @@ class TestTable2:
         monkeypatch.setattr(pretrain, "function", fail)
         root = tmp_path / "root"
         out, problems = run(options(Table2, games=("Pong",), root=root))
-        assert problems == ["pretrain Pong mlp dim 4: broken on purpose"]
+        assert problems[0] == "pretrain Pong mlp dim 4: broken on purpose"
         assert set(table(out, "abstract")["model"]) == {"copy", "deep_sets", "mpnn"}
         with pytest.raises(RMRError, match=r"every job failed.*broken on purpose"):
             run(options(Table2, games=("Pong",), root=root, models=("mlp",), out=tmp_path / "no"))
@@ -238,6 +260,7 @@ class TestTransfer:
             *((game, name, "rmr") for game in ("Pong", "Breakout") for name in names),
             *((game, "", arm) for game in ("Pong", "Breakout") for arm in CONTROLS),
         }
+        assert "pca" in CONTROLS
         assert len(rows) == len(pairs)
         info = described(out)
         assert (info["kind"], info["donors"]) == ("transfer", list(names))
@@ -245,6 +268,18 @@ class TestTransfer:
         before = (out / "transfer.csv").read_bytes()
         assert run(chosen) == (out, [])
         assert (out / "transfer.csv").read_bytes() == before
+
+    @pytest.mark.usefixtures("quick")
+    def test_headroom_is_measured_of_every_field(self, options):
+        chosen = options(Transfer, headroom=True)
+        out, problems = run(chosen)
+        assert problems == []
+        rows = table(out, "headroom")
+        assert set(rows["arm"]) == {"rmr", *CONTROLS}
+        able = {"rmr", *CONTROLS} - {"untrained", "pca"}
+        assert set(rows[rows["measure"] == "forecast"]["arm"]) == able
+        assert set(rows[rows["measure"] == "ceiling"]["at"]) == set(FORECAST)
+        assert rows["micro_f1"].replace("", np.nan).astype(float).dropna().between(0, 1).all()
 
     def test_own_donors_are_the_arms_of_a_comparison(self, options):
         rows = planned(options(Transfer))
@@ -277,7 +312,7 @@ class TestBottleneck:
     def test_every_width_has_its_arms_and_its_own_pretraining(self, options, game, chain):
         out, problems = run(options(Bottleneck, dims=(2, 4)))
         assert problems == []
-        steps = {"rmr": (2, 4), "cswm": (2, 4), "untrained": (0,)}
+        steps = {"rmr": (2, 4), "cswm": (2, 4), "untrained": (0,), "pca": (0,)}
         assert columns_of(table(out, "bottleneck"), "dim", "arm", "step") == {
             (dim, arm, step) for dim in (2, 4) for arm in steps for step in steps[arm]
         }
@@ -368,6 +403,9 @@ class TestMeasures:
             for seed in (0, 1)
             for step in (2, 4)
         }
+        headroom = table(out, "headroom")
+        assert set(headroom["arm"]) == set(arms) - {"player"}
+        assert set(headroom[headroom["arm"] == "rmr"]["step"]) == {4}
         references = table(out, "references")
         assert set(references["arm"]) == {"player"}
         assert list(references["probe"]) == list(tiny_preset.probing.probes)

@@ -7,6 +7,7 @@ import pytest
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.studies import report as studies
+from rmr_gym.report import arms
 from rmr_gym.report.arms import last_steps
 from rmr_gym.report.runs import load_run, where
 
@@ -17,7 +18,8 @@ def read_measures(folder):
 
 
 def measure_table(rows, name):
-    return studies.measure_table(rows, studies.measure_pairs(rows, name), name)
+    part, more = {"labels": ("category", ()), "ranking": ("ahead", ("similarity",))}[name]
+    return arms.measure_table(rows, (part,), studies.SCORES[name], studies.BASELINES, more)[1]
 
 
 def last_step(rows):

@@ -5,7 +5,12 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.studies.report import abstract_dots, beside_paper, model_summary
+from rmr_gym.experiments.studies.report import (
+    abstract_dots,
+    beside_paper,
+    horizon_table,
+    model_summary,
+)
 from rmr_gym.report.arms import ABSTRACT, abstract_table
 from rmr_gym.report.runs import load_run
 
@@ -85,3 +90,22 @@ def test_a_run_without_abstract_scores(tmp_path):
     assert model_summary(comparison(run)).empty
     with pytest.raises(RMRError, match=r"nothing to draw in abstract\.csv"):
         abstract_dots(run)
+
+
+def test_horizons_are_compared_across_games(tmp_path):
+    games, lead = [f"game{number}" for number in range(6)], {"copy": 0.0, "mlp": 0.05, "mpnn": 0.1}
+    rows = [
+        (game, model, seed, k, 0.8 - k / 100 + more + number / 1000)
+        for number, game in enumerate(games)
+        for model, more in lead.items()
+        for seed in (0, 1)
+        for k in (1, 16)
+    ]
+    table = pd.DataFrame(rows, columns=["game", "model", "seed", "k", "bit_f1"])
+    found = horizon_table(table).set_index(["model", "k"])
+    assert (found["games"] == 6).all()
+    mpnn = found.loc[("mpnn", 16)]
+    assert mpnn["copy_difference"] == pytest.approx(0.1)
+    assert mpnn["mlp_difference"] == pytest.approx(0.05)
+    assert (mpnn["copy_verdict"], mpnn["copy_p_better"]) == ("better", 1 / 64)
+    assert found.loc[("copy", 1), "mpnn_verdict"] == "worse"

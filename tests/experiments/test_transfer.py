@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from rmr_gym.experiments.transfer.report import (
     transfer_table,
     transfer_tables,
 )
+from rmr_gym.report.arms import NATURAL
 from rmr_gym.report.runs import load_run
 
 
@@ -160,7 +163,7 @@ def test_one_value_a_recipient_is_tested_across_recipients(make_transfer):
 
 
 def test_robustness_holds_every_checkpoint(make_transfer):
-    _, overview, _, robustness = transfer_tables(matrix_of(make_transfer(games=3))).values()
+    _, overview, robustness = transfer_tables(matrix_of(make_transfer(games=3))).values()
     assert set(robustness["checkpoint"]) == {100, 300}
     last = robustness[robustness["checkpoint"] == 300]
     headline = overview[overview["against"] == "cswm"]
@@ -169,7 +172,8 @@ def test_robustness_holds_every_checkpoint(make_transfer):
 
 def test_the_condensed_run_averages_other_games_by_seed(make_transfer):
     sweep = load(make_transfer(games=3, gain=planted))
-    natural = condensed(read_matrix(sweep))
+    matrix = read_matrix(sweep)
+    natural = condensed(matrix, matrix.natural, NATURAL["natural"].key)
     assert set(natural["arm"]) == {*("rmr", OTHER_P, "cswm", "random_p", "shuffled_p", "untrained")}
     found = natural.query("game == 'Pong' and seed == 2 and step == 300").set_index("arm")
     scores = sweep["transfer"].query("recipient == 'Pong' and seed == 2 and step == 300")
@@ -219,18 +223,18 @@ def test_a_whole_report(make_transfer):
     for heading in (
         *("What the numbers say", "Counts and tests across recipients"),
         *("Scores beside the controls", "The same matrix against the controls"),
-        *("Donors and recipients", "Probes and checkpoints", "Probes over training", "Every pair"),
+        *("Probes and checkpoints", "Probes over training", "Every pair"),
         *("What was run", "How to read this"),
     ):
         assert f"<h2>{heading}</h2>" in page
     assert "<h2>Unfinished</h2>" not in page
     assert "NaN loss at step 40" in page
     assert "&lt;b&gt;" in page
-    tables = {f"transfer_{name}.csv" for name in ("summary", "overview", "ranking", "robustness")}
+    tables = {f"transfer_{name}.csv" for name in ("summary", "overview", "robustness")}
     assert tables <= {file.name for file in folder.iterdir()}
     saved = {file.name for file in (folder / "figures").iterdir()}
     maps = {"transfer_cswm_cswm.png", "transfer_cswm_random_p.png"}
-    assert maps | {"ranking_cswm_donors.svg", "ranking_cswm_recipients.svg"} <= saved
+    assert maps <= saved
 
 
 def test_a_run_that_has_only_begun_has_a_report(make_transfer):
@@ -239,3 +243,30 @@ def test_a_run_that_has_only_begun_has_a_report(make_transfer):
     path, text = write_report(folder)
     assert "<h2>Unfinished</h2>" in path.read_text(encoding="utf-8")
     assert text == "This run has no results yet."
+
+
+def test_headroom_stands_beside_the_probe(make_transfer):
+    """The other games' P are one arm, pixels a row without seeds, and skill is made by seed."""
+    folder, rows = make_transfer(games=2), []
+    columns = ["recipient", "donor", "objective", "arm", "seed", "step"]
+    columns += ["measure", "at", "bytes", "micro_f1"]
+    sources = (("rmr", "Pong", 0.8), ("rmr", "Breakout", 0.7), ("cswm", "", 0.6), ("pca", "", 0.75))
+    for seed, (arm, donor, f1) in product(range(5), sources):
+        key = ("Pong", donor, "cswm", arm, seed, 300, "frames", 50, "all")
+        if arm != "pca" or seed == 0:
+            rows.append((*key, f1 + 0.01 * seed * (arm != "pca")))
+        if arm != "pca":
+            for measure, level in (("present", 0.5), ("forecast", f1), ("ceiling", 0.9)):
+                rows.append((*key[:6], measure, 4, "all", level))
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "headroom.csv", index=False)
+    page = write_report(folder)[0].read_text(encoding="utf-8")
+    assert "<h2>Measures with headroom</h2>" in page
+    summary = pd.read_csv(folder / "headroom_summary.csv")
+    own = row(summary, measure="frames", arm="rmr")
+    assert (own["seeds"], own["cswm_difference"]) == (5, pytest.approx(0.2))
+    assert own["pca_pairs"] == 5
+    assert own["pca_difference"] == pytest.approx(0.07)
+    assert row(summary, measure="frames", arm=OTHER_P)["micro_f1_mean"] == pytest.approx(0.72)
+    forecast = row(pd.read_csv(folder / "forecast_summary.csv"), arm="rmr")
+    assert forecast["skill_mean"] == pytest.approx((0.8 - 0.5) / (0.9 - 0.5))
+    assert (forecast["difference"], forecast["verdict"]) == (pytest.approx(0.3), "better")

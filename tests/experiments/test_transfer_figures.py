@@ -7,13 +7,11 @@ from rmr_gym.experiments.transfer.report import (
     complete_link,
     improvements,
     matrix_map,
-    ranking_dots,
-    ranking_table,
     read_matrix,
     transfer_table,
 )
 from rmr_gym.report.charts import figure_bytes
-from rmr_gym.report.runs import load_run, where
+from rmr_gym.report.runs import load_run
 
 
 def planted(donor, recipient):
@@ -57,9 +55,9 @@ def test_rows_and_columns_stand_as_clustered(make_transfer):
     games = list(dict.fromkeys(table["recipient"]))
     ours = improvements(table, games, games)
     ticks = [[tick.get_text() for tick in panel.get_yticklabels()] for panel in figure.axes]
-    assert [games[index] for index in complete_link(ours).order] in ticks
+    assert [games[index] for index in complete_link(ours)[0]] in ticks
     across = [[tick.get_text() for tick in panel.get_xticklabels()] for panel in figure.axes]
-    assert [games[index] for index in complete_link(ours.T).order] in across
+    assert [games[index] for index in complete_link(ours.T)[0]] in across
 
 
 def test_a_significance_that_correction_takes_away_is_hollow(make_transfer):
@@ -83,20 +81,6 @@ def test_three_seeds_are_never_marked(make_transfer):
 def test_matrices_of_any_size_draw(make_transfer, games):
     table = table_of(make_transfer(games=games, seeds=1, others=(), steps=(100,)))
     assert figure_bytes(matrix_map(table), "png").startswith(b"\x89PNG")
-    if games > 1:
-        dots = ranking_dots(table, where(ranking_table(table), role="donor"))
-        assert figure_bytes(dots, "png").startswith(b"\x89PNG")
-
-
-def test_the_ranking_shows_each_cell(make_transfer):
-    table = table_of(make_transfer(games=4, gain=planted))
-    ranking = ranking_table(table)
-    (donors,) = ranking_dots(table, where(ranking, role="donor")).axes
-    (recipients,) = ranking_dots(table, where(ranking, role="recipient")).axes
-    assert donors.get_yticklabels()[0].get_text() == "Pong"
-    dots = [len(line.get_xdata()) for line in donors.lines if line.get_marker() == "o"]
-    assert sorted(dots) == [3, 3, 3, 3, 4]
-    assert len(recipients.get_yticklabels()) == 4
 
 
 def test_nothing_to_draw_is_an_error(make_transfer):
@@ -104,5 +88,3 @@ def test_nothing_to_draw_is_an_error(make_transfer):
     table = table_of(folder)
     with pytest.raises(RMRError, match="no cell to draw"):
         matrix_map(table)
-    with pytest.raises(RMRError, match="no cell to rank"):
-        ranking_dots(table, ranking_table(table))

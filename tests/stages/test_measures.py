@@ -9,29 +9,35 @@ from sklearn.linear_model import LogisticRegression
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.sampling import byte_entropy, ram_to_bits
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import label_values, ram_labels
+from rmr_gym.domains.atari import ProbeData, label_values, ram_labels
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode
 from rmr_gym.models.rmr.processors import make_processor
 from rmr_gym.stages import measures as measures_module
-from rmr_gym.stages.games import probe_sets
+from rmr_gym.stages.games import ProbeSets, probe_sets
 from rmr_gym.stages.measures import (
     AHEAD,
     ALL_CATEGORIES,
     ALL_LABELS,
     AVERAGE,
     COMPONENTS,
+    FORECAST,
+    HORIZONS,
     SCORES,
     SMALLEST,
     Paths,
     averages,
+    best_slots,
+    forecast_sets,
+    horizons,
     label_sets,
+    path_starts,
     predict_labels,
     rank_predictions,
     ranking_paths,
 )
 from rmr_gym.stages.natural import start_latents
 from rmr_gym.stages.presets import OBJECTIVES
-from rmr_gym.stages.probe import principal_components
+from rmr_gym.stages.probe import Features, principal_components
 
 
 def sets_of(game):
@@ -330,3 +336,83 @@ def test_episodes_that_are_too_short_are_said(game, monkeypatch):
     other = replace(game.data, entropy_threshold=0.61)
     with pytest.raises(RMRError, match="record longer episodes"):
         ranking_paths(other, game.preset.model)
+
+
+def headroom_sets(rng, rows, episodes=4):
+    """Frames without content whose bits are drawn: two bytes."""
+
+    def drawn():
+        bits = rng.integers(0, 2, (rows, 2, 8)).astype(np.uint8)
+        frames, ram = torch.zeros(rows, 2, 2, dtype=torch.uint8), np.zeros((rows, 128), np.uint8)
+        return ProbeData(frames, bits, np.arange(rows) % episodes, ram, ram)
+
+    return ProbeSets(drawn(), drawn(), 0)
+
+
+def test_each_byte_is_read_from_its_own_slot():
+    """Slot 2 holds the first byte, slot 0 the second; slot 1 holds noise."""
+    rng = np.random.default_rng(0)
+    sets = headroom_sets(rng, 400)
+
+    def latents(part):
+        noise = rng.normal(size=(len(part.bits), 1, 8))
+        slots = np.concatenate([part.bits[:, 1:], noise, part.bits[:, :1]], axis=1)
+        return torch.from_numpy(slots).flatten(1).float()
+
+    features = Features(latents(sets.training), latents(sets.test), 3)
+    assert (best_slots(features, sets, 8) == (sets.test.bits > 0)).all()
+    leading = features._replace(slots=0)  # the last eight numbers alone: the first byte
+    read = best_slots(leading, sets, 8) == (sets.test.bits > 0)
+    assert read[:, 0].all()
+    assert 0.4 < read[:, 1].mean() < 0.6
+
+
+def test_headroom_agrees_with_the_probe_where_both_measure(game, chain):
+    """All labelled frames, all bytes: what the ridge probe says at the last checkpoint."""
+    features = game.trained("rmr", 0)
+    rows = chain.compute(game.measured(features)).record["rows"]
+    probed = chain.compute(game.probed(features)).record["rows"]
+    last = max(row["step"] for row in probed)
+    ridge = next(row for row in probed if row["step"] == last and row["probe"] == "ridge")
+    frames = {(row["at"], row["bytes"]): row for row in rows if row["measure"] == "frames"}
+    count = len(sets_of(game).training.frames)
+    assert {at for at, _ in frames} == {50, count}
+    assert frames[count, "all"]["micro_f1"] == pytest.approx(ridge["micro_f1"])
+    assert {row["step"] for row in rows} == {last}
+    assert {row["measure"] for row in rows} == {"frames", "slot", "present", "forecast", "ceiling"}
+
+
+def test_instants_of_a_forecast_are_so_many_steps_on(game):
+    paths, instants = forecast_sets(game.data, game.preset.model)
+    assert list(instants) == [0, *FORECAST]
+    for path, part in zip(paths, ("training", "validation"), strict=True):
+        known = game.data.abstract(part)
+        name = {"training": "training", "validation": "test"}[part]
+        start, later = (getattr(instants[ahead], name) for ahead in (0, 16))
+        assert path.action.shape == (len(start.frames), 16)
+        rows = path_starts(known.current, 16, 1000, "ranking paths")
+        assert (later.ram == known.ram[known.current[rows] + 16]).all()
+        assert (start.ram == known.ram[known.current[rows]]).all()
+
+
+def test_starts_leave_room_in_their_episode():
+    current = np.array([0, 1, 2, 4, 5, 6, 7, 9])  # episodes of 3, 4 and 1 steps
+    assert path_starts(current, 3, 100, "x").tolist() == [0, 3, 4]
+    assert path_starts(current, 4, 100, "x").tolist() == [3]
+    assert len(path_starts(current, 1, 5, "x")) == 5
+    with pytest.raises(RMRError, match="an episode of 5 steps"):
+        path_starts(current, 5, 100, "x")
+
+
+def test_horizons_score_what_is_predicted_step_by_step(game, chain, monkeypatch):
+    """With a pipeline that copies, every horizon scores as the copied start does."""
+    rows = chain.compute(game.rolled()).record["rows"]
+    assert [row["k"] for row in rows if "model" not in row] == list(HORIZONS)
+    monkeypatch.setattr(
+        atari, "predict_ram", lambda pipeline, data: data.bits[data.current].astype(bool)
+    )
+    pretrained = chain.compute(game.pretrained())
+    copied = horizons.function(game.data, game.preset.model, pretrained).record["rows"]
+    for own, start in zip(copied[1::2], copied[::2], strict=True):
+        assert start == {"model": "copy", **own}
+    assert copied[::2] == rows[::2]

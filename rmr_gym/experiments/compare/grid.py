@@ -2,17 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rmr_gym.core.palette import palette_to_rgb
-from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
+from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows, paired_arms
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, write_arrays
 from rmr_gym.models.rmr.message_passing import describe_backend
-from rmr_gym.stages.chain import PIXELS, REFERENCES, GameTasks
+from rmr_gym.stages.chain import REFERENCES, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
 from rmr_gym.stages.presets import ARMS
 
@@ -24,9 +23,8 @@ def comparison(games: Sequence[GameTasks], seeds: Sequence[int]) -> list[Rows]:
     rows = []
     for game in games:
         rows += abstract_rows(game, PRETRAIN_SEED)
-        for seed, arm in product(seeds, (*ARMS, *REFERENCES)):
-            if arm != PIXELS or seed == seeds[0]:
-                rows += natural_rows(game, arm, seed)
+        for seed, arm in paired_arms(seeds, (*ARMS, *REFERENCES)):
+            rows += natural_rows(game, arm, seed)
     return rows
 
 

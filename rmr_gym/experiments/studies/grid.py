@@ -6,7 +6,12 @@ from itertools import product
 from typing import Any
 
 from rmr_gym.agents.players.graded import PLAYER, PlayerReference
-from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
+from rmr_gym.experiments.atari import (
+    AtariExperiment,
+    abstract_rows,
+    natural_rows,
+    paired_arms,
+)
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED
@@ -15,13 +20,18 @@ from rmr_gym.stages.presets import ARMS, OBJECTIVES
 MODELS = ("mlp", "deep_sets", "mpnn")
 """Trained models of Table 2, in the paper's order; the copy baseline stands before them."""
 
-MEASURES = ("labels", "ranking")
+CARRIED = "mpnn_carried"
+"""An MPNN pretrained on its own predictions, scored by horizon alone; `CARRYING` is how."""
+
+CARRYING = {"rollout": 4, "noise": 0.02}
+
+MEASURES = ("labels", "ranking", "headroom")
 
 DIMS = (2, 4, 8, 16, 32, 64)
 """Widths of the latents (RMR, Appendix C)."""
 
-NARROWED = ("rmr", "cswm", "untrained")
-"""Arms and the reference whose latents get narrower."""
+NARROWED = ("rmr", "cswm", UNTRAINED, PIXELS)
+"""Arms and references whose latents, or components, get fewer."""
 
 
 def variants(
@@ -44,20 +54,20 @@ class Objectives(AtariExperiment):
 
     Attributes:
         objectives: Names of objectives, for instance cswm infonce infonce_aligned.
-        arms: rmr, cswm, random_p, shuffled_p, no_p, untrained; default: all.
+        arms: rmr, cswm, random_p, shuffled_p, no_p, untrained, pca; default: all.
         episodes: Numbers of natural episodes to train on; default: all that there are.
     """
 
     kind = "objectives"
 
     objectives: tuple[str, ...] = ("cswm", "infonce")
-    arms: tuple[str, ...] = (*ARMS, UNTRAINED)
+    arms: tuple[str, ...] = (*ARMS, UNTRAINED, PIXELS)
     episodes: tuple[int, ...] = ()
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
         require_known("objective", self.objectives, OBJECTIVES)
-        require_known("arm", self.arms, (*ARMS, UNTRAINED))
+        require_known("arm", self.arms, (*ARMS, UNTRAINED, PIXELS))
         counts: tuple[int | None, ...] = self.episodes or (None,)
         require_distinct("number of episodes", counts)
         games = self.recorded(progress_for)
@@ -65,7 +75,7 @@ class Objectives(AtariExperiment):
             row
             for game in games
             for label, variant in variants(game, self.objectives, counts)
-            for seed, arm in product(self.seed_list, self.arms)
+            for seed, arm in paired_arms(self.seed_list, self.arms)
             for row in natural_rows(variant, arm, seed, label)
         ]
         names = {"objective": ", ".join(self.objectives), "arms": list(self.arms)}
@@ -80,7 +90,8 @@ class Table2(AtariExperiment):
     own); the number of steps is the preset's.
 
     Attributes:
-        models: mlp, deep_sets, mpnn; default: all three.
+        models: mlp, deep_sets, mpnn, and mpnn_carried, which learns from its own predictions;
+            default: the first three.
     """
 
     kind = "table2"
@@ -91,13 +102,17 @@ class Table2(AtariExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_known("abstract model", self.models, MODELS)
+        require_known("abstract model", self.models, (*MODELS, CARRIED))
         games = self.recorded(progress_for)
-        rows = [
-            row
-            for game, seed, model in product(games, self.seed_list, self.models)
-            for row in abstract_rows(game.with_preset(model={"core": model}), seed)
-        ]
+        rows = []
+        for game, seed, model in product(games, self.seed_list, self.models):
+            if model == CARRIED:
+                made = game.with_preset(model={"core": "mpnn"}, pretraining=CARRYING)
+            else:
+                made = game.with_preset(model={"core": model})
+                rows += abstract_rows(made, seed)
+            names = {"game": game.name, "model": model, "seed": seed}
+            rows.append(Rows("abstract_horizons", made.rolled(seed), names, shared=True))
         return self.atari_plan(rows, games, models=["copy", *self.models])
 
 
@@ -109,10 +124,9 @@ def measured(game: GameTasks, arm: str, seed: int, measures: Sequence[str]) -> l
         reference: Any = PlayerReference(game.name)
         rows = [Rows("references", game.probed(reference), names)]
         return [*rows, Rows("labels", game.labelled(reference), names)]
-    rows = []
-    if "labels" in measures:
-        features = game.pixels if arm == PIXELS else game.trained(arm, seed)
-        rows.append(Rows("labels", game.labelled(features), names))
+    features = game.pixels if arm == PIXELS else game.trained(arm, seed)
+    kinds = {"labels": game.labelled, "headroom": game.measured}
+    rows = [Rows(name, kinds[name](features), names) for name in kinds if name in measures]
     if "ranking" in measures and arm in ARMS:
         rows.append(Rows("ranking", game.ranked(game.trained(arm, seed)), names))
     return rows
@@ -120,14 +134,14 @@ def measured(game: GameTasks, arm: str, seed: int, measures: Sequence[str]) -> l
 
 @dataclass(frozen=True)
 class Measures(AtariExperiment):
-    """Probe arms for the labels of Anand et al. 2019 and rank what they predict, as C-SWM does.
+    """Probe arms for labels (Anand et al. 2019), rank predictions (C-SWM), measure with headroom.
 
     Arms that a comparison trained under ROOT are found.
 
     Attributes:
         arms: Arms and references, and player (the hidden layer of the trained player that sees
             RAM); default: all.
-        measures: labels, ranking or both.
+        measures: labels, ranking, headroom; default: all.
     """
 
     kind = "measures"
@@ -144,8 +158,7 @@ class Measures(AtariExperiment):
         rows = [
             row
             for game in games
-            for seed, arm in product(seeds, self.arms)
-            if arm not in (PIXELS, PLAYER) or seed == seeds[0]
+            for seed, arm in paired_arms(seeds, self.arms)
             if arm != PLAYER or "labels" in self.measures
             for row in measured(game, arm, seed, self.measures)
         ]
@@ -164,7 +177,7 @@ def narrowed_rows(
         rows.append(Rows("bottleneck_abstract", narrow.pretrained(), abstract))
         rows += [
             Rows("bottleneck", narrow.scored(arm, seed), names | {"arm": arm, "seed": seed})
-            for seed, arm in product(seeds, NARROWED)
+            for seed, arm in paired_arms(seeds, NARROWED)
         ]
     return rows
 

@@ -18,15 +18,15 @@ from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, pa
 from rmr_gym.report.tables import (
     ARM_LABELS,
     MODEL_LABELS,
-    OBJECTIVE_LABELS,
     called,
     labels_of,
-    objective_label,
 )
 
 METRICS = {"slot_accuracy": "slot accuracy", "bit_f1": "bit F1"}
 """Scores of abstract models beside the paper's."""
 
+HORIZON_AXES = ("game", "k", "bit_f1", "model", MODEL_LABELS, "abstract_horizons.csv")
+HORIZON_BASELINES = ("copy", "mlp", "mpnn")
 ABSTRACT_SCORES = {"bit_f1": "bit F1"} | METRICS | {"mask_accuracy": "mask accuracy"}
 ALL_LABELS = "all_labels"
 """Category of the mean over all labels of a game."""
@@ -34,16 +34,16 @@ ALL_LABELS = "all_labels"
 BASELINES = ("cswm", "shuffled_p", "untrained")
 """What the other arms are compared with."""
 
-PARTS = {"labels": "category", "ranking": "ahead"}
-"""What the scores of each table are apart by, beside game and arm."""
-
-SCORES = {name: labels_of(name) for name in PARTS}
+SCORES = {name: labels_of(name) for name in ("labels", "ranking")}
 """Scores of each table; arms are compared by the first."""
+
+RANKING_AXES = ("game", "ahead", "mrr", "arm", ARM_LABELS, "ranking.csv")
 
 _RUN = ("game", "objective", "arm", "seed", "step")
 MEASURED = {
     "labels": Schema((*_RUN, "category", "label"), (*SCORES["labels"],)),
     "ranking": Schema((*_RUN, "ahead"), ("similarity", *SCORES["ranking"])),
+    "headroom": arms.HEADROOM,
 }
 NARROWED = {
     "bottleneck": Schema(("game", "dim", "objective", "arm", "seed", "step", "probe"), arms.SCORES),
@@ -63,41 +63,9 @@ def objectives(folder: Path) -> Page:
     """
     run = load_run(folder, arms.NATURAL, "objectives")
     pairs, tables = arms.summarise(run)
-    tables["above_untrained"] = above_untrained(run)
-    trained = in_order({*run["natural"]["arm"]} - {"untrained"}, ARM_LABELS)
-    figures = {f"objectives_{arm}": partial(objective_curves, run, arm) for arm in trained}
-    return Page(run, tables, figures, {"pairs": pairs, "trained": trained})
-
-
-def above_untrained(run: Run, probe: str = "ridge") -> pd.DataFrame:
-    """Return micro F1 less that of the untrained encoder of the same seed, at every checkpoint.
-
-    Columns: game, objective, arm, seed, step, above.
-    """
-    rows, key = where(run["natural"], probe=probe), ["game", "objective", "seed"]
-    untrained = where(rows, arm="untrained")[[*key, "micro_f1"]]
-    joined = rows.merge(untrained, on=key, suffixes=("", "_untrained"))
-    joined["above"] = joined["micro_f1"] - joined["micro_f1_untrained"]
-    columns = ["game", "objective", "arm", "seed", "step", "above"]
-    return pd.DataFrame(where(joined, joined["arm"] != "untrained"), columns=columns)
-
-
-def objective_curves(run: Run, arm: str = "rmr", probe: str = "ridge") -> Figure:
-    """Draw what training adds to the untrained encoder's F1 or takes from it, a panel a game.
-
-    Lines are objectives, means over seeds; bands the range of seeds.
-
-    Raises:
-        RMRError: The run has no such arm beside an untrained encoder.
-    """
-    rows = where(above_untrained(run, probe), arm=arm)
-    level = rows.assign(objective="untrained", above=0.0)
-    rows = ordered(pd.concat([rows, level]) if len(rows) else rows, game=run.games)
-    known = in_order({*rows["objective"]} - {"untrained"}, OBJECTIVE_LABELS)
-    names = {name: objective_label(name) for name in known} | {"untrained": "untrained encoder"}
-    axes, file = ("game", "step", "above", "objective"), "natural.csv"
-    titles: Any = {"across": "gradient steps", "up": "bit F1 above untrained"}
-    return charts.seed_lines(rows, *axes, names, file, 2, **titles)
+    probe = arms.headline_probe(run["natural"])
+    curves = partial(arms.checkpoint_curves, run["natural"], run.games, probe)
+    return Page(run, tables, {"objectives": curves}, {"pairs": pairs})
 
 
 def table2(folder: Path) -> Page:
@@ -109,11 +77,16 @@ def table2(folder: Path) -> Page:
     run = load_run(folder, arms.ABSTRACT, "table2")
     abstract = arms.abstract_table(run)
     table = beside_paper(abstract)
+    horizons = ordered(run["abstract_horizons"], game=run.games, model=MODEL_LABELS)
     figures = {
         "abstract_beside_paper": partial(abstract_dots, run),
         "abstract_loss": partial(arms.abstract_curves, run),
+        "abstract_horizons": partial(
+            charts.seed_lines, horizons, *HORIZON_AXES, across="predicted steps", up="bit F1"
+        ),
     }
     tables = {"table2": table, "table2_summary": model_summary(table), "abstract_summary": abstract}
+    tables["horizon_summary"] = horizon_table(horizons)
     return Page(run, tables, figures)
 
 
@@ -140,6 +113,24 @@ def beside_paper(abstract: pd.DataFrame) -> pd.DataFrame:
             over = abstract[name].to_numpy() - copied[name].reindex(abstract["game"]).to_numpy()
             table[f"{name.removesuffix('_mean')}_over_copy"] = over
     return table
+
+
+def horizon_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return bit F1 by number of predicted steps over the games, with tests.
+
+    Args:
+        rows: As in abstract_horizons.csv.
+
+    Returns:
+        One row a model and k: mean over games (of their means over seeds) and, for copying, the MLP
+        and the MPNN, a paired test across games, corrected over its models and numbers of steps.
+    """
+    games = groups(rows, "game", "model", "k")["bit_f1"].mean().reset_index()
+    draws = draws_by("model", "k", "against")
+    pairs = paired(games, "bit_f1", "model", HORIZON_BASELINES, ("k",), ("game",), draws=draws)
+    table = means(games, ("model", "k"), ["bit_f1"]).rename(columns={"seeds": "games"})
+    table.insert(1, "label", called(table["model"], MODEL_LABELS))
+    return beside(table, pairs, ("model", "k"), HORIZON_BASELINES)
 
 
 def model_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -197,56 +188,16 @@ def measures(folder: Path) -> Page:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, MEASURED)
-    rows = {"labels": where(run["labels"], label="average"), "ranking": run["ranking"]}
-    pairs = {name: measure_pairs(table, name) for name, table in rows.items()}
-    tables = {f"{name}_summary": measure_table(rows[name], pairs[name], name) for name in rows}
-    figures = {
-        "labels": partial(label_dots, rows["labels"]),
-        "ranking": partial(ranking_curves, rows["ranking"]),
-    }
+    labels, ranking = where(run["labels"], label="average"), run["ranking"]
+    pairs, tables = arms.headroom_tables(run["headroom"])
+    for name, rows, part in (("labels", labels, "category"), ("ranking", ranking, "ahead")):
+        found = arms.measure_table(rows, (part,), SCORES[name], BASELINES)
+        pairs[name], tables[f"{name}_summary"] = found
+    last = last_steps(ranking, "game", "objective", "arm")
+    curves = partial(charts.seed_lines, last, *RANKING_AXES, across="predicted steps", up="MRR")
+    figures = {"labels": partial(label_dots, labels), "ranking": curves}
+    figures |= arms.headroom_figures(run["headroom"])
     return Page(run, tables, figures, {"pairs": pairs}, pd.concat(tables.values()))
-
-
-def measure_pairs(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return every arm's first score less that of each baseline, at the last checkpoint.
-
-    Args:
-        rows: Means over labels, or ranks.
-        name: "labels" or "ranking".
-
-    Returns:
-        The columns of `rmr_gym.report.statistics.paired`; Benjamini-Hochberg is over the games of
-        one category (or ``ahead``).
-    """
-    part = PARTS[name]
-    place = ("game", "objective", part)
-    rows = ordered(last_steps(rows, "game", "objective", "arm"), arm=ARM_LABELS)
-    family, draws = (part, "against"), draws_by(*place, "arm", "against")
-    score = next(iter(SCORES[name]))
-    return paired(rows, score, "arm", BASELINES, place, family=family, draws=draws)
-
-
-def measure_table(rows: pd.DataFrame, pairs: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return means over seeds at the last checkpoint, and paired differences to the baselines.
-
-    Args:
-        rows: Means over labels, or ranks.
-        pairs: `measure_pairs` of them.
-        name: "labels" or "ranking".
-
-    Returns:
-        One row a game, objective, category (or ``ahead``) and arm. Columns: these, label (of the
-        arm), step, of ranks similarity (by which they are made), seeds; ``_mean`` and ``_std`` of
-        each of `SCORES`; and for each of `BASELINES` the columns of a test.
-    """
-    part = PARTS[name]
-    rows = ordered(last_steps(rows, "game", "objective", "arm"), arm=ARM_LABELS)
-    more = ["similarity"] if name == "ranking" else []
-    key = ["game", "objective", part, "arm", "step", *more]
-    table = means(rows, key, [*SCORES[name]])
-    table.insert(4, "label", called(table["arm"], ARM_LABELS))
-    order = {part: list(dict.fromkeys(rows[part])), "game": list(dict.fromkeys(rows["game"]))}
-    return beside(ordered(table, **order), pairs, ("game", "objective", part, "arm"), BASELINES)
 
 
 def label_dots(rows: pd.DataFrame, score: str = "macro_f1") -> Figure:
@@ -261,18 +212,6 @@ def label_dots(rows: pd.DataFrame, score: str = "macro_f1") -> Figure:
     panels = charts.faceted(shown, "game", charts.Dots.of, across=SCORES["labels"][score])
     names = [*called(in_order(rows["arm"], ARM_LABELS), ARM_LABELS)]
     return charts.dots(panels, names, file="labels.csv")
-
-
-def ranking_curves(rows: pd.DataFrame, score: str = "mrr") -> Figure:
-    """Draw ranks against the number of predicted steps, a panel a game.
-
-    Raises:
-        RMRError: There are no ranks.
-    """
-    rows = last_steps(rows, "game", "objective", "arm")
-    axes, file = ("game", "ahead", score, "arm"), "ranking.csv"
-    titles: Any = {"across": "predicted steps", "up": SCORES["ranking"][score]}
-    return charts.seed_lines(rows, *axes, ARM_LABELS, file, **titles)
 
 
 def bottleneck(folder: Path) -> Page:

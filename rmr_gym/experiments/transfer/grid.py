@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.atari import AtariExperiment, paired_arms
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.runs.store import Task
-from rmr_gym.stages.chain import GameTasks
+from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
 from rmr_gym.stages.export import (
     AMPLIFIED_RANDOM,
     RANDOM_DYNAMICS,
@@ -17,7 +18,7 @@ from rmr_gym.stages.export import (
     random_dynamics_donor,
 )
 
-CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", "untrained")
+CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", UNTRAINED, PIXELS)
 """The baseline and the controls, once a recipient and seed; what is shuffled is its own P."""
 
 
@@ -31,7 +32,8 @@ def matrix(
         for game, (donor, task), seed in product(games, donors.items(), seeds)
     } | {
         (game.name, "", objective, arm, seed): game.scored(arm, seed)
-        for game, arm, seed in product(games, CONTROLS, seeds)
+        for game in games
+        for seed, arm in paired_arms(seeds, CONTROLS)
     }
 
 
@@ -45,26 +47,30 @@ class Transfer(AtariExperiment):
     Attributes:
         donors: Names of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained
             P, for instance balls=runs/balls; default: the recipients.
+        headroom: Also take the measures with headroom, see `rmr_gym.stages.measures.headroom`.
     """
 
     kind = "transfer"
     folder_name = "{0.preset}-{0.natural.objective}-transfer"
 
     donors: tuple[str, ...] = ()
+    headroom: bool = False
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
         games = self.recorded(progress_for)
         names = self.donors or tuple(game.name for game in games)
         require_distinct("donor", [name.partition("=")[0] for name in names])
-        donors = self._donors(names, progress_for)
+        donors, rows = self._donors(names, progress_for), []
         names = ("recipient", "donor", "objective", "arm", "seed")
-        rows = [
-            Rows("transfer", task, dict(zip(names, point, strict=True)))
-            for point, task in matrix(games, donors, self.seed_list).items()
-        ]
-        recipients = [game.name for game in games]
-        return self.atari_plan(rows, games, recipients=recipients, donors=list(donors))
+        recipients = {game.name: game for game in games}
+        for point, task in matrix(games, donors, self.seed_list).items():
+            named: dict[str, Any] = dict(zip(names, point, strict=True))
+            rows.append(Rows("transfer", task, named))
+            if self.headroom:
+                measured = recipients[point[0]].measured(task.arguments["features"])
+                rows.append(Rows("headroom", measured, named))
+        return self.atari_plan(rows, games, recipients=[*recipients], donors=list(donors))
 
     def _donors(self, names: Sequence[str], progress_for: ProgressFor) -> dict[str, Task]:
         """Return the tasks that give the donors, in their order; games may be told by "all"."""

@@ -4,7 +4,7 @@ Rows of the matrix are donors (the paper's train games), columns recipients (its
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -32,12 +32,15 @@ from rmr_gym.report.tables import (
     label,
     labels_of,
     signed,
-    wide,
 )
 
 KEY = ("recipient", "donor", "objective", "arm", "seed", "step", "probe")
-TABLES = {"transfer": Schema(KEY, arms.SCORES)}
+TABLES = {
+    "transfer": Schema(KEY, arms.SCORES),
+    "headroom": arms.HEADROOM._replace(key=(*KEY[:-1], "measure", "at", "bytes")),
+}
 
+Links = Float[np.ndarray, "merges 4"]
 OWN = "own"
 AGAINST = labels_of("against")
 """What the fields of the matrix are compared with, the paper's choice first."""
@@ -46,7 +49,6 @@ ROLES = ("game", "other", "control")
 """What a row is: the matrix itself, donors that are no game, and controls; each family of tests."""
 
 ALL_PAIRS, OWN_P, OTHER_P = "all pairs of games", "own game's P", "other games' P"
-SIDES = {"donor": "source", "recipient": "recipient"}
 MARKS = {
     ("better", "better"): ("▲", "better, also after Benjamini-Hochberg"),
     ("better", "same"): ("△", "better, p < 0.05 before correction only"),
@@ -72,18 +74,6 @@ class Matrix(NamedTuple):
     games: list[str]
 
 
-class Clusters(NamedTuple):
-    """A complete-link clustering.
-
-    Attributes:
-        order: Positions of the items from one end of the tree to the other.
-        links: As scipy.cluster.hierarchy has it; None under two items.
-    """
-
-    order: list[int]
-    links: Float[np.ndarray, "merges 4"] | None
-
-
 def transfer(folder: Path) -> Page:
     """Return the page of a transfer run; what is missing is said.
 
@@ -94,9 +84,14 @@ def transfer(folder: Path) -> Page:
     run = load_run(folder, TABLES, "transfer")
     matrix = read_matrix(run)
     tables = transfer_tables(matrix)
-    rows = condensed(matrix)
-    shown = {"matrix": matrix, "scores": _scores(matrix, rows)}
-    return Page(run, tables, dict(_figures(matrix, tables, rows)), shown)
+    rows = condensed(matrix, matrix.natural, arms.NATURAL["natural"].key)
+    figures = dict(_figures(matrix, tables["transfer_summary"], rows))
+    standing = arms.standing(rows, matrix.recipients, arms.headline_probe(rows))
+    scores = arms.natural_table(standing, arms.arm_pairs(standing))
+    headroom = condensed(matrix, by_arm(run["headroom"]), arms.HEADROOM.key)
+    pairs, more = arms.headroom_tables(headroom)
+    shown = {"matrix": matrix, "scores": scores, "pairs": pairs}
+    return Page(run, tables | more, figures | arms.headroom_figures(headroom), shown)
 
 
 def donor_arm(donor: str) -> str:
@@ -120,19 +115,22 @@ def read_matrix(run: Run) -> Matrix:
     recipients = run.named("recipients", "games", table="transfer", column="recipient")
     donors = run.named("donors", "games", table="transfer", column="donor")
     known = {*recipients, *map(str, run.info.get("games") or [])}
-    frozen = scores["donor"] != ""
-    arm = scores["arm"].mask(frozen, "P of " + scores["donor"])
-    natural = scores.drop(columns="donor").rename(columns={"recipient": "game"}).assign(arm=arm)
     games = [donor for donor in donors if donor in known or paper_natural(donor)]
-    return Matrix(natural, recipients, donors, games)
+    return Matrix(by_arm(scores), recipients, donors, games)
+
+
+def by_arm(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of a transfer run as those of a comparison: each donor's P is an arm."""
+    arm = scores["arm"].mask(scores["donor"] != "", "P of " + scores["donor"])
+    return scores.drop(columns="donor").rename(columns={"recipient": "game"}).assign(arm=arm)
 
 
 def transfer_tables(matrix: Matrix) -> dict[str, pd.DataFrame]:
     """Return all tables of a transfer run by the names of their files.
 
     These are `transfer_table` under the headline probe against everything that the run can be
-    compared with, its `overview_table`, the `ranking_table` of what is against C-SWM, and the
-    overview against C-SWM for every probe and checkpoint.
+    compared with, its `overview_table`, and the overview against C-SWM for every probe and
+    checkpoint.
     """
     natural = matrix.natural
     probe = arms.headline_probe(natural)
@@ -149,7 +147,6 @@ def transfer_tables(matrix: Matrix) -> dict[str, pd.DataFrame]:
     return {
         "transfer_summary": fields,
         "transfer_overview": overview,
-        "transfer_ranking": ranking_table(where(fields, against="cswm")),
         "transfer_robustness": pd.concat(steps) if steps else overview.assign(checkpoint=0),
     }
 
@@ -224,17 +221,19 @@ def overview_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row an objective, a baseline and a scope (`ALL_PAIRS` as the paper counts, `OWN_P`,
-        `OTHER_P`, each donor that is no game, each control), where a field has a pair. Columns:
-        objective, probe, against, scope, cells (fields expected), compared, better, same, worse,
+        `OTHER_P`, each donor without its own field, each control), where a field has a pair.
+        Columns: objective, probe, against, scope, cells (fields expected), compared, better, same,
+        worse,
         too_few (fields with fewer than 5 pairs), better_bh, same_bh, worse_bh, relative (mean of
         the compared fields, per cent), recipients, above (recipients with a mean above 0),
         difference, low, high, p_better, p_worse, verdict (of the test across recipients).
     """
     rows = []
     for names, block in parts(table, "objective", "probe", "against").items():
-        games, others = where(block, role="game"), where(block, role=ROLES[1:])
+        games = where(block, role="game")
         scopes = {ALL_PAIRS: games, OWN_P: where(games, own=True), OTHER_P: where(games, own=False)}
-        scopes |= {str(name): own for (name,), own in parts(others, "label").items()}
+        apart = parts(where(block, own=False), "label")
+        scopes |= {str(name): own for (name,), own in apart.items()}
         rows += [
             dict(zip(("objective", "probe", "against"), names, strict=True))
             | {"scope": scope, "cells": len(inside)}
@@ -275,79 +274,7 @@ def _verdicts(rows: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def ranking_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Rank donors by what they give and recipients by what they gain from other games' P.
-
-    A donor never gives to itself here, and fields can be missing; so a donor's plain mean depends
-    on which recipients it has. The rank is by a mean adjusted for that: the relative improvement
-    is split by least squares into a part of the donor and a part of the recipient.
-
-    Args:
-        table: A `transfer_table`.
-
-    Returns:
-        One row an objective, role ("donor", "recipient") and name, the highest first. Columns:
-        objective, against, role, name, is_game, cells (fields compared), relative (plain mean,
-        per cent), adjusted, low, high (95% bootstrap interval of the adjusted mean over fields;
-        NaN under two), better, same, worse, better_bh, worse_bh.
-    """
-    rows = []
-    for (objective, against), part in parts(table, "objective", "against").items():
-        for role, side in SIDES.items():
-            names = {"objective": objective, "against": against, "role": role}
-            fields = parts(ranked_fields(part, role), side)
-            ranked = [names | _rank(own, role, name) for (name,), own in fields.items()]
-            rows += sorted(ranked, key=lambda row: -row["adjusted"])
-    columns = ["objective", "against", "role", "name", "is_game", "cells", "relative", "adjusted"]
-    columns += ["low", "high", "better", "same", "worse", "better_bh", "worse_bh"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _rank(fields: pd.DataFrame, role: str, name: str) -> dict[str, Any]:
-    rng, adjusted = generator(0, "ranking", role, name), fields["adjusted"].to_numpy()
-    ends = zip(("low", "high"), statistics.bootstrap_interval(adjusted, rng), strict=True)
-    is_game = role == "recipient" or fields["role"].iloc[0] == "game"
-    own = fields[["relative", "adjusted"]].mean().to_dict() | dict(ends) | _verdicts(fields)
-    return {"name": name, "is_game": is_game, "cells": len(fields), **own}
-
-
-def ranked_fields(table: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Return the fields that a ranking is about, without a game's own P, with a column "adjusted".
-
-    Donors that are no game are ranked among the donors, and do not count for recipients.
-
-    Args:
-        table: Rows of one objective and baseline of a transfer table.
-        role: "donor" or "recipient".
-    """
-    part = where(table, role=["game", "other"] if role == "donor" else "game", own=False)
-    part = part.dropna(subset=["relative"])
-    return part.assign(adjusted=adjusted_fields(part, role))
-
-
-def adjusted_fields(part: pd.DataFrame, role: str) -> pd.Series:
-    """Return each field's relative improvement less the effect of its other side.
-
-    Effects are fitted to the fields of games alone, so that no control moves them.
-
-    Args:
-        part: Fields with columns source, recipient, role and relative, none missing.
-        role: "donor" takes the recipient's effect away, "recipient" the donor's.
-    """
-    games = where(part, role="game")
-    fitted = part if games.empty else games
-    sides = [pd.get_dummies(fitted[name], dtype=float) for name in SIDES.values()]
-    design = np.concatenate(sides, axis=1)
-    effects = np.linalg.lstsq(design, fitted["relative"].to_numpy(float), rcond=None)[0]
-    giving, gaining = np.split(effects, [sides[0].shape[1]])
-    other, effect = ("recipient", gaining) if role == "donor" else ("source", giving)
-    columns = sides[role == "donor"].columns
-    centred = pd.Series(effect - effect.mean(), columns) if len(effect) else pd.Series(dtype=float)
-    less = centred.reindex(part[other]).fillna(0.0).to_numpy()
-    return pd.Series(part["relative"].to_numpy(float) - less, part.index)
-
-
-def complete_link(rows: Float[np.ndarray, "items features"]) -> Clusters:
+def complete_link(rows: Float[np.ndarray, "items features"]) -> tuple[list[int], Links | None]:
     """Cluster rows by complete linkage of their Euclidean distances.
 
     A distance is taken over the columns that both rows have, scaled up to all of them; rows
@@ -355,51 +282,42 @@ def complete_link(rows: Float[np.ndarray, "items features"]) -> Clusters:
 
     Source: RMR, section 5 (complete-link clustering of the transfer matrix). Differs: the paper
     names no distance; missing fields.
+
+    Returns:
+        Positions of the items from one end of the tree to the other, and the tree as
+        scipy.cluster.hierarchy has it; None under two items.
     """
     if len(rows) < 2:
-        return Clusters(list(range(len(rows))), None)
-    present = ~np.isnan(rows)
-    shared = (present[:, None] & present[None]).sum(-1)
-    squared = np.nansum((rows[:, None] - rows[None]) ** 2, axis=-1)
-    distance = np.sqrt(squared * rows.shape[1] / np.maximum(shared, 1))
-    distance = np.where(shared > 0, distance, distance.max())
-    np.fill_diagonal(distance, 0)
-    links = linkage(squareform(distance, checks=False), "complete", optimal_ordering=True)
-    return Clusters([int(leaf) for leaf in leaves_list(links)], links)
+        return list(range(len(rows))), None
+    gaps = rows[:, None] - rows[None]
+    shared = (~np.isnan(gaps)).sum(-1)
+    distance = np.sqrt(np.nansum(gaps**2, -1) * rows.shape[1] / np.maximum(shared, 1))
+    distance = squareform(np.where(shared > 0, distance, distance.max()), checks=False)
+    links = linkage(distance, "complete", optimal_ordering=True)
+    return [int(leaf) for leaf in leaves_list(links)], links
 
 
-def condensed(matrix: Matrix) -> pd.DataFrame:
-    """Return the scores with the own P as the arm "rmr" and one arm for all other games' P.
+def condensed(matrix: Matrix, rows: pd.DataFrame, key: Sequence[str]) -> pd.DataFrame:
+    """Return scores with the own P as the arm "rmr" and one arm for all other games' P.
 
-    The other games' P are averaged for each seed, step and probe.
+    Args:
+        matrix: Says which donors are games.
+        rows: As `by_arm` gives them.
+        key: Columns that name a row; the other games' P are averaged.
     """
-    rows, games = matrix.natural, [donor_arm(donor) for donor in matrix.games]
+    games = [donor_arm(donor) for donor in matrix.games]
     arm = rows["arm"].mask(rows["arm"] == "P of " + rows["game"], "rmr")
     rows = rows.assign(arm=arm.mask(arm.isin(games), OTHER_P))
     rows = where(rows, ~rows["arm"].isin([donor_arm(donor) for donor in matrix.donors]))
-    scores = groups(rows, *arms.NATURAL["natural"].key)
+    scores = groups(rows, *key)
     return scores.mean(numeric_only=True).reset_index()
 
 
-def _scores(matrix: Matrix, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return mean bit F1 of the own P, other games' P and every control, by recipient."""
-    standing = arms.standing(rows, matrix.recipients, arms.headline_probe(rows))
-    table = means(standing, ("game", "objective", "arm"), ["micro_f1"], "micro_f1")
-    scores = ["micro_f1_mean", "micro_f1_std"]
-    table = arms.ordered(wide(table, ("game", "objective"), "arm", scores), game=matrix.recipients)
-    papers = pd.DataFrame([paper_natural(game) for game in table["game"]], table.index)
-    return table.join(papers.reindex(columns=["rmr_mean", "cswm_mean"]).add_prefix("paper_"))
-
-
 def _figures(
-    matrix: Matrix, tables: dict[str, pd.DataFrame], condensed_rows: pd.DataFrame
+    matrix: Matrix, fields: pd.DataFrame, condensed_rows: pd.DataFrame
 ) -> Iterator[charts.NamedFigure]:
-    fields, _, ranking, _ = tables.values()
     for (name, objective), own in parts(fields, "against", "objective").items():
         yield f"transfer_{objective}_{name}", partial(matrix_map, own)
-    for (objective, role), own in parts(ranking, "objective", "role").items():
-        compared = where(fields, against="cswm", objective=objective)
-        yield f"ranking_{objective}_{role}s", partial(ranking_dots, compared, own)
     both = ("micro_f1", "effective_rank")
     for probe in arms.probes(matrix.natural):
         course = partial(arms.checkpoint_curves, condensed_rows, matrix.recipients, probe, both)
@@ -442,19 +360,19 @@ def matrix_map(table: pd.DataFrame) -> Figure:
     recipients = list(dict.fromkeys(table["recipient"]))
     down = {role: list(dict.fromkeys(where(table, role=role)["source"])) for role in ROLES}
     ours = improvements(table, recipients, down["game"])
-    rows, columns = complete_link(ours), complete_link(ours.T)
-    across = [recipients[index] for index in columns.order]
-    down["game"] = [down["game"][index] for index in rows.order]
+    (order, tree), (places, top) = complete_link(ours), complete_link(ours.T)
+    across = [recipients[index] for index in places]
+    down["game"] = [down["game"][index] for index in order]
     most = float(where(table, table["role"] != "control")["relative"].abs().to_numpy().max())
-    trees = {"game": rows.links}
+    trees = {"game": tree}
     blocks = [_block(table, down[role], across, trees.get(role)) for role in ROLES if down[role]]
     title = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, mean %"
     legend = _legend(table)
-    return charts.heat_map(blocks, across, title, "RdBu", (-most, most), columns.links, legend)
+    return charts.heat_map(blocks, across, title, "RdBu", (-most, most), top, legend)
 
 
 def _block(
-    table: pd.DataFrame, sources: list[str], across: list[str], links: np.ndarray | None
+    table: pd.DataFrame, sources: list[str], across: list[str], links: Links | None
 ) -> charts.Block:
     table = table.assign(text=[_written(field) for field in records(table)])
     fields: Any = table.pivot(index="source", columns="recipient").reindex(index=sources)
@@ -485,33 +403,3 @@ def _legend(table: pd.DataFrame) -> list[Patch]:
     if True in {*table["own"]}:
         patches.append(Patch(facecolor="none", edgecolor="black", label="the game's own P"))
     return patches
-
-
-def ranking_dots(table: pd.DataFrame, ranking: pd.DataFrame) -> Figure:
-    """Draw what donors give or what recipients gain: dots are fields, diamonds their mean.
-
-    Each is a relative improvement with the effect of the other side taken away, see
-    `ranking_table`; a game's own P is left out. A bar is the 95% bootstrap interval of the mean
-    over fields.
-
-    Args:
-        table: Rows of one objective and one baseline of the transfer table.
-        ranking: Their ranking, of one role.
-
-    Raises:
-        RMRError: If there is nothing to rank.
-    """
-    if ranking.empty:
-        raise RMRError("this transfer matrix has no cell to rank: let the run go on")
-    role = ranking["role"].iloc[0]
-    fields = ranked_fields(table, role)
-    points = [[*where(fields, **{SIDES[role]: name})["adjusted"]] for name in ranking["name"]]
-    shown = ranking.assign(
-        row=ranking["name"],
-        mean=ranking["adjusted"],
-        points=points,
-        color=charts.colours(["rmr" if game else "random_p" for game in ranking["is_game"]]),
-    )
-    across = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, %, adjusted"
-    panel = charts.Panel(f"{role}s", charts.Dots.of(shown), across)
-    return charts.dots([panel], list(ranking["name"]), 0.0)
