@@ -396,7 +396,7 @@ SHRINKAGE = 1e-3
 
 Given = Artifact | Reference
 Guess = tuple[str, int, atari.Predicted, ProbeSets]
-"""A measure, at what it is taken, the bits that were read, and whose these are."""
+# a measure, at what it is taken, the bits that were read, and whose these are
 
 
 @stage(version=1)
@@ -486,9 +486,7 @@ def best_slots(features: Features, sets: ProbeSets, width: int) -> atari.Predict
 
 
 @lru_cache(maxsize=1)
-def forecast_sets(
-    data: GameData, model: AtariModel
-) -> tuple[tuple[Paths, ...], dict[int, ProbeSets]]:
+def forecast_sets(data: GameData, model: AtariModel) -> tuple[tuple, dict[int, ProbeSets]]:
     """Draw paths of training and validation episodes, and what is probed so many steps on.
 
     Raises:

@@ -18,8 +18,8 @@ def read_measures(folder):
 
 
 def measure_table(rows, name):
-    part, more = {"labels": ("category", ()), "ranking": ("ahead", ("similarity",))}[name]
-    return arms.measure_table(rows, (part,), studies.SCORES[name], studies.BASELINES, more)[1]
+    part = {"labels": "category", "ranking": "ahead"}[name]
+    return arms.measure_table(rows, (part,), studies.SCORES[name], studies.BASELINES)[1]
 
 
 def last_step(rows):

@@ -247,7 +247,7 @@ def test_a_run_that_has_only_begun_has_a_report(make_transfer):
 
 def test_headroom_stands_beside_the_probe(make_transfer):
     """The other games' P are one arm, pixels a row without seeds, and skill is made by seed."""
-    folder, rows = make_transfer(games=2), []
+    folder, rows = make_transfer(games=3), []
     columns = ["recipient", "donor", "objective", "arm", "seed", "step"]
     columns += ["measure", "at", "bytes", "micro_f1"]
     sources = (("rmr", "Pong", 0.8), ("rmr", "Breakout", 0.7), ("cswm", "", 0.6), ("pca", "", 0.75))

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from rmr_gym.agents.players.graded import PLAYER, PlayerReference
+from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.atari import (
     AtariExperiment,
     abstract_rows,
@@ -70,6 +71,9 @@ class Objectives(AtariExperiment):
         require_known("arm", self.arms, (*ARMS, UNTRAINED, PIXELS))
         counts: tuple[int | None, ...] = self.episodes or (None,)
         require_distinct("number of episodes", counts)
+        most, there = max(self.episodes, default=0), self.chosen.recording.train_episodes
+        if most > there:
+            raise RMRError(f"natural training on {most} episodes: there are {there} for training")
         games = self.recorded(progress_for)
         rows = [
             row

@@ -367,8 +367,7 @@ def matrix_map(table: pd.DataFrame) -> Figure:
     trees = {"game": tree}
     blocks = [_block(table, down[role], across, trees.get(role)) for role in ROLES if down[role]]
     title = f"bit F1 above {AGAINST[table['against'].iloc[0]]}, mean %"
-    legend = _legend(table)
-    return charts.heat_map(blocks, across, title, "RdBu", (-most, most), top, legend)
+    return charts.heat_map(blocks, across, title, "RdBu", (-most, most), top, _legend(table))
 
 
 def _block(
