@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from rmr_gym.experiments.atari import AtariExperiment, paired_arms
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
@@ -62,10 +61,10 @@ class Transfer(AtariExperiment):
         names = self.donors or tuple(game.name for game in games)
         require_distinct("donor", [name.partition("=")[0] for name in names])
         donors, rows = self._donors(names, progress_for), []
-        names = ("recipient", "donor", "objective", "arm", "seed")
+        names = ["recipient", "donor", "objective", "arm", "seed"]
         recipients = {game.name: game for game in games}
         for point, task in matrix(games, donors, self.seed_list).items():
-            named: dict[str, Any] = dict(zip(names, point, strict=True))
+            named = dict(zip(names, point, strict=True))
             rows.append(Rows("transfer", task, named))
             if self.headroom:
                 measured = recipients[point[0]].measured(task.arguments["features"])
