@@ -149,7 +149,7 @@ class ProbeData(NamedTuple):
 def load_abstract(dataset: TransitionDataset, episodes: Sequence[int]) -> AbstractData:
     """Load RAM and actions of some episodes."""
     loaded = dataset.load(columns=("ram", "action"), episodes=episodes)
-    ram, action = loaded["ram"], _pressed(dataset.manifest)[loaded["action"]]
+    ram, action = loaded["ram"], pressed_actions(dataset.manifest)[loaded["action"]]
     return AbstractData(ram_to_bits(ram), action, loaded.current, ram)
 
 
@@ -161,11 +161,11 @@ def load_natural(
     loaded = dataset.load(columns=("pixels", "action"), episodes=episodes, transform=shrunk)
     frames = torch.from_numpy(loaded["pixels"])
     mean_frame, deviation = frame_statistics(frames)
-    action = torch.from_numpy(_pressed(dataset.manifest)[loaded["action"]])
+    action = torch.from_numpy(pressed_actions(dataset.manifest)[loaded["action"]])
     return NaturalData(frames, action, loaded.current, loaded.episode, mean_frame, deviation)
 
 
-def _pressed(manifest: Manifest) -> Int[np.ndarray, " actions"]:
+def pressed_actions(manifest: Manifest) -> Int[np.ndarray, " actions"]:
     """Return which of ALE's actions, which are P's, each action of a data set is."""
     advice = "record the game again, without what hides from the recorder what its actions press"
     return ale_actions(manifest.action_names, advice)

@@ -31,6 +31,7 @@ from rmr_gym.domains.atari import (
     frame_transform,
     make_core,
     pixel_encoder,
+    pressed_actions,
 )
 from rmr_gym.models.rmr.belief import (
     PENALTIES,
@@ -166,7 +167,7 @@ def recorded_episodes(data: GameData, part: str, height: int, width: int) -> Epi
     length = np.array([opened.dataset.episodes[index].length for index in chosen])
     first = np.cumsum(length + 1) - length - 1
     action = np.zeros(len(loaded["ram"]), np.int64)
-    action[loaded.current + 1] = loaded["action"]
+    action[loaded.current + 1] = pressed_actions(opened.dataset.manifest)[loaded["action"]]
     frames = torch.from_numpy(loaded["pixels"])
     return Episodes(frames, ram_to_bits(loaded["ram"]), action, first, length)
 

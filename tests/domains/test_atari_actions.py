@@ -7,6 +7,8 @@ from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import load_abstract, load_natural
+from rmr_gym.stages.belief import recorded_episodes
+from rmr_gym.stages.games import GameData
 from rmr_gym.wrappers import RecordTransitions
 
 gym.register_envs(ale_py)
@@ -23,11 +25,12 @@ class Hidden(gym.Wrapper):
         return self.env.step([0, 2, 5][action])
 
 
-def recorded(env, path):
+def recorded(env, path, episodes=1):
     env = RecordTransitions(env, path)
-    env.reset(seed=0)
-    for action in range(int(env.action_space.n)):
-        env.step(action)
+    for seed in range(episodes):
+        env.reset(seed=seed)
+        for action in range(int(env.action_space.n)):
+            env.step(action)
     env.close()
     return TransitionDataset(path)
 
@@ -39,6 +42,13 @@ def test_p_learns_what_the_actions_of_a_smaller_set_press(tmp_path):
     wanted = [ACTION_NAMES.index(name) for name in names]
     assert load_abstract(dataset, [0]).action.tolist() == wanted
     assert load_natural(dataset, [0], 84, 84).action.tolist() == wanted
+
+
+def test_a_belief_is_told_what_the_actions_of_a_smaller_set_press(tmp_path):
+    dataset = recorded(gym.make("ALE/Pong-v5"), tmp_path / "pong", episodes=2)
+    data = GameData("Pong", tmp_path / "pong", train_episodes=1, validation_episodes=1)
+    pressed = load_abstract(dataset, [0]).action.tolist()
+    assert recorded_episodes(data, "training", 84, 84).action.tolist() == [0, *pressed]
 
 
 def test_every_action_of_our_games_is_what_it_was(tmp_path):
