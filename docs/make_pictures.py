@@ -3,7 +3,8 @@
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
-results/agents-balls and results/agents-games, the world models those of results/world-models-seeds
+results/agents-balls and results/agents-games, the beliefs those of results/laptop-belief-confirm,
+the world models those of results/world-models-seeds
 and results/world-views-balls.
 """
 
@@ -15,6 +16,8 @@ from matplotlib.figure import Figure
 
 from rmr_gym.experiments.agents.report import TABLES as AGENTS
 from rmr_gym.experiments.agents.report import agents_figure
+from rmr_gym.experiments.belief.report import TABLES as BELIEF
+from rmr_gym.experiments.belief.report import belief_curves, over_starts
 from rmr_gym.experiments.compare.report import difference_dots
 from rmr_gym.experiments.studies.report import NARROWED, abstract_dots, size_curves
 from rmr_gym.experiments.transfer.report import TABLES as TRANSFER
@@ -56,6 +59,9 @@ def main(folder: str) -> None:
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
         "transfer": matrix_map(fields),
+        "belief_confirm": belief_curves(
+            over_starts(load_run(RESULTS / "laptop-belief-confirm", BELIEF)), "all"
+        ),
         "bottleneck": size_curves(load_run(RESULTS / "laptop-bottleneck", NARROWED), "ridge"),
         "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
         "agents_balls": agents_figure(agents["balls"]),
