@@ -44,7 +44,8 @@ _CHOICES = {
     "precision": ("precision", ("fp32", "bf16")),
 }
 """By the field that names a choice: its kind and the choices."""
-_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.int8: "I8"}
+_TYPES = {torch.float32: "F32", torch.float64: "F32", torch.float16: "F16", torch.int8: "I8"}
+"""How tensors are written; a caller whose default is double precision reads the same files."""
 _JSON_BYTES = 1 << 20
 _NEVER_READ = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
