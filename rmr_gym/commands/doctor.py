@@ -106,7 +106,7 @@ def _kernels() -> Iterator[Check]:
     from rmr_gym.models.rmr import kernels  # noqa: PLC0415
     from rmr_gym.models.rmr.message_passing import describe_backend  # noqa: PLC0415
 
-    slower = "PyTorch computes the messages of P, on a CPU some 3.5 times slower."
+    slower = "PyTorch computes the messages of P, on a CPU about 3 times slower."
     yield _tried("compiler", lambda: " ".join(kernels.find_compiler()), f"{slower} Install g++.")
     yield _tried("kernel cache", lambda: str(kernels.cache_folder()), slower)
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]

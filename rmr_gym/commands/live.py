@@ -86,7 +86,7 @@ def losses(plan: list[Planned]) -> dict[str, Any]:
     for colour, (_, kind, line) in zip(CYCLE, found, strict=False):
         panels.setdefault(kind, []).append(line)
         line.style["color"] = colour
-    with suppress(RMRError):  # nothing was trained yet
-        figure = lines([Panel(kind, own, **AXES) for kind, own in panels.items()])
-        return {"losses": embedded(figure, figure_bytes(figure, "svg"))}
-    return {}
+    if not panels:
+        return {}
+    figure = lines([Panel(kind, own, **AXES) for kind, own in panels.items()])
+    return {"losses": embedded(figure, figure_bytes(figure, "svg"))}

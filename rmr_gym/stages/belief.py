@@ -333,11 +333,12 @@ def belief(
     film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.segment)[: config.tracks]
-    fusion, priors, rows = Fusion(SLOTS, BITS), [], []
-    if arm == "p_alone":
+    fusion, priors, rows, rounds = Fusion(SLOTS, BITS), [], [], config.rounds
+    if arm == "p_alone":  # nothing is fitted: the belief is the prior
         fusion.weight.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        rounds = 0
     known = np.isin(np.arange(len(training.bits)), labelled)
-    for number in range(0 if arm == "p_alone" else config.rounds):
+    for number in range(rounds):
         track = follow(transition, fusion, *film.track(starts, config.segment))
         for ahead, prior in enumerate(track.prior, 1):
             told = known[starts + ahead]
@@ -347,7 +348,7 @@ def belief(
         truth = torch.from_numpy(training.bits[index]).float()
         fusion.fit(torch.cat(priors), film.seen[index], truth)
         if room.progress is not None:
-            room.progress(number + 1, config.rounds + 1)
+            room.progress(number + 1, rounds + 1)
 
     def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
         return follow(transition, fusion, *film.track(starts, config.horizon)).belief

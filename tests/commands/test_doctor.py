@@ -45,7 +45,7 @@ def test_what_is_missing_is_told_with_what_it_costs(capsys, tmp_path, monkeypatc
     assert "less" in row(text, "tensorboard")
     assert "No training is logged for TensorBoard. `pip install 'rmr-gym[tensorboard]'`" in text
     assert "less" in row(text, "compiler")
-    assert "PyTorch computes the messages of P, on a CPU some 3.5 times slower." in text
+    assert "PyTorch computes the messages of P, on a CPU about 3 times slower." in text
     assert "less" in row(text, "free disk")
 
 

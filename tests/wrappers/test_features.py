@@ -269,43 +269,25 @@ def short(steps, **options):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-def test_a_vector_equals_single_environments(encoder, mode):
+def test_a_vector_equals_single_environments(encoder, mode, beside_singles):
     """Environments of unequal length, so that some begin anew while others go on."""
     lengths, options = (3, 5, 4), {"keep": ("ram",), "history": 2, "output": "processed"}
     envs = SyncVectorEnv([short(steps) for steps in lengths], autoreset_mode=mode)
     envs = RMRVectorObservation(envs, encoder, **options)
     singles = [RMRObservationWrapper(short(steps)(), encoder, **options) for steps in lengths]
-    seen, _ = envs.reset(seed=0)
-    assert seen in envs.observation_space
-    alone = [env.reset(seed=i)[0] for i, env in enumerate(singles)]
-    over = np.zeros(3, bool)
-    rng = np.random.default_rng(0)
-    for _ in range(14):
-        check_rows(seen, alone)
-        if mode is AutoresetMode.DISABLED and over.any():
-            seen, _ = envs.reset(options={"reset_mask": over.copy()})
-            alone = [env.reset()[0] if over[i] else alone[i] for i, env in enumerate(singles)]
-            over[:] = False
-            continue
-        actions = rng.integers(18, size=3)
-        seen, _, terminated, truncated, infos = envs.step(actions)
-        for i, env in enumerate(singles):
-            if mode is AutoresetMode.NEXT_STEP and over[i]:
-                alone[i] = env.reset()[0]
-                continue
-            alone[i], _, *ends, _ = env.step(actions[i])
-            assert any(ends) == (terminated[i] or truncated[i])
-            if mode is AutoresetMode.SAME_STEP and any(ends):
-                check_rows({n: e[None] for n, e in infos["final_obs"][i].items()}, [alone[i]])
-                alone[i] = env.reset()[0]
-        over = terminated | truncated
+    for shown, alone in beside_singles(envs, singles, mode):
+        check(shown, alone)
     envs.close()
+
+
+def check(shown, alone):
+    assert np.array_equal(shown["ram"], alone["ram"])
+    np.testing.assert_allclose(shown["features"], alone["features"], **CLOSE)
 
 
 def check_rows(rows, alone):
     for i, single in enumerate(alone):
-        assert np.array_equal(rows["ram"][i], single["ram"])
-        np.testing.assert_allclose(rows["features"][i], single["features"], **CLOSE)
+        check({name: entry[i] for name, entry in rows.items()}, single)
 
 
 @pytest.mark.parametrize("mode", ["NextStep", "SameStep"])

@@ -140,36 +140,14 @@ def short(steps):
 
 @pytest.mark.parametrize("start", ["known", "unknown"])
 @pytest.mark.parametrize("mode", AutoresetMode)
-def test_a_vector_equals_single_environments(belief, mode, start):
+def test_a_vector_equals_single_environments(belief, mode, start, beside_singles):
     """Episodes of 3, 4 and 5 steps end at different times."""
-    lengths, rng = (3, 4, 5), np.random.default_rng(0)
+    lengths = (3, 4, 5)
     envs = SyncVectorEnv([short(steps) for steps in lengths], autoreset_mode=mode)
     envs = RMRVectorBelief(envs, belief, start=start)
     singles = [RMRBeliefWrapper(short(steps)(), belief, start=start) for steps in lengths]
-    seen, _ = envs.reset(seed=0)
-    alone = [env.reset(seed=i)[0] for i, env in enumerate(singles)]
-    over, ended = np.zeros(3, bool), 0
-    for _ in range(12):
-        np.testing.assert_allclose(seen, np.stack(alone), **CLOSE)
-        assert seen in envs.observation_space
-        if mode is AutoresetMode.DISABLED and over.any():
-            seen, _ = envs.reset(options={"reset_mask": over.copy()})
-            alone = [env.reset()[0] if over[i] else alone[i] for i, env in enumerate(singles)]
-            over[:] = False
-            continue
-        actions = rng.integers(18, size=3)
-        seen, _, terminated, truncated, infos = envs.step(actions)
-        for i, env in enumerate(singles):
-            if mode is AutoresetMode.NEXT_STEP and over[i]:
-                alone[i] = env.reset()[0]
-                continue
-            alone[i], _, *ends, _ = env.step(actions[i])
-            if mode is AutoresetMode.SAME_STEP and any(ends):
-                np.testing.assert_allclose(infos["final_obs"][i], alone[i], **CLOSE)
-                alone[i] = env.reset()[0]
-        over = terminated | truncated
-        ended += over.sum()
-    assert ended >= 5
+    for shown, alone in beside_singles(envs, singles, mode):
+        np.testing.assert_allclose(shown, alone, **CLOSE)
 
 
 def test_our_own_vector_and_options_of_a_reset(belief):
