@@ -79,8 +79,8 @@ def losses(plan: list[Planned]) -> dict[str, Any]:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 curve = json.loads(path.read_bytes())["curve"]
                 steps, heights = zip(*((row["step"], row["loss"]) for row in curve), strict=True)
-                kind, _, name = job.title.partition(" ")
-                found.append((path.stat().st_mtime, kind, Line(name, steps, heights)))
+                kind, line = job.title.split(" ")[0], Line(job.title, steps, heights)
+                found.append((path.stat().st_mtime, kind, line))
     panels: dict[str, list[Line]] = {}
     found.sort(key=itemgetter(0), reverse=True)
     for colour, (_, kind, line) in zip(CYCLE, found, strict=False):

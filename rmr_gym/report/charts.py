@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -38,6 +39,9 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000
 DASHES = ("-", "--", "-.", ":")
 ACROSS = 3
 """Panels in a row."""
+
+TITLE = 36
+"""Letters in a line of a panel's title, and of what its axis is called."""
 
 CURVE_POINTS = 200
 """A longer curve is averaged over groups of neighbouring steps."""
@@ -513,9 +517,9 @@ def _grid(
     for index, (panel, ax) in enumerate(zip(panels, axes, strict=False)):
         left = panels[index - 1] if index % most else None
         below = panels[index + most] if index + most < len(panels) else None
-        ax.set_title(panel.title)
+        ax.set_title(fill(panel.title, TITLE))
         ax.set_ylabel("" if left and left.up == panel.up else panel.up)
-        ax.set_xlabel("" if below and below.across == panel.across else panel.across)
+        ax.set_xlabel("" if below and below.across == panel.across else fill(panel.across, TITLE))
     _legend(figure, [mark for panel in panels for mark in panel.marks])
     return figure, list(axes[: len(panels)])
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import ordered
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
+from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, parts, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import called, labels_of
 
@@ -19,6 +19,9 @@ TABLES = {"belief": Schema(KEY, ("count", "tracks", "micro_f1"), ("bytes",)), **
 
 BELIEF_LABELS = labels_of("belief")
 PLACE = ("game", "labels", "bytes", "k")
+CLAIM = 16
+"""The step that the claim is about, by the rule of choosing."""
+
 KINDS = {
     "all": "all scored bytes",
     "hidden": "bytes that one frame does not show",
@@ -40,6 +43,11 @@ def belief(folder: Path) -> Page:
     kinds = in_order(summary["bytes"], KINDS)
     figures = {f"belief_{kind}": partial(belief_curves, rows, kind) for kind in kinds}
     return Page(run, tables, figures, {"kinds": kinds})
+
+
+def claim_first(errors: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
+    """Return the rows of each number of labels and of each step, those of the claim first."""
+    return sorted(parts(errors, "labels", "k").items(), key=lambda item: item[0][1] != CLAIM)
 
 
 def over_starts(run: Run) -> pd.DataFrame:
