@@ -291,7 +291,7 @@ def instants(
     return Artifact(read.record, read.tensors | {"training": seen, "validation": everything})
 
 
-@stage(version=4, later=("start",))
+@stage(version=5, later=("start",))
 def belief(
     data: GameData,
     model: AtariModel,
@@ -321,7 +321,7 @@ def belief(
         room: Whom to tell of progress.
 
     Returns:
-        Tensor ``weight`` of the fusion; the record holds ``rows``: micro bit F1 by start, steps
+        Tensors of the fusion; the record holds ``rows``: micro bit F1 by start, steps
         since the start and kind of bytes (all that are scored, those that a frame shows or hides).
 
     Raises:
@@ -333,7 +333,7 @@ def belief(
     film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.segment)[: config.tracks]
-    fusion, priors, rows, rounds = Fusion(SLOTS, BITS), [], [], config.rounds
+    fusion, priors, rows, ages, rounds = Fusion(SLOTS, BITS), [], [], [], config.rounds
     if arm == "p_alone":  # nothing is fitted: the belief is the prior
         fusion.weight.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         rounds = 0
@@ -344,9 +344,10 @@ def belief(
             told = known[starts + ahead]
             priors.append(prior[torch.from_numpy(told)])
             rows.append((starts + ahead)[told])
+            ages.append(torch.full((told.sum(),), ahead))
         index = np.concatenate(rows)
         truth = torch.from_numpy(training.bits[index]).float()
-        fusion.fit(torch.cat(priors), film.seen[index], truth)
+        fusion.fit(torch.cat(priors), film.seen[index], truth, torch.cat(ages))
         if room.progress is not None:
             room.progress(number + 1, rounds + 1)
 
@@ -354,7 +355,7 @@ def belief(
         return follow(transition, fusion, *film.track(starts, config.horizon)).belief
 
     record = {"rows": score_beliefs(data, model, config, read, start, carry)}
-    return Artifact(record, {"weight": fusion.weight})
+    return Artifact(record, fusion.state_dict())
 
 
 def _transition(

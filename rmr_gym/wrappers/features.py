@@ -478,23 +478,25 @@ class BeliefStream(FeatureStream):
                 "start='unknown'"
             )
         self._belief = self._encoder.mean.repeat(source.count, 1, 1)
+        self._age = torch.zeros(source.count, dtype=torch.long, device=self._place)
 
     def _indices(self, source: Source) -> np.ndarray:
         return ale_actions(source.action_names(), "P must know what is pressed")
 
     @torch.no_grad()
     def _own(self, frames: Any, actions: Any, observations: Any, turn: Turn) -> np.ndarray:
-        belief = (self._belief if turn.rows is None else self._belief[turn.rows]).clone()
+        rows = slice(None) if turn.rows is None else turn.rows
+        belief, age = self._belief[rows].clone(), self._age[rows] + turn.moved
         evidence = self._encoder(torch.from_numpy(frames).to(self._place))
         moved = ~turn.begun & turn.moved
         if moved.any():
             pressed = torch.from_numpy(actions[moved]).to(self._place)
-            belief[moved] = self._processor(belief[moved], pressed, evidence[moved])
+            belief[moved] = self._processor(belief[moved], pressed, evidence[moved], age[moved])
         if turn.begun.any():
             known = self._ram_in(observations) if self._from_ram else self._encoder.mean + evidence
-            belief[turn.begun] = log_odds(known)[turn.begun]
+            belief[turn.begun], age[turn.begun] = log_odds(known)[turn.begun], 0
         if turn.rows is None:
-            self._belief = belief
+            self._belief, self._age = belief, age
         shown = torch.sigmoid(belief)
         if self._options.output == "latents":
             shown = self._processor.pipeline.encoder(shown)

@@ -59,10 +59,10 @@ def test_no_bit_is_surer_than_it_may_be():
 
 def test_the_fusion_is_the_logistic_regression_of_its_four_terms():
     rng = np.random.default_rng(0)
-    prior, evidence = (rng.normal(size=(400, SLOTS, BITS)).astype(np.float32) for _ in range(2))
+    prior, evidence = (rng.normal(size=(4000, SLOTS, BITS)).astype(np.float32) for _ in range(2))
     truth = (2 * prior + evidence + rng.logistic(size=prior.shape) > 0.5).astype(np.float32)
     fusion = Fusion(SLOTS, BITS)
-    fusion.fit(*map(torch.from_numpy, (prior, evidence, truth)), strength=1e-3)
+    fusion.fit(*map(torch.from_numpy, (prior, evidence, truth)), torch.ones(4000, dtype=torch.int))
     terms = np.stack([prior, evidence, np.abs(prior) * evidence], -1)[:, 1, 2]
     reference = LogisticRegression(C=1e6, tol=1e-8, max_iter=1000).fit(terms, truth[:, 1, 2])
     ours = fusion.weight[1, 2].numpy()
@@ -73,9 +73,36 @@ def test_the_fusion_is_the_logistic_regression_of_its_four_terms():
 def test_bits_that_never_vary_leave_the_fit_finite():
     zeros = torch.zeros(20, SLOTS, BITS)
     fusion = Fusion(SLOTS, BITS)
-    fusion.fit(zeros - 9, zeros, zeros)
+    ages = torch.arange(20)
+    fusion.fit(zeros - 9, zeros, zeros, ages)
     assert torch.isfinite(fusion.weight).all()
-    assert (fusion(zeros - 9, zeros) < 0).all()
+    assert torch.isfinite(fusion.trust).all()
+    assert (fusion(zeros + 9, zeros, ages) < 0).all()
+
+
+def test_a_young_belief_trusts_its_prior_and_an_old_one_the_frame():
+    """The prior is true for two steps and noise afterwards; frames are right four times in five."""
+    rng = np.random.default_rng(0)
+    age = np.repeat(np.arange(1, 65), 50)
+    truth = rng.integers(0, 2, (len(age), SLOTS, BITS))
+    right, noise = np.where(truth, 3.0, -3.0), rng.choice([-3.0, 3.0], truth.shape)
+    prior = np.where((age <= 2)[:, None, None], right, noise)
+    evidence = np.where(rng.random(truth.shape) < 0.8, right, -right) / 6
+    given = [torch.from_numpy(part).float() for part in (prior, evidence, truth)]
+    fusion = Fusion(SLOTS, BITS)
+    fusion.fit(*given, torch.from_numpy(age))
+    assert (fusion.trust[:2, 0] > 0.5).all()
+    assert fusion.trust[2:, 0].abs().max() < 0.2
+    told = (fusion(*given[:2], torch.from_numpy(age)) > 0).numpy() == truth
+    assert told[age <= 2].mean() > 0.99
+    assert told[age > 2].mean() > 0.79
+
+
+def test_an_age_that_was_not_met_is_joined_as_the_weights_say():
+    fusion, rows = Fusion(SLOTS, BITS), torch.from_numpy(bits_of(40)) - 0.5
+    fusion.fit(rows, rows, (rows > 0).float(), torch.full((40,), 3))
+    assert fusion.trust[0].tolist() == [0, 1]
+    assert fusion.trust[2].tolist() != [0, 1]
 
 
 def test_the_reader_is_ridge_regression():
@@ -158,6 +185,7 @@ def test_a_filter_step_by_step_is_the_track():
     model, rng = pipeline(), np.random.default_rng(0)
     fusion = Fusion(SLOTS, BITS)
     fusion.weight.copy_(torch.from_numpy(rng.normal(size=(SLOTS, BITS, 4))))
+    fusion.trust.copy_(torch.from_numpy(rng.normal(size=fusion.trust.shape)))
     carried = Filter(model.processor, SLOTS, BITS, 4)
     carried.pipeline, carried.fusion = model, fusion
     start = torch.from_numpy(bits_of(2))
@@ -165,6 +193,7 @@ def test_a_filter_step_by_step_is_the_track():
     seen = [torch.from_numpy(bits_of(2, seed)) - 0.5 for seed in range(4)]
     track = follow(Predicted(model), fusion, start, actions, seen)
     belief = start - 0.5
-    for action, evidence, expected in zip(actions, seen, track.belief, strict=True):
-        belief = carried(belief, action, evidence)
+    steps = zip(actions, seen, track.belief, strict=True)
+    for age, (action, evidence, expected) in enumerate(steps, 1):
+        belief = carried(belief, action, evidence, torch.tensor([age, age]))
         torch.testing.assert_close(belief, expected)

@@ -44,6 +44,7 @@ def make_belief(config=CONFIG):
     reader.offset.normal_(0, 0.1, generator=generator)
     reader.mean.uniform_(generator=generator)
     carried.fusion.weight.normal_(0, 1, generator=generator)
+    carried.fusion.trust.normal_(0, 1, generator=generator)
     return PretrainedEncoder(config, reader, carried, {"training": {"arm": "belief", "step": 0}})
 
 
@@ -83,11 +84,12 @@ def test_it_is_the_filter_from_the_ram_of_the_reset(kind, belief):
     bits = ram_to_bits(env.unwrapped.ale.getRAM()[None])
     np.testing.assert_allclose(now, bits[0], atol=2e-4)
     past = torch.from_numpy(bits).float() * 20 - 10
-    for action in (2, 3, 17):
+    for age, action in enumerate((2, 3, 17), 1):
         now, *_ = env.step(action)
         assert now in env.observation_space
+        given = past, torch.tensor([action]), evidence(belief, env), torch.tensor([age])
         with torch.no_grad():
-            past = belief.processor(past, torch.tensor([action]), evidence(belief, env))
+            past = belief.processor(*given)
         np.testing.assert_allclose(now, shown(past), **CLOSE)
     assert not np.array_equal(now > 0.5, ram_to_bits(env.unwrapped.ale.getRAM()) > 0)
     np.testing.assert_allclose(env.reset(seed=0)[0], bits[0], atol=2e-4)

@@ -3,7 +3,7 @@ r"""Belief over RAM: what a transition predicts of it, corrected by what the fra
 .. math:: b_t = \mathrm{correct}(P(b_{t-1}, a_{t-1}), f(x_t))
 
 The belief holds a probability a bit. The transition gives the log-odds of the bits that follow; the
-reader gives the evidence of the frame; four numbers a bit join them.
+reader gives the evidence of the frame; four numbers a bit and two an age join them.
 
 Source: none in the paper; it carries RMR's P (section 3) from step to step as the transition of a
 filter.
@@ -30,7 +30,11 @@ LEAST = 1e-4
 """No bit that P predicts is surer than this."""
 COPIED = 1e-2
 """How unsure a bit is that is only remembered; the fusion learns what that is worth."""
+JOINED = torch.tensor([0.0, 1.0])
+"""The trust that leaves what the weights join as it is."""
 PENALTIES = tuple(10.0**power for power in range(-4, 1))
+AGES = (1, 2, 4, 8, 16, 32)
+"""Steps since the start; beliefs between two of these are of one age."""
 SURE = 4.0
 """Log-odds that a GRU gives the bits at its start."""
 PIXELS = 64.0
@@ -82,12 +86,15 @@ class Predicted:
 
 
 class Fusion(nn.Module):
-    r"""Joins prior and evidence, four numbers a bit.
+    r"""Joins prior and evidence: four numbers a bit, and two an age that all bits share.
 
-    .. math:: z = w_0 l + w_1 x + w_2 + w_3 |l| x
+    .. math::
+        j &= w_0 l + w_1 x + w_2 + w_3 |l| x \\
+        z &= u_0(t) l + u_1(t) j
 
     l are the log-odds of the prior, x is the evidence: a reader's estimate of the bit minus the
-    bit's mean. With the last term evidence counts for more or for less where the prior is sure.
+    bit's mean. With the last term of j evidence counts for more or for less where the prior is
+    sure. u says how far the prior of a belief is trusted that started t steps ago (`AGES`).
 
     Args:
         slots: RAM bytes.
@@ -95,21 +102,34 @@ class Fusion(nn.Module):
     """
 
     weight: Tensor
+    trust: Tensor
+    ages: Tensor
 
     def __init__(self, slots: int = 128, bits: int = 8):
         super().__init__()
         start = torch.tensor([1.0, 4.0, 0.0, 0.0])
         self.register_buffer("weight", start.repeat(slots, bits, 1))
+        self.register_buffer("trust", JOINED.repeat(len(AGES) + 1, 1))
+        self.register_buffer("ages", torch.tensor(AGES), persistent=False)
 
-    def forward(self, prior: Bits, evidence: Bits) -> Bits:
-        """Return the log-odds of the belief."""
-        return (_terms(prior, evidence) * self.weight).sum(-1)
+    def forward(self, prior: Bits, evidence: Bits, age: Int[Tensor, " batch"]) -> Bits:
+        """Return the log-odds of the belief.
+
+        Args:
+            prior: Log-odds that the transition gave.
+            evidence: The reader's, of the frame.
+            age: Steps since each belief's start, 1 for the first frame after it.
+        """
+        joined = (_terms(prior, evidence) * self.weight).sum(-1)
+        kept, used = self.trust[torch.bucketize(age, self.ages)].T[..., None, None]
+        fitted = (self.weight[..., :2] != 0).any(-1)  # others never varied and keep their value
+        return torch.where(fitted, kept * prior + used * joined, joined)
 
     @torch.no_grad()
     def fit(
-        self, prior: Bits, evidence: Bits, bits: Bits, strength: float = 1.0, steps: int = 20
+        self, prior: Bits, evidence: Bits, bits: Bits, age: Int[Tensor, " rows"], steps: int = 20
     ) -> None:
-        """Fit the weights to the truth by penalised logistic regression (Newton's method).
+        """Fit the weights, then the trust, to the truth by penalised logistic regression.
 
         A bit that never varies among the rows keeps its value.
 
@@ -117,24 +137,40 @@ class Fusion(nn.Module):
             prior: Log-odds that the transition gave, a row a labelled frame.
             evidence: The reader's, of the same frames.
             bits: The truth, 0 or 1.
-            strength: Of the penalty on the squared weights of scaled terms.
+            age: Steps since the start of the belief.
             steps: Of Newton's method.
         """
         varying = bits.std(0, correction=0) > 0
         self.weight.zero_()
         self.weight[..., 2] = log_odds(bits.mean(0))
-        terms, truth = _terms(prior[:, varying], evidence[:, varying]), bits[:, varying].T
+        terms, truth = _terms(prior[:, varying], evidence[:, varying]), bits[:, varying]
         scale = terms.square().mean(0).sqrt().clamp(min=1e-3)
-        terms = rearrange(terms / scale, "rows varying four -> varying rows four").contiguous()
-        penalty = strength * torch.eye(terms.shape[-1])
-        weight = torch.zeros(len(terms), terms.shape[-1])
-        for _ in range(steps):
-            chance = torch.sigmoid(terms @ weight[..., None])[..., 0]
-            slope = ((chance - truth)[:, None] @ terms)[:, 0] + strength * weight
-            spread = (chance * (1 - chance)).clamp(min=1e-6)
-            curvature = terms.transpose(1, 2) @ (spread[..., None] * terms) + penalty
-            weight = weight - torch.linalg.solve(curvature, slope).clamp(-3, 3)
-        self.weight[varying] = weight / scale
+        scaled = rearrange(terms / scale, "rows varying four -> varying rows four").contiguous()
+        weight = _regressed(scaled, truth.T, torch.zeros(scaled.shape[-1]), steps) / scale
+        self.weight[varying] = weight
+        joined = torch.stack([terms[..., 0], (terms * weight).sum(-1)], -1).clamp(-30, 30)
+        group = torch.bucketize(age, self.ages)
+        for number in range(len(self.trust)):
+            chosen = group == number
+            met = joined[chosen].flatten(0, 1), truth[chosen].flatten()
+            self.trust[number] = _regressed(met[0][None], met[1][None], JOINED, steps)[0]
+
+
+def _regressed(
+    terms: Float[Tensor, "each rows terms"],
+    truth: Float[Tensor, "each rows"],
+    drawn_to: Float[Tensor, " terms"],
+    steps: int,
+) -> Float[Tensor, "each terms"]:
+    """Return the weights of logistic regressions, each drawn to the same weights, by Newton."""
+    weight, penalty = drawn_to.repeat(len(terms), 1), torch.eye(terms.shape[-1])
+    for _ in range(steps):
+        chance = torch.sigmoid(terms @ weight[..., None])[..., 0]
+        slope = ((chance - truth)[:, None] @ terms)[:, 0] + weight - drawn_to
+        spread = (chance * (1 - chance)).clamp(min=1e-6)
+        curvature = terms.transpose(1, 2) @ (spread[..., None] * terms) + penalty
+        weight = weight - torch.linalg.solve(curvature, slope).clamp(-3, 3)
+    return weight
 
 
 def _terms(prior: Tensor, evidence: Tensor) -> Tensor:
@@ -274,9 +310,18 @@ class Filter(nn.Module):
         self.pipeline = EncodeProcessDecode(encoder, processor, decoder)
         self.fusion = Fusion(slots, bits)
 
-    def forward(self, belief: Bits, action: Int[Tensor, " batch"], evidence: Bits) -> Bits:
-        """Return the log-odds of the belief after an action, from those before and the evidence."""
-        return self.fusion(Predicted(self.pipeline)((belief > 0).float(), action), evidence)
+    def forward(
+        self,
+        belief: Bits,
+        action: Int[Tensor, " batch"],
+        evidence: Bits,
+        age: Int[Tensor, " batch"],
+    ) -> Bits:
+        """Return the log-odds of the belief after an action, from those before and the evidence.
+
+        ``age`` counts the steps since each belief's start, this one among them.
+        """
+        return self.fusion(Predicted(self.pipeline)((belief > 0).float(), action), evidence, age)
 
 
 class Track(NamedTuple):
@@ -318,9 +363,9 @@ def follow(
             f"{len(evidence)} frames"
         )
     track, belief = Track([], []), start
-    for action, seen in zip(actions, evidence, strict=True):
+    for age, (action, seen) in enumerate(zip(actions, evidence, strict=True), 1):
         track.prior.append(transition(belief, action))
-        track.belief.append(fusion(track.prior[-1], seen))
+        track.belief.append(fusion(track.prior[-1], seen, torch.full((len(start),), age)))
         belief = (track.belief[-1] > 0).float()
     return track
 
