@@ -488,13 +488,14 @@ class BeliefStream(FeatureStream):
         rows = slice(None) if turn.rows is None else turn.rows
         belief, age = self._belief[rows].clone(), self._age[rows] + turn.moved
         evidence = self._encoder(torch.from_numpy(frames).to(self._place))
-        moved = ~turn.begun & turn.moved
+        begun = torch.from_numpy(turn.begun)
+        moved = ~begun & turn.moved
         if moved.any():
-            pressed = torch.from_numpy(actions[moved]).to(self._place)
+            pressed = torch.from_numpy(actions)[moved].to(self._place)
             belief[moved] = self._processor(belief[moved], pressed, evidence[moved], age[moved])
-        if turn.begun.any():
+        if begun.any():
             known = self._ram_in(observations) if self._from_ram else self._encoder.mean + evidence
-            belief[turn.begun], age[turn.begun] = log_odds(known)[turn.begun], 0
+            belief[begun], age[begun] = log_odds(known)[begun], 0
         if turn.rows is None:
             self._belief, self._age = belief, age
         shown = torch.sigmoid(belief)
