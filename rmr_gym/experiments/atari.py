@@ -12,9 +12,16 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.runs.store import Store
+from rmr_gym.runs.store import Store, Task
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
-from rmr_gym.stages.games import GameData
+from rmr_gym.stages.export import (
+    AMPLIFIED_RANDOM,
+    RANDOM_DYNAMICS,
+    amplified_random,
+    folder_donor,
+    random_dynamics_donor,
+)
+from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
 from rmr_gym.stages.stacked import check_stack, stacking
 
@@ -109,6 +116,30 @@ class AtariExperiment(AtariPreset, Experiment):
         }
         datas = [GameData.of(name, path, preset.recording) for name, path in folders.items()]
         return [GameTasks(data, preset, self.device) for data in datas]
+
+    def donors_named(
+        self, names: Sequence[str], progress_for: ProgressFor, seed: int = PRETRAIN_SEED
+    ) -> dict[str, Task]:
+        """Return the tasks that give a P each, in their order; games may be told by "all".
+
+        Args:
+            names: Of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained P.
+            progress_for: Gives progress callbacks by title.
+            seed: Of the games' pretraining.
+        """
+        donors = {}
+        for name in names:
+            label, equals, folder = name.partition("=")
+            if equals:
+                donors[label] = folder_donor(label, Path(folder), self.model)
+            elif name == RANDOM_DYNAMICS:
+                donors[name] = random_dynamics_donor(self.chosen, self.device)
+            elif name == AMPLIFIED_RANDOM:
+                donors[name] = amplified_random(self.model)
+            else:
+                recorded = self.recorded(progress_for, [name])
+                donors |= {game.name: game.pretrained(seed) for game in recorded}
+        return donors
 
     def atari_plan(self, rows: Sequence[Rows], games: Sequence[GameTasks], **facts: Any) -> Plan:
         """Return the plan of a run over games, with what run.json says of all and further facts.

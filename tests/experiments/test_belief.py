@@ -87,10 +87,13 @@ def test_a_tiny_run_from_data_to_page(tiny):
     }
     quick = Phase(steps=4, batch=4, unroll=5)
     changes |= {"gru": quick, "supervised": quick, "start": "unknown"}
+    changes |= {"donors": ("Pong", "random_dynamics")}
     folder, problems = run(Belief(**(Belief.proposals("tiny") | tiny | changes)))
     assert not problems
     page = pages.belief(folder)
-    assert set(page.tables["belief_summary"]["arm"]) == set(changes["arms"])
+    assert set(page.tables["belief_summary"]["arm"]) == {*changes["arms"], "random_dynamics"}
+    assert "P of random_dynamics" in set(page.tables["belief_summary"]["label"])
+    assert "random_dynamics" in set(page.tables["belief_tests"]["against"])
     assert set(page.tables["belief_summary"]["k"]) == {1, 12}
     path, _ = write_report(folder)
     assert "starts from what is read of the first frame" in path.read_text()
@@ -115,6 +118,8 @@ def test_bad_input_is_refused(tiny):
         ({"arms": ("lstm",)}, "lstm"),
         ({"labels": (40, 40)}, "more than once"),
         ({"start": "unkown"}, "unkown"),
+        ({"donors": ("Pongg",)}, "Pongg"),
+        ({"donors": ("x=nowhere", "x=here")}, "more than once"),
     ):
         with pytest.raises(RMRError, match=message):
             run(Belief(preset="tiny", belief=SMALL, **(tiny | wrong)))

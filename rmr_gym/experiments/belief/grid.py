@@ -1,6 +1,6 @@
 """Belief: RAM tracked from pixels and actions, with P or a control as the transition."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -85,6 +85,26 @@ def tracked(
     return rows
 
 
+def transferred(
+    game: GameTasks,
+    config: Believing,
+    labels: int,
+    seed: int,
+    donors: Mapping[str, Task],
+    start: str = "known",
+) -> list[Rows]:
+    """Return where the rows of a game's beliefs with each donor's P come from; not its own."""
+    common = (game.data, game.preset.model)
+    read, own = evidence(*common, config.hidden, labels, seed), game.pretrained(seed)
+    given = (*common, config, labels, "foreign_p", seed, read, own)
+    names = {"game": game.name, "labels": labels, "seed": seed}
+    return [
+        Rows("belief", belief(*given, donor, start), names | {"arm": name})
+        for name, donor in donors.items()
+        if name != game.name
+    ]
+
+
 def _donors(
     game: GameTasks, other: GameTasks, labels: int, arm: str, seed: int, read: Task
 ) -> tuple[Task | None, Task | None]:
@@ -110,6 +130,8 @@ class Belief(AtariExperiment):
             frames), gru (a GRU in the place of P and fusion), instants (four successive frames, no
             memory beyond), supervised (an encoder of single frames); default: all.
         labels: Numbers of labelled frames.
+        donors: Whose P also stands between the own encoder and decoder: games, random_dynamics,
+            amplified_random, or NAME=FOLDER of a pretrained P, for instance balls=runs/balls.
         start: known (the true RAM) or unknown (what is read of the first frame).
         belief: How beliefs are learned and scored.
         gru: How the GRU is trained.
@@ -120,6 +142,7 @@ class Belief(AtariExperiment):
 
     arms: tuple[str, ...] = ARMS
     labels: tuple[int, ...] = (3000,)
+    donors: tuple[str, ...] = ()
     start: str = "known"
     belief: Believing = field(default_factory=Believing)
     gru: Phase = GRU
@@ -141,13 +164,15 @@ class Belief(AtariExperiment):
         require_distinct("number of labels", self.labels)
         games = self.recorded(progress_for)
         arms = [arm for arm in self.arms if arm != "foreign_p" or len(games) > 1]
-        rows = [
-            row
-            for game, seed in product(games, self.seed_list)
-            for row in abstract_rows(game, seed)
-        ]
+        require_distinct("donor", [name.partition("=")[0] for name in self.donors])
+        seeds = self.seed_list
+        rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
         networks = (self.gru, self.supervised)
-        for labels, seed, arm in product(self.labels, self.seed_list, arms):
+        for labels, seed, arm in product(self.labels, seeds, arms):
             rows += tracked(games, self.belief, labels, arm, seed, self.start, *networks)
+        donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
+        for labels, seed, game in product(self.labels, seeds, games):
+            rows += transferred(game, self.belief, labels, seed, donors[seed], self.start)
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
+        facts["donors"] = list(donors[seeds[0]])
         return self.atari_plan(rows, games, **facts)

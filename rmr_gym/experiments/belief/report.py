@@ -1,5 +1,6 @@
 """The page of beliefs: bit F1 by steps since the start, P beside every control."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rmr_gym.report.tables import called, labels_of
 KEY = ("game", "labels", "arm", "seed", "start", "k", "bytes")
 TABLES = {"belief": Schema(KEY, ("count", "tracks", "micro_f1"), ("bytes",)), **arms.ABSTRACT}
 
+Labels = Mapping[str, str]
 BELIEF_LABELS = labels_of("belief")
 PLACE = ("game", "labels", "bytes", "k")
 CLAIM = 16
@@ -37,12 +39,13 @@ def belief(folder: Path) -> Page:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, TABLES, "belief")
-    rows = over_starts(run)
-    summary, tests = belief_table(rows), belief_tests(rows)
+    labels = BELIEF_LABELS | {name: f"P of {name}" for name in run.info.get("donors", ())}
+    rows = over_starts(run, labels)
+    summary, tests = belief_table(rows, labels), belief_tests(rows, labels)
     tables = {"belief_summary": summary, "belief_tests": tests, "belief_errors": errors(summary)}
     kinds = in_order(summary["bytes"], KINDS)
-    figures = {f"belief_{kind}": partial(belief_curves, rows, kind) for kind in kinds}
-    return Page(run, tables, figures, {"kinds": kinds})
+    figures = {f"belief_{kind}": partial(belief_curves, rows, kind, labels) for kind in kinds}
+    return Page(run, tables, figures, {"kinds": kinds, "labels_of_arms": labels})
 
 
 def claim_first(errors: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
@@ -50,31 +53,33 @@ def claim_first(errors: pd.DataFrame) -> list[tuple[Any, pd.DataFrame]]:
     return sorted(parts(errors, "labels", "k").items(), key=lambda item: item[0][1] != CLAIM)
 
 
-def over_starts(run: Run) -> pd.DataFrame:
+def over_starts(run: Run, labels: Labels = BELIEF_LABELS) -> pd.DataFrame:
     """Return the mean over the starts of tracks of each seed's bit F1."""
     rows = groups(run["belief"], "game", "labels", "bytes", "k", "arm", "seed")
     table = rows["micro_f1"].mean().reset_index().astype({"labels": int, "k": int})
-    return ordered(table, game=run.games, arm=BELIEF_LABELS)
+    return ordered(table, game=run.games, arm=labels)
 
 
-def belief_table(rows: pd.DataFrame) -> pd.DataFrame:
+def belief_table(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """Return means and deviations over seeds, one row a game, arm and step.
 
     Args:
         rows: See `over_starts`.
+        labels: What arms and donors are called.
     """
     table = means(rows, [*PLACE, "arm"], ["micro_f1"])
-    table.insert(5, "label", called(table["arm"], BELIEF_LABELS))
+    table.insert(5, "label", called(table["arm"], labels))
     return table
 
 
-def belief_tests(rows: pd.DataFrame) -> pd.DataFrame:
+def belief_tests(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
     """Return P less every control, paired by seed; corrected over the games of a step.
 
     Args:
         rows: See `over_starts`.
+        labels: What arms and donors are called.
     """
-    controls = [name for name in BELIEF_LABELS if name != "rmr"]
+    controls = [name for name in labels if name != "rmr"]
     family, draws = ("labels", "bytes", "k", "against"), draws_by(*PLACE, "arm", "against")
     tests = paired(rows, "micro_f1", "arm", controls, PLACE, family=family, draws=draws)
     tests = where(tests, (tests["arm"] == "rmr") & (tests["pairs"] > 0))
@@ -101,7 +106,7 @@ def errors(summary: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def belief_curves(rows: pd.DataFrame, kind: str) -> Figure:
+def belief_curves(rows: pd.DataFrame, kind: str, labels: Labels = BELIEF_LABELS) -> Figure:
     """Draw bit F1 against the steps since the start, a panel a game and number of labels.
 
     Raises:
@@ -111,4 +116,4 @@ def belief_curves(rows: pd.DataFrame, kind: str) -> Figure:
     rows = rows.assign(panel=rows["game"] + ", " + rows["labels"].astype(str) + " labelled frames")
     axes = ("panel", "k", "micro_f1", "arm")
     titles: Any = {"across": "steps since the start", "up": "bit F1"}
-    return charts.seed_lines(rows, *axes, BELIEF_LABELS, "belief.csv", **titles)
+    return charts.seed_lines(rows, *axes, labels, "belief.csv", **titles)

@@ -3,19 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 from rmr_gym.experiments.atari import AtariExperiment, paired_arms
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.runs.store import Task
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
-from rmr_gym.stages.export import (
-    AMPLIFIED_RANDOM,
-    RANDOM_DYNAMICS,
-    amplified_random,
-    folder_donor,
-    random_dynamics_donor,
-)
 
 CONTROLS = ("cswm", "random_p", "shuffled_p", "no_p", UNTRAINED, PIXELS)
 """The baseline and the controls, once a recipient and seed; what is shuffled is its own P."""
@@ -60,7 +52,7 @@ class Transfer(AtariExperiment):
         games = self.recorded(progress_for)
         names = self.donors or tuple(game.name for game in games)
         require_distinct("donor", [name.partition("=")[0] for name in names])
-        donors, rows = self._donors(names, progress_for), []
+        donors, rows = self.donors_named(names, progress_for), []
         names = ["recipient", "donor", "objective", "arm", "seed"]
         recipients = {game.name: game for game in games}
         for point, task in matrix(games, donors, self.seed_list).items():
@@ -70,19 +62,3 @@ class Transfer(AtariExperiment):
                 measured = recipients[point[0]].measured(task.arguments["features"])
                 rows.append(Rows("headroom", measured, named))
         return self.atari_plan(rows, games, recipients=[*recipients], donors=list(donors))
-
-    def _donors(self, names: Sequence[str], progress_for: ProgressFor) -> dict[str, Task]:
-        """Return the tasks that give the donors, in their order; games may be told by "all"."""
-        donors = {}
-        for name in names:
-            label, equals, folder = name.partition("=")
-            if equals:
-                donors[label] = folder_donor(label, Path(folder), self.model)
-            elif name == RANDOM_DYNAMICS:
-                donors[name] = random_dynamics_donor(self.chosen, self.device)
-            elif name == AMPLIFIED_RANDOM:
-                donors[name] = amplified_random(self.model)
-            else:
-                recorded = self.recorded(progress_for, [name])
-                donors |= {game.name: game.pretrained() for game in recorded}
-        return donors
