@@ -1,15 +1,16 @@
 """`rmr-gym pretrain`, `train`, `probe`, `encoder`: the chain stage by stage."""
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from rmr_gym import facade
-from rmr_gym.agents.players.graded import game_name
 from rmr_gym.commands.console import (
+    ProgressFor,
     carry_out,
     print_rows,
     progress_bar,
@@ -18,9 +19,10 @@ from rmr_gym.commands.console import (
     value_of,
 )
 from rmr_gym.core.errors import RMRError, letters
+from rmr_gym.experiments.atari import game_names
 from rmr_gym.experiments.belief.grid import Belief, tracked
 from rmr_gym.experiments.worlds import is_of_balls
-from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, shipped_encoders
+from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_shipped, shipped_encoders
 from rmr_gym.runs.store import read_artifact
 from rmr_gym.stages.balls import KIND as BALLS_KIND
 from rmr_gym.stages.balls import BallsPreset
@@ -203,17 +205,18 @@ class Probe(OnData, AtariPreset):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Belief):
-    """Write an encoder of a game, with its P, or a belief, as a folder that wrappers read.
+class TrainEncoder(Belief):
+    """Make an encoder of any game of ALE with its P, or a belief, as a folder that wrappers read.
 
-    What a comparison, or `rmr-gym run belief`, left in ROOT/store is found there; what it did not
-    is recorded and trained now.
+    The game is recorded, P pretrained on its RAM, the encoder trained on its pixels and probed; of
+    what stands in ROOT nothing is computed again. Proposed are InfoNCE, under which encoders keep
+    most of what they see, and the P that `rmr-gym run belief` pretrains.
 
     Attributes:
-        game: Name of the game, for instance Pong.
+        game: Name of the game, for instance Enduro; or all, for the paper's 24 one by one.
         arm: rmr, cswm, random_p, shuffled_p, no_p, supervised or untrained; or belief, that of the
             most labels, with the game's own P.
-        seed: Seed of the comparison.
+        seed: Of the encoder; of a belief also of P and the labels.
         step: Checkpoint of an encoder; default: the last.
         ship: Write into the installed package instead, to be found by the game's name.
         force: Overwrite what is there.
@@ -226,29 +229,84 @@ class Export(Belief):
     ship: bool = False
     force: bool = False
 
+    @staticmethod
+    def proposals(name: str) -> dict[str, Any]:
+        """Return the fields that a preset proposes."""
+        proposed = Belief.proposals(name)
+        return proposed | {"natural": replace(proposed["natural"], objective="infonce")}
+
     def execute(self) -> None:
         """Carry the command out."""
-        if self.ship and self.out is not None:
-            raise RMRError("expected either --out or --ship, found both")
-        label, of_ram = game_name(self.game), self.arm == "belief"
-        step = max(self.labels) if of_ram else None
-        step = step or facade.checkpoint_of(self.chosen, self.arm, self.step)
-        out = self.out or self.root / "encoders" / f"{label}-{self.arm}-{self.seed}-{step}"
+        names = game_names([self.game])
+        if self.out is not None and (self.ship or len(names) > 1):
+            other = "--ship" if self.ship else "--game all"
+            raise RMRError(f"expected either --out or {other}, found both")
+        folders = {name: facade.require_free(self._folder(name), self.force) for name in names}
+        self._announce(len(names))
+        for name, folder in folders.items():
+            with progress_bars() as progress_for:
+                encoder = self._made(name, progress_for)
+            say(f"written: {encoder.save_pretrained(folder, overwrite=self.force)}")
+            print_rows(encoder.provenance["metrics"])
+
+    @property
+    def _last(self) -> int:
+        """The checkpoint that is written; of a belief its labels."""
+        if self.arm == "belief":
+            return max(self.labels)
+        return facade.checkpoint_of(self.chosen, self.arm, self.step)
+
+    def _folder(self, game: str) -> Path:
+        folder = self.root / "encoders" / f"{game}-{self.arm}-{self.seed}-{self._last}"
         if self.ship:
-            shipped = {letters(name): folder for name, folder in shipped_encoders().items()}
-            name = letters(label) + "_belief" * of_ram
-            out = shipped.get(letters(name), SHIPPED / name)
-        facade.require_free(out, self.force)
-        with progress_bars() as progress_for:
-            (game,) = self.recorded(progress_for, [label])
-            progress = progress_for(f"training the {self.arm} encoder on {game.name} pixels")
-            given = {"store": facade.store_in(self.root), "progress": progress}
-            if of_ram:
-                (row,) = tracked([game], self.belief, step, "rmr", self.seed, self.start)
-                encoder = pretrained_belief(game, row.task, **given)
-            else:
-                encoder = pretrained_encoder(game, self.arm, self.seed, step=step, **given)
-        say(f"written: {encoder.save_pretrained(out, overwrite=self.force)}")
+            name = letters(game) + "_belief" * (self.arm == "belief")
+            folder = find_shipped(name) or SHIPPED / name
+        return self.out or folder
+
+    def _announce(self, games: int) -> None:
+        """Say how long it takes at most, and refuse a disk that is too small."""
+        steps = self.recording.episodes * self.recording.max_steps
+        trained = sum(part.steps * part.batch for part in (self.pretraining, self.natural))
+        minutes = games * (steps * 0.5e-3 + trained * 1.5e-3 + 40) / 60
+        say(
+            f"about {minutes:.0f} minutes on an idle core at the sizes of the preset laptop, less "
+            f"what {self.root} holds; stop it at will, the same command goes on where it was"
+        )
+        there = next(part for part in (self.root, *self.root.absolute().parents) if part.exists())
+        free, needed = shutil.disk_usage(there).free / 1e9, games * (steps * 1e-6 + 0.05)
+        if free < needed:
+            raise RMRError(
+                f"expected {needed:.1f} GB of free disk for {self.root}, found {free:.1f}: make "
+                "room or name a folder on another disk with --root"
+            )
+
+    def _made(self, name: str, progress_for: ProgressFor) -> PretrainedEncoder:
+        (game,) = self.recorded(progress_for, [name])
+        progress = progress_for(f"training {game.name}, {self.arm}")
+        given = {"store": facade.store_in(self.root), "progress": progress}
+        if self.arm != "belief":
+            return pretrained_encoder(game, self.arm, self.seed, step=self._last, **given)
+        (row,) = tracked([game], self.belief, self._last, "rmr", self.seed, self.start)
+        return pretrained_belief(game, row.task, **given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(TrainEncoder):
+    """Write an encoder that a comparison trained, with its P, as a folder that wrappers read.
+
+    As `rmr-gym encoder train`, but for what is proposed: objective and P of `rmr-gym run compare`.
+    """
+
+    @staticmethod
+    def proposals(name: str) -> dict[str, Any]:
+        """Return the fields that a preset proposes."""
+        return Belief.proposals(name) | AtariPreset.proposals(name)
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        if self.arm == "belief":
+            raise RMRError("no comparison trains a belief: make it with `rmr-gym encoder train`")
+        super().execute()
 
 
 def pretrain(arguments: Sequence[str]) -> None:
@@ -273,7 +331,7 @@ def show(artifact: tyro.conf.Positional[str]) -> None:
     """Print the card of an encoder; of a P, its sizes and scores.
 
     Args:
-        artifact: Folder of `rmr-gym train`, `rmr-gym encoder export` or `rmr-gym pretrain`, or the
+        artifact: Folder of `rmr-gym train`, `rmr-gym encoder train` or `rmr-gym pretrain`, or the
             name of a shipped encoder.
     """
     folder = Path(artifact)
@@ -300,4 +358,4 @@ def list_shipped() -> None:
     print_rows(rows, ("name", "arm", "step", "dim", "P"))
 
 
-ENCODER = {"export": Export, "show": show, "list": list_shipped}
+ENCODER = {"train": TrainEncoder, "export": Export, "show": show, "list": list_shipped}

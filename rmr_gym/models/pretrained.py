@@ -355,18 +355,39 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
     given = Path(folder_or_name)
     if given.is_dir():
         return given
-    text = str(folder_or_name)
-    shipped = shipped_encoders()
-    by_letters = {letters(name): path for name, path in shipped.items()}
-    if isinstance(folder_or_name, str) and letters(text) in by_letters:
-        return by_letters[letters(text)]
+    text, shipped = str(folder_or_name), shipped_encoders()
+    if isinstance(folder_or_name, str) and (found := find_shipped(text)):
+        return found
     if re.fullmatch(r"[\w' .*-]+", text) and shipped:
         raise unknown_name("folder or shipped encoder", text, shipped)
     raise RMRError(
         f"expected the folder of a pretrained encoder, found none at {text!r}: write one with "
-        "`rmr-gym train` or `rmr-gym encoder export`"
+        "`rmr-gym encoder train`"
         + (f", or use a shipped one: {', '.join(shipped)}" if shipped else "")
     )
+
+
+def shipped_for(game: str | None, *, of_ram: bool = False) -> Path:
+    """Return the folder of the encoder, or of the belief, that is shipped for a game.
+
+    Raises:
+        RMRError: None is; the message says what makes one.
+    """
+    kind, option = ("belief", " --arm belief") if of_ram else ("encoder", "")
+    folder = find_shipped(f"{game} {kind}" if of_ram else str(game))
+    if folder is None:
+        raise RMRError(
+            f"no {kind} of {game or 'an unnamed game'} comes with the package: make one of a game "
+            f"with `rmr-gym encoder train --game {game or 'NAME'}{option}`, of balls with `rmr-gym "
+            "train --data FOLDER`, and give its folder as encoder"
+        )
+    return folder
+
+
+def find_shipped(name: str) -> Path | None:
+    """Return the folder of the shipped encoder of a name in any spelling, or None."""
+    by_letters = {letters(known): folder for known, folder in shipped_encoders().items()}
+    return by_letters.get(letters(name))
 
 
 def shipped_encoders() -> dict[str, Path]:

@@ -131,6 +131,7 @@ def _sizes(game: GameTasks, *further: str) -> dict[str, Any]:
 def _provenance(game: GameTasks, training: dict[str, Any]) -> dict[str, Any]:
     recording, summary = game.preset.recording, game.data.summary()
     played = {name: getattr(recording, name) for name in ("frameskip", "repeat_action_probability")}
+    played |= {"players": len(game.data.open().dataset.manifest.heads)}
     played["scored_ram_bytes"] = summary.pop("slots")
     return {"data": summary | played, "training": training}
 

@@ -22,7 +22,12 @@ from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
-from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.pretrained import (
+    AnyEncoderConfig,
+    BallsEncoderConfig,
+    PretrainedEncoder,
+    shipped_for,
+)
 from rmr_gym.models.rmr.belief import log_odds
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
@@ -290,8 +295,8 @@ class FeatureStream:
     options: ClassVar[type[Options]] = Options
 
     def __init__(self, encoder: Given, options: Options, source: Source):
-        shipped = (source.game or "of an unnamed game") + " belief" * self.of_ram
-        encoder = PretrainedEncoder.of(encoder or shipped, of_ram=self.of_ram)
+        given = encoder or shipped_for(source.game, of_ram=self.of_ram)
+        encoder = PretrainedEncoder.of(given, of_ram=self.of_ram)
         self._config: Any = (config := encoder.config)
         self._frames = _reader(config, options, source)
         _compare_games(config, source.game, options.strict)
@@ -528,7 +533,7 @@ class RMRBeliefWrapper(RMRObservationWrapper):
 
     Args:
         env: A game, as for `RMRObservationWrapper`.
-        encoder: The belief: folder of `rmr-gym encoder export --arm belief`, the name of a shipped
+        encoder: The belief: folder of `rmr-gym encoder train --arm belief`, the name of a shipped
             one (``"pong_belief"``), or one that was read; None: the shipped one of the game.
         output: ``"bits"`` or ``"latents"``; default: bits.
         **options: Further fields of `BeliefOptions`.

@@ -1,18 +1,22 @@
+from collections import namedtuple
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 
 import gymnasium
 import pytest
 import torch
 
-from rmr_gym.agents.record import record
 from rmr_gym.commands.console import carry_out
 from rmr_gym.commands.stages import ENCODER
 from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments.belief.grid import Belief
 from rmr_gym.models import pretrained as artifacts
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.stages.chain import UNTRAINED
 from rmr_gym.stages.natural import kept_encoder
+from rmr_gym.stages.presets import AtariPreset
 from rmr_gym.wrappers import RMRObservationWrapper
 from rmr_gym.wrappers.features import RMRBeliefWrapper
 
@@ -23,15 +27,21 @@ def command(arguments):
 
 @pytest.fixture
 def run(tiny, tmp_path, monkeypatch):
-    """Export an encoder of Pong; without --out, below tmp_path."""
+    """Make an encoder of Pong; without --out, below tmp_path."""
     monkeypatch.setattr(artifacts, "SHIPPED", tmp_path / "shipped")
     monkeypatch.setattr("rmr_gym.commands.stages.SHIPPED", tmp_path / "shipped")
     common = ["--preset", "tiny", "--data", tiny["data"], "--root", tiny["root"]]
 
-    def export(*arguments):
-        command(["export", "--game", "pong", *map(str, (*common, *arguments))])
+    def make(*arguments, name="export"):
+        command([name, "--game", "pong", *map(str, (*common, *arguments))])
 
-    return export
+    return make
+
+
+@pytest.fixture
+def train(run):
+    """Make it by `rmr-gym encoder train`."""
+    return partial(run, name="train")
 
 
 def test_it_writes_what_the_comparison_trained(run, game, chain):
@@ -114,6 +124,7 @@ def test_shipping_listing_showing(run, capsys):
         (("--game", "breakou"), "did you mean 'Breakout'"),
         (("--device", "tpu"), "tpu"),
         (("--seeds", "0"), "seeds must be 1 or more"),
+        (("--arm", "belief"), "make it with `rmr-gym encoder train`"),
     ],
 )
 def test_bad_input(run, tmp_path, monkeypatch, arguments, message):
@@ -122,14 +133,67 @@ def test_bad_input(run, tmp_path, monkeypatch, arguments, message):
         run(*arguments)
 
 
-def test_any_game_of_ale(run, tmp_path, tiny):
-    record("Enduro", tmp_path / "data" / "Enduro", episodes=6, max_steps=60)
-    folders = ("--data", tmp_path / "data", "--root", tmp_path / "root")
-    run("--game", "ALE/Enduro-v5", "--arm", "untrained", *folders)
-    folder = tmp_path / "root" / "encoders" / "Enduro-untrained-0-0"
-    assert PretrainedEncoder.from_pretrained(folder).config.game == "Enduro"
+def test_any_game_of_ale_is_recorded_pretrained_trained_and_probed(train, tmp_path, capsys, caplog):
+    folders = ("--data", tmp_path, "--root", tmp_path / "root")
+    train("--game", "ALE/Enduro-v5", *folders)
+    assert "players without skill play it" in caplog.text
+    folder = tmp_path / "root" / "encoders" / "Enduro-rmr-0-4"
+    said = capsys.readouterr()
+    announced = "about 1 minutes on an idle core at the sizes of the preset laptop, less what"
+    assert said.out.index(announced) < said.out.index(f"written: {folder}")
+    assert "recording Enduro: 6/6" in said.err
+    assert "training Enduro, rmr: 6/6" in said.err
+    read = PretrainedEncoder.from_pretrained(folder)
+    assert read.config.game == "Enduro"
+    assert read.provenance["training"]["objective"] == "infonce"
+    assert read.provenance["data"]["players"] == 8
+    scores = {row["features"]: row["micro_f1"] for row in read.provenance["metrics"]}
+    assert set(scores) == {"this encoder", "untrained encoder", "pixels through PCA"}
+    assert all(f"{score:.4f}" in said.out for score in scores.values())
     env = RMRObservationWrapper(gymnasium.make("ALE/Enduro-v5"), folder, strict=True)
     assert env.reset(seed=0)[0].shape == (128, 4)
+
+
+def test_what_was_stopped_goes_on_where_it_was(train, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rmr_gym.stages.natural.natural.function", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("--root", tmp_path)
+    assert not (tmp_path / "encoders").exists()
+    monkeypatch.setattr("rmr_gym.stages.natural.pretrain.function", stop)
+    train("--root", tmp_path)
+    assert (tmp_path / "encoders" / "Pong-rmr-0-4" / "config.json").is_file()
+
+
+def test_all_games_one_by_one(train, two_games, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rmr_gym.experiments.atari.GAMES", ["Pong", "Breakout"])
+    every = ("--game", "all", "--arm", "untrained", "--data", two_games)
+    with pytest.raises(RMRError, match="expected either --out or --game all, found both"):
+        train(*every, "--out", tmp_path / "x")
+    train(*every, "--ship")
+    assert {path.name for path in (tmp_path / "shipped").iterdir()} == {"pong", "breakout"}
+    with pytest.raises(RMRError, match="exists already"):
+        train(*every, "--ship")
+    train(*every, "--ship", "--force")
+
+
+def test_a_disk_that_is_too_small_is_refused_first(train, tmp_path, monkeypatch, tiny):
+    free = namedtuple("usage", "free")(49e6)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: free)
+    with pytest.raises(RMRError, match=r"expected 0\.1 GB of free disk for .*, found 0\.0: make"):
+        train("--root", tmp_path / "new" / "root", "--data", tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_proposed(tiny):
+    trained, exported = (ENCODER[name].proposals("laptop") for name in ("train", "export"))
+    compared = AtariPreset.proposals("laptop")
+    assert {name: exported[name] for name in compared} == compared
+    assert trained["natural"] == replace(compared["natural"], objective="infonce")
+    assert trained["pretraining"] == Belief.proposals("laptop")["pretraining"]
 
 
 def test_data_of_another_game_are_refused(run, recorded, tmp_path):
@@ -139,16 +203,16 @@ def test_data_of_another_game_are_refused(run, recorded, tmp_path):
         run("--data", tmp_path / "data", "--out", tmp_path / "x")
 
 
-def test_a_belief_is_exported_and_shipped(run, tmp_path, capsys):
+def test_a_belief_is_made_and_shipped(train, run, tmp_path, capsys):
     sizes = {"horizon": 12, "segment": 12, "tracks": 8, "rounds": 1, "starts": 0, "scored": 12}
     few = ["--labels", 40, *chain(*((f"--belief.{name}", n) for name, n in sizes.items()))]
-    run("--arm", "belief", "--seed", "0", "--out", tmp_path / "b", *few)
+    train("--arm", "belief", "--seed", "0", "--out", tmp_path / "b", *few)
     read = PretrainedEncoder.from_pretrained(tmp_path / "b")
     assert read.config.kind == "rmr_gym belief"
     assert read.provenance["training"]["labels"] == 40
     env = RMRBeliefWrapper(gymnasium.make("rmr/Pong-v0"), tmp_path / "b")
     assert env.reset(seed=0)[0].shape == (128, 8)
-    run("--arm", "belief", "--ship", *few)
+    train("--arm", "belief", "--ship", *few)
     assert (tmp_path / "shipped" / "pong_belief" / "config.json").is_file()
     RMRBeliefWrapper(gymnasium.make("rmr/Pong-v0")).reset(seed=0)
     capsys.readouterr()

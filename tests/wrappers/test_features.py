@@ -259,6 +259,8 @@ def test_bad_environments(encoder, tmp_path):
         RMRObservationWrapper(gym.make("rmr/Pong-v0"), make_encoder(core=None), output="processed")
     with pytest.raises(RMRError, match="none at"):
         RMRObservationWrapper(gym.make("rmr/Pong-v0"), tmp_path / "nowhere")
+    with pytest.raises(RMRError, match=r"no encoder of Enduro .*encoder train --game Enduro`"):
+        RMRObservationWrapper(gym.make("ALE/Enduro-v5"))
     envs = SyncVectorEnv([lambda: Screens((84, 84), np.uint8)])
     with pytest.raises(RMRError, match=r"found uint8 of shape \(84, 84\), and no emulator"):
         RMRVectorObservation(envs, encoder)

@@ -233,7 +233,7 @@ def test_bad_input(belief, tmp_path):
         RMRBeliefWrapper(gym.make("rmr/Breakout-v0"), belief)
     with pytest.raises(RMRError, match="a game that it does not name"):
         RMRBeliefWrapper(Screens(), belief, strict=True)
-    with pytest.raises(RMRError, match="shipped encoder 'of an unnamed game belief'"):
+    with pytest.raises(RMRError, match="no belief of an unnamed game comes with"):
         RMRBeliefWrapper(Screens())
     with pytest.raises(RMRError, match="expected whole screens"):
         RMRBeliefWrapper(Blind(), belief)
@@ -251,8 +251,8 @@ def test_bad_input(belief, tmp_path):
         RMRBeliefWrapper(pong, "pong")
     with pytest.raises(RMRError, match=r"expected an encoder, found .* 'rmr_gym belief'"):
         RMRObservationWrapper(pong, belief)
-    with pytest.raises(RMRError, match="unknown folder or shipped encoder 'Qbert belief'"):
-        RMRBeliefWrapper(gym.make("rmr/Qbert-v0"))
+    with pytest.raises(RMRError, match="rmr-gym encoder train --game Enduro --arm belief`"):
+        RMRBeliefWrapper(gym.make("ALE/Enduro-v5"))
     with pytest.raises(RMRError, match="use RMRVector"):
         RMRBeliefWrapper(gym.make_vec("rmr/Pong-v0", 1, workers=0), belief)
     env = RMRBeliefWrapper(pong, belief)
