@@ -23,7 +23,7 @@ from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.processors import Processor
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.chain import UNTRAINED, GameTasks
-from rmr_gym.stages.export import amplified_random, folder_donor, random_dynamics_donor
+from rmr_gym.stages.export import amplified_random, dynamics_donor, folder_donor
 from rmr_gym.stages.games import probe_sets
 from rmr_gym.stages.natural import kept_encoder
 from rmr_gym.stages.presets import arm_processor
@@ -67,7 +67,7 @@ def processors(
     """Yield every P by name."""
     model = game.preset.model
     tasks = {donor.name: donor.pretrained() for donor in donors}
-    tasks["random_dynamics"] = random_dynamics_donor(game.preset)
+    tasks["random_dynamics"] = dynamics_donor("random_dynamics", game.preset)
     tasks["amplified_random"] = amplified_random(model)
     if balls is not None:
         tasks["balls"] = folder_donor("balls", balls, model)

@@ -9,6 +9,7 @@ from typing import Any
 from rmr_gym.agents.players.graded import PLAYER, game_name
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
+from rmr_gym.domains.dynamics import DYNAMICS
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
@@ -16,10 +17,9 @@ from rmr_gym.runs.store import Store, Task
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
 from rmr_gym.stages.export import (
     AMPLIFIED_RANDOM,
-    RANDOM_DYNAMICS,
     amplified_random,
+    dynamics_donor,
     folder_donor,
-    random_dynamics_donor,
 )
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
@@ -123,7 +123,8 @@ class AtariExperiment(AtariPreset, Experiment):
         """Return the tasks that give a P each, in their order; games may be told by "all".
 
         Args:
-            names: Of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained P.
+            names: Of games, a name in `DYNAMICS`, amplified_random, or NAME=FOLDER of a
+                pretrained P.
             progress_for: Gives progress callbacks by title.
             seed: Of the games' pretraining.
         """
@@ -132,8 +133,8 @@ class AtariExperiment(AtariPreset, Experiment):
             label, equals, folder = name.partition("=")
             if equals:
                 donors[label] = folder_donor(label, Path(folder), self.model)
-            elif name == RANDOM_DYNAMICS:
-                donors[name] = random_dynamics_donor(self.chosen, self.device)
+            elif name in DYNAMICS:
+                donors[name] = dynamics_donor(name, self.chosen, self.device)
             elif name == AMPLIFIED_RANDOM:
                 donors[name] = amplified_random(self.model)
             else:

@@ -3,29 +3,23 @@
 import logging
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.core.seeding import generator
-from rmr_gym.data.sampling import bits_to_ram, high_entropy_bytes
 from rmr_gym.domains.atari import (
     ACTIONS,
-    BITS,
     SLOTS,
-    AbstractData,
     AtariModel,
     ProbeData,
     make_core,
 )
 from rmr_gym.domains.balls import HISTORY
+from rmr_gym.domains.dynamics import Dynamics
 from rmr_gym.models.objects import FrameStackEncoder
 from rmr_gym.models.pretrained import (
     BallsEncoderConfig,
@@ -297,17 +291,24 @@ def _readable(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-RANDOM_DYNAMICS, AMPLIFIED_RANDOM = "random_dynamics", "amplified_random"
+AMPLIFIED_RANDOM = "amplified_random"
 
 
-def random_dynamics_donor(preset: Preset, device: str = "cpu") -> Task:
-    """Return the task of a P pretrained on random dynamics, as much and as long as on a game."""
+def dynamics_donor(name: str, preset: Preset, device: str = "cpu") -> Task:
+    """Return the task of a P pretrained on dynamics without a game, as long as on a game.
+
+    Args:
+        name: In `rmr_gym.domains.dynamics.DYNAMICS`.
+        preset: Sizes; how many transitions, how long.
+        device: Where to train.
+    """
     recording = preset.recording
-    world = RandomDynamics(
+    world = Dynamics(
         recording.train_episodes,
         recording.validation_episodes,
         recording.max_steps,
         recording.entropy_threshold,
+        name,
     )
     return pretrain(world, preset.model, preset.pretraining, device=device)
 
@@ -423,92 +424,3 @@ def _with_fresh_actions(tensors: dict[str, Any], model: AtariModel) -> dict[str,
         if name.startswith(start)
     }
     return actions | core
-
-
-class RandomWorld(NamedTuple):
-    r"""Random dynamics on bytes.
-
-    A byte changes when one bit of one other byte, its gate, is set. Then its bits trade places in
-    an order of its own, and some flip, which ones depending on the action:
-
-    .. math:: x'_i = \sigma_i(x_i) \oplus m_{i,a} \text{ if bit } b_i \text{ of } x_{p_i}
-              \text{ is set, else } x_i
-
-    Orders, masks and gates are drawn once. Episodes start from uniform bytes; actions are uniform.
-
-    Source: RMR, Appendix E (abstract inputs from a generic random distribution); the paper
-    transfers no such P. Differs: everything, it is a control.
-    """
-
-    parent: Int[np.ndarray, " bytes"]
-    gate: Int[np.ndarray, " bytes"]
-    order: Int[np.ndarray, "bytes bits"]
-    masks: UInt8[np.ndarray, "actions bytes bits"]
-
-    @classmethod
-    def draw(cls, rng: np.random.Generator) -> "RandomWorld":
-        """Draw a world; no byte is its own gate."""
-        parent = (np.arange(SLOTS) + rng.integers(1, SLOTS, SLOTS)) % SLOTS
-        order = rng.permuted(np.tile(np.arange(BITS), (SLOTS, 1)), axis=1)
-        masks = rng.integers(0, 2, (ACTIONS, SLOTS, BITS), dtype=np.uint8)
-        return cls(parent, rng.integers(0, BITS, SLOTS), order, masks)
-
-    def step(
-        self, bits: UInt8[np.ndarray, "rows bytes bits"], action: Int[np.ndarray, " rows"]
-    ) -> UInt8[np.ndarray, "rows bytes bits"]:
-        """Return the bits after ``action``."""
-        moved = np.take_along_axis(bits, self.order[None], axis=-1) ^ self.masks[action]
-        is_open = bits[:, self.parent, self.gate].astype(bool)
-        return np.where(is_open[..., None], moved, bits)
-
-    def record(self, rng: np.random.Generator, episodes: int, steps: int) -> AbstractData:
-        """Play episodes of uniform actions."""
-        action = rng.integers(0, ACTIONS, (episodes, steps))
-        bits = np.empty((episodes, steps + 1, SLOTS, BITS), np.uint8)
-        bits[:, 0] = rng.integers(0, 2, (episodes, SLOTS, BITS))
-        for time in range(steps):
-            bits[:, time + 1] = self.step(bits[:, time], action[:, time])
-        rows = bits.reshape(-1, SLOTS, BITS)
-        current = np.delete(np.arange(len(rows)), np.s_[steps :: steps + 1])
-        return AbstractData(rows, action.ravel(), current, bits_to_ram(rows))
-
-
-@dataclass(frozen=True)
-class RandomDynamics:
-    """Episodes of the one random world that P can be pretrained on.
-
-    Attributes:
-        train_episodes: Episodes to learn from.
-        validation_episodes: Episodes of the same world to score on.
-        steps: Of each episode.
-        entropy_threshold: Bytes above so many nats are scored.
-    """
-
-    train_episodes: int
-    validation_episodes: int
-    steps: int
-    entropy_threshold: float = 0.6
-    label: str = RANDOM_DYNAMICS
-
-    def key(self) -> dict[str, Any]:
-        """Return what decides results."""
-        episodes = [self.train_episodes, self.validation_episodes, self.steps]
-        return {"world": RANDOM_DYNAMICS, "version": 1, "episodes": episodes} | {
-            "threshold": self.entropy_threshold
-        }
-
-    def abstract(self, part: str) -> AbstractData:
-        """Return the "training" or the "validation" transitions."""
-        sizes = {"training": self.train_episodes, "validation": self.validation_episodes}
-        return _played(part, sizes[part], self.steps)
-
-    @property
-    def scored_bytes(self) -> np.ndarray:
-        """The bytes that are scored."""
-        return high_entropy_bytes(self.abstract("training").ram, self.entropy_threshold)
-
-
-@lru_cache(maxsize=2)
-def _played(part: str, episodes: int, steps: int) -> AbstractData:
-    world = RandomWorld.draw(generator(0, RANDOM_DYNAMICS))
-    return world.record(generator(0, RANDOM_DYNAMICS, part), episodes, steps)

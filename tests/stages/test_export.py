@@ -1,12 +1,9 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator
-from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.domains.atari import make_core
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights
@@ -14,14 +11,12 @@ from rmr_gym.runs.store import Artifact, write_artifact
 from rmr_gym.stages.belief import Believing, _expanded, belief, evidence, recorded_episodes
 from rmr_gym.stages.export import (
     AMPLIFICATION,
-    RandomDynamics,
-    RandomWorld,
     amplified_random,
+    dynamics_donor,
     encoder_features,
     folder_donor,
     pretrained_belief,
     pretrained_encoder,
-    random_dynamics_donor,
     reader,
 )
 from rmr_gym.stages.games import PRETRAIN_SEED
@@ -84,30 +79,10 @@ def test_balls_give_the_core_of_their_first_pass(game, chain, tmp_path):
 
 
 def test_random_dynamics_are_pretrained_on_like_a_game(game, chain):
-    task = random_dynamics_donor(game.preset)
+    task = dynamics_donor("random_dynamics", game.preset)
     assert task.key != game.pretrained().key
     record = chain.compute(task).record
     assert [row["step"] for row in record["rows"]] == [3, 6]
-
-
-def test_the_random_world_moves_only_bytes_whose_gate_is_set():
-    world = RandomWorld.draw(generator(0, "test"))
-    data = RandomDynamics(3, 2, 20, 0.6).abstract("training")
-    assert data.bits.shape == (3 * 21, 128, 8)
-    assert len(data.current) == len(data.action) == 60
-    assert (ram_to_bits(data.ram) == data.bits).all()
-    before = generator(1, "bits").integers(0, 2, (50, 128, 8), dtype=np.uint8)
-    after = world.step(before, np.zeros(50, int))
-    closed = before[:, world.parent, world.gate] == 0
-    assert (after[closed] == before[closed]).all()
-    assert (after[~closed] != before[~closed]).any(-1).mean() > 0.9
-    assert (world.parent != np.arange(128)).all()
-
-
-def test_parts_of_the_random_world_differ_and_come_again():
-    world = RandomDynamics(2, 2, 5, 0.6)
-    assert (world.abstract("training").bits == world.abstract("training").bits).all()
-    assert (world.abstract("training").bits != world.abstract("validation").bits).any()
 
 
 def test_an_encoder_of_another_game_is_warned_of_or_refused(

@@ -16,7 +16,7 @@ from rmr_gym.runs.training import DivergedError
 from rmr_gym.stages import natural as natural_module
 from rmr_gym.stages import natural as pretrain_module
 from rmr_gym.stages import stacked
-from rmr_gym.stages.export import RandomWorld, random_dynamics_donor
+from rmr_gym.stages.export import RandomWorld, dynamics_donor
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import natural, natural_batch
 from rmr_gym.stages.presets import ARMS, Natural, Pretraining
@@ -304,7 +304,7 @@ class TestJobs:
         other = replace(
             quick, data=replace(quick.data, label="Breakout", path=recorded("Breakout"))
         )
-        donor = random_dynamics_donor(quick.preset)
+        donor = dynamics_donor("random_dynamics", quick.preset)
         tasks = [
             game.trained(arm, seed, donor)
             for game in (quick, other)
@@ -352,7 +352,7 @@ class TestJobs:
         )
         assert [len(job.tasks) for job in stacks] == [2, 2]
         tasks = [game.pretrained(seed) for game in (quick, other, narrow) for seed in (0, 1)]
-        stacks, _ = planned([*tasks, random_dynamics_donor(quick.preset)], store, 9)
+        stacks, _ = planned([*tasks, dynamics_donor("random_dynamics", quick.preset)], store, 9)
         assert [len(job.tasks) for job in stacks] == [4, 2]
 
     def test_a_size_below_one_is_refused(self, store):

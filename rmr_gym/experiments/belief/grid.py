@@ -130,8 +130,7 @@ class Belief(AtariExperiment):
             frames), gru (a GRU in the place of P and fusion), instants (four successive frames, no
             memory beyond), supervised (an encoder of single frames); default: all.
         labels: Numbers of labelled frames.
-        donors: Whose P also stands between the own encoder and decoder: games, random_dynamics,
-            amplified_random, or NAME=FOLDER of a pretrained P, for instance balls=runs/balls.
+        donors: Whose P also stands between the own encoder and decoder, as those of a transfer.
         start: known (the true RAM) or unknown (what is read of the first frame).
         belief: How beliefs are learned and scored.
         gru: How the GRU is trained.

@@ -36,8 +36,9 @@ class Transfer(AtariExperiment):
     Differs: controls beside the baseline, and donors that are not games.
 
     Attributes:
-        donors: Names of games, random_dynamics, amplified_random, or NAME=FOLDER of a pretrained
-            P, for instance balls=runs/balls; default: the recipients.
+        donors: Names of games, random_dynamics, sorting, searching, shortest_paths,
+            amplified_random, or NAME=FOLDER of a pretrained P, for instance balls=runs/balls;
+            default: the recipients.
         headroom: Also take the measures with headroom, see `rmr_gym.stages.measures.headroom`.
     """
 
