@@ -57,7 +57,7 @@ GIVEN_COMMANDS = {
 }
 GIVEN_ENCODERS = {
     "wrappers.md": {
-        "runs/encoders/Pong-rmr-0-300": "Pong",
+        "runs/encoders/Enduro-rmr-0-300": "Enduro",
         "runs/encoders/BouncingBalls-rmr_aligned-0-1100": "BouncingBalls",
     },
 }
