@@ -10,13 +10,14 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import AtariModel, NaturalData, frame_statistics, make_core
+from rmr_gym.domains.dynamics import RandomWorld
 from rmr_gym.runs.store import Artifact, Store
 from rmr_gym.runs.sweep import jobs_of, run_tasks, traces_of
 from rmr_gym.runs.training import DivergedError
 from rmr_gym.stages import natural as natural_module
 from rmr_gym.stages import natural as pretrain_module
 from rmr_gym.stages import stacked
-from rmr_gym.stages.export import RandomWorld, dynamics_donor
+from rmr_gym.stages.export import dynamics_donor
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.natural import natural, natural_batch
 from rmr_gym.stages.presets import ARMS, Natural, Pretraining
