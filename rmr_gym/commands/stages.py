@@ -286,7 +286,8 @@ class TrainEncoder(Belief):
         given = {"store": facade.store_in(self.root), "progress": progress}
         if self.arm != "belief":
             return pretrained_encoder(game, self.arm, self.seed, step=self._last, **given)
-        (row,) = tracked([game], self.belief, self._last, "rmr", self.seed, self.start)
+        given_to = (self.belief, self._last, "rmr", self.seed, self.start)
+        (row,) = tracked([game], *given_to, frames=self.frames)
         return pretrained_belief(game, row.task, **given)
 
 

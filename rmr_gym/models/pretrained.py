@@ -66,8 +66,6 @@ class _GameConfig:
         actions: Number of actions that P knows.
     """
 
-    instants: ClassVar[int] = 1
-
     game: str
     height: int = 84
     width: int = 84
@@ -80,7 +78,7 @@ class _GameConfig:
 
     def __post_init__(self) -> None:
         sizes = {"slots": 1024, "maps": 64, "dim": 4096, "actions": 1024}
-        _check(self, height=210, width=160, **sizes, rank=1024, frameskip=1024)
+        _check(self, height=210, width=160, **sizes, rank=1024, frameskip=1024, instants=16)
 
     @property
     def frame_shape(self) -> tuple[int, ...]:
@@ -103,6 +101,7 @@ class EncoderConfig(_GameConfig):
     """
 
     kind: ClassVar[str] = "rmr_gym encoder"
+    instants: ClassVar[int] = 1
 
     maps: int = 1
     trunk: str = "nature"
@@ -198,8 +197,9 @@ class BeliefConfig(_GameConfig):
 
     Attributes:
         game: Name of the game, and sizes, actions and P as every artifact of a game has them.
-        rank: Directions of a frame that the reader looks along.
+        rank: Directions of the frames that the reader looks along.
         frameskip: Emulated frames of a step.
+        instants: Number of successive frames that are read at once, one below the other.
 
     Raises:
         RMRError: A value is of another type, unknown or out of range.
@@ -210,10 +210,17 @@ class BeliefConfig(_GameConfig):
 
     rank: int = 64
     frameskip: int = 4
+    instants: int = 1
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the bytes that the reader takes: gray frames, the last one lowest."""
+        return (self.instants * self.height, self.width)
 
     def encoder(self) -> CompactReader:
         """Make a reader of these sizes."""
-        return CompactReader(self.height * self.width, self.rank, self.slots, self.bits)
+        pixels = self.instants * self.height * self.width
+        return CompactReader(pixels, self.rank, self.slots, self.bits)
 
     def processor(self) -> Filter:
         """Make a filter of these sizes, with weights from torch's own generator."""

@@ -137,6 +137,17 @@ class Episodes(NamedTuple):
         """Number of the episode of each row."""
         return np.repeat(np.arange(len(self.length)), self.length + 1)
 
+    def clips(self, rows: np.ndarray, count: int) -> UInt8[Tensor, "rows tall width"]:
+        """Return the frames of rows, below those before them; a first one stands for earlier ones.
+
+        Args:
+            rows: Which.
+            count: Frames of each.
+        """
+        first = self.first[self.episode[rows]]
+        before = range(count - 1, -1, -1)
+        return torch.cat([self.frames[np.maximum(rows - back, first)] for back in before], 1)
+
     def followed_by(self, rows: np.ndarray, horizon: int) -> np.ndarray:
         """Return those of the rows that so many steps follow in their episode.
 
@@ -246,9 +257,9 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
     return Artifact({"penalty": best, "micro_f1": scores[best][1]}, tensors)
 
 
-@stage(version=1)
+@stage(version=2)
 def instants(
-    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int = 4
+    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int
 ) -> Artifact:
     """Read frames as `evidence` does, each together with those before it.
 
@@ -273,16 +284,10 @@ def instants(
 
     def reading(kept: Bool[np.ndarray, " labels"], episodes: Episodes, asked: np.ndarray) -> Tensor:
         reader = PixelReader(count * model.height, model.width, len(varying), 1)
-        reader.fit(frames_of(training, rows[kept]), bits[kept], read.record["penalty"])
+        reader.fit(training.clips(rows[kept], count), bits[kept], read.record["penalty"])
         parts = np.array_split(asked, len(asked) // 2048 + 1)
-        seen = [reader(frames_of(episodes, part)) for part in parts]
+        seen = [reader(episodes.clips(part, count)) for part in parts]
         return torch.cat(seen).flatten(1).half()
-
-    def frames_of(episodes: Episodes, asked: np.ndarray) -> Tensor:
-        """Return the frames of rows and of those before them, one above the other."""
-        first = episodes.first[episodes.episode[asked]]
-        frames = [episodes.frames[np.maximum(asked - back, first)] for back in range(count)]
-        return torch.cat(frames, 1)
 
     seen = torch.zeros(len(fold), len(varying), dtype=torch.float16)
     for part in range(FOLDS):

@@ -134,8 +134,10 @@ LOST = 0.02
 """Root of the share of the evidence's squares that an exported reader may lose to its low rank."""
 
 
-@stage(version=1)
-def reader(data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact) -> Artifact:
+@stage(version=1, later=("count",))
+def reader(
+    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int = 1
+) -> Artifact:
     """Fit the reader of `rmr_gym.stages.belief.evidence` to the same labels again, and compact it.
 
     Args:
@@ -144,14 +146,16 @@ def reader(data: GameData, model: AtariModel, labels: int, seed: int, read: Arti
         labels: Labelled frames of the training episodes.
         seed: Which frames are labelled.
         read: What `evidence` left, of the same labels and seed.
+        count: Frames that are read together.
 
     Returns:
         Tensors of a `rmr_gym.models.rmr.belief.CompactReader`; the record holds its rank.
     """
     training = recorded_episodes(data, "training", model.height, model.width)
     rows = labelled_rows(training, labels, seed)
-    frames, bits = training.frames[rows], torch.from_numpy(training.bits[rows]).float()
-    fitted = PixelReader(model.height, model.width).fit(frames, bits, read.record["penalty"])
+    frames, bits = training.clips(rows, count), torch.from_numpy(training.bits[rows]).float()
+    fitted = PixelReader(count * model.height, model.width)
+    fitted.fit(frames, bits, read.record["penalty"])
     compact = CompactReader.of(fitted, frames, LOST)
     return Artifact({"rank": len(compact.along)}, compact.state_dict())
 
@@ -172,8 +176,15 @@ def pretrained_belief(
     model, given = game.preset.model, fitted.arguments
     facts = {name: given[name] for name in ("labels", "seed")}
     belief, donor = (store.compute(task, progress) for task in (fitted, given["donor"]))
-    read = store.compute(reader(game.data, model, **facts, read=given["read"]), progress)
-    played = {"rank": read.record["rank"], "frameskip": game.preset.recording.frameskip}
+    count = given["read"].arguments.get("count", 1)
+    read = store.compute(
+        reader(game.data, model, **facts, read=given["read"], count=count), progress
+    )
+    played = {
+        "rank": read.record["rank"],
+        "instants": count,
+        "frameskip": game.preset.recording.frameskip,
+    }
     config = BeliefConfig(**_sizes(game, "core"), **played)
     encoder, processor = config.encoder(), config.processor()
     load_weights(encoder, read.tensors, "the reader")

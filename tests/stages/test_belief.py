@@ -207,6 +207,13 @@ def test_a_gru_learns_to_count_what_no_frame_shows(game, chain, read, episodes, 
     assert blind < 0.9
 
 
+def test_a_clip_ends_with_its_row_and_begins_within_the_episode(episodes):
+    first = int(episodes.first[1])
+    clips = episodes.clips(np.array([first, first + 2]), 3).unflatten(1, (3, 84))
+    assert torch.equal(clips[0], episodes.frames[[first, first, first]])
+    assert torch.equal(clips[1], episodes.frames[first : first + 3])
+
+
 def test_one_instant_is_read_as_evidence_reads_it(game, chain, read):
     artifact = chain.compute(read)
     one = chain.compute(instants(game.data, game.preset.model, LABELS, 0, read, 1))

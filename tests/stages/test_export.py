@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +9,14 @@ from rmr_gym.domains.atari import make_core
 from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact
-from rmr_gym.stages.belief import Believing, _expanded, belief, evidence, recorded_episodes
+from rmr_gym.stages.belief import (
+    Believing,
+    _expanded,
+    belief,
+    evidence,
+    instants,
+    recorded_episodes,
+)
 from rmr_gym.stages.export import (
     AMPLIFICATION,
     amplified_random,
@@ -104,13 +112,19 @@ def test_an_encoder_of_another_game_is_warned_of_or_refused(
 SMALL = Believing(horizon=12, tracks=8, segment=12, starts=(0, 8), scored=(1, 4, 12))
 
 
-def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(game, chain, tmp_path):
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(
+    game, chain, tmp_path, count
+):
     model = game.preset.model
     read = evidence(game.data, model, SMALL.hidden, 40, 0)
+    read = instants(game.data, model, 40, 0, read, count) if count > 1 else read
     fitted = belief(game.data, model, SMALL, 40, "rmr", 0, read, game.pretrained())
     made = pretrained_belief(game, fitted, chain)
     kept = PretrainedEncoder.from_pretrained(made.save_pretrained(tmp_path / "belief"))
-    frames = recorded_episodes(game.data, "validation", 84, 84).frames
+    episodes = recorded_episodes(game.data, "validation", 84, 84)
+    frames = episodes.clips(np.arange(len(episodes.bits)), count)
+    assert kept.config.frame_shape == frames.shape[1:]
     found = chain.compute(read)
     error = kept.encoder(frames) - _expanded(found, "validation")
     assert error.square().mean() < 0.01 * _expanded(found, "validation").square().mean()
@@ -122,7 +136,7 @@ def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(game, 
     assert kept.config.frameskip == game.preset.recording.frameskip
     assert kept.provenance["data"]["scored"] == game.data.scored_bytes.tolist()
     assert {row["k"] for row in kept.provenance["metrics"]} == {1, 4, 12}
-    again = reader.function(game.data, model, 40, 0, found)
+    again = reader.function(game.data, model, 40, 0, found, count)
     assert all(
         torch.equal(again.tensors[name], part) for name, part in made.encoder.state_dict().items()
     )

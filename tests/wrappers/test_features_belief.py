@@ -95,6 +95,23 @@ def test_it_is_the_filter_from_the_ram_of_the_reset(kind, belief):
     np.testing.assert_allclose(env.reset(seed=0)[0], bits[0], atol=2e-4)
 
 
+def test_a_reader_of_three_frames_sees_the_last_three_and_begins_anew():
+    belief = make_belief(replace(CONFIG, instants=3))
+    env = RMRBeliefWrapper(gym.make("rmr/Pong-v0"), belief)
+    for _ in range(2):
+        env.reset(seed=0)
+        frames = [frame_transform(84, 84)(env.unwrapped.ale.getScreen()[None])[0]] * 3
+        past = torch.from_numpy(ram_to_bits(env.unwrapped.ale.getRAM()[None])).float() * 20 - 10
+        for age, action in enumerate((2, 3, 0, 5), 1):
+            now, *_ = env.step(action)
+            screen = env.unwrapped.ale.getScreen()[None]
+            frames = [*frames[1:], frame_transform(84, 84)(screen)[0]]
+            with torch.no_grad():
+                seen = belief.encoder(torch.from_numpy(np.concatenate(frames)[None]))
+                past = belief.processor(past, torch.tensor([action]), seen, torch.tensor([age]))
+            np.testing.assert_allclose(now, shown(past), **CLOSE)
+
+
 def test_frame_action_and_past_all_count(belief):
     env = RMRBeliefWrapper(gym.make("rmr/Pong-v0"), belief)
     env.reset(seed=0)
@@ -283,7 +300,7 @@ def test_damaged_artifacts(folder, tmp_path):
         (written / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes())
         with pytest.raises(RMRError, match=r"does not fit config\.json"):
             PretrainedEncoder.from_pretrained(written)
-    for wrong in ({"core": None}, {"core": "gru"}, {"frameskip": 0}, {"rank": 0}):
+    for wrong in ({"core": None}, {"core": "gru"}, {"frameskip": 0}, {"rank": 0}, {"instants": 0}):
         with pytest.raises(RMRError):
             replace(CONFIG, **wrong).processor()
     assert EncoderConfig("Pong").kind != CONFIG.kind

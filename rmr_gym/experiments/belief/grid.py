@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from rmr_gym.core.errors import known_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.runs.store import Task
@@ -32,6 +32,7 @@ FRAMES = Phase(steps=1000, learning_rate=1e-3, batch=50)
 """How networks are trained: the GRU, the encoder of single frames."""
 
 WITHOUT_P = ("copy", "pixels", "instants")
+OF_SINGLE_FRAMES = ("pixels", "p_alone", "supervised")
 SHORT = Believing(horizon=60, tracks=12, segment=60, starts=(0, 100), scored=(1, 4, 16, 59))
 
 PROPOSED: dict[str, dict[str, Any]] = {
@@ -55,6 +56,7 @@ def tracked(
     start: str = "known",
     gru: Phase = GRU,
     supervised: Phase = FRAMES,
+    frames: int = 4,
 ) -> list[Rows]:
     """Return where the rows of an arm come from, on every game.
 
@@ -67,19 +69,19 @@ def tracked(
         start: A name in `rmr_gym.stages.belief.STARTS`.
         gru: How the GRU is trained.
         supervised: How the encoder of single frames is.
+        frames: Frames that are read together; "pixels" reads single ones.
     """
     names = {"labels": labels, "arm": arm, "seed": seed}
     rows = []
     for game, other in zip(games, [games[-1], *games], strict=False):
         common = (game.data, game.preset.model)
-        read = evidence(*common, config.hidden, labels, seed)
+        read = _read(game, config, labels, seed, 1 if arm in OF_SINGLE_FRAMES else frames)
         if arm == "gru":
             task = recurrent(*common, config, gru, labels, seed, read, start)
         elif arm == "supervised":
             task = supervised_frames(*common, config, supervised, labels, seed, read)
         else:
             donors = _donors(game, other, labels, arm, seed, read)
-            read = instants(*common, labels, seed, read) if arm == "instants" else read
             task = belief(*common, config, labels, arm, seed, read, *donors, start)
         rows.append(Rows("belief", task, {"game": game.name} | names))
     return rows
@@ -92,10 +94,11 @@ def transferred(
     seed: int,
     donors: Mapping[str, Task],
     start: str = "known",
+    frames: int = 4,
 ) -> list[Rows]:
     """Return where the rows of a game's beliefs with each donor's P come from; not its own."""
     common = (game.data, game.preset.model)
-    read, own = evidence(*common, config.hidden, labels, seed), game.pretrained(seed)
+    read, own = _read(game, config, labels, seed, frames), game.pretrained(seed)
     given = (*common, config, labels, "foreign_p", seed, read, own)
     names = {"game": game.name, "labels": labels, "seed": seed}
     return [
@@ -103,6 +106,13 @@ def transferred(
         for name, donor in donors.items()
         if name != game.name
     ]
+
+
+def _read(game: GameTasks, config: Believing, labels: int, seed: int, frames: int) -> Task:
+    """Return the task that reads all frames, so many at once."""
+    common = (game.data, game.preset.model)
+    read = evidence(*common, config.hidden, labels, seed)
+    return instants(*common, labels, seed, read, frames) if frames > 1 else read
 
 
 def _donors(
@@ -127,11 +137,12 @@ class Belief(AtariExperiment):
     Attributes:
         arms: rmr (the game's own P), shuffled_p, random_p, foreign_p (that of another game of the
             run), scratch_p (a P that pixels taught), copy, pixels (no memory), p_alone (no
-            frames), gru (a GRU in the place of P and fusion), instants (four successive frames, no
+            frames), gru (a GRU in the place of P and fusion), instants (successive frames, no
             memory beyond), supervised (an encoder of single frames); default: all.
         labels: Numbers of labelled frames.
         donors: Whose P also stands between the own encoder and decoder, as those of a transfer.
         start: known (the true RAM) or unknown (what is read of the first frame).
+        frames: Successive frames that are read together.
         belief: How beliefs are learned and scored.
         gru: How the GRU is trained.
         supervised: How the encoder of single frames is trained.
@@ -143,6 +154,7 @@ class Belief(AtariExperiment):
     labels: tuple[int, ...] = (3000,)
     donors: tuple[str, ...] = ()
     start: str = "known"
+    frames: int = 4
     belief: Believing = field(default_factory=Believing)
     gru: Phase = GRU
     supervised: Phase = FRAMES
@@ -166,12 +178,15 @@ class Belief(AtariExperiment):
         require_distinct("donor", [name.partition("=")[0] for name in self.donors])
         seeds = self.seed_list
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
-        networks = (self.gru, self.supervised)
+        if self.frames < 1:
+            raise RMRError(f"expected 1 or more frames that are read together, got {self.frames}")
+        networks = (self.gru, self.supervised, self.frames)
         for labels, seed, arm in product(self.labels, seeds, arms):
             rows += tracked(games, self.belief, labels, arm, seed, self.start, *networks)
+        read = (self.start, self.frames)
         donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
         for labels, seed, game in product(self.labels, seeds, games):
-            rows += transferred(game, self.belief, labels, seed, donors[seed], self.start)
+            rows += transferred(game, self.belief, labels, seed, donors[seed], *read)
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
-        facts["donors"] = list(donors[seeds[0]])
+        facts |= {"donors": list(donors[seeds[0]]), "frames": self.frames}
         return self.atari_plan(rows, games, **facts)
