@@ -99,6 +99,14 @@ def test_a_tiny_run_from_data_to_page(tiny):
     assert "starts from what is read of the first frame" in path.read_text()
 
 
+def test_a_run_without_donors_has_the_arms_alone(tiny):
+    changes = {"belief": SMALL, "arms": ("copy",), "labels": (40,)}
+    experiment = Belief(**(Belief.proposals("tiny") | tiny | changes))
+    plan = experiment.plan(lambda title: lambda *_: None)
+    assert {row.names["arm"] for row in plan.rows if row.table == "belief"} == {"copy"}
+    assert plan.facts["donors"] == []
+
+
 def test_a_known_start_is_not_part_of_the_key():
     """What was computed before other starts came is not computed again."""
 

@@ -175,7 +175,8 @@ class Belief(AtariExperiment):
         require_distinct("number of labels", self.labels)
         games = self.recorded(progress_for)
         arms = [arm for arm in self.arms if arm != "foreign_p" or len(games) > 1]
-        require_distinct("donor", [name.partition("=")[0] for name in self.donors])
+        if self.donors:
+            require_distinct("donor", [name.partition("=")[0] for name in self.donors])
         seeds = self.seed_list
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
         if self.frames < 1:
