@@ -325,17 +325,31 @@ class PretrainedEncoder:
 
     @classmethod
     def of(
-        cls, given: "str | os.PathLike[str] | PretrainedEncoder", *, of_ram: bool = False
+        cls,
+        given: "str | os.PathLike[str] | PretrainedEncoder | None",
+        *,
+        of_ram: bool = False,
+        game: str | None = None,
     ) -> "PretrainedEncoder":
         """Return what a folder or name stands for, or what was read before.
 
         Args:
-            given: The folder, the name, or what was read.
+            given: The folder, the name, or what was read; None: what is shipped for the game.
             of_ram: Whether it shall be a belief over RAM, which nothing else shall be.
+            game: What is played, as far as it is known.
 
         Raises:
-            RMRError: It is of the other kind, or cannot be read.
+            RMRError: It is of the other kind, or cannot be read; or nothing is shipped, and the
+                message says what makes it.
         """
+        kind, option = ("belief", " --arm belief") if of_ram else ("encoder", "")
+        given = given or find_shipped(f"{game} belief" if of_ram else str(game))
+        if given is None:
+            raise RMRError(
+                f"no {kind} of {game or 'an unnamed game'} comes with the package: make one of a "
+                f"game with `rmr-gym encoder train --game {game or 'NAME'}{option}`, of balls with "
+                "`rmr-gym train --data FOLDER`, and give its folder as encoder"
+            )
         read = given if isinstance(given, PretrainedEncoder) else cls.from_pretrained(given)
         if isinstance(read.config, BeliefConfig) is not of_ram:
             raise RMRError(
@@ -372,23 +386,6 @@ def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
         "`rmr-gym encoder train`"
         + (f", or use a shipped one: {', '.join(shipped)}" if shipped else "")
     )
-
-
-def shipped_for(game: str | None, *, of_ram: bool = False) -> Path:
-    """Return the folder of the encoder, or of the belief, that is shipped for a game.
-
-    Raises:
-        RMRError: None is; the message says what makes one.
-    """
-    kind, option = ("belief", " --arm belief") if of_ram else ("encoder", "")
-    folder = find_shipped(f"{game} {kind}" if of_ram else str(game))
-    if folder is None:
-        raise RMRError(
-            f"no {kind} of {game or 'an unnamed game'} comes with the package: make one of a game "
-            f"with `rmr-gym encoder train --game {game or 'NAME'}{option}`, of balls with `rmr-gym "
-            "train --data FOLDER`, and give its folder as encoder"
-        )
-    return folder
 
 
 def find_shipped(name: str) -> Path | None:

@@ -22,12 +22,7 @@ from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError, from_options, known_name
 from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
-from rmr_gym.models.pretrained import (
-    AnyEncoderConfig,
-    BallsEncoderConfig,
-    PretrainedEncoder,
-    shipped_for,
-)
+from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.belief import log_odds
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
@@ -295,8 +290,7 @@ class FeatureStream:
     options: ClassVar[type[Options]] = Options
 
     def __init__(self, encoder: Given, options: Options, source: Source):
-        given = encoder or shipped_for(source.game, of_ram=self.of_ram)
-        encoder = PretrainedEncoder.of(given, of_ram=self.of_ram)
+        encoder = PretrainedEncoder.of(encoder, of_ram=self.of_ram, game=source.game)
         self._config: Any = (config := encoder.config)
         self._frames = _reader(config, options, source)
         _compare_games(config, source.game, options.strict)

@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import (
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
-from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, shipped_encoders
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
 from rmr_gym.wrappers.describe import (
@@ -105,8 +105,8 @@ class AgentConfig:
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
         if self.features == "rmr" and self.encoder is None:
-            shipped = {letters(name): name for name in shipped_encoders()}
-            object.__setattr__(self, "encoder", shipped.get(letters(self.game)))
+            shipped = find_shipped(self.game)
+            object.__setattr__(self, "encoder", shipped and shipped.name)
         if self.encoder is None and self.features in ENCODED:
             raise RMRError(
                 f"expected an encoder with features {self.features!r}, found none, and none of "
