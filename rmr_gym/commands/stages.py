@@ -349,14 +349,20 @@ def show(artifact: tyro.conf.Positional[str]) -> None:
 
 
 def list_shipped() -> None:
-    """List the encoders that come with the package."""
+    """List the encoders that come with the package, with the probe's bit F1 of each.
+
+    Beside it stands that of the encoder before training, and of the pixels themselves.
+    """
     rows = []
+    shown = {"F1": "this encoder", "untrained": "untrained encoder", "pixels": "pixels through PCA"}
     for name, folder in shipped_encoders().items():
         read = PretrainedEncoder.from_pretrained(folder)
-        training = {"arm": "?", "step": "-"} | read.provenance.get("training", {})
-        sizes = {"dim": read.config.dim, "P": read.config.core or "-"}
-        rows.append({"name": name, "arm": training["arm"], "step": training["step"], **sizes})
-    print_rows(rows, ("name", "arm", "step", "dim", "P"))
+        training = {"arm": "?", "objective": "-", "step": "-"} | read.provenance.get("training", {})
+        row = {"name": name} | {part: training[part] for part in ("arm", "objective", "step")}
+        metrics = read.provenance.get("metrics", [])[::-1]  # of several probes the first counts
+        scores = {part["features"]: part["micro_f1"] for part in metrics if "features" in part}
+        rows.append(row | {part: scores.get(features, "-") for part, features in shown.items()})
+    print_rows(rows)
 
 
 ENCODER = {"train": TrainEncoder, "export": Export, "show": show, "list": list_shipped}

@@ -109,7 +109,9 @@ def test_shipping_listing_showing(run, capsys):
     run("--ship", "--force")
     capsys.readouterr()
     command(["list"])
-    assert "pong" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    scores = PretrainedEncoder.from_pretrained("pong").provenance["metrics"]
+    assert all(f"{row['micro_f1']:.4f}" in printed for row in scores if row["probe"] == "ridge")
     command(["show", "pong"])
     assert "Slot encoder of Pong" in capsys.readouterr().out
 

@@ -375,6 +375,7 @@ def test_weights_of_balls_have_the_right_names(tmp_path):
         PretrainedEncoder.from_pretrained(folder)
 
 
+PAGE = Path(__file__).parents[2] / "docs" / "wrappers.md"
 SHIPPED = sorted(name for name in shipped_encoders() if not name.endswith("_belief"))
 
 
@@ -409,4 +410,6 @@ def test_the_card_shows_what_the_encoder_must_beat(name):
     assert read.processor is not None
     card = (shipped_encoders()[name] / CARD).read_text()
     assert all(f"{score:.4f}" in card for score in scores.values())
+    row = " | ".join(f"{score:.4f}"[1:] for score in scores.values())
+    assert f"| `{name}` | {row} |" in PAGE.read_text(), "the table of docs shows the card's figures"
     assert "license: mit" in card
