@@ -117,7 +117,8 @@ def test_extras_name_what_features_of_others_need():
 
 @pytest.mark.filterwarnings("ignore:.*HumanRendering wrapper is being applied")
 @pytest.mark.skipif(find_spec("pygame") is not None, reason="pygame is installed")
-def test_a_window_without_pygame_says_what_to_install():
-    env = gym.make("rmr/Pong-v0", render_mode="human", disable_env_checker=True)
+@pytest.mark.parametrize("env_id", ["rmr/Pong-v0", "rmr/BouncingBalls-v0"])
+def test_a_window_without_pygame_says_what_to_install(env_id):
+    env = gym.make(env_id, render_mode="human", disable_env_checker=True)
     with pytest.raises(gym.error.DependencyNotInstalled, match="pygame is not installed"):
         env.reset(seed=0)

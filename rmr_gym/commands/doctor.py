@@ -24,7 +24,7 @@ EXTRAS = (
     ("minari", "minari", "No data set goes to Minari or comes from there."),
     ("video", "imageio-ffmpeg", "Films are GIF, not MP4."),
     ("video", "moviepy", "Gymnasium's RecordVideo is refused."),
-    ("window", "pygame-ce", 'Games open no window (render_mode="human").'),
+    ("window", "pygame-ce", 'No environment opens a window (render_mode="human").'),
     ("bars", "tqdm", "Stable-Baselines3 shows no bars of its own."),
     ("tensorboard", "tensorboard", "No training is logged for TensorBoard."),
 )

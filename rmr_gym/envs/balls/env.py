@@ -1,6 +1,5 @@
 """Bouncing balls: MuJoCo's physics, seen as positions and as pictures at the same instant."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -17,25 +16,17 @@ from jaxtyping import Int, UInt8
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seed, Seeds
+from rmr_gym.envs.balls import physics
 from rmr_gym.envs.balls.config import BallsConfig, configure
-from rmr_gym.envs.balls.physics import (
-    BallsPhysics,
-    Motion,
-    check_fit,
-    collisions,
-    draw_start,
-    kinetic_energy,
-    momentum,
-)
+from rmr_gym.envs.balls.physics import Motion
 from rmr_gym.envs.balls.pictures import Centres, MujocoCamera, Radii, Rasterizer, draw_curtain, hide
 
-RENDER_MODES = ("human", "rgb_array")
+RENDER_MODES = ("rgb_array",)
 ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
 _DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
 _AGENT, _TARGET = 0, 1
 _PUSH_COST = 0.01
 _SHADE = 64
-_INCHES = 5.0
 
 Painter = Rasterizer | MujocoCamera
 
@@ -82,7 +73,8 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
 
     Args:
         preset: A name of `rmr_gym.envs.balls.config.PRESETS`.
-        render_mode: ``"human"`` (a Matplotlib window), ``"rgb_array"`` or None.
+        render_mode: ``"rgb_array"`` or None; `gymnasium.make` takes ``"human"`` as well, for which
+            it puts `gymnasium.wrappers.HumanRendering` around the environment.
         **options: Fields of `rmr_gym.envs.balls.config.BallsConfig` that change the preset.
 
     Raises:
@@ -106,7 +98,6 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         self.config = configure(preset, options)
         self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
         self._world = BallsWorld(self.config, 1)
-        self._window: Window | None = None
         self._started = False
         self.metadata = {**self.metadata, "render_fps": self._world.render_fps}
         self.observation_space = self._world.observation_space
@@ -117,7 +108,6 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         super().reset(seed=arguments.plain_seed(seed), options=options)
         self._world.start([self.np_random], options)
         self._started = True
-        self._refresh_window()
         return _alone(self._world.observe()), _alone(self._world.truth())
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
@@ -126,38 +116,24 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
         actions = np.array([arguments.one_action(action, self._world.actions)])
         self._world.settle(self._world.mover(actions)(), actions)
-        self._refresh_window()
         reward = float(self._world.rewards[0])
         return _alone(self._world.observe()), reward, False, False, _alone(self._world.truth())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Return the picture of this instant (``rgb_array``), or show it in the window."""
+        """Return the picture of this instant; None without a render mode."""
         if self.render_mode is None:
             return arguments.warn_of_no_render_mode()
         if not self._started:
             raise RMRError("expected an episode to show, found none: call reset() before render()")
-        picture = self._world.pictures()[0]
-        if self.render_mode == "rgb_array":
-            return picture
-        if self._window is None:
-            self._window = Window("rmr_gym: bouncing balls")
-        self._window.show(picture, 1 / self.config.fps)
-        return None
+        return self._world.pictures()[0]
 
     def close(self) -> None:
-        """Close the window and the renderers; may be called again."""
+        """Close the renderers; may be called again."""
         self._world.close()
-        if self._window is not None:
-            self._window.close()
-        self._window = None
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the actions."""
         return list(ACTIONS[: self._world.actions])
-
-    def _refresh_window(self) -> None:
-        if self.render_mode == "human":
-            self.render()
 
 
 def _alone(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -184,11 +160,11 @@ class BallsWorld:
     """
 
     def __init__(self, config: BallsConfig, simulations: int, *, threads: int = 1):
-        check_fit(config)
+        physics.check_fit(config)
         self._config = config
         self._painter = self._make_painter(config.resolution)
         self._studio: Painter | None = None
-        self._physics = BallsPhysics(config, simulations, threads)
+        self._physics = physics.BallsPhysics(config, simulations, threads)
         self._palette = np.array(config.palette(), np.uint8)[: None if config.fixed_ball else -1]
         shape = (simulations, config.most)
         self._positions, self._velocities = np.zeros((*shape, 2)), np.zeros((*shape, 2))
@@ -214,9 +190,9 @@ class BallsWorld:
         Raises:
             RMRError: A reset option that does not exist or cannot be.
         """
-        physics, config = self._physics, self._config
-        physics.start([draw_start(config, rng, options) for rng in generators])
-        self._positions, self._velocities = physics.positions.copy(), physics.velocities.copy()
+        bodies, config = self._physics, self._config
+        bodies.start([physics.draw_start(config, rng, options) for rng in generators])
+        self._positions, self._velocities = bodies.positions.copy(), bodies.velocities.copy()
         self._hits[:] = 0
         self.rewards[:] = 0
         if config.curtain:
@@ -236,18 +212,17 @@ class BallsWorld:
 
     def settle(self, motion: Motion, actions: Int[np.ndarray, " batch"]) -> None:
         """Show the state after a frame, and find out what happened in it."""
-        physics = self._physics
+        bodies = self._physics
         self._positions, self._velocities = motion.positions[:, -1], motion.velocities[:, -1]
         fixed = self._config.fixed_ball or 0.0
-        self._hits = collisions(motion, physics.radii, physics.presence, fixed)
+        self._hits = physics.collisions(motion, bodies.radii, bodies.presence, fixed)
         if self._config.push:
             self.rewards = self._hits[:, _AGENT, _TARGET] - _PUSH_COST * (actions > 0)
 
     def observe(self) -> dict[str, np.ndarray]:
         """Return the observation of all simulations in new arrays."""
         out: Any = create_empty_array(self.observation_space, len(self._hits), fn=np.empty)
-        physics = self._physics
-        bodies = {name: getattr(physics, name) for name in ("radii", "masses", "presence")}
+        bodies = {name: getattr(self._physics, name) for name in ("radii", "masses", "presence")}
         entries = {"state": self._positions, "velocities": self._velocities, **bodies}
         for name in out.keys() & entries.keys():
             out[name][:] = entries[name]
@@ -263,8 +238,8 @@ class BallsWorld:
         masses = self._physics.masses
         known = {
             "collisions": self._hits.copy(),
-            "kinetic_energy": kinetic_energy(self._velocities, masses),
-            "momentum": momentum(self._velocities, masses),
+            "kinetic_energy": physics.kinetic_energy(self._velocities, masses),
+            "momentum": physics.momentum(self._velocities, masses),
         }
         if self._config.masks:
             size = self._config.resolution
@@ -298,7 +273,7 @@ class BallsWorld:
         velocities, masses = self._physics.velocities, self._physics.masses
         directions, mass = _DIRECTIONS[actions], masses[:, _AGENT]
         limit = 0.5 * self._config.speeds[1] ** 2 * masses.sum(axis=1)
-        room = np.maximum(limit - kinetic_energy(velocities, masses), 0)
+        room = np.maximum(limit - physics.kinetic_energy(velocities, masses), 0)
         along = (velocities[:, _AGENT] * directions).sum(axis=1)
         largest = np.sqrt(along**2 + 2 * room / mass) - along
         change = np.minimum(self._config.push / mass, largest)
@@ -343,43 +318,6 @@ def _observation_space(config: BallsConfig) -> spaces.Space[Any]:
     )
 
 
-class Window:
-    """A Matplotlib window; on a machine without a screen it draws where nobody sees it and says so.
-
-    Args:
-        title: Title of the window.
-    """
-
-    def __init__(self, title: str):
-        import matplotlib as mpl  # noqa: PLC0415
-        from matplotlib import pyplot as plt  # noqa: PLC0415
-
-        self._plt: Any = plt
-        self._figure: Any = plt.figure(title, figsize=(_INCHES, _INCHES), clear=True)
-        self._axes: Any = self._figure.add_axes((0, 0, 1, 1))
-        self._axes.set_axis_off()
-        self._image: Any = self._axes.imshow(np.zeros((1, 1, 3), np.uint8))
-        if mpl.get_backend().lower() == "agg":
-            warnings.warn(
-                "no window can be shown: Matplotlib found no screen or no window toolkit; where "
-                "there is a screen `pip install PySide6`, elsewhere "
-                'use render_mode="rgb_array"',
-                stacklevel=2,
-            )
-        else:
-            self._figure.show()
-
-    def show(self, picture: UInt8[np.ndarray, "height width 3"], seconds: float) -> None:
-        """Show a picture and wait until it has been seen for ``seconds``."""
-        self._image.set_data(picture)
-        self._figure.canvas.draw()
-        self._figure.canvas.start_event_loop(seconds)
-
-    def close(self) -> None:
-        """Close the window."""
-        self._plt.close(self._figure)
-
-
 class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.balls.env.BouncingBallsEnv` in one, bit-equal to as many single ones.
 
@@ -417,7 +355,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
-        "render_modes": ["rgb_array"],
+        "render_modes": list(RENDER_MODES),
         "render_fps": 20,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
@@ -437,7 +375,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         self.config = config = configure(preset, options)
         self.num_envs = arguments.whole_number("num_envs", num_envs, 1)
         self._limit = arguments.limit("max_episode_steps", max_episode_steps)
-        self.render_mode = render_mode and known_name("render mode", render_mode, ["rgb_array"])
+        self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
         threads = arguments.parallel("threads", threads, at_least=1)
         self._world = world = BallsWorld(config, self.num_envs, threads=threads)
         self._pool = ThreadPoolExecutor(1) if threads > 1 and not config.push else None

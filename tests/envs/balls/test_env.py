@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import gymnasium as gym
-import matplotlib as mpl
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
@@ -38,9 +37,7 @@ def play(env: gym.Env, steps: int, seed: int) -> list:
 
 
 @pytest.mark.parametrize("env_id", EVERY_ID)
-@pytest.mark.filterwarnings("ignore:no window can be shown")
 def test_gymnasium_accepts_every_id(env_id):
-    mpl.use("agg")
     check_env(gym.make(env_id).unwrapped)
 
 
@@ -277,28 +274,6 @@ def test_pictures_for_people_come_in_any_size():
     top, left, rows, columns = info["curtain"]
     assert (small.render()[top : top + rows, left : left + columns] >= 64).all()
     assert not observation["pixels"][top : top + rows, left : left + columns].any()
-
-
-@pytest.mark.filterwarnings("ignore:no window can be shown")
-def test_the_window_shows_every_frame():
-    mpl.use("agg")
-    env = BouncingBallsEnv(render_mode="human", fps=200)
-    env.reset(seed=0)
-    shown = env._window._image
-    before = np.array(shown.get_array())
-    env.step(0)
-    assert env._window._image is shown
-    assert not np.array_equal(before, shown.get_array())
-    env.close()
-    env.close()
-
-
-def test_without_a_screen_the_window_says_so():
-    mpl.use("agg")
-    env = BouncingBallsEnv(render_mode="human")
-    with pytest.warns(UserWarning, match='use render_mode="rgb_array"'):
-        env.reset(seed=0)
-    env.close()
 
 
 def same(first, second) -> bool:
