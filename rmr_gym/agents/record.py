@@ -21,18 +21,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
-from rmr_gym.agents.players.graded import (
-    SHIPPED,
-    UNSKILLED,
-    Player,
-    Policy,
-    game_id,
-    game_options,
-    is_trained,
-    networks,
-    select_players,
-    weights_sha256,
-)
+from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, unknown_name
 from rmr_gym.core.processes import in_processes
@@ -153,7 +142,7 @@ class Plan:
             observation, *_ = env.step(_checked(policy(observation), env.action_space))
             yield [env.last]
 
-    def policy_of(self, index: int) -> Policy:
+    def policy_of(self, index: int) -> graded.Policy:
         """Return who plays episode ``index``, from its beginning."""
         if self.policy is None:
             return _random_policy(environment_of(self).action_space, self.seed, index)
@@ -173,8 +162,8 @@ class GamePlan(Plan):
         weights: Folder of the networks of those with skill.
     """
 
-    players: tuple[Player, ...] = field(kw_only=True)
-    weights: Path = field(default=SHIPPED, kw_only=True)
+    players: tuple[graded.Player, ...] = field(kw_only=True)
+    weights: Path = field(default=graded.SHIPPED, kw_only=True)
 
     recorder = "collect"
 
@@ -184,22 +173,22 @@ class GamePlan(Plan):
 
     def settings(self) -> dict[str, Any]:
         """Return what the manifest says of the recording, the weights of the players included."""
-        if all(player.skill == UNSKILLED for player in self.players):
+        if all(player.skill == graded.UNSKILLED for player in self.players):
             return super().settings()
-        return {**super().settings(), "policies": weights_sha256(self.env, self.weights)}
+        return {**super().settings(), "policies": graded.weights_sha256(self.env, self.weights)}
 
     def environment(self) -> Watched:
         """Make the game; the screen of one of ours is read once, as palette indices."""
         env = gym.make(self.env, disable_env_checker=True, **self.options)
         return Watched(env.unwrapped, emulator=not isinstance(env.unwrapped, PairedAtariEnv))
 
-    def policy_of(self, index: int) -> Policy:
+    def policy_of(self, index: int) -> graded.Policy:
         """Return the player of episode ``index``, from its beginning."""
         player = self.players[index % len(self.players)]
         rng = generator(self.seed, "policy", index)
-        if player.skill == UNSKILLED:
+        if player.skill == graded.UNSKILLED:
             return player.policy(rng)
-        return player.policy(rng, networks(self.env, self.weights)[player.skill])
+        return player.policy(rng, graded.networks(self.env, self.weights)[player.skill])
 
 
 @dataclass(frozen=True)
@@ -284,8 +273,8 @@ def record(
     Differs: see `rmr_gym.agents.players.graded.PLAYERS`.
 
     Args:
-        env: A game, in any spelling that `game_id` understands; the id of another environment, with
-            more than one worker as ``"package:id"`` if another package registers it; or an
+        env: A game, in any spelling that `graded.game_id` knows; the id of another environment,
+            with more than one worker as ``"package:id"`` if another package registers it; or an
             environment, which is not closed.
         path: Folder of the data set.
         episodes: Episodes that it shall hold, 1 or more; what it holds beyond them stays.
@@ -331,14 +320,14 @@ def record(
             f"expected players or a policy, found players {players!r} and a policy: leave "
             "one of them out"
         )
-    game = game_id(env) if isinstance(env, str) else None
+    game = graded.game_id(env) if isinstance(env, str) else None
     if game is not None:
         _check_game(options)
     if game is not None and policy is None:
-        made_with = {**game_options(game), **options}
+        made_with = {**graded.game_options(game), **options}
         chosen = _choose_players(game, players, weights)
         plan = GamePlan(
-            game, seed, max_steps, made_with, players=chosen, weights=weights or SHIPPED
+            game, seed, max_steps, made_with, players=chosen, weights=weights or graded.SHIPPED
         )
     elif players is not None:
         raise RMRError(
@@ -430,7 +419,7 @@ def _write_steps(
                 del running[i]
 
 
-def chooser(agent: Any) -> Policy:
+def chooser(agent: Any) -> graded.Policy:
     """Return how a model of Stable-Baselines3 plays from now; a recurrent one remembers since."""
     memory: Any = None
 
@@ -526,7 +515,7 @@ def _load_model(path: Path) -> Any:
     return model
 
 
-def _random_policy(actions: spaces.Space[Any], seed: int, index: int) -> Policy:
+def _random_policy(actions: spaces.Space[Any], seed: int, index: int) -> graded.Policy:
     """Return uniform play of an episode, a function of seed, episode and step alone."""
     drawn = copy.deepcopy(actions)
     drawn.seed(integer_seed(seed, "policy", index))
@@ -539,12 +528,12 @@ def _random_name(actions: spaces.Space[Any]) -> str:
 
 def _choose_players(
     game: str, choice: str | Sequence[str] | None, weights: Path | None
-) -> tuple[Player, ...]:
+) -> tuple[graded.Player, ...]:
     """Return who plays a game; of one that is not trained, those without skill."""
-    if choice is None and weights is None and not is_trained(game):
+    if choice is None and weights is None and not graded.is_trained(game):
         _log.warning("no networks of %s are trained: players without skill play it", game)
         choice = "unskilled"
-    return select_players(choice or "all")
+    return graded.select_players(choice or "all")
 
 
 def _check_id(env_id: str) -> None:

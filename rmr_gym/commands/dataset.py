@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from rmr_gym.agents import record as recording
+from rmr_gym.agents.players import graded
 from rmr_gym.commands.console import print_rows, progress_bar, say, warn
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.options import read_options
@@ -209,7 +210,7 @@ def record(
     if (game is None) == (env is None):
         raise RMRError("expected either --game NAME or --env ID, to say what to record")
     wanted = str(game or env)
-    known = recording.game_id(wanted)
+    known = graded.game_id(wanted)
     given = read_options(options, "balls=4")
     if known is not None:
         max_steps = 500 if max_steps is None else max_steps

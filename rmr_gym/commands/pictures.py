@@ -13,16 +13,8 @@ from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.experiments.base import folder_of_files, require_known
 from rmr_gym.experiments.worlds import WorldOptions, balls_world, check_tests
+from rmr_gym.report import pictures
 from rmr_gym.report.charts import save_figure
-from rmr_gym.report.pictures import (
-    film_frames,
-    groups_figure,
-    masks_figure,
-    rollout_figure,
-    rollout_frames,
-    write_film,
-    write_sheet,
-)
 from rmr_gym.runs.store import Store
 from rmr_gym.stages.balls import BallsFolder, given_balls, imagined
 from rmr_gym.stages.world_model import check_groups, drawn, to_draw
@@ -54,8 +46,8 @@ def films(
     for preset in chosen:
         episode = play(preset, frames, size, seed)
         sheet = [episode.seen[n * (len(episode.seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
-        write_film(out / f"{preset}.gif", episode.rendered, episode.fps)
-        write_sheet(out / f"{preset}.png", sheet)
+        pictures.write_film(out / f"{preset}.gif", episode.rendered, episode.fps)
+        pictures.write_sheet(out / f"{preset}.png", sheet)
         _say_written(out / f"{preset}.gif", out / f"{preset}.png")
 
 
@@ -113,17 +105,17 @@ class Rollouts(OnArmOfBalls):
             trained = Store(self.root / "store").compute(task, progress)
         drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
         first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
-        masks = save_figure(masks_figure(*first), self.out / f"masks_{self.arm}.png")
+        masks = save_figure(pictures.masks_figure(*first), self.out / f"masks_{self.arm}.png")
         _say_written(masks)
         for n, (past, predicted, truth, shares) in enumerate(
             zip(drawn.past, drawn.predicted, drawn.truth, drawn.masks, strict=True)
         ):
             name = f"rollout_{self.arm}_{n}"
-            picture = rollout_figure(past, predicted, truth)
-            film = rollout_frames(past, predicted, truth, shares)
+            picture = pictures.rollout_figure(past, predicted, truth)
+            film = pictures.rollout_frames(past, predicted, truth, shares)
             _say_written(
                 save_figure(picture, self.out / f"{name}.png"),
-                write_film(self.out / f"{name}.gif", film, fps=4.0),
+                pictures.write_film(self.out / f"{name}.gif", film, fps=4.0),
             )
 
 
@@ -175,10 +167,10 @@ class WorldModelPictures(WorldOptions):
         model = planned.network(trained, cut, self.test_groups)
         for row, sheet in enumerate(drawn(model, clips, self.sequences, self.seen)):
             name = f"{self.model}_{row}"
-            film = film_frames(sheet.truth, sheet.predicted, sheet.shares)
+            film = pictures.film_frames(sheet.truth, sheet.predicted, sheet.shares)
             _say_written(
-                save_figure(groups_figure(*sheet), self.out / f"{name}.png"),
-                write_film(self.out / f"{name}.gif", film, fps=8.0),
+                save_figure(pictures.groups_figure(*sheet), self.out / f"{name}.png"),
+                pictures.write_film(self.out / f"{name}.gif", film, fps=8.0),
             )
 
 

@@ -8,13 +8,7 @@ from typing import Any
 
 import tyro
 
-from rmr_gym.agents.players.graded import (
-    REFERENCE_SOURCE,
-    SHIPPED,
-    game_name,
-    read_returns,
-    references,
-)
+from rmr_gym.agents.players import graded
 from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.processes import in_processes
@@ -76,11 +70,11 @@ def evaluate(
     """
     from rmr_gym.agents.players.train import evaluate_players, write_returns  # noqa: PLC0415
 
-    rows: list[dict[str, Any]] = [*read_returns(out)]
+    rows: list[dict[str, Any]] = [*graded.read_returns(out)]
     there = {row["game"] for row in rows}
     missing = [name for name in _names(games) if name not in there]
     measured = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
-    job = partial(evaluate_players, folder=weights or SHIPPED, **measured)
+    job = partial(evaluate_players, folder=weights or graded.SHIPPED, **measured)
     with progress_bar("measuring players") as progress:
         for done, found in enumerate(_in_processes(job, missing, workers), 1):
             rows = sorted([*rows, *found], key=lambda row: row["game"])
@@ -95,8 +89,8 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
     Args:
         game: One game, for all of its 32 players; default: all games, their best player alone.
     """
-    name = None if game is None else game_name(game)
-    rows = read_returns()
+    name = None if game is None else graded.game_name(game)
+    rows = graded.read_returns()
     if name is not None:
         own = [{"player": row["head"], **row} for row in rows if row["game"] == name]
         if not own:
@@ -108,15 +102,15 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
             own,
             ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
         )
-        known = references()[name]
+        known = graded.references()[name]
         say(f"published: random {known.random}, human {known.human}")
     else:
         print_rows([*_best_of_each(rows)])
-    say(f"random and human: {REFERENCE_SOURCE}")
+    say(f"random and human: {graded.REFERENCE_SOURCE}")
 
 
 def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
-    for name, known in references().items():
+    for name, known in graded.references().items():
         of_game = {row["head"]: float(row["mean_return"]) for row in rows if row["game"] == name}
         if of_game:
             player, best = max(of_game.items(), key=lambda item: item[1])
@@ -134,7 +128,7 @@ def _names(games: Iterable[str]) -> list[str]:
     from rmr_gym.experiments.base import require_distinct  # noqa: PLC0415  (torch)
 
     chosen = [*games]
-    names = list(GAMES) if chosen in ([], ["all"]) else [game_name(game) for game in chosen]
+    names = list(GAMES) if chosen in ([], ["all"]) else [graded.game_name(game) for game in chosen]
     require_distinct("game", names)
     return names
 

@@ -13,18 +13,7 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
-from rmr_gym.models.objects import (
-    DECODERS,
-    MOMENTS,
-    BroadcastDecoder,
-    CellFeatures,
-    Clip,
-    ClipEncoder,
-    Decoded,
-    ObjectDecoder,
-    SlotEncoder,
-    cell_centres,
-)
+from rmr_gym.models import objects
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
     Latents,
@@ -124,7 +113,7 @@ class PixelModel:
 
     def __post_init__(self) -> None:
         known_name("precision", self.precision, PRECISIONS)
-        known_name("decoder", self.decoder, DECODERS)
+        known_name("decoder", self.decoder, objects.DECODERS)
 
     @property
     def label(self) -> str:
@@ -166,7 +155,7 @@ class PositionEncoder(nn.Linear):
 
 
 PositionPipeline = EncodeProcessDecode[PositionEncoder, nn.Module, nn.Linear]
-FramePipeline = EncodeProcessDecode[ClipEncoder, nn.Module, BroadcastDecoder]
+FramePipeline = EncodeProcessDecode[objects.ClipEncoder, nn.Module, objects.BroadcastDecoder]
 
 
 def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> PositionPipeline:
@@ -206,33 +195,34 @@ def pixel_pipeline(
 
     Source: RMR, section 4 and Appendix A: Slot Attention on each frame, the slots of an object
     concatenated and projected, P, a broadcast decoder.
-    Differs: see `SlotEncoder` and `ObjectDecoder`.
+    Differs: see `objects.SlotEncoder` and `objects.ObjectDecoder`.
     """
     dim, drawn = model.processor.dim, torch_generator(integer_seed(seed, "pixel pipeline"))
     slots = build(lambda: _slot_encoder(model, resolution, balls), drawn)
     sizes = (dim, resolution, model.decoder_channels, model.grid, model.precision)
-    decoder = build(lambda: DECODERS[model.decoder](*sizes), drawn)
+    decoder = build(lambda: objects.DECODERS[model.decoder](*sizes), drawn)
     join = build(lambda: nn.Linear(HISTORY * slots.width, dim), drawn)
-    if isinstance(decoder, ObjectDecoder):
+    if isinstance(decoder, objects.ObjectDecoder):
         _aim(join, decoder)
-    return EncodeProcessDecode(ClipEncoder(slots, join, model.precision), processor, decoder)
+    encoder = objects.ClipEncoder(slots, join, model.precision)
+    return EncodeProcessDecode(encoder, processor, decoder)
 
 
-def _slot_encoder(model: PixelModel, resolution: int, balls: int) -> SlotEncoder:
-    cells = CellFeatures(resolution, model.channels, model.slot_dim, model.cell)
-    return SlotEncoder(cells, model.slot_dim, balls + model.spare, model.iterations)
+def _slot_encoder(model: PixelModel, resolution: int, balls: int) -> objects.SlotEncoder:
+    cells = objects.CellFeatures(resolution, model.channels, model.slot_dim, model.cell)
+    return objects.SlotEncoder(cells, model.slot_dim, balls + model.spare, model.iterations)
 
 
 @torch.no_grad()
-def _aim(join: nn.Linear, decoder: ObjectDecoder) -> None:
+def _aim(join: nn.Linear, decoder: objects.ObjectDecoder) -> None:
     """Begin with place and colour of the last frame's slots handed to the decoder as they are."""
     decoder.aim()
-    join.weight[:MOMENTS] = 0
-    join.bias[:MOMENTS] = 0
-    join.weight[:MOMENTS, -MOMENTS:].fill_diagonal_(1.0)
+    join.weight[: objects.MOMENTS] = 0
+    join.bias[: objects.MOMENTS] = 0
+    join.weight[: objects.MOMENTS, -objects.MOMENTS :].fill_diagonal_(1.0)
 
 
-def still(pipeline: FramePipeline, clip: Clip) -> Decoded:
+def still(pipeline: FramePipeline, clip: objects.Clip) -> objects.Decoded:
     """Show every frame of a clip again, decoded from its own slots without P.
 
     Frames of all clips come one after another.
@@ -264,7 +254,7 @@ def align(pipeline: FramePipeline, abstract: dict[str, Tensor], seed: int) -> No
     """
     decoder, join = pipeline.decoder, pipeline.encoder.join
     dim = join.out_features
-    if not isinstance(decoder, ObjectDecoder):
+    if not isinstance(decoder, objects.ObjectDecoder):
         raise RMRError(
             f"an aligned start needs the decoder 'object', found {type(decoder).__name__}"
         )
@@ -490,7 +480,7 @@ def owners(
 
     A pixel belongs to the ball with the nearest centre, where it lies within that ball's radius.
     """
-    cells = cell_centres(resolution).numpy()
+    cells = objects.cell_centres(resolution).numpy()
     away = np.linalg.norm(cells[None, :, None] - positions[:, None], axis=-1)
     nearest = away.argmin(axis=-1)
     inside = np.take_along_axis(away, nearest[..., None], -1)[..., 0] <= radii[nearest]
@@ -545,14 +535,14 @@ def score_frames(
     return FrameScores(mse, copy_mse, ratio, ari)
 
 
-def _last_again(pipeline: FramePipeline, clip: Tensor) -> Decoded:
+def _last_again(pipeline: FramePipeline, clip: Tensor) -> objects.Decoded:
     """Show the last frame of every clip again."""
-    return Decoded(*(part[HISTORY - 1 :: HISTORY] for part in still(pipeline, clip)))
+    return objects.Decoded(*(part[HISTORY - 1 :: HISTORY] for part in still(pipeline, clip)))
 
 
 def _clips(
     pipeline: FramePipeline, data: BallsData, index: Index, ahead: int = 1
-) -> Iterator[Clip]:
+) -> Iterator[objects.Clip]:
     """Yield windows of frames in batches, on the device of the pipeline."""
     place = next(pipeline.parameters()).device
     for few in _batches(index, FRAME_BATCH):
@@ -581,7 +571,7 @@ def score_imagined(
 @torch.no_grad()
 def imagine(
     pipeline: FramePipeline, past: Float[Tensor, "batch 3 height width 3"], steps: int
-) -> tuple[Clip, Float[Tensor, "batch time slots height width"]]:
+) -> tuple[objects.Clip, Float[Tensor, "batch time slots height width"]]:
     """Predict ``steps`` frames, each from those predicted before; return them and their masks."""
     masks = []
 

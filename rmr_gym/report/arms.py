@@ -15,16 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.report.charts import (
-    ACROSS,
-    Line,
-    Panel,
-    lines,
-    look,
-    loss_figure,
-    over_seeds,
-    seed_lines,
-)
+from rmr_gym.report import charts
 from rmr_gym.report.runs import Run, Schema, in_order, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
 from rmr_gym.report.tables import (
@@ -322,7 +313,7 @@ def abstract_curves(run: Run) -> Figure:
         RMRError: If the run has no abstract curves.
     """
     rows = ordered(run["abstract_curves"], game=run.games)
-    return loss_figure(rows, "game", "model", MODEL_LABELS, "loss", "abstract_curves.csv")
+    return charts.loss_figure(rows, "game", "model", MODEL_LABELS, "loss", "abstract_curves.csv")
 
 
 def checkpoint_curves(
@@ -352,7 +343,7 @@ def checkpoint_curves(
         for game, objective, of_game in by_objective(rows, games)
         for score in scores
     ]
-    return lines(panels, len(scores) if len(scores) > 1 else ACROSS, "natural.csv")
+    return charts.lines(panels, len(scores) if len(scores) > 1 else charts.ACROSS, "natural.csv")
 
 
 def panel_title(game: str, objective: str, several: bool) -> str:
@@ -428,7 +419,7 @@ def headroom_figures(rows: pd.DataFrame) -> dict[str, Callable[[], Figure]]:
     ahead = where(ahead, (ahead["measure"] == "forecast") | ~ahead["arm"].isin(able))
     axes = ("panel", "at", "micro_f1", "arm", ARM_LABELS, "headroom.csv")
     return {
-        name: partial(seed_lines, shown, *axes, across=across, ticks=sorted({*shown["at"]}))
+        name: partial(charts.seed_lines, shown, *axes, across=across, ticks=sorted({*shown["at"]}))
         for name, shown, across in (
             ("frames", where(rows, measure="frames"), "labelled frames"),
             ("forecast", ahead, "steps to the bits that are read"),
@@ -443,20 +434,20 @@ def titled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(panel=np.array([panel_title(*p, several) for p in places], object))
 
 
-def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> Panel:
+def _course(rows: pd.DataFrame, score: str, title: str, beside: bool) -> charts.Panel:
     ticks, name = trained_steps(rows), SCORE_LABELS[score]
     level = [arm for arm in REFERENCES if not {*where(rows, arm=arm)["step"]} & {*ticks}]
     moving = where(rows, ~rows["arm"].isin(level))
-    drawn = over_seeds(moving, "step", score, "arm", ARM_LABELS)
+    drawn = charts.over_seeds(moving, "step", score, "arm", ARM_LABELS)
     for arm in level:
         last = last_steps(where(rows, arm=arm), "arm")[score].dropna().to_numpy(float)
         dash = "--" if arm == "untrained" else ":"
-        style = {"color": look(arm)["color"], "linestyle": dash}
+        style = {"color": charts.look(arm)["color"], "linestyle": dash}
         if len(last):
-            drawn.append(Line(label(arm), [], [float(last.mean())], style=style))
+            drawn.append(charts.Line(label(arm), [], [float(last.mean())], style=style))
     log = 5.0 if score == "effective_rank" else np.inf
     across = "checkpoint (gradient steps)"
-    return Panel(f"{title}: {name}" if beside else title, drawn, across, name, ticks, log)
+    return charts.Panel(f"{title}: {name}" if beside else title, drawn, across, name, ticks, log)
 
 
 def paper_key(name: str) -> str:

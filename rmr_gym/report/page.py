@@ -15,15 +15,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jinja2
 import pandas as pd
-from jinja2 import (
-    ChoiceLoader,
-    Environment,
-    FileSystemLoader,
-    PackageLoader,
-    StrictUndefined,
-    select_autoescape,
-)
 from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
@@ -129,10 +122,11 @@ def rendered(report: Callable[..., Any], name: str, values: Mapping[str, Any]) -
     with as_file(files(report.__module__.rpartition(".")[0])) as beside:
         own = beside / report.__name__
         folder = own if own.is_dir() else beside
-        templates = Environment(
-            loader=ChoiceLoader([FileSystemLoader(folder), PackageLoader("rmr_gym.report")]),
-            autoescape=select_autoescape(["html.j2"]),
-            undefined=StrictUndefined,
+        places = jinja2.FileSystemLoader(folder), jinja2.PackageLoader("rmr_gym.report")
+        templates = jinja2.Environment(
+            loader=jinja2.ChoiceLoader(places),
+            autoescape=jinja2.select_autoescape(["html.j2"]),
+            undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
         )

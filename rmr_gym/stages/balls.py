@@ -18,20 +18,13 @@ from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains import balls as domain
 from rmr_gym.domains.balls import HISTORY, BallsData, BallsModel, FramePipeline, PixelModel
+from rmr_gym.models.objects import Clip
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, one_thread, read_artifact, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.stages import presets
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
-from rmr_gym.stages.presets import (
-    ARMS,
-    Arm,
-    as_json,
-    find_arm,
-    find_preset,
-    prepare_processor,
-    read_presets,
-)
 
 EVALUATION_SEED = 0
 """One set of validation windows for all models and seeds."""
@@ -44,10 +37,10 @@ AHEAD = 8
 """Frames of a scored rollout."""
 
 WARM_START, ALIGNED = "warm_start", "_aligned"
-BALLS_ARMS: dict[str, Arm] = {
+BALLS_ARMS: dict[str, presets.Arm] = {
     name + start: arm
     for start in ("", ALIGNED)
-    for name, arm in (ARMS | {"tuned_p": Arm(pretrained=True)}).items()
+    for name, arm in (presets.ARMS | {"tuned_p": presets.Arm(pretrained=True)}).items()
 }
 """Arms by name. ``tuned_p`` starts from the pretrained P and moves. What ends in ``_aligned``
 starts as `rmr_gym.domains.balls.align` says, all else from the warm start alone."""
@@ -150,10 +143,10 @@ class BallsPreset:
         Raises:
             RMRError: There is no such preset.
         """
-        return vars(find_preset(BALLS_PRESETS, name))
+        return vars(presets.find_preset(BALLS_PRESETS, name))
 
 
-BALLS_PRESETS = read_presets("balls", BallsPreset)
+BALLS_PRESETS = presets.read_presets("balls", BallsPreset)
 
 
 @dataclass(frozen=True)
@@ -273,7 +266,7 @@ def pretrain_balls(
         "step": _ends(phases)[-1],
         "seed": seed,
         "slots": slots,
-        "model": as_json(model),
+        "model": presets.as_json(model),
         "rows": trained.records,
         "curve": trained.curve,
         "processor_hash": parameter_hash(pipeline.processor),
@@ -433,12 +426,13 @@ def arm_processor(
         RMRError: Unknown arm, missing P, or one of other sizes.
     """
     processor = _fresh_processor(name, model, balls, seed)
-    prepare_processor(name, find_arm(name, BALLS_ARMS), processor, pretrained, seed)
+    arm = presets.find_arm(name, BALLS_ARMS)
+    presets.prepare_processor(name, arm, processor, pretrained, seed)
     return processor
 
 
 def _fresh_processor(name: str, model: BallsModel, balls: int, seed: int) -> PassiveProcessor:
-    arm = find_arm(name, BALLS_ARMS)
+    arm = presets.find_arm(name, BALLS_ARMS)
     core = model if arm.core == "configured" else replace(model, core=arm.core)
     return domain.make_balls_processor(core, seed, balls)
 
@@ -479,7 +473,7 @@ def warm_start(
     pipeline = frame_pipeline(data, model, seed).to(find_device(device))
     alone = sum(phase.steps for phase in config.phases[: len(config.phases) - config.handed_on])
 
-    def loss_at(step: int, clip: domain.Clip) -> Tensor:
+    def loss_at(step: int, clip: Clip) -> Tensor:
         last = clip[:, HISTORY - (HISTORY if step > alone else 1) : HISTORY]
         return (domain.still(pipeline, last).frame - last.flatten(0, 1)).square().mean()
 
@@ -531,7 +525,7 @@ def natural_balls(
     pipeline.to(find_device(device))
     before = parameter_hash(processor)
 
-    def loss_at(step: int, clip: domain.Clip) -> Tensor:
+    def loss_at(step: int, clip: Clip) -> Tensor:
         del step
         return (pipeline(clip[:, :HISTORY]).frame - clip[:, HISTORY]).square().mean()
 
@@ -540,7 +534,7 @@ def natural_balls(
 
     facts = {"arm": arm, "seed": seed}
     artifact = _train_frames(pipeline, data, config.phases, facts, loss_at, room, hold)
-    if find_arm(arm, BALLS_ARMS).frozen and parameter_hash(processor) != before:
+    if presets.find_arm(arm, BALLS_ARMS).frozen and parameter_hash(processor) != before:
         raise RuntimeError(f"the frozen P of arm {arm!r} changed in training; this is a bug")
     return artifact
 
@@ -550,7 +544,7 @@ def _train_frames(
     data: RecordedBalls,
     phases: Sequence[Phase],
     facts: dict[str, Any],
-    loss_at: Callable[[int, domain.Clip], Tensor],
+    loss_at: Callable[[int, Clip], Tensor],
     room: Room,
     begin: Callable[[int], object] = lambda phase: None,
 ) -> Artifact:
@@ -707,7 +701,7 @@ class BallsWorld:
             RMRError: Unknown arm.
         """
         preset = self.preset
-        needed = find_arm(arm, BALLS_ARMS).pretrained or arm.endswith(ALIGNED)
+        needed = presets.find_arm(arm, BALLS_ARMS).pretrained or arm.endswith(ALIGNED)
         own = self.pretrained(model=preset.pixels.processor) if donor is None else donor
         configs = (preset.pixels, preset.prediction, arm, seed)
         donors = (self.started(seed), own if needed else None)

@@ -11,13 +11,7 @@ from torch import nn
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
-from rmr_gym.domains.copying import (
-    TOKENS,
-    CopyingBatch,
-    copying_batch,
-    copying_loss,
-    score_copying,
-)
+from rmr_gym.domains import copying as domain
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.world.rims import RIMSizes, TokenLSTM, TokenRIMs
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
@@ -117,8 +111,8 @@ COPYING_PRESETS = read_presets("copying", CopyingPreset)
 
 Maker = Callable[[int, Any], nn.Module]
 COPYING_MODELS: dict[str, Maker] = {
-    "rims": partial(TokenRIMs, TOKENS),
-    "lstm": lambda embedding, sizes: TokenLSTM(TOKENS, embedding, sizes.units),
+    "rims": partial(TokenRIMs, domain.TOKENS),
+    "lstm": lambda embedding, sizes: TokenLSTM(domain.TOKENS, embedding, sizes.units),
 }
 """Makers of models of tokens by name, from the width of an embedding and their own sizes; the
 sizes are those of the preset's field of the same name."""
@@ -165,7 +159,7 @@ def copying(
         noise = torch.Generator(place).manual_seed(integer_seed(seed, "copying dropout", step))
         rng = generator(seed, "copying", step)
         inputs, targets = _batch(rng, phase.batch, task.span, task.digits, place)
-        return Step(copying_loss(learner(inputs, noise).logits, targets))
+        return Step(domain.copying_loss(learner(inputs, noise).logits, targets))
 
     trained = train(
         learner,
@@ -186,8 +180,10 @@ def copying(
 
 def _batch(
     rng: np.random.Generator, batch: int, span: int, digits: int, place: torch.device
-) -> CopyingBatch:
-    return CopyingBatch(*(part.to(place) for part in copying_batch(rng, batch, span, digits)))
+) -> domain.CopyingBatch:
+    return domain.CopyingBatch(
+        *(part.to(place) for part in domain.copying_batch(rng, batch, span, digits))
+    )
 
 
 def _rows(learner: nn.Module, task: Copying, step: int, dropped: int = -1) -> list[dict[str, Any]]:
@@ -222,4 +218,4 @@ def _scored(learner: nn.Module, task: Copying, span: int) -> Any:
     place = next(learner.parameters()).device
     rng = generator(TEST_SEED, "copying test", span)
     data = _batch(rng, task.sequences, span, task.digits, place)
-    return score_copying(learner, data, task.digits, torch.Generator(place))
+    return domain.score_copying(learner, data, task.digits, torch.Generator(place))

@@ -24,20 +24,10 @@ from rmr_gym.domains.atari import CATEGORIES, AtariModel, Label, label_values, r
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, find_device
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, stage
+from rmr_gym.stages import probe
 from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData, ProbeSets, probe_sets
 from rmr_gym.stages.natural import AbstractWorld, kept_pipeline, kept_steps
 from rmr_gym.stages.presets import ARMS, OBJECTIVES, Natural, Probing
-from rmr_gym.stages.probe import (
-    PROBES,
-    Features,
-    Records,
-    Reference,
-    checkpoint_features,
-    fitting_rows,
-    principal_components,
-    rows_by_step,
-    split_rows,
-)
 
 COMPONENTS, SMALLEST = 1024, 1e-7
 ROUNDS, ROUND_STEPS, ROUNDS_WAITED = 40, 5, 3
@@ -54,14 +44,14 @@ def label_probe(
     data: GameData,
     model: AtariModel,
     config: Probing,
-    features: Artifact | Reference,
+    features: Artifact | probe.Reference,
     device: str = "cpu",
 ) -> Artifact:
     """Read named labels linearly off frozen features; see `probe` and `label_rows`."""
     sets = probe_sets(data, model, config)
     labels = label_sets(data, model, config)
-    parts = checkpoint_features(model, sets, features, device)
-    return rows_by_step(parts, lambda part: label_rows(part, sets, labels))
+    parts = probe.checkpoint_features(model, sets, features, device)
+    return probe.rows_by_step(parts, lambda part: label_rows(part, sets, labels))
 
 
 class LabelSets(NamedTuple):
@@ -97,7 +87,7 @@ def label_sets(data: GameData, model: AtariModel, config: Probing) -> LabelSets:
     return LabelSets(labels, *values)
 
 
-def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Records:
+def label_rows(features: probe.Features, sets: ProbeSets, labels: LabelSets) -> probe.Records:
     """Probe features of the probe's frames for every label; averages come last.
 
     Source: Anand et al. 2019, section 5 and Table 2; the probe of their code (linear, 256-way a
@@ -116,7 +106,7 @@ def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Record
     Returns:
         One record a label and average: label, category, macro_f1, weighted_f1, accuracy, classes.
     """
-    fit = fitting_rows(sets.training.episode, PROBE_SEED)
+    fit = probe.fitting_rows(sets.training.episode, PROBE_SEED)
     train, test = features.train.cpu(), features.test.cpu()
     predicted = predict_labels(train, labels.training, fit, test)
     rows = []
@@ -128,7 +118,7 @@ def label_rows(features: Features, sets: ProbeSets, labels: LabelSets) -> Record
     return [*rows, *averages(rows)]
 
 
-def averages(rows: Records) -> Records:
+def averages(rows: probe.Records) -> probe.Records:
     """Return the mean scores of each category, of all labels, and of the categories' means."""
     groups = {
         category: [row for row in rows if row["category"] == category] for category in CATEGORIES
@@ -137,7 +127,7 @@ def averages(rows: Records) -> Records:
     return [*means, _mean(ALL_LABELS, rows), _mean(ALL_CATEGORIES, means)]
 
 
-def _mean(category: str, rows: Records) -> dict[str, Any]:
+def _mean(category: str, rows: probe.Records) -> dict[str, Any]:
     means = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
     return {"label": AVERAGE, "category": category} | means | {"classes": None}
 
@@ -163,12 +153,12 @@ def predict_labels(
         fit: Rows to fit on; the others stop the fitting.
         test: Features to predict labels for.
     """
-    values, others = principal_components(train, test, COMPONENTS, SMALLEST, whitening=0.5)
+    values, others = probe.principal_components(train, test, COMPONENTS, SMALLEST, whitening=0.5)
     classes = [np.unique(column) for column in labels.T]
     targets = torch.from_numpy(
         np.stack([np.searchsorted(c, column) for c, column in zip(classes, labels.T, strict=True)])
     )
-    rows, held = split_rows(fit, train.device)
+    rows, held = probe.split_rows(fit, train.device)
     sizes = [len(each) for each in classes]
     weights = _fit(values[rows], targets[:, rows], values[held], targets[:, held], sizes)
     chosen = [scores.argmax(1).numpy() for scores in _scores(others, weights, sizes)]
@@ -330,7 +320,7 @@ def rank_predictions(
     paths: Paths,
     similarity: str = "euclidean",
     centre: Tensor | None = None,
-) -> Records:
+) -> probe.Records:
     r"""Score the latents that the pipeline predicts against those of the frames that came.
 
     .. math:: \hat z_0 = f(x_0), \qquad \hat z_{t+1} = g(P(\hat z_t, a_t))
@@ -394,7 +384,7 @@ FORECAST = (1, 4, 16)
 SHRINKAGE = 1e-3
 """Penalty of the read-out of a slot, as a share of its variance."""
 
-Given = Artifact | Reference
+Given = Artifact | probe.Reference
 Guess = tuple[str, int, atari.Predicted, ProbeSets]
 # a measure, at what it is taken, the bits that were read, and whose these are
 
@@ -423,7 +413,7 @@ def headroom(
         and "ceiling" (from the latents of that instant). Without a P nothing is forecast.
     """
     sets = probe_sets(data, model, config)
-    step, part = next(checkpoint_features(model, sets, features, device, -1))
+    step, part = next(probe.checkpoint_features(model, sets, features, device, -1))
     hidden = read.tensors["hidden"].numpy()[data.scored_bytes]
     kinds = {"all": np.ones_like(hidden), "hidden": hidden, "shown": ~hidden}
     guesses = [("slot", model.dim, best_slots(part, sets, model.dim), sets)]
@@ -436,15 +426,15 @@ def headroom(
     return Artifact({"rows": rows})
 
 
-def _read(features: Features, sets: ProbeSets) -> atari.Predicted:
+def _read(features: probe.Features, sets: ProbeSets) -> atari.Predicted:
     """Return the bits of the test rows as ridge regression reads them."""
     bits = torch.from_numpy(sets.training.bits).flatten(1).float().to(features.train.device)
-    fit = fitting_rows(sets.training.episode, PROBE_SEED)
-    predicted = PROBES["ridge"](features.train, bits, fit, features.test, PROBE_SEED)
+    fit = probe.fitting_rows(sets.training.episode, PROBE_SEED)
+    predicted = probe.PROBES["ridge"](features.train, bits, fit, features.test, PROBE_SEED)
     return predicted.cpu().numpy().reshape(sets.test.bits.shape)
 
 
-def _few_frames(features: Features, sets: ProbeSets) -> Iterator[Guess]:
+def _few_frames(features: probe.Features, sets: ProbeSets) -> Iterator[Guess]:
     """Read bits after fitting to few frames; those of fewer are among those of more."""
     count = len(sets.training.frames)
     order = generator(PROBE_SEED, "labelled frames").permutation(count)
@@ -455,7 +445,7 @@ def _few_frames(features: Features, sets: ProbeSets) -> Iterator[Guess]:
         yield "frames", labels, _read(features._replace(train=features.train[rows]), few), sets
 
 
-def best_slots(features: Features, sets: ProbeSets, width: int) -> atari.Predicted:
+def best_slots(features: probe.Features, sets: ProbeSets, width: int) -> atari.Predicted:
     """Read each byte from the one slot that reads it best on held-out training episodes.
 
     Features without slots are read from so many leading components.
@@ -466,7 +456,8 @@ def best_slots(features: Features, sets: ProbeSets, width: int) -> atari.Predict
         width: Of a slot.
     """
     bits = torch.from_numpy(sets.training.bits).double().to(features.train.device)
-    rows, held = split_rows(fitting_rows(sets.training.episode, PROBE_SEED), bits.device)
+    fit = probe.fitting_rows(sets.training.episode, PROBE_SEED)
+    rows, held = probe.split_rows(fit, bits.device)
     mean, truth, slots = bits[rows].mean(0), bits[held] > 0.5, features.slots or 1
     train, test = (
         part[:, -slots * width :].unflatten(1, (slots, -1)).transpose(0, 1).double()
@@ -500,19 +491,19 @@ def forecast_sets(data: GameData, model: AtariModel) -> tuple[tuple, dict[int, P
 def _forecasts(data: GameData, model: AtariModel, given: Given, device: str) -> Iterator[Guess]:
     """Read the bits to come from present latents, from those to come, and from P's of them."""
     paths, instants = forecast_sets(data, model)
-    _, present = next(checkpoint_features(model, instants[0], given, device, -1))
+    _, present = next(probe.checkpoint_features(model, instants[0], given, device, -1))
     rolled = []
     if isinstance(given, Artifact) and given.record["arm"] in ARMS:
         pipeline = kept_pipeline(model, given, kept_steps(given)[-1]).to(find_device(device))
         rolled = [_unrolled(pipeline, part) for part in paths]
     for ahead in FORECAST:
         sets = instants[ahead]
-        _, reached = next(checkpoint_features(model, sets, given, device, -1))
+        _, reached = next(probe.checkpoint_features(model, sets, given, device, -1))
         yield "present", ahead, _read(present, sets), sets
         yield "ceiling", ahead, _read(reached, sets), sets
         if rolled:
             train, test = (torch.from_numpy(part[ahead]).to(present.train) for part in rolled)
-            yield "forecast", ahead, _read(Features(train, test, atari.SLOTS), sets), sets
+            yield "forecast", ahead, _read(probe.Features(train, test, atari.SLOTS), sets), sets
 
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)

@@ -467,7 +467,7 @@ def test_any_game_of_ale_is_played_without_skill(tmp_path, caplog, name):
 
 
 def test_a_game_of_ours_without_networks_is_played_without_skill(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("rmr_gym.agents.record.is_trained", lambda game: False)
+    monkeypatch.setattr("rmr_gym.agents.players.graded.is_trained", lambda game: False)
     dataset = record("Pong", tmp_path, episodes=2, max_steps=20)
     assert "no networks of rmr/Pong-v0 are trained" in caplog.text
     assert [episode.head for episode in dataset.episodes] == ["uniform-1", "fire-2"]

@@ -37,7 +37,7 @@ def test_rows_of_every_span_with_and_without_each_rim(tmp_path, model):
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole = Store(tmp_path / "whole").compute(task_of("rims"))
-    loss, calls, killed = stages.copying_loss, [], Store(tmp_path / "killed")
+    loss, calls, killed = stages.domain.copying_loss, [], Store(tmp_path / "killed")
 
     def dying(*arguments):
         calls.append(1)
@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return loss(*arguments)
 
-    monkeypatch.setattr(stages, "copying_loss", dying)
+    monkeypatch.setattr(stages.domain, "copying_loss", dying)
     with pytest.raises(KeyboardInterrupt):
         killed.compute(task_of("rims"))
     resumed = killed.compute(task_of("rims"))

@@ -16,25 +16,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.atari_wrappers import NoopResetEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from rmr_gym.agents.players.graded import (
-    COLUMNS,
-    HIDDEN,
-    PLAYERS,
-    RAM_BYTES,
-    SHIPPED,
-    SKILLS,
-    UNIFORM,
-    Player,
-    RamNetwork,
-    game_id,
-    game_name,
-    game_options,
-    load_networks,
-    networks,
-    ram_features,
-    ram_of,
-    save_networks,
-)
+from rmr_gym.agents.players import graded
 from rmr_gym.agents.sb3.agent import Keep
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.files import write_atomically
@@ -49,12 +31,12 @@ NOOP_MAX = 30
 MAX_STEPS = 4500
 """Steps after which a measured episode is cut: 18,000 frames, five minutes of play."""
 
-_PLAIN = next(player for player in PLAYERS if player.name == "high-e00-h00")
+_PLAIN = next(player for player in graded.PLAYERS if player.name == "high-e00-h00")
 _STEPS_A_ROUND = 128
 
 
 class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
-    """Shows a player in training the features of `ram_features`, and rewards on a log scale.
+    """Shows a player in training `graded.ram_features`, and rewards on a log scale.
 
     A reward becomes the logarithm to base 2 of one plus its size, with its sign: 1 stays 1, and a
     bonus of a thousand points does not drown all else.
@@ -62,20 +44,20 @@ class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any]):
         super().__init__(env)
-        self.observation_space = spaces.Box(-2, 2, (2 * RAM_BYTES,), np.float32)
-        self._before = np.zeros(RAM_BYTES, np.uint8)
+        self.observation_space = spaces.Box(-2, 2, (2 * graded.RAM_BYTES,), np.float32)
+        self._before = np.zeros(graded.RAM_BYTES, np.uint8)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset; the change of every byte is 0."""
         observation, info = self.env.reset(**options)
-        self._before = ram_of(observation)
-        return ram_features(self._before, self._before), info
+        self._before = graded.ram_of(observation)
+        return graded.ram_features(self._before, self._before), info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step, and show the RAM with its change."""
         observation, points, terminated, truncated, info = self.env.step(action)
-        ram = ram_of(observation)
-        features, self._before = ram_features(ram, self._before), ram
+        ram = graded.ram_of(observation)
+        features, self._before = graded.ram_features(ram, self._before), ram
         reward = math.copysign(math.log2(1 + abs(float(points))), float(points))
         return features, reward, terminated, truncated, info
 
@@ -102,7 +84,7 @@ def train_player(
     Raises:
         RMRError: The game is unknown, or ``steps`` is less than one round of collecting.
     """
-    name, env_id = game_name(game), game_id(game)
+    name, env_id = graded.game_name(game), graded.game_id(game)
     round_of_all = ENVIRONMENTS * _STEPS_A_ROUND
     if steps < round_of_all:
         raise RMRError(f"expected at least {round_of_all} steps of training, found {steps}")
@@ -116,7 +98,7 @@ def train_player(
         seconds = round(time.monotonic() - begun, 1)
         notes = {"game": name, "steps": model.num_timesteps, "seconds": seconds}
         for mark in passed:
-            save_networks(paths[mark], {"policy": _network(model)}, notes)
+            graded.save_networks(paths[mark], {"policy": _network(model)}, notes)
 
     model = _ppo(str(env_id), seed)
     model.learn(steps, callback=Keep(marks[:-1], keep, steps))
@@ -136,7 +118,7 @@ def _ppo(env_id: str, seed: int) -> PPO:
         learning_rate=lambda left: 1e-3 * left,
         ent_coef=0.01,
         policy_kwargs={
-            "net_arch": {"pi": list(HIDDEN), "vf": [128, 128]},
+            "net_arch": {"pi": list(graded.HIDDEN), "vf": [128, 128]},
             "activation_fn": torch.nn.Tanh,
         },
         seed=seed,
@@ -151,21 +133,21 @@ def _game(env_id: str) -> gym.Env[Any, Any]:
 
 
 def _made(env_id: str, **options: Any) -> gym.Env[Any, Any]:
-    return gym.make(env_id, disable_env_checker=True, **game_options(env_id), **options)
+    return gym.make(env_id, disable_env_checker=True, **graded.game_options(env_id), **options)
 
 
-def _network(model: Any) -> RamNetwork:
+def _network(model: Any) -> graded.RamNetwork:
     """Return the policy part of SB3's model."""
     parts = [*model.policy.mlp_extractor.policy_net, model.policy.action_net]
     layers = [[part.weight, part.bias] for part in parts if hasattr(part, "weight")]
     wide = [[values.detach().double().numpy() for values in layer] for layer in layers]
-    return RamNetwork(tuple((weight, bias) for weight, bias in wide))
+    return graded.RamNetwork(tuple((weight, bias) for weight, bias in wide))
 
 
 def returns_of(
     env: gym.Env[Any, Any],
-    player: Player,
-    network: RamNetwork | None,
+    player: graded.Player,
+    network: graded.RamNetwork | None,
     episodes: int,
     *,
     max_steps: int = MAX_STEPS,
@@ -191,20 +173,20 @@ def evaluate_players(
     game: str,
     *,
     episodes: int,
-    players: Sequence[Player] = PLAYERS,
-    folder: Path = SHIPPED,
+    players: Sequence[graded.Player] = graded.PLAYERS,
+    folder: Path = graded.SHIPPED,
     max_steps: int = MAX_STEPS,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Measure players on a game; one row a player, with the fields of `COLUMNS`.
+    """Measure players on a game; one row a player, with the fields of `graded.COLUMNS`.
 
     Raises:
         RMRError: A game that does not exist or has no weights, or fewer than one episode.
     """
     if episodes < 1 or max_steps < 1:
         raise RMRError(f"expected 1 or more episodes and steps, found {episodes} and {max_steps}")
-    name, trained = game_name(game), networks(game, folder)
-    env = _made(str(game_id(game)))
+    name, trained = graded.game_name(game), graded.networks(game, folder)
+    env = _made(str(graded.game_id(game)))
     rows = []
     for player in players:
         scores, lengths = returns_of(
@@ -254,16 +236,16 @@ def grade(
     Returns:
         The file; its notes hold the returns that decided.
     """
-    if len(checkpoints) < len(SKILLS):
-        raise RMRError(f"expected at least {len(SKILLS)} checkpoints, found {len(checkpoints)}")
-    name, env = game_name(game), _made(str(game_id(game)))
+    if len(checkpoints) < len(graded.SKILLS):
+        raise RMRError(f"expected at least 3 checkpoints, one a level, found {len(checkpoints)}")
+    name, env = graded.game_name(game), _made(str(graded.game_id(game)))
 
-    def mean_return(player: Player, network: RamNetwork | None) -> float:
+    def mean_return(player: graded.Player, network: graded.RamNetwork | None) -> float:
         scores, _ = returns_of(env, player, network, episodes, max_steps=max_steps, seed=seed)
         return float(scores.mean())
 
-    random_return = mean_return(UNIFORM, None)
-    trained = [load_networks(path) for path in checkpoints]
+    random_return = mean_return(graded.UNIFORM, None)
+    trained = [graded.load_networks(path) for path in checkpoints]
     means = [mean_return(_PLAIN, policies["policy"]) for policies, _ in trained]
     env.close()
     chosen = choose_levels(random_return, means)
@@ -280,7 +262,7 @@ def grade(
     }
     path = folder / f"{name}.safetensors"
     levels = {skill: trained[position][0]["policy"] for skill, position in chosen.items()}
-    save_networks(path, levels, notes)
+    graded.save_networks(path, levels, notes)
     return path
 
 
@@ -296,10 +278,10 @@ def choose_levels(random_return: float, means: Sequence[float]) -> dict[str, int
         picked.append(nearest)
         left.remove(nearest)
     low, middle = sorted(picked, key=lambda position: (means[position], position))
-    return dict(zip(SKILLS, (low, middle, high), strict=True))
+    return dict(zip(graded.SKILLS, (low, middle, high), strict=True))
 
 
 def write_returns(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of `evaluate_players` as CSV, whole or not at all."""
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(graded.COLUMNS))
     write_atomically(path, table.to_csv(index=False, na_rep="nan"))

@@ -17,15 +17,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
-from rmr_gym.agents.record import (
-    Plan,
-    Policy,
-    Step,
-    Watched,
-    chooser,
-    environment_of,
-    record_plan,
-)
+from rmr_gym.agents import record
+from rmr_gym.agents.players.graded import Policy
 from rmr_gym.agents.sb3.policies import RIMsPolicy, RMRFeaturesExtractor
 from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
 from rmr_gym.core import Progress
@@ -198,7 +191,7 @@ def returns(
     config = read_config(folder)
     agent = agent or load_agent(folder)
     agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
-    return play(config, chooser(agent), episodes=episodes, seed=seed)
+    return play(config, record.chooser(agent), episodes=episodes, seed=seed)
 
 
 def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequence[float]:
@@ -236,12 +229,12 @@ def play(config: AgentConfig, choose: Policy, *, episodes: int, seed: int) -> li
     return points.tolist()
 
 
-class AgentPlan(Plan):
+class AgentPlan(record.Plan):
     """The plan of episodes that an agent plays; its ``env`` is the agent's configuration."""
 
     def manifest(self) -> Manifest:
         """Return the manifest of the data set that the plan leads to."""
-        (inside,) = environment_of(self).get_attr("inside")
+        (inside,) = record.environment_of(self).get_attr("inside")
         return describe(inside, heads=(f"{self.env.algorithm} on {self.env.features}",))
 
     def episode_seed(self, index: int) -> int:
@@ -250,15 +243,15 @@ class AgentPlan(Plan):
 
     def environment(self) -> Any:
         """Make the game, watched inside of what makes the agent's features."""
-        return make_games(self.env, copies=1, learning=False, around=Watched)
+        return make_games(self.env, copies=1, learning=False, around=record.Watched)
 
-    def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
+    def play(self, indices: Sequence[int]) -> Generator[list[record.Step], None, None]:
         """Play an episode; the game begins the next by itself, which is no part of it."""
-        venv, index = environment_of(self), indices[0]
+        venv, index = record.environment_of(self), indices[0]
         seed = integer_seed(self.seed, "recording agent", self.env.game, index)
         self.policy.set_random_seed(seed)
         venv.seed(self.episode_seed(index))
-        observation, choose = venv.reset(), chooser(self.policy)
+        observation, choose = venv.reset(), record.chooser(self.policy)
         yield venv.get_attr("first")
         while True:
             observation, *_ = venv.step(choose(observation))
@@ -292,7 +285,7 @@ def record_agent(
         RMRError: No agent, no episodes, or a folder that holds other data.
     """
     plan = AgentPlan(read_config(folder), seed, None, policy=load_agent(folder))
-    return record_plan(plan, path, episodes, overwrite=overwrite, progress=progress)
+    return record.record_plan(plan, path, episodes, overwrite=overwrite, progress=progress)
 
 
 def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
@@ -319,7 +312,7 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     agent.set_random_seed(integer_seed(seed, "film", config.game))
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game))
-    observation, choose = venv.reset(), chooser(agent)
+    observation, choose = venv.reset(), record.chooser(agent)
     over, screens = False, list[Any](venv.get_images())
     while not over and len(screens) <= steps:
         observation, _, (over,), _ = venv.step(choose(observation))

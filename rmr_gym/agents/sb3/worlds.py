@@ -10,24 +10,13 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
-from gymnasium.wrappers import (
-    FilterObservation,
-    FlattenObservation,
-    TimeLimit,
-    TransformObservation,
-)
+from gymnasium import spaces, wrappers
 from sb3_contrib import QRDQN, RecurrentPPO
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common import vec_env
 from stable_baselines3.common.atari_wrappers import ClipRewardEnv, NoopResetEnv
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
-    VecEnv,
-    VecEnvWrapper,
-    VecFrameStack,
-    VecTransposeImage,
-)
+from stable_baselines3.common.vec_env import VecEnv
 
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
@@ -35,14 +24,8 @@ from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED
-from rmr_gym.wrappers.describe import (
-    AnyEnv,
-    Source,
-    action_names,
-    name_of_game,
-    shows_palette,
-    stacks_frames,
-)
+from rmr_gym.wrappers import describe
+from rmr_gym.wrappers.describe import AnyEnv
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 from rmr_gym.wrappers.views import PairedObservation
 
@@ -186,11 +169,11 @@ def make_games(
     Raises:
         RMRError: The encoder cannot be read, or was not made by the arm that the features name.
     """
-    games = DummyVecEnv([partial(_game, config, learning, around)] * copies)
+    games = vec_env.DummyVecEnv([partial(_game, config, learning, around)] * copies)
     if config.features in ("ram", "state"):
         return games
     if config.features == "cnn" and config.game == BALLS:
-        return VecFrameStack(VecTransposeImage(games), FRAMES)
+        return vec_env.VecFrameStack(vec_env.VecTransposeImage(games), FRAMES)
     if config.features == "cnn":
         sizes = EncoderConfig(config.game)
         frames = PretrainedEncoder(sizes, sizes.encoder())
@@ -218,18 +201,19 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:
     balls = config.game == BALLS
-    env: Any = TimeLimit(_made(config.game), config.max_steps)
+    env: Any = wrappers.TimeLimit(_made(config.game), config.max_steps)
     if around is not None:
         env = around(env)
     if learning and not balls:
         env = ClipRewardEnv(env)
     if config.features == "ram":
         bits = spaces.Box(0, 1, (1024,), np.uint8)  # most significant first
-        return TransformObservation(env, lambda shown: np.unpackbits(shown["ram"]), bits)
+        return wrappers.TransformObservation(env, lambda shown: np.unpackbits(shown["ram"]), bits)
     if config.features == "state":
-        return FlattenObservation(FilterObservation(env, ("state", "velocities")))
+        return wrappers.FlattenObservation(wrappers.FilterObservation(env, ("state", "velocities")))
     if config.features == "cnn" and balls:
-        return TransformObservation(env, itemgetter("pixels"), env.observation_space["pixels"])
+        pixels = env.observation_space["pixels"]
+        return wrappers.TransformObservation(env, itemgetter("pixels"), pixels)
     return env
 
 
@@ -243,7 +227,7 @@ def _made(game: str) -> gym.Env[Any, Any]:
     return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
 
 
-class RMRVecEnv(VecEnvWrapper):
+class RMRVecEnv(vec_env.VecEnvWrapper):
     """`rmr_gym.wrappers.features.RMRVectorObservation` for Stable-Baselines3.
 
     One forward for all environments; ``infos[i]["terminal_observation"]`` holds features too.
@@ -275,13 +259,13 @@ class RMRVecEnv(VecEnvWrapper):
                 "with stable_baselines3.common.env_util.make_vec_env"
             )
         spec = venv.get_attr("spec", 0)[0]
-        source = Source(
+        source = describe.Source(
             venv.observation_space,
             count=venv.num_envs,
-            game=name_of_game(None, spec),
-            palette=shows_palette(None, spec),
-            stacked=stacks_frames(venv),
-            action_names=partial(action_names, venv),
+            game=describe.name_of_game(None, spec),
+            palette=describe.shows_palette(None, spec),
+            stacked=describe.stacks_frames(venv),
+            action_names=partial(describe.action_names, venv),
         )
         shown = from_options(Options, {"output": output, **options})
         self._stream = FeatureStream(encoder, shown, source)

@@ -14,13 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import (
-    batch_space,
-    create_empty_array,
-    create_shared_memory,
-    read_from_shared_memory,
-)
+from gymnasium.vector import AutoresetMode, VectorEnv, utils
 from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.actions import ACTION_NAMES
@@ -87,9 +81,9 @@ class Copies:
         shown: Any = self._envs[indices[0]].observation_space
         space, count = plan.space(shown), plan.copies
         self.arrays: Any = (
-            create_empty_array(space, count)
+            utils.create_empty_array(space, count)
             if shared is None
-            else read_from_shared_memory(space, shared, count)
+            else utils.read_from_shared_memory(space, shared, count)
         )
 
     def reset(self, seeds: Mapping[int, int | None]) -> None:
@@ -154,8 +148,8 @@ class CopiesInProcesses:
     def __init__(self, plan: CopyPlan, space: spaces.Space[Any], workers: int):
         self._plan = plan
         self._context = worker_context()
-        shared: Any = create_shared_memory(space, plan.copies, self._context)
-        self.arrays: Any = read_from_shared_memory(space, shared, plan.copies)
+        shared: Any = utils.create_shared_memory(space, plan.copies, self._context)
+        self.arrays: Any = utils.read_from_shared_memory(space, shared, plan.copies)
         self._shares = [part.tolist() for part in np.array_split(np.arange(plan.copies), workers)]
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
@@ -365,8 +359,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
         space: Any = single.observation_space
         self.single_observation_space, self.single_action_space = space, single.action_space
-        self.observation_space = batch_space(space, self.num_envs)
-        self.action_space = batch_space(single.action_space, self.num_envs)
+        self.observation_space = utils.batch_space(space, self.num_envs)
+        self.action_space = utils.batch_space(single.action_space, self.num_envs)
         self._copy, self._begun = copy, False
         plan = CopyPlan(self.game.name, self.num_envs, self._mode, steps, options)
         self._copies = (

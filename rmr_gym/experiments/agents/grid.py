@@ -10,16 +10,8 @@ from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from rmr_gym.agents.sb3 import worlds
 from rmr_gym.agents.sb3.agent import ALGORITHMS, kept_agents, random_returns, returns, train_agent
-from rmr_gym.agents.sb3.worlds import (
-    BALLS,
-    ENCODED,
-    FEATURES,
-    AgentConfig,
-    encoder_of,
-    features_of,
-    find_world,
-)
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import base
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
@@ -52,7 +44,7 @@ class Weights(NamedTuple):
 
 
 @stage(version=1)
-def agent(config: AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
+def agent(config: worlds.AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
     """Train an agent, or go on where it stopped, and measure all that were kept of it.
 
     Args:
@@ -74,8 +66,8 @@ def agent(config: AgentConfig, encoder: Weights, budget: Budget, place: Place) -
 @stage(version=1)
 def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
     """Measure actions chosen at random in the same episodes."""
-    features = "state" if world == BALLS else "ram"
-    config = AgentConfig(world, features, max_steps=max_steps)
+    features = "state" if world == worlds.BALLS else "ram"
+    config = worlds.AgentConfig(world, features, max_steps=max_steps)
     points = random_returns(config, episodes=episodes, seed=EVALUATION_SEED)
     return Artifact({"rows": [{"step": 0, "return": fmean(points), "episodes": len(points)}]})
 
@@ -98,7 +90,7 @@ class Agents(Budget, base.Experiment):
 
     kind = "agents"
     folder_name = "agents-comparison"
-    games: tuple[str, ...] = ("Pong", "Breakout", BALLS)
+    games: tuple[str, ...] = ("Pong", "Breakout", worlds.BALLS)
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
     algorithms: tuple[str, ...] = ("ppo",)
     copies: int = 8
@@ -123,34 +115,35 @@ class Agents(Budget, base.Experiment):
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         del progress_for
-        worlds = [find_world(name) for name in self.games]
-        named = {"games": worlds, "features": self.features, "algorithms": self.algorithms}
+        games = [worlds.find_world(name) for name in self.games]
+        named = {"games": games, "features": self.features, "algorithms": self.algorithms}
         for kind, names in zip(_KINDS, named.values(), strict=True):
             base.require_distinct(kind, names)
-        base.require_known("features", self.features, FEATURES)
-        configs = list(self.configs(worlds))
+        base.require_known("features", self.features, worlds.FEATURES)
+        configs = list(self.configs(games))
         if not configs:
             raise RMRError("a comparison of agents needs at least one game that has the features")
         lists = {name: sorted(values) for name, values in named.items()}
-        rows = [*map(self._random_rows, worlds), *map(self._rows, configs)]
+        rows = [*map(self._random_rows, games), *map(self._rows, configs)]
         versions = (*base.VERSIONS, "stable-baselines3")
         facts = self.config | lists | {"seeds": list(self.seed_list)}
         return base.Plan(rows, facts, versions=versions)
 
-    def configs(self, worlds: list[str]) -> Iterator[AgentConfig]:
+    def configs(self, games: list[str]) -> Iterator[worlds.AgentConfig]:
         """Yield the agents of the grid; features that a world does not have are left out there.
 
         Raises:
             RMRError: No agent is left, or an encoder is not there.
         """
-        grid = product(worlds, self.algorithms, self.features, self.seed_list)
+        grid = product(games, self.algorithms, self.features, self.seed_list)
         for world, algorithm, seen, seed in grid:
             if has_features(world, seen, self.encoders):
-                encoder = encoder_for(self.encoders, world, seen, seed) if seen in ENCODED else None
+                encoded = seen in worlds.ENCODED
+                encoder = encoder_for(self.encoders, world, seen, seed) if encoded else None
                 sizes = (self.copies, self.max_steps)
-                yield AgentConfig(world, seen, algorithm, encoder, seed, *sizes)
+                yield worlds.AgentConfig(world, seen, algorithm, encoder, seed, *sizes)
 
-    def _rows(self, config: AgentConfig) -> base.Rows:
+    def _rows(self, config: worlds.AgentConfig) -> base.Rows:
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
         place = Place((self.folder() / "agents" / name).resolve())
@@ -167,9 +160,9 @@ def has_features(world: str, features: str, encoders: Path) -> bool:
 
     Of balls no encoder is shipped: where none was written, its features are left out.
     """
-    if features in ENCODED and world == BALLS:
+    if features in worlds.ENCODED and world == worlds.BALLS:
         return any(encoders.glob(f"{world}-{features}-*"))
-    return features in features_of(world)
+    return features in worlds.features_of(world)
 
 
 def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
@@ -190,20 +183,20 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     fitting = own or every
     if len(fitting) == 1:
         return str(fitting[0])
-    if not fitting and arm == "rmr" and game != BALLS:
+    if not fitting and arm == "rmr" and game != worlds.BALLS:
         return str(find_artifact(game))
     names = ", ".join(path.name for path in fitting) or "none"
-    command = "train" if game == BALLS else f"encoder export --game {game}"
+    command = "train" if game == worlds.BALLS else f"encoder export --game {game}"
     raise RMRError(
         f"expected one encoder {game}-{arm}-{seed}-STEP in {folder}, found {names}: write it with "
         f"`rmr-gym {command} --arm {arm} --seed {seed}`"
     )
 
 
-def weights_of(config: AgentConfig) -> Weights:
+def weights_of(config: worlds.AgentConfig) -> Weights:
     """Return what an agent's encoder holds, once it is known to fit."""
     if config.encoder is None:
         return Weights(None)
-    encoder_of(config)
+    worlds.encoder_of(config)
     content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
     return Weights(hashlib.sha256(content).hexdigest())

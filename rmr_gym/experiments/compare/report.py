@@ -11,14 +11,7 @@ from rmr_gym.report import arms, charts
 from rmr_gym.report.arms import REFERENCES, paper_natural
 from rmr_gym.report.page import Page, counted
 from rmr_gym.report.pictures import frames_beside_ram
-from rmr_gym.report.runs import (
-    Run,
-    groups,
-    in_order,
-    load_run,
-    read_frames,
-    where,
-)
+from rmr_gym.report.runs import Run, groups, in_order, load_run, read_frames, where
 from rmr_gym.report.tables import ARM_LABELS, OBJECTIVE_LABELS, called, grouped, label, wide
 
 SLOTS = 128

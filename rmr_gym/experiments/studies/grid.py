@@ -7,12 +7,7 @@ from typing import Any
 
 from rmr_gym.agents.players.graded import PLAYER, PlayerReference
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.atari import (
-    AtariExperiment,
-    abstract_rows,
-    natural_rows,
-    paired_arms,
-)
+from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows, paired_arms
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.stages.chain import PIXELS, REFERENCES, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED

@@ -15,12 +15,7 @@ from rmr_gym.report.arms import beside, last_steps, ordered
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
-from rmr_gym.report.tables import (
-    ARM_LABELS,
-    MODEL_LABELS,
-    called,
-    labels_of,
-)
+from rmr_gym.report.tables import ARM_LABELS, MODEL_LABELS, called, labels_of
 
 METRICS = {"slot_accuracy": "slot accuracy", "bit_f1": "bit F1"}
 """Scores of abstract models beside the paper's."""

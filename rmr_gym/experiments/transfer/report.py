@@ -25,14 +25,7 @@ from rmr_gym.report.arms import paper_natural
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Row, Run, Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, MIN_PAIRS, TOO_FEW, means
-from rmr_gym.report.tables import (
-    ARM_LABELS,
-    OBJECTIVE_LABELS,
-    called,
-    label,
-    labels_of,
-    signed,
-)
+from rmr_gym.report.tables import ARM_LABELS, OBJECTIVE_LABELS, called, label, labels_of, signed
 
 KEY = ("recipient", "donor", "objective", "arm", "seed", "step", "probe")
 TABLES = {

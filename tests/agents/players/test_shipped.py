@@ -7,7 +7,7 @@ import pytest
 
 from rmr_gym.agents.players import graded
 from rmr_gym.agents.players.graded import PLAYERS, SKILLS
-from rmr_gym.agents.players.train import COLUMNS, evaluate_players
+from rmr_gym.agents.players.train import evaluate_players
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.atari.games import GAMES
 
@@ -27,7 +27,7 @@ def test_every_game_has_three_networks_that_differ(game):
 
 def test_every_player_of_every_game_is_measured():
     rows = graded.read_returns()
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == graded.COLUMNS
     assert {(row["game"], row["head"]) for row in rows} == {
         (game, player.name) for game in TRAINED for player in PLAYERS
     }

@@ -54,7 +54,7 @@ def test_grading_writes_three_levels_and_what_decided(checkpoints, tmp_path):
     levels, notes = load_networks(path)
     assert set(levels) == {"low", "middle", "high"}
     assert set(notes["levels"]) == set(levels)
-    with pytest.raises(RMRError, match="at least 3 checkpoints, found 1"):
+    with pytest.raises(RMRError, match="at least 3 checkpoints, one a level, found 1"):
         training.grade("pong", checkpoints[:1], tmp_path, episodes=1)
 
 
@@ -89,7 +89,7 @@ def test_players_of_any_game_of_ale_are_trained_and_play(tmp_path):
 def test_the_mean_and_its_error_by_hand(monkeypatch):
     scores = np.array([1.0, 2.0, 6.0])
     monkeypatch.setattr(training, "returns_of", lambda *_, **__: (scores, np.array([10, 20, 30])))
-    monkeypatch.setattr(training, "networks", lambda *_: {})
+    monkeypatch.setattr(training.graded, "networks", lambda *_: {})
     row = training.evaluate_players("pong", episodes=3, players=PLAYERS[:1])[0]
     assert (row["mean_return"], row["minimum"], row["maximum"]) == (3, 1, 6)
     assert row["sem"] == pytest.approx(np.sqrt(7 / 3), abs=1e-3)
