@@ -10,7 +10,7 @@ from rmr_gym.commands.console import parsed, print_rows, progress_bars, say, war
 from rmr_gym.experiments import experiments, part_of
 
 if TYPE_CHECKING:
-    from rmr_gym.runs.status import Estimate, JobState, Kind, Planned
+    from rmr_gym.runs.status import Estimate, JobState, Planned
 
 Positional = tyro.conf.Positional
 
@@ -81,7 +81,9 @@ def status(folder: Positional[Path], serve: bool = False, port: int = 8000) -> N
     from rmr_gym.runs.status import FAILED, kinds  # noqa: PLC0415
 
     plan, states, known = how_far(folder)
-    print_rows([*map(_row, kinds(states))])
+    table = kinds(states).rename(columns={"name": "jobs", "seconds": "seconds a job"})
+    table = table.round({"seconds a job": 1}).astype(str).replace("nan", "")
+    print_rows(table.to_dict("records"))
     say(*estimate_lines(known))
     for job, state in zip(plan, states, strict=True):
         if state.state == FAILED:
@@ -104,25 +106,13 @@ def how_far(folder: Path) -> "tuple[list[Planned], list[JobState], Estimate]":
     return plan, states, estimate(states, times)
 
 
-def _row(kind: "Kind") -> dict[str, Any]:
-    counts = {"jobs": kind.name, "done": kind.done, "failed": kind.failed, "waiting": kind.waiting}
-    return counts | {"seconds a job": "" if kind.seconds is None else f"{kind.seconds:.1f}"}
-
-
 def estimate_lines(known: "Estimate") -> list[str]:
     """Say what a run cost, and what the rest of it will."""
-    """Say what a run cost, and what the rest of it will."""
-    cost = f"spent {_duration(known.spent)} of one core; the rest needs {_duration(known.rest)}"
+    from rmr_gym.report.tables import duration  # noqa: PLC0415
+
+    cost = f"spent {duration(known.spent)} of one core; the rest needs {duration(known.rest)}"
     if known.unknown:
         cost += f" and {known.unknown} jobs of kinds of which none is done yet"
     if not known.rate or not known.left:
         return [cost]
-    return [cost, f"of late {3600 * known.rate:.0f} jobs an hour: {_duration(known.left)} left"]
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds, minutes or hours, whichever reads best."""
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} seconds"
+    return [cost, f"of late {3600 * known.rate:.0f} jobs an hour: {duration(known.left)} left"]

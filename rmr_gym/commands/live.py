@@ -63,10 +63,7 @@ def live_page(folder: Path) -> str:
     plan, states, known = how_far(folder)
     jobs = pd.DataFrame(states).assign(log=[str(job.log) for job in plan])
     values = {"folder": folder, "jobs": jobs, "failed": jobs[jobs.state == FAILED]}
-    values |= {
-        "kinds": pd.DataFrame(kinds(states)).astype({"seconds": float}),
-        "estimate": estimate_lines(known),
-    }
+    values |= {"kinds": kinds(states), "estimate": estimate_lines(known)}
     values |= {"figures": losses(plan), "headings": [], "opener": []}
     return rendered(serve, "live.html.j2", values)
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
@@ -124,16 +123,6 @@ def last_line(error: str) -> str:
     return error.strip().rpartition("\n")[2]
 
 
-class Kind(NamedTuple):
-    """The jobs whose titles start with the same word."""
-
-    name: str
-    done: int
-    failed: int
-    waiting: int
-    seconds: float | None
-
-
 class Estimate(NamedTuple):
     """What a run costs on one core, and when it will be there.
 
@@ -152,23 +141,18 @@ class Estimate(NamedTuple):
     left: float | None
 
 
-def kinds(states: Sequence[JobState]) -> list[Kind]:
-    """Count the states of every kind of job; the time is the mean of those that are done."""
-    counts = Counter((_kind(state), state.state) for state in states)
-    seconds: dict[str, list[float]] = {_kind(state): [] for state in states}
-    for state in states:
-        if state.state == DONE:
-            seconds[_kind(state)].append(state.seconds or 0.0)
-    return [
-        Kind._make(
-            [name, *(counts[name, state] for state in STATES), fmean(known) if known else None]
-        )
-        for name, known in seconds.items()
-    ]
+def kinds(states: Sequence[JobState]) -> pd.DataFrame:
+    """Count the states of every kind of job, those whose titles start with the same word.
 
-
-def _kind(state: JobState) -> str:
-    return state.key.split(" ", 1)[0]
+    Returns:
+        A row a kind, as they come: name, done, failed, waiting, seconds (mean of those that are
+        done; NaN where none is).
+    """
+    jobs = pd.DataFrame(states, columns=JobState._fields).astype({"seconds": float})
+    jobs["name"] = jobs["key"].str.split(" ").str[0]
+    counts = pd.crosstab(jobs["name"], jobs["state"])
+    counts = counts.reindex(index=jobs["name"].unique(), columns=STATES, fill_value=0)
+    return counts.assign(seconds=jobs.groupby("name")["seconds"].mean()).reset_index()
 
 
 def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estimate:
@@ -178,16 +162,14 @@ def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estima
         states: Of all jobs.
         finished: When jobs ended, in any order.
     """
-    counted = kinds(states)
-    open_jobs = [(kind, kind.failed + kind.waiting) for kind in counted]
-    waiting = sum(kind.waiting for kind in counted)
-    rate = _rate(finished)
+    counted, rate = kinds(states), _rate(finished)
+    left = counted["failed"] + counted["waiting"]
     return Estimate(
         spent=sum((state.seconds or 0 for state in states), 0.0),
-        rest=sum((n * kind.seconds for kind, n in open_jobs if kind.seconds is not None), 0.0),
-        unknown=sum(count for kind, count in open_jobs if kind.seconds is None),
+        rest=float((left * counted["seconds"]).sum()),
+        unknown=int(left[counted["seconds"].isna()].sum()),
         rate=rate,
-        left=waiting / rate if rate else None,
+        left=int(counted["waiting"].sum()) / rate if rate else None,
     )
 
 

@@ -51,7 +51,7 @@ def test_measures_are_computed_reported_and_their_status_told(tiny, capsys):
     status(out)
     told = " ".join(capsys.readouterr().out.split())
     assert "label_probe" in told
-    assert "the rest needs 0.0 seconds" in told
+    assert "the rest needs 0.0 s" in told
     (out / "report.html").unlink()
     report(out)
     assert (out / "report.html").is_file()
@@ -133,7 +133,7 @@ def test_time_left_is_that_of_the_jobs_of_this_run(tmp_path, capsys):
     (tmp_path / "run.json").write_text(json.dumps({"started": started}))
     status(tmp_path)
     told = " ".join(capsys.readouterr().out.split())
-    assert "the rest needs 10.0 seconds of late 360 jobs an hour: 20.0 seconds left" in told
+    assert "the rest needs 10 s of late 360 jobs an hour: 20 s left" in told
 
 
 def test_status_of_no_run_is_said(tmp_path):

@@ -61,7 +61,7 @@ def text_of(address):
 
 def test_progress_failures_time_and_curves_are_shown(served, at_work):
     page = text_of(served)
-    assert "1 done, 1 failed, 2 waiting; spent 5.0 seconds of one core" in page
+    assert "1 done, 1 failed, 2 waiting; spent 5.0 s of one core" in page
     assert '<progress max="4" value="1">' in page
     assert "RMRError: &lt;broken&gt; on purpose" in page
     assert "failed.x.log" in page

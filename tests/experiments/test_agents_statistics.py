@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 from scipy.stats import trim_mean
 
-from rmr_gym.experiments.agents.report import iqm, profile, profile_band, stratified_interval
+from rmr_gym.experiments.agents.report import iqm, profile, stratified_interval
 
 
 def test_interquartile_mean_by_hand():
@@ -14,12 +16,13 @@ def test_interquartile_mean_by_hand():
 
 def test_strata_are_drawn_apart():
     strata = [np.zeros(3), np.full(3, 10.0)]
-    assert stratified_interval(strata, np.random.default_rng(0)) == (5.0, 5.0)
+    assert stratified_interval(strata, np.random.default_rng(0)).tolist() == [5.0, 5.0]
     alone = stratified_interval([np.ones(1)], np.random.default_rng(0))
     assert np.isnan(alone).all()
-    band = profile_band(strata, np.array([-1.0, 5.0, 11.0]), np.random.default_rng(0))
+    above = partial(profile, thresholds=np.array([-1.0, 5.0, 11.0]))
+    band = stratified_interval(strata, np.random.default_rng(0), above)
     assert band.tolist() == [[1.0, 0.5, 0.0]] * 2
-    assert np.isnan(profile_band([np.ones(1)], np.zeros(2), np.random.default_rng(0))).all()
+    assert np.isnan(stratified_interval([np.ones(1)], np.random.default_rng(0), above)).all()
 
 
 def test_profile_by_hand():
@@ -33,6 +36,6 @@ def test_profile_by_hand():
 def test_a_band_holds_its_profile():
     runs, rng = np.linspace(0, 1, 10), np.random.default_rng(0)
     thresholds = np.linspace(0.05, 0.95, 7)
-    low, high = profile_band([runs], thresholds, rng)
+    low, high = stratified_interval([runs], rng, partial(profile, thresholds=thresholds))
     shares = profile(runs, thresholds)
     assert ((low < shares) & (shares < high)).all()

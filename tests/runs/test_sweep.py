@@ -25,7 +25,6 @@ from rmr_gym.core.files import WriteError
 from rmr_gym.runs.status import (
     Estimate,
     JobState,
-    Kind,
     estimate,
     kinds,
     read_plan,
@@ -211,7 +210,7 @@ class TestStatus:
             JobState("fast 3", "failed", None, 2, "why"),
             JobState("new 1", "waiting"),
         ]
-        assert kinds(states)[1] == Kind("fast", 2, 1, 0, 15.0)
+        assert kinds(states).loc[1].tolist() == ["fast", 2, 1, 0, 15.0]
         times = [datetime(2026, 1, 1, 0, 0, second) for second in (0, 10, 20)]
         assert estimate(states, times) == Estimate(130.0, 115.0, 1, 0.1, 20.0)
         assert estimate(states, times[:1]).left is None

@@ -217,8 +217,10 @@ def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
     return np.asarray(trim_mean(runs, 0.25, axis=-1))
 
 
-def stratified_interval(strata: Strata, rng: np.random.Generator) -> tuple[float, float]:
-    """Return the 95% percentile-bootstrap interval of the interquartile mean.
+def stratified_interval(
+    strata: Strata, rng: np.random.Generator, measure: Callable[[np.ndarray], np.ndarray] = iqm
+) -> Float[np.ndarray, "2 *measures"]:
+    """Return the 95% percentile-bootstrap interval of the interquartile mean, or of a measure.
 
     Runs are drawn anew within each world. NaN where no world has two runs.
 
@@ -227,14 +229,8 @@ def stratified_interval(strata: Strata, rng: np.random.Generator) -> tuple[float
     Args:
         strata: Runs of each world.
         rng: Where the draws come from.
+        measure: Of runs along the last axis.
     """
-    low, high = _interval(strata, iqm, rng)
-    return float(low), float(high)
-
-
-def _interval(
-    strata: Strata, measure: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
-) -> Float[np.ndarray, "2 *measures"]:
     if max(map(len, strata)) < 2:
         return np.full((2, *measure(np.concatenate(strata)).shape), np.nan)
     drawn = [runs[rng.integers(len(runs), size=(RESAMPLES, len(runs)))] for runs in strata]
@@ -249,13 +245,6 @@ def profile(
     Source: Agarwal et al. 2021, section 4.2 (score distribution).
     """
     return (runs[..., None] > thresholds).mean(-2)
-
-
-def profile_band(
-    strata: Strata, thresholds: Float[np.ndarray, " thresholds"], rng: np.random.Generator
-) -> Float[np.ndarray, "2 thresholds"]:
-    """Return the 95% interval of `profile` at each threshold, as `stratified_interval` draws it."""
-    return _interval(strata, partial(profile, thresholds=thresholds), rng)
 
 
 def agents_figure(table: pd.DataFrame) -> Figure:
@@ -317,8 +306,8 @@ def _profiles(found: pd.DataFrame) -> list[charts.Line]:
     thresholds = np.linspace(final.min(initial=0.0) - 0.02, final.max(initial=1.0), 201)
     for (kind,), own in parts(found, "kind").items():
         strata = strata_of(own, "final")
-        shares = profile(np.concatenate(strata), thresholds)
-        band = profile_band(strata, thresholds, rng)
+        above = partial(profile, thresholds=thresholds)
+        shares, band = above(np.concatenate(strata)), stratified_interval(strata, rng, above)
         style = _style(kind) | {"drawstyle": "steps", "marker": None}
         drawn.append(charts.Line(_label(kind), thresholds, shares, *band, style=style))
     return drawn
