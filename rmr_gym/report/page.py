@@ -91,14 +91,10 @@ def write_report(
     """
     path = Path(folder) / "report.html" if out is None else Path(out)
     page = report(Path(folder))
+    blank = {"page": page, "summary": _summary(page.run), "headings": [], "opener": []}
     values = {
-        **{
-            "page": page,
-            "summary": _summary(page.run),
-            "headings": [],
-            "opener": [],
-            **page.shown,
-        },
+        **blank,
+        **page.shown,
         "findings": findings_of(report, page),
         "figures": _saved(page.figures, path.parent / "figures"),
         "facts": _facts(page.run.info),

@@ -120,17 +120,11 @@ def paired_difference(
         rng: For the bootstrap interval.
     """
     present = differences[~np.isnan(differences)]
-    low, high = bootstrap_interval(present, rng)
-    p_better, p_worse = signed_rank_p(present, "greater"), signed_rank_p(present, "less")
-    return {
-        "pairs": len(present),
-        "difference": float(present.mean()) if len(present) else float("nan"),
-        "low": low,
-        "high": high,
-        "p_better": p_better,
-        "p_worse": p_worse,
-        "verdict": verdict(p_better, p_worse, len(present)),
-    }
+    count, interval = len(present), bootstrap_interval(present, rng)
+    mean = float(present.mean()) if count else float("nan")
+    p_values = signed_rank_p(present, "greater"), signed_rank_p(present, "less")
+    values = (count, mean, *interval, *p_values, verdict(*p_values, count))
+    return dict(zip(DIFFERENCE, values, strict=True))
 
 
 def signed_rank_p(differences: Float[np.ndarray, " pairs"], alternative: Alternative) -> float:

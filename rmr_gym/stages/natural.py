@@ -1,6 +1,6 @@
 """Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,17 +27,9 @@ from rmr_gym.models.rmr.pipeline import (
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.stages import presets
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
-from rmr_gym.stages.presets import (
-    OBJECTIVES,
-    Natural,
-    PredictedStep,
-    Pretraining,
-    Probing,
-    arm_processor,
-    find_arm,
-    fresh_processor,
-)
+from rmr_gym.stages.presets import OBJECTIVES, Natural, Pretraining, Probing
 
 DEAD_SLOT_SHARE = 1e-4
 HEALTH_ROWS = 256
@@ -107,15 +99,21 @@ def pretrain(
     def checkpoint_at(step: int) -> Checkpoint:
         return pretrain_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
 
-    trained = train(
-        pipeline,
-        step_at,
-        checkpoint_at,
-        phases=[Phase(config.steps, config.learning_rate, config.batch)],
-        checkpoints=config.checkpoints,
-        room=room,
-    )
+    trained = _trained(config, pipeline, step_at, checkpoint_at, room)
     return pretrain_artifact(pipeline, trained, copy_scores(held_out, data.scored_bytes))
+
+
+def _trained(
+    config: Natural | Pretraining,
+    model: nn.Module,
+    step_at: Callable[[int, Phase], Step],
+    checkpoint_at: Callable[[int], Checkpoint],
+    room: Room,
+) -> Trained:
+    """Train in the one phase that a configuration asks for, and keep all of its checkpoints."""
+    phases = [Phase(config.steps, config.learning_rate, config.batch)]
+    options: Any = {"phases": phases, "checkpoints": config.checkpoints, "room": room}
+    return train(model, step_at, checkpoint_at, **options)
 
 
 def rollout_loss(
@@ -303,14 +301,10 @@ def natural(
         logs = _mean_terms(config, pipeline, batches, centre)._asdict()
         return Step(logs.pop("loss"), logs)
 
-    trained = train(
-        pipeline,
-        step_at,
-        lambda step: natural_checkpoint(pipeline, loaded, step, centre),
-        phases=[Phase(config.steps, config.learning_rate, config.batch)],
-        checkpoints=config.checkpoints,
-        room=room,
-    )
+    def checkpoint_at(step: int) -> Checkpoint:
+        return natural_checkpoint(pipeline, loaded, step, centre)
+
+    trained = _trained(config, pipeline, step_at, checkpoint_at, room)
     return natural_artifact(arm, pipeline, before, trained)
 
 
@@ -324,7 +318,7 @@ def initial_pipeline(
 ) -> EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]:
     """Make an arm's pipeline as it is before training, input statistics included."""
     pretrained = donor.part("processor") if donor else None
-    processor = arm_processor(arm, model, seed, pretrained)
+    processor = presets.arm_processor(arm, model, seed, pretrained)
     affine = OBJECTIVES[config.objective].aligned
     pipeline = atari.natural_pipeline(model, processor, seed, affine=affine)
     pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
@@ -348,7 +342,7 @@ def natural_artifact(
 ) -> Artifact:
     """Return what training leaves, after a look at whether a frozen P is what it was."""
     after = parameter_hash(pipeline.processor)
-    if find_arm(arm).frozen and after != before:
+    if presets.find_arm(arm).frozen and after != before:
         raise RuntimeError(f"the frozen P of arm {arm!r} changed in training; this is a bug")
     record = {
         "arm": arm,
@@ -370,7 +364,7 @@ def _mean_terms(
     predicted, terms = states[0], []
     for batch, current, following in zip(batches, states, states[1:], strict=False):
         predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
-        latents = PredictedStep(
+        latents = presets.PredictedStep(
             predicted - middle, current - middle, following - middle, batch.permutation
         )
         terms.append(OBJECTIVES[config.objective].terms(config, latents))
@@ -451,14 +445,10 @@ def supervised(
         logits = read_out(encoder(paired.frames[rows].to(place)).flatten(1))
         return Step(F.binary_cross_entropy_with_logits(logits, bits[rows].float().to(place)))
 
-    trained = train(
-        nn.ModuleList([encoder, read_out]),
-        step_at,
-        lambda step: Checkpoint(_encoder_tensors(encoder, step), {"step": step}),
-        phases=[Phase(config.steps, config.learning_rate, config.batch)],
-        checkpoints=config.checkpoints,
-        room=room,
-    )
+    def checkpoint_at(step: int) -> Checkpoint:
+        return Checkpoint(_encoder_tensors(encoder, step), {"step": step})
+
+    trained = _trained(config, nn.ModuleList([encoder, read_out]), step_at, checkpoint_at, room)
     record = {"arm": "supervised", "curve": trained.curve, "note": None}
     return Artifact(record, trained.tensors)
 
@@ -512,7 +502,7 @@ def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodePro
     """Rebuild the pipeline that was kept at a checkpoint."""
     weights = artifact.part(str(kept_step(artifact, step)))
     weights.pop("centre", None)
-    processor = fresh_processor(artifact.record["arm"], model, 0)
+    processor = presets.fresh_processor(artifact.record["arm"], model, 0)
     affine = "encoder.affine.weight" in weights
     pipeline = atari.natural_pipeline(model, processor, 0, affine=affine)
     load_weights(pipeline, weights, f"the pipeline at step {step}")

@@ -325,9 +325,7 @@ _PREFERENCES: dict[str, tuple[float, ...]] = {
     "horizontal": _towards("LEFT", "RIGHT"),
     "vertical": _towards("UP", "DOWN"),
     "up": _towards("UP"),
-    "mix_a": _mixture("mix_a"),
-    "mix_b": _mixture("mix_b"),
-    "mix_c": _mixture("mix_c"),
+    **{name: _mixture(name) for name in ("mix_a", "mix_b", "mix_c")},
 }
 
 _HOLDS = {1: 0.0, 2: 0.5, 5: 0.8, 20: 0.95}

@@ -251,20 +251,17 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 
 def _check_together(config: BallsConfig) -> None:
     """Check what depends on several options."""
+
+    def one_each(values: Any) -> bool:
+        return len(_repeated(values, config.most)) == config.most
+
     for name in ("radii", "masses"):
-        values = getattr(config, name)
-        if isinstance(values, tuple) and len(values) not in (1, config.most):
-            raise RMRError(
-                f"expected one value of {name} for all balls or one for each of {config.most}, "
-                f"found {len(values)}: {values!r}"
-            )
+        what = f"one value of {name} for all balls or one for each of {config.most}"
+        _expect(one_each, what, getattr(config, name))
     colors = 0 if isinstance(config.colors, str) else len(config.colors)
     _expect(config.most.__ge__, f"colors for at most {config.most} balls", colors)
-    if config.push and config.fewest < 2:
-        raise RMRError(
-            "expected at least 2 balls in a pushed world (the agent's and its target), found "
-            f"{config.balls!r}"
-        )
+    what = "at least 2 balls in a pushed world (the agent's and its target)"
+    _expect(lambda _: not config.push or config.fewest >= 2, what, config.balls)
 
 
 @dataclass(frozen=True)
