@@ -5,7 +5,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,6 +16,7 @@ from rmr_gym import __version__
 from rmr_gym.commands.console import out_console
 from rmr_gym.core.errors import RMRError
 from rmr_gym.envs.arguments import parallel
+from rmr_gym.wrappers.describe import installed
 
 IMPORTED = ("torch", "ale_py", "mujoco", "h5py", "hdf5plugin", "cv2", "stable_baselines3")
 """Packages with compiled parts, which can be installed and yet fail to load."""
@@ -69,22 +70,15 @@ def _packages() -> Iterator[Check]:
     wrong = [
         f"{need.name} is {found or 'missing'}, expected {need.specifier}"
         for need in needs
-        if not need.specifier.contains((found := _version(need.name)) or "0", prereleases=True)
+        if not need.specifier.contains((found := installed(need.name)) or "0", prereleases=True)
     ] + [why for name in IMPORTED if (why := _unloadable(name))]
-    known = ", ".join(f"{need.name} {_version(need.name)}" for need in needs)
+    known = ", ".join(f"{need.name} {installed(need.name)}" for need in needs)
     repair = "Install it again: `pip install --upgrade rmr-gym`." if wrong else ""
     yield "packages", "; ".join(wrong) or known, repair
     for extra, name, cost in EXTRAS:
-        found = _version(name)
+        found = installed(name)
         lack = "" if found else f"{cost} `pip install 'rmr-gym[{extra}]'`"
         yield name, found or "missing", lack
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _unloadable(name: str) -> str:

@@ -104,7 +104,7 @@ def describe(
         action_names=action_names(env),
         heads=heads,
         settings={**_wrapping(env, kwargs), **(settings or {})},
-        versions={name: number for name in packages if (number := _version(name))},
+        versions={name: number for name in packages if (number := installed(name))},
     )
 
 
@@ -348,7 +348,8 @@ def _wrapping(env: AnyEnv, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """Return the version of a package that is installed, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,5 +1,4 @@
 import importlib
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -15,13 +14,10 @@ def told(capsys, tmp_path, monkeypatch, columns=200):
 
 
 def without(monkeypatch, *missing):
-    def version(name):
-        if name in missing:
-            raise PackageNotFoundError(name)
-        return found(name)
-
-    found = module.version
-    monkeypatch.setattr(module, "version", version)
+    found = module.installed
+    monkeypatch.setattr(
+        module, "installed", lambda name: found(name) if name not in missing else None
+    )
 
 
 def row(text, what):
@@ -60,8 +56,10 @@ def test_a_narrow_terminal_loses_no_letter(capsys, tmp_path, monkeypatch, column
 def test_a_needed_package_of_a_wrong_version_or_that_does_not_load_is_an_error(
     capsys, tmp_path, monkeypatch
 ):
-    found = module.version
-    monkeypatch.setattr(module, "version", lambda name: "1.26" if name == "numpy" else found(name))
+    found = module.installed
+    monkeypatch.setattr(
+        module, "installed", lambda name: "1.26" if name == "numpy" else found(name)
+    )
     with pytest.raises(RMRError, match="missing or broken, and needed: packages"):
         told(capsys, tmp_path, monkeypatch)
     assert "numpy is 1.26, expected <3,>=2.0" in capsys.readouterr().out
