@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
 
+States = Float[np.ndarray, "rows width"]
+"""Features or latents, one row a frame."""
+
 RamBits = Bool[np.ndarray, "rows bytes bits"] | UInt8[np.ndarray, "rows bytes bits"]
 
 
@@ -115,7 +118,7 @@ def class_scores(
     )
 
 
-def effective_rank(features: Float[np.ndarray, "rows width"]) -> float:
+def effective_rank(features: States) -> float:
     """Return how many directions the features use: exp of the entropy of their spectrum.
 
     With s the singular values of the features after their mean is removed and p = s / sum(s), the
@@ -235,9 +238,7 @@ class RankingScores(NamedTuple):
     """Share of true states whose own prediction shares its place: near 1, all is one state."""
 
 
-def ranks(
-    true: Float[np.ndarray, "rows width"], predicted: Float[np.ndarray, "rows width"]
-) -> Ranks:
+def ranks(true: States, predicted: States) -> Ranks:
     """Rank each row's prediction among all predictions by Euclidean distance to the true state.
 
     Distances are computed in double precision, `CHUNK` x `CHUNK` pairs at a time, so that memory
@@ -274,17 +275,13 @@ def ranks(
 
 
 def _distances(
-    true: Float[np.ndarray, "rows width"], predicted: Float[np.ndarray, "others width"]
+    true: States, predicted: Float[np.ndarray, "others width"]
 ) -> Float[np.ndarray, "rows others"]:
     """Return squared distances of all pairs."""
     return (true**2).sum(1)[:, None] + (predicted**2).sum(1) - 2 * true @ predicted.T
 
 
-def ranking_scores(
-    true: Float[np.ndarray, "rows width"],
-    predicted: Float[np.ndarray, "rows width"],
-    similarity: str = "euclidean",
-) -> RankingScores:
+def ranking_scores(true: States, predicted: States, similarity: str = "euclidean") -> RankingScores:
     """Score predictions by rank; see `ranks`.
 
     Of states of length 1 the nearest is the one of the largest cosine, so that "cosine" is the
@@ -315,7 +312,7 @@ def ranking_scores(
     )
 
 
-def _normalised(states: Float[np.ndarray, "rows width"]) -> Float[np.ndarray, "rows width"]:
+def _normalised(states: States) -> States:
     """Return the states at length 1; one of length 0 stays."""
     length = np.linalg.norm(states.astype(np.float64), axis=1, keepdims=True)
     return states / np.where(length > 0, length, 1)

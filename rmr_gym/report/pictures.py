@@ -31,6 +31,7 @@ Pixels = UInt8[np.ndarray, "_ _ 3"] | UInt8[np.ndarray, "_ _ 1"]
 Frames = Float[np.ndarray, "_ height width 3"]
 Gray = Float[np.ndarray, "time height width"]
 Shares = Float[np.ndarray, "time slots height width"]
+Film = list[UInt8[np.ndarray, "_ _ 3"]]
 
 
 def enlarged(frame: Pixels, times: int) -> UInt8[np.ndarray, "_ _ 3"]:
@@ -169,11 +170,7 @@ def rollout_figure(past: Frames, predicted: Frames, truth: Frames) -> Figure:
     return picture_grid(rows, titles, [SEEN] * seen)
 
 
-def masks_figure(
-    frames: Float[np.ndarray, "rows height width 3"],
-    predicted: Float[np.ndarray, "rows height width 3"],
-    masks: Float[np.ndarray, "rows slots height width"],
-) -> Figure:
+def masks_figure(frames: Frames, predicted: Frames, masks: Shares) -> Figure:
     """Draw, for each row, the frame, its prediction, who owns which pixel, and every slot's mask.
 
     A pixel is as bright in the third picture as the frame is there, in the colours of the slots.
@@ -192,7 +189,7 @@ def masks_figure(
 
 def rollout_frames(
     past: Frames, predicted: Frames, truth: Frames, masks: Shares, times: int = 5
-) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+) -> Film:
     """Return frames of a film: what happens, what is predicted, and who owns which pixel.
 
     While the past is shown, it stands in the places of all three.
@@ -203,7 +200,7 @@ def rollout_frames(
     return _film(films, times, 0.0)
 
 
-def _film(parts: Mapping[str, Frames], times: int, edge: float) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+def _film(parts: Mapping[str, Frames], times: int, edge: float) -> Film:
     """Put films side by side, each in an edge and below its name, and enlarge them."""
     pad = ((0,), (1,), (1,), (0,))
     padded = [np.pad(part, pad, constant_values=edge) for part in parts.values()]
@@ -271,9 +268,7 @@ def groups_figure(
     return picture_grid({name: [*row] for name, row in rows.items()}, (), [SEEN] * seen)
 
 
-def film_frames(
-    truth: Gray, predicted: Gray, shares: Shares | None = None, times: int = 4
-) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+def film_frames(truth: Gray, predicted: Gray, shares: Shares | None = None, times: int = 4) -> Film:
     """Return frames of a film: truth, prediction and groups side by side, enlarged."""
     parts = {"truth": _rgb(truth), "predicted": _rgb(predicted)}
     parts |= {} if shares is None else {"groups": group_colours(shares)}

@@ -27,6 +27,9 @@ from rmr_gym.envs.atari.games import GAMES, find_game
 if TYPE_CHECKING:
     import torch
 
+Ram = UInt8[np.ndarray, "*batch ram"]
+RamFeatures = Float32[np.ndarray, "*batch features"]
+
 UNSKILLED = "none"
 SKILLS = ("low", "middle", "high")
 """Levels of skill above none; each game has a trained network a level."""
@@ -73,9 +76,7 @@ def game_options(env_id: str) -> dict[str, Any]:
     return {**shown, "frameskip": 4, "repeat_action_probability": 0.0}
 
 
-def ram_features(
-    ram: UInt8[np.ndarray, "*batch ram"], before: UInt8[np.ndarray, "*batch ram"]
-) -> Float32[np.ndarray, "*batch features"]:
+def ram_features(ram: Ram, before: Ram) -> RamFeatures:
     """Return what a trained player sees: each byte scaled to [-1, 1], and its change.
 
     Args:
@@ -108,18 +109,14 @@ class RamNetwork:
 
     layers: tuple[tuple[Float64[np.ndarray, "_ _"], Float64[np.ndarray, " _"]], ...]
 
-    def hidden(
-        self, features: Float32[np.ndarray, "*batch features"]
-    ) -> Float64[np.ndarray, "*batch width"]:
+    def hidden(self, features: RamFeatures) -> Float64[np.ndarray, "*batch width"]:
         """Return the activations of the last hidden layer, from which the actions are scored."""
         values = features.astype(np.float64)
         for weight, bias in self.layers[:-1]:
             values = np.tanh(values @ weight.T + bias)
         return values
 
-    def scores(
-        self, features: Float32[np.ndarray, "*batch features"]
-    ) -> Float64[np.ndarray, "*batch actions"]:
+    def scores(self, features: RamFeatures) -> Float64[np.ndarray, "*batch actions"]:
         """Return the logit of each action."""
         weight, bias = self.layers[-1]
         return self.hidden(features) @ weight.T + bias

@@ -16,6 +16,12 @@ from jinja2 import Template
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs.balls.config import SMALLEST_RADIUS, BallsConfig
 
+Places = Float[np.ndarray, "slots 2"]
+"""A place or a velocity of every ball of a world."""
+
+Sizes = Float[np.ndarray, " slots"]
+"""A radius or a mass of every ball of a world."""
+
 RESET_OPTIONS = ("positions", "velocities", "radii", "masses")
 _CANDIDATES = 16
 _ROUNDS = 40
@@ -27,10 +33,10 @@ _FULLEST = 0.5
 class Start:
     """The first instant of an episode; rows of absent balls are zero."""
 
-    positions: Float[np.ndarray, "slots 2"]
-    velocities: Float[np.ndarray, "slots 2"]
-    radii: Float[np.ndarray, " slots"]
-    masses: Float[np.ndarray, " slots"]
+    positions: Places
+    velocities: Places
+    radii: Sizes
+    masses: Sizes
     presence: Bool[np.ndarray, " slots"]
 
 
@@ -78,9 +84,7 @@ def check_fit(config: BallsConfig) -> None:
     draw_positions(np.random.default_rng(0), crowd, config.fixed_ball or 0.0)
 
 
-def draw_positions(
-    rng: np.random.Generator, radii: Float[np.ndarray, " slots"], fixed_ball: float
-) -> Float[np.ndarray, "slots 2"]:
+def draw_positions(rng: np.random.Generator, radii: Sizes, fixed_ball: float) -> Places:
     """Place balls one after another, the largest first, uniformly where nothing is touched.
 
     Raises:
@@ -99,9 +103,7 @@ def draw_positions(
     )
 
 
-def _attempt(
-    rng: np.random.Generator, radii: Float[np.ndarray, " slots"], fixed_ball: float
-) -> Float[np.ndarray, "slots 2"] | None:
+def _attempt(rng: np.random.Generator, radii: Sizes, fixed_ball: float) -> Places | None:
     """Place all balls once; None where one finds no room."""
     placed = np.zeros((len(radii) + 1, 2))
     reach = np.concatenate([[fixed_ball or -np.inf], radii])
@@ -157,9 +159,7 @@ def _check_bodies(config: BallsConfig, count: int, rows: Mapping[str, np.ndarray
         _check_energy(config, rows["velocities"], masses)
 
 
-def _check_positions(
-    positions: Float[np.ndarray, "slots 2"], radii: Float[np.ndarray, " slots"], fixed_ball: float
-) -> None:
+def _check_positions(positions: Places, radii: Sizes, fixed_ball: float) -> None:
     placed = np.vstack([positions, np.zeros((1, 2))])
     reach = np.append(radii, fixed_ball or -np.inf)
     gaps = np.linalg.norm(placed[:, None] - placed, axis=-1) - (reach[:, None] + reach)
@@ -171,11 +171,7 @@ def _check_positions(
         )
 
 
-def _check_energy(
-    config: BallsConfig,
-    velocities: Float[np.ndarray, "slots 2"],
-    masses: Float[np.ndarray, " slots"],
-) -> None:
+def _check_energy(config: BallsConfig, velocities: Places, masses: Sizes) -> None:
     energy = 0.5 * float(np.sum(masses[:, None] * velocities**2))
     fastest = float(np.sqrt(2 * energy / masses.min()))
     if fastest > config.top_speed:
@@ -198,6 +194,9 @@ Scalars = Float[np.ndarray, "batch slots"]
 
 Presence = Bool[np.ndarray, "batch slots"]
 """Which balls there are."""
+
+Gaps = Float[np.ndarray, "events 2"]
+"""How two bodies lie, or move, seen from one of them."""
 
 GL_LIBRARIES = {
     "egl": ("libEGL.so.1", "libEGL.so"),
@@ -421,9 +420,7 @@ def momentum(velocities: Vectors, masses: Scalars) -> Float[np.ndarray, "batch 2
 
 
 def _meeting(
-    gap: Float[np.ndarray, "events 2"],
-    velocity: Float[np.ndarray, "events 2"],
-    reach: Float[np.ndarray, " events"],
+    gap: Gaps, velocity: Gaps, reach: Float[np.ndarray, " events"]
 ) -> Bool[np.ndarray, " events"]:
     """Whether two bodies overlap and close in, seen from one of them."""
     return ((gap**2).sum(axis=1) < reach**2) & ((gap * velocity).sum(axis=1) < 0)
