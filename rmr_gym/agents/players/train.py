@@ -199,14 +199,11 @@ def evaluate_players(
 
 def _summary(scores: np.ndarray, lengths: np.ndarray) -> dict[str, Any]:
     deviation = float(scores.std(ddof=1)) if len(scores) > 1 else float("nan")
-    return {
-        "episodes": len(scores),
-        "mean_return": round(float(scores.mean()), 3),
-        "sem": round(deviation / len(scores) ** 0.5, 3),
-        "minimum": float(scores.min()),
-        "maximum": float(scores.max()),
-        "mean_length": round(float(lengths.mean()), 1),
-    }
+    mean, sem = float(scores.mean()), deviation / len(scores) ** 0.5
+    extremes = float(scores.min()), float(scores.max())
+    length = round(float(lengths.mean()), 1)
+    values = (len(scores), round(mean, 3), round(sem, 3), *extremes, length)
+    return dict(zip(graded.COLUMNS[2:], values, strict=True))
 
 
 def grade(
