@@ -346,7 +346,7 @@ def abstract_latents(encoder: nn.Module, data: AbstractData, rows: int = ROWS) -
 
 
 @torch.no_grad()
-def match_moments(encoder: SlotCNN, data: NaturalData, latents: AbstractLatents) -> None:
+def match_moments(encoder: SlotCNN, frames: GrayFrames, latents: AbstractLatents) -> None:
     r"""Set the encoder's affine map so that each slot has the abstract mean and covariance.
 
     .. math:: A_i = N_i^{-1/2} (N_i^{1/2} C_i N_i^{1/2})^{1/2} N_i^{-1/2}
@@ -358,13 +358,13 @@ def match_moments(encoder: SlotCNN, data: NaturalData, latents: AbstractLatents)
 
     Args:
         encoder: With an affine map a slot (``affine=True``) and its input statistics set.
-        data: Frames, spread evenly over which the natural moments are taken.
+        frames: Spread evenly over these, the natural moments are taken.
         latents: Of the abstract encoder.
     """
     assert encoder.affine is not None
     encoder.affine.reset()
-    rows = np.linspace(0, len(data.frames) - 1, min(ROWS, len(data.frames))).astype(int)
-    natural = torch.cat([encoder(part) for part in data.frames[torch.from_numpy(rows)].split(250)])
+    rows = np.linspace(0, len(frames) - 1, min(ROWS, len(frames))).astype(int)
+    natural = torch.cat([encoder(part) for part in frames[torch.from_numpy(rows)].split(250)])
     mean, covariance = _moments(natural)
     target_mean, target = _moments(latents.current)
     root, inverse = _roots(covariance)

@@ -3,6 +3,9 @@
 Few pairs: of all training frames only some are labelled with their RAM; the readers and the fusion
 learn from those. Tracks start where RAM is known: at a reset, which the simulator gives, or at a
 labelled frame.
+
+Strict: nothing but pixels and actions is learned from; a linear probe reads RAM off the belief
+afterwards.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,17 +28,23 @@ from rmr_gym.domains.atari import (
     BITS,
     SLOTS,
     AbstractData,
+    AbstractPipeline,
     AtariModel,
     abstract_pipeline,
     frame_statistics,
     frame_transform,
     make_core,
+    match_moments,
     pixel_encoder,
     pressed_actions,
 )
 from rmr_gym.models.rmr.belief import (
     PENALTIES,
     Fusion,
+    LatentCopy,
+    LatentFilter,
+    LatentGRU,
+    LatentTransition,
     PixelReader,
     Predicted,
     Recurrent,
@@ -47,12 +56,13 @@ from rmr_gym.models.rmr.belief import (
     unknown,
 )
 from rmr_gym.models.rmr.pipeline import build_seeded
-from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
+from rmr_gym.models.rmr.processors import freeze, load_weights, parameter_hash, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
-from rmr_gym.stages.games import PRETRAIN_SEED, GameData
-from rmr_gym.stages.natural import pretrain
+from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData
+from rmr_gym.stages.natural import pretrain, start_latents
 from rmr_gym.stages.presets import Pretraining
+from rmr_gym.stages.probe import PROBES, fitting_rows
 
 FOLDS = 4
 """Parts of the training episodes; a training frame is read by a reader that did not learn it."""
@@ -63,16 +73,9 @@ TRIED = 10
 """Checkpoints of a network, of which the best is kept."""
 
 BELIEFS = (
-    "rmr",
-    "shuffled_p",
-    "random_p",
-    "foreign_p",
-    "scratch_p",
-    "copy",
-    "pixels",
-    "instants",
+    "rmr", "shuffled_p", "random_p", "foreign_p", "scratch_p", "copy", "pixels", "instants",
     "p_alone",
-)
+)  # fmt: skip
 """What carries a belief on: P; a control in its place; P's own predictions, which no frame
 corrects (``p_alone``).
 
@@ -332,6 +335,7 @@ def belief(
     Raises:
         RMRError: Unknown arm, missing or misfitting P, episodes shorter than the horizon.
     """
+    known_name("belief", arm, BELIEFS)
     transition = _transition(arm, model, seed, donor, foreign)
     training = recorded_episodes(data, "training", model.height, model.width)
     labelled = labelled_rows(training, labels, seed)
@@ -366,11 +370,17 @@ def belief(
 def _transition(
     arm: str, model: AtariModel, seed: int, donor: Artifact | None, foreign: Artifact | None
 ) -> Transition:
-    known_name("belief", arm, BELIEFS)
     if arm == "copy":
         return remembered
     if arm in ("pixels", "instants"):
         return unknown
+    return Predicted(_arm_pipeline(arm, model, seed, donor, foreign))
+
+
+def _arm_pipeline(
+    arm: str, model: AtariModel, seed: int, donor: Artifact | None, foreign: Artifact | None = None
+) -> AbstractPipeline:
+    """Return the abstract pipeline of a belief, its P as the arm asks for."""
     if donor is None or (arm == "foreign_p" and foreign is None):
         raise RMRError(f"the belief {arm!r} needs a pretrained P: pretrain one first")
     pipeline = abstract_pipeline(model, PRETRAIN_SEED)
@@ -384,7 +394,7 @@ def _transition(
         load_weights(pipeline.processor, source.part("processor"), "the donor's processor")
     if arm == "shuffled_p":
         shuffle_weights(pipeline.processor, generator(seed, "shuffled P"))
-    return Predicted(pipeline)
+    return pipeline
 
 
 def _expanded(read: Artifact, part: str) -> Float[Tensor, "rows slots bits"]:
@@ -695,3 +705,216 @@ def _best(
     )
     network.load_state_dict(trained.tensors)
     return trained
+
+
+STRICT = (*BELIEFS[:3], *BELIEFS[4:7], "p_alone", "gru", "no_memory")
+"""Beliefs of the strict regime: P, or what stands in its place; P that no frame corrects; frames
+that are read one by one, as pixels or by the encoder that learns with P (``no_memory``)."""
+
+SCORED = Believing(horizon=59, segment=59, scored=(1, 4, 8, 16, 32, 59))
+Draw = Callable[[int], tuple[np.ndarray, ...]]
+"""From a gradient step to the row that each track has reached, and which of them begin there."""
+Begun = Callable[[Episodes, np.ndarray], Tensor]
+"""From episodes and rows of them to the latents that beliefs start from there."""
+Features = Callable[[Episodes, np.ndarray, np.ndarray], Tensor]
+"""From episodes, rows of starts, and which tracks are asked for after each step to what is probed.
+"""
+
+
+@dataclass(frozen=True)
+class Strict:
+    """How beliefs are learned from pixels and actions alone, and scored.
+
+    Attributes:
+        learning: Steps, rate, tracks side by side, steps that a track goes on in a gradient step.
+        ahead: Steps that are predicted without a frame; at most those of a gradient step.
+        length: Steps after which a track begins anew.
+        scoring: Starts and scored steps.
+    """
+
+    learning: Phase = field(default_factory=partial(Phase, steps=400, batch=8, unroll=6))
+    ahead: int = 4
+    length: int = 96
+    scoring: Believing = SCORED
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.ahead <= self.learning.unroll <= self.length:
+            raise RMRError(
+                "a strict belief needs 1 <= steps ahead <= steps of a gradient step <= length of a "
+                f"track, got {self.ahead}, {self.learning.unroll} and {self.length}"
+            )
+
+
+@stage(version=1)
+def strict(
+    data: GameData,
+    model: AtariModel,
+    config: Strict,
+    labels: int,
+    arm: str,
+    seed: int,
+    read: Artifact,
+    donor: Artifact,
+    start: str = "known",
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Train a filter of latents on pixels and actions alone; a linear probe reads RAM off it.
+
+    Tracks walk the training episodes side by side, each from its own past. The encoder starts with
+    the mean and covariance that the abstract latents have.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Sizes; the encoder's arithmetic is that of the message passing.
+        config: How it learns and is scored.
+        labels: Training frames that the probe is fitted on, when all else is learned.
+        arm: A name in `STRICT`.
+        seed: Fixes initial weights, tracks, a random P and the permutation of a shuffled one.
+        read: What `evidence` left; it says which bytes a frame does not show.
+        donor: The game's own abstract pipeline.
+        start: A name in `STARTS`: the RAM of a reset (in scoring: of each start) through the
+            abstract encoder, or latents that are learned, corrected by the first frame.
+        room: Room for unfinished state.
+
+    Returns:
+        Tensors of the filter; the record holds ``rows`` as that of a belief, and ``curve``.
+
+    Raises:
+        RMRError: Unknown arm or start, misfitting P, episodes shorter than the horizon.
+    """
+    known_name("belief", arm, STRICT)
+    known_name("start", start, STARTS)
+    training = recorded_episodes(data, "training", model.height, model.width)
+    network = _latent_filter(data, training, model, arm, seed, donor)
+    code = _arm_pipeline("rmr", model, seed, donor).encoder
+
+    def begun(episodes: Episodes, rows: np.ndarray) -> Tensor:
+        if start == "unknown":
+            return network.begin(episodes.frames[rows])
+        return code(torch.from_numpy(episodes.bits[rows]).float()).detach()
+
+    trained, before = Trained(), parameter_hash(network.transition)
+    if arm not in ("pixels", "p_alone"):
+        anywhere = np.arange(len(training.bits)) if start == "unknown" else training.first
+        starts = training.followed_by(anywhere, config.length)
+        draw = partial(_on_tracks, config, starts, seed)
+        trained = _learn_filter(network, training, config, draw, begun, room)
+    if arm not in ("gru", "scratch_p") and parameter_hash(network.transition) != before:
+        raise RuntimeError(f"the frozen P of {arm!r} changed in training; this is a bug")
+
+    @torch.no_grad()
+    def features(episodes: Episodes, rows: np.ndarray, asked: np.ndarray) -> Tensor:
+        belief, found = begun(episodes, rows), []
+        for ahead, chosen in enumerate(torch.from_numpy(asked), 1):
+            frames = values = episodes.frames[rows + ahead]
+            if arm != "pixels":
+                prior = network.transition(belief, torch.from_numpy(episodes.action[rows + ahead]))
+                values = belief = network.correct(prior, network.encoder(frames))
+            found.append(values[chosen].flatten(1).float())
+        return torch.cat(found)
+
+    rows = _probed(data, model, config, labels, read, features)
+    return Artifact({"rows": rows, "curve": trained.curve}, dict(network.state_dict()))
+
+
+def _latent_filter(
+    data: GameData, training: Episodes, model: AtariModel, arm: str, seed: int, donor: Artifact
+) -> LatentFilter:
+    latents = start_latents(data, model, donor, arm)
+    encoder = pixel_encoder(model, seed, affine=True)
+    encoder.standardise_by(*frame_statistics(training.frames))
+    match_moments(encoder, training.frames, latents)
+    encoder.precision = model.precision
+    moved = (latents.following - latents.current).square().sum((1, 2)).mean()
+    transition = _latent_transition(arm, model, seed, donor)
+    network = LatentFilter(encoder, transition, latents.current.mean(0), float(moved))
+    network.gate = {"no_memory": 1.0, "p_alone": 0.0}.get(arm)
+    return network
+
+
+def _latent_transition(arm: str, model: AtariModel, seed: int, donor: Artifact) -> nn.Module:
+    if arm == "copy":
+        return LatentCopy()
+    if arm == "gru":
+        return build_seeded(partial(LatentGRU, ACTIONS, model.dim), seed, "latent GRU")
+    pipeline = _arm_pipeline(arm, model, seed, donor)
+    freeze(pipeline)
+    if arm == "scratch_p":  # learns from initial weights; only the code of the bits is known
+        fresh = abstract_pipeline(model, seed)
+        pipeline.processor, pipeline.decoder = fresh.processor, fresh.decoder
+    return LatentTransition(pipeline)
+
+
+def _learn_filter(
+    network: LatentFilter, episodes: Episodes, config: Strict, draw: Draw, begun: Begun, room: Room
+) -> Trained:
+    """Train a filter on tracks that walk the episodes; what is believed is kept in a buffer."""
+    learning = config.learning
+    network.register_buffer("carried", network.start.detach().repeat(learning.batch, 1, 1))
+
+    def step_at(step: int, phase: Phase) -> Step:
+        rows, new = draw(step)
+        belief = network.get_buffer("carried").clone()
+        if new.any():
+            belief[torch.from_numpy(new)] = begun(episodes, rows[new])
+        index = rows + np.arange(phase.unroll + 1)[:, None]
+        actions = torch.from_numpy(episodes.action[index[1:]])
+        loss, belief = network(belief, actions, episodes.frames[index], config.ahead)
+        network.get_buffer("carried").copy_(belief.detach())
+        return Step(loss)
+
+    options: Any = {"checkpoints": [learning.steps], "keep": "last", "clip": 1.0, "room": room}
+    trained = train(network, step_at, lambda step: Checkpoint({}, {}), phases=[learning], **options)
+    del network.carried
+    return trained
+
+
+def _on_tracks(config: Strict, starts: np.ndarray, seed: int, step: int) -> tuple[np.ndarray, ...]:
+    """Return the row that each track has reached, and which of them begin there.
+
+    Tracks begin anew one after the other, so that a batch holds beliefs of all ages.
+    """
+    tracks, unroll = config.learning.batch, config.learning.unroll
+    parts = config.length // unroll
+    turn, part = np.divmod(step - 1 + np.arange(tracks) * parts // tracks, parts)
+    behind = np.minimum(part, step - 1)
+    streams = [generator(seed, "strict tracks", *track) for track in enumerate(turn.tolist())]
+    return np.array([rng.choice(starts) for rng in streams]) + behind * unroll, behind == 0
+
+
+def _probed(
+    data: GameData, model: AtariModel, config: Strict, labels: int, read: Artifact, given: Features
+) -> list[dict[str, Any]]:
+    """Fit the ridge probe on tracks of the training episodes; score it as a belief.
+
+    Args:
+        data: Its training and validation episodes.
+        model: Size of the frames.
+        config: How beliefs are scored.
+        labels: Frames that the probe is fitted on.
+        read: What `evidence` left.
+        given: What is probed.
+    """
+    scoring, sizes = config.scoring, (model.height, model.width)
+    training = recorded_episodes(data, "training", *sizes)
+    validation = recorded_episodes(data, "validation", *sizes)
+    horizon, scored = scoring.horizon, data.scored_bytes
+    begun = [training.first[training.length >= step] + step for step in scoring.starts]
+    starts = np.concatenate([training.followed_by(rows, horizon) for rows in begun])
+    asked = np.zeros((horizon, len(starts)), bool)
+    asked.flat[generator(PROBE_SEED, "strict probe").permutation(asked.size)[:labels]] = True
+    after, track = asked.nonzero()
+    rows = starts[track] + after + 1
+    bits = torch.from_numpy(training.bits[rows][:, scored]).flatten(1).float()
+    fit = fitting_rows(training.episode[rows], PROBE_SEED)
+    values = given(training, starts, asked)
+
+    def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
+        asked = np.isin(np.arange(horizon) + 1, scoring.scored)[:, None].repeat(len(starts), 1)
+        others = given(validation, starts, asked)
+        whole = torch.zeros(len(others), SLOTS, BITS)
+        found = PROBES["ridge"](values, bits, fit, others, PROBE_SEED)
+        whole[:, scored] = found.unflatten(1, (-1, BITS)).float()
+        return list(whole.split(asked.sum(1).tolist()))
+
+    return score_beliefs(data, model, scoring, read, "known", carry)

@@ -286,7 +286,7 @@ def natural(
     centre = None
     if OBJECTIVES[config.objective].aligned:
         latents = start_latents(data, model, donor, arm)
-        atari.match_moments(pipeline.encoder, loaded, latents)
+        atari.match_moments(pipeline.encoder, loaded.frames, latents)
         atari.fit_decoder(pipeline.decoder, pipeline.processor, latents)
         centre = latents.current.mean(0).to(place)
     pipeline.to(place)

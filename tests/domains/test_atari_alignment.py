@@ -36,7 +36,7 @@ def test_the_encoder_gets_the_abstract_mean_and_covariance_of_every_slot():
     encoder = pixel_encoder(MODEL, 0, affine=True)
     encoder.standardise_by(data.mean_frame, data.deviation)
     latents = made_latents()
-    match_moments(encoder, data, latents)
+    match_moments(encoder, data.frames, latents)
     with torch.no_grad():
         z = encoder(frames).double()
     target = latents.current.double()
@@ -56,7 +56,7 @@ def test_cells_that_never_change_leave_their_slots_alive():
     )  # fmt: skip
     encoder = pixel_encoder(MODEL, 0, affine=True)
     encoder.standardise_by(data.mean_frame, data.deviation)
-    match_moments(encoder, data, latents)
+    match_moments(encoder, data.frames, latents)
     with torch.no_grad():
         assert float(encoder(frames)[:, 5].var(0).sum()) > 1e-4
 

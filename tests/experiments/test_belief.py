@@ -11,6 +11,7 @@ from rmr_gym.experiments.belief import report as pages
 from rmr_gym.experiments.belief.grid import Belief, Believing, tracked
 from rmr_gym.report.page import findings_of
 from rmr_gym.runs.training import Phase
+from rmr_gym.stages.belief import Strict
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import PRESETS
@@ -107,6 +108,23 @@ def test_a_run_without_donors_has_the_arms_alone(tiny):
     assert plan.facts["donors"] == []
 
 
+def test_a_tiny_strict_run_has_a_page_and_a_folder_of_its_own(tiny):
+    learned = Strict(Phase(steps=3, batch=2, unroll=3), ahead=2, length=6, scoring=SMALL)
+    changes = {"regime": "strict", "strict": learned, "labels": (40,), "arms": ("rmr", "pixels")}
+    options = Belief.proposals("tiny") | tiny | {"belief": SMALL}
+    folder, problems = run(Belief(**(options | changes)))
+    assert not problems
+    assert set(pages.belief(folder).tables["belief_summary"]["arm"]) == {"rmr", "pixels"}
+    path, _ = write_report(folder)
+    assert "nothing but pixels and actions is learned from" in path.read_text()
+    with pytest.raises(RMRError, match="holds results of something else"):
+        run(Belief(**options, labels=(40,), arms=("copy",)))
+    with pytest.raises(RMRError, match="instants"):
+        run(Belief(**(options | changes | {"arms": ("instants",)})))
+    with pytest.raises(RMRError, match="no --donors in the strict regime"):
+        run(Belief(**(options | changes | {"donors": ("Pong",)})))
+
+
 def test_a_known_start_is_not_part_of_the_key():
     """What was computed before other starts came is not computed again."""
 
@@ -128,6 +146,7 @@ def test_bad_input_is_refused(tiny):
         ({"start": "unkown"}, "unkown"),
         ({"donors": ("Pongg",)}, "Pongg"),
         ({"donors": ("x=nowhere", "x=here")}, "more than once"),
+        ({"regime": "stricter"}, "strict"),
     ):
         with pytest.raises(RMRError, match=message):
             run(Belief(preset="tiny", belief=SMALL, **(tiny | wrong)))

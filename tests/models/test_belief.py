@@ -9,6 +9,10 @@ from rmr_gym.models.rmr.belief import (
     CompactReader,
     Filter,
     Fusion,
+    LatentCopy,
+    LatentFilter,
+    LatentGRU,
+    LatentTransition,
     PixelReader,
     Predicted,
     follow,
@@ -27,10 +31,10 @@ def bits_of(rows, seed=0):
     return (np.random.default_rng(seed).random((rows, SLOTS, BITS)) > 0.5).astype(np.float32)
 
 
-def pipeline():
+def pipeline(dim=4):
     def make():
-        processor = make_processor("mpnn", slots=SLOTS, actions=18, dim=4)
-        return EncodeProcessDecode(RamEncoder(SLOTS, BITS, 4), processor, RamDecoder(4, BITS))
+        processor = make_processor("mpnn", slots=SLOTS, actions=18, dim=dim)
+        return EncodeProcessDecode(RamEncoder(SLOTS, BITS, dim), processor, RamDecoder(dim, BITS))
 
     return build_seeded(make, 0, "test")
 
@@ -197,3 +201,66 @@ def test_a_filter_step_by_step_is_the_track():
     for age, (action, evidence, expected) in enumerate(steps, 1):
         belief = carried(belief, action, evidence, torch.tensor([age, age]))
         torch.testing.assert_close(belief, expected)
+
+
+def test_a_latent_transition_of_bits_is_the_transition_of_bits_encoded():
+    model, action = pipeline(dim=12), torch.arange(5)
+    bits = torch.from_numpy(bits_of(5))
+    found = LatentTransition(model)(model.encoder(bits), action)
+    expected = model.encoder(torch.sigmoid(Predicted(model)(bits, action)))
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)
+    unsure = model.encoder(0.3 + 0.4 * bits).detach().requires_grad_()
+    again = LatentTransition(model)(unsure, action)
+    torch.testing.assert_close(again, expected, atol=2e-3, rtol=2e-3)
+    again.square().sum().backward()
+    assert unsure.grad.abs().sum() > 0
+
+
+class Looked(torch.nn.Module):
+    """An encoder whose latents are the frame's first pixels."""
+
+    def forward(self, frames):
+        return frames.flatten(1)[:, : SLOTS * 4].float().unflatten(1, (SLOTS, 4))
+
+
+def latent_filter(transition):
+    return LatentFilter(Looked(), transition, torch.zeros(SLOTS, 4), 1.0)
+
+
+def test_a_gate_a_slot_joins_what_is_predicted_and_what_is_seen():
+    carried = latent_filter(LatentCopy())
+    with torch.no_grad():
+        carried.offset.copy_(torch.tensor([-50.0, 0.0, 50.0]))
+    prior, seen = torch.zeros(2, SLOTS, 4), torch.ones(2, SLOTS, 4)
+    expected = torch.tensor([0.0, 0.5, 1.0])[:, None].expand(2, SLOTS, 4)
+    torch.testing.assert_close(carried.correct(prior, seen), expected)
+
+
+def test_the_loss_is_small_where_the_frame_that_comes_is_foreseen_and_large_for_copies():
+    """Frames count upwards by an action's number, which a copy does not."""
+
+    class Counts(torch.nn.Module):
+        def forward(self, belief, action):
+            return belief + 9.0 * action[:, None, None]
+
+    step = torch.ones(5, 2, dtype=torch.int64)
+    height = torch.arange(6)[:, None] * 9 + torch.tensor([0, 120])
+    frames = height.to(torch.uint8)[..., None, None].expand(6, 2, 4, 4)
+    start = height[0].float()[:, None, None].expand(2, SLOTS, 4)
+    foreseen, belief = latent_filter(Counts())(start, step, frames, 3)
+    copied, _ = latent_filter(LatentCopy())(start, step, frames, 3)
+    assert foreseen < 1e-3
+    assert copied > 100
+    torch.testing.assert_close(belief, height[5].float()[:, None, None].expand(2, SLOTS, 4))
+    one, _ = latent_filter(Counts())(start, step, frames[:, :, :1].expand(6, 2, 4, 4), 1)
+    assert one < 1e-3
+
+
+def test_every_weight_of_a_filter_learns():
+    gru = build_seeded(lambda: LatentGRU(18, 4), 0, "test")
+    carried = latent_filter(gru)
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 9, (4, 2, 4, 4), np.uint8))
+    loss, _ = carried(carried.begin(frames[0]), torch.ones(3, 2, dtype=torch.int64), frames, 2)
+    loss.backward()
+    for name, weight in carried.named_parameters():
+        assert weight.grad.abs().sum() > 0, name

@@ -13,19 +13,23 @@ from rmr_gym.runs.training import Phase
 from rmr_gym.stages.belief import (
     BELIEFS,
     STARTS,
+    STRICT,
     Believing,
+    Strict,
     belief,
     evidence,
     instants,
     recurrent,
     scratch,
+    strict,
     supervised_frames,
 )
 from rmr_gym.stages.chain import GameTasks
+from rmr_gym.stages.games import PROBE_SEED
 from rmr_gym.stages.presets import AtariPreset, Pretraining
 
-ARMS = (*BELIEFS, "gru", "supervised")
-"""The beliefs, and networks that have no fusion."""
+REGIMES = {"pairs": (*BELIEFS, "gru", "supervised"), "strict": STRICT}
+"""The arms of each regime: few labelled frames, or pixels and actions alone."""
 
 GRU = Phase(steps=2000, learning_rate=2e-3, batch=16, unroll=32)
 FRAMES = Phase(steps=1000, learning_rate=1e-3, batch=50)
@@ -41,6 +45,7 @@ PROPOSED: dict[str, dict[str, Any]] = {
         "labels": (300,),
         "gru": replace(GRU, steps=40),
         "supervised": replace(FRAMES, steps=40),
+        "strict": Strict(Phase(20, batch=8, unroll=6), length=48, scoring=SHORT),
     },
     "laptop": {"pretraining": Pretraining(steps=6000, batch=16, checkpoints=(1500, 3000, 6000))},
 }
@@ -64,7 +69,7 @@ def tracked(
         games: Under one preset. The P of the game before stands in for that of another one.
         config: Of the filters.
         labels: Labelled frames.
-        arm: A name in `ARMS`.
+        arm: A name in `REGIMES`.
         seed: Of P, of the labelled frames, and of what is drawn for a control.
         start: A name in `rmr_gym.stages.belief.STARTS`.
         gru: How the GRU is trained.
@@ -115,6 +120,16 @@ def _read(game: GameTasks, config: Believing, labels: int, seed: int, frames: in
     return instants(*common, labels, seed, read, frames) if frames > 1 else read
 
 
+def tracked_strictly(
+    game: GameTasks, config: Strict, labels: int, arm: str, seed: int, start: str
+) -> Rows:
+    """Return where the rows of an arm of the strict regime come from; see `tracked`."""
+    common = (game.data, game.preset.model)
+    read = evidence(*common, config.scoring.hidden, labels, PROBE_SEED)
+    task = strict(*common, config, labels, arm, seed, read, game.pretrained(seed), start)
+    return Rows("belief", task, {"game": game.name, "labels": labels, "arm": arm, "seed": seed})
+
+
 def _donors(
     game: GameTasks, other: GameTasks, labels: int, arm: str, seed: int, read: Task
 ) -> tuple[Task | None, Task | None]:
@@ -135,22 +150,28 @@ class Belief(AtariExperiment):
     frame shows.
 
     Attributes:
+        regime: pairs (few labelled frames are learned from) or strict (pixels and actions alone;
+            a linear probe reads the beliefs afterwards).
         arms: rmr (the game's own P), shuffled_p, random_p, foreign_p (that of another game of the
             run), scratch_p (a P that pixels taught), copy, pixels (no memory), p_alone (no
-            frames), gru (a GRU in the place of P and fusion), instants (successive frames, no
-            memory beyond), supervised (an encoder of single frames); default: all.
-        labels: Numbers of labelled frames.
-        donors: Whose P also stands between the own encoder and decoder, as those of a transfer.
-        start: known (the true RAM) or unknown (what is read of the first frame).
-        frames: Successive frames that are read together.
+            frames), gru (a GRU in the place of P and fusion; strict: of P), and of pairs
+            instants (successive frames, no memory beyond), supervised (an encoder of single
+            frames), of strict no_memory (the encoder that learned with P); default: all.
+        labels: Numbers of labelled frames; strict: those that the probe is fitted on.
+        donors: Whose P also stands between the own encoder and decoder, as those of a transfer;
+            not in the strict regime.
+        start: known (the true RAM) or unknown (what is read of the first frame; strict: learned).
+        frames: Successive frames that are read together; strict: each is seen by itself.
         belief: How beliefs are learned and scored.
         gru: How the GRU is trained.
         supervised: How the encoder of single frames is trained.
+        strict: How beliefs of the strict regime are learned and scored.
     """
 
     kind = "belief"
 
-    arms: tuple[str, ...] = ARMS
+    regime: str = "pairs"
+    arms: tuple[str, ...] = ()
     labels: tuple[int, ...] = (3000,)
     donors: tuple[str, ...] = ()
     start: str = "known"
@@ -158,6 +179,12 @@ class Belief(AtariExperiment):
     belief: Believing = field(default_factory=Believing)
     gru: Phase = GRU
     supervised: Phase = FRAMES
+    strict: Strict = field(default_factory=Strict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As that of others, and the regime: no folder holds both."""
+        return super().config | ({"regime": "strict"} if self.regime == "strict" else {})
 
     @staticmethod
     def proposals(name: str) -> dict[str, Any]:
@@ -170,24 +197,31 @@ class Belief(AtariExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; a single game has no other game's P."""
-        require_known("belief", self.arms, ARMS)
+        every = REGIMES[known_name("regime", self.regime, REGIMES)]
+        require_known("belief", self.arms or every, every)
         known_name("start", self.start, STARTS)
         require_distinct("number of labels", self.labels)
         games = self.recorded(progress_for)
-        arms = [arm for arm in self.arms if arm != "foreign_p" or len(games) > 1]
+        arms = [arm for arm in self.arms or every if arm != "foreign_p" or len(games) > 1]
         if self.donors:
             require_distinct("donor", [name.partition("=")[0] for name in self.donors])
-        seeds = self.seed_list
+        seeds, strictly = self.seed_list, self.regime == "strict"
+        if self.donors and strictly:
+            raise RMRError("expected no --donors in the strict regime: they are of the other one")
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
         if self.frames < 1:
             raise RMRError(f"expected 1 or more frames that are read together, got {self.frames}")
         networks = (self.gru, self.supervised, self.frames)
         for labels, seed, arm in product(self.labels, seeds, arms):
-            rows += tracked(games, self.belief, labels, arm, seed, self.start, *networks)
+            names = (labels, arm, seed, self.start)
+            if strictly:
+                rows += [tracked_strictly(game, self.strict, *names) for game in games]
+            else:
+                rows += tracked(games, self.belief, *names, *networks)
         read = (self.start, self.frames)
         donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
         for labels, seed, game in product(self.labels, seeds, games):
             rows += transferred(game, self.belief, labels, seed, donors[seed], *read)
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
-        facts |= {"donors": list(donors[seeds[0]]), "frames": self.frames}
+        facts |= {"donors": list(donors[seeds[0]]), "frames": self.frames, "regime": self.regime}
         return self.atari_plan(rows, games, **facts)

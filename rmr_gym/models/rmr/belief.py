@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr import pipeline as parts
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, RamLogits, draw_uniformly
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, Latents, RamLogits, draw_uniformly
 
 Bits = Float[Tensor, "batch slots bits"]
 Transition = Callable[[Bits, Int[Tensor, " batch"]], Bits]
@@ -76,13 +76,17 @@ class Predicted:
     def __call__(self, belief: Bits, action: Int[Tensor, " batch"]) -> Bits:
         """Return the log-odds of the bits that follow."""
         parts = zip(belief.split(self._batch), action.split(self._batch), strict=True)
-        return torch.cat([log_odds(self._following(*part)) for part in parts])
+        return torch.cat([log_odds(following_bits(self._pipeline, *part)) for part in parts])
 
-    def _following(self, belief: Tensor, action: Tensor) -> Tensor:
-        logits = self._pipeline(belief, action)
-        assert isinstance(logits, RamLogits)
-        written = torch.sigmoid(logits.mask)[..., None]
-        return written * torch.sigmoid(logits.bits) + (1 - written) * belief
+
+def following_bits(
+    pipeline: EncodeProcessDecode, belief: Bits, action: Int[Tensor, " batch"]
+) -> Bits:
+    """Return the probabilities of the bits that follow: equation 5, without decisions."""
+    logits = pipeline(belief, action)
+    assert isinstance(logits, RamLogits)
+    written = torch.sigmoid(logits.mask)[..., None]
+    return written * torch.sigmoid(logits.bits) + (1 - written) * belief
 
 
 class Fusion(nn.Module):
@@ -448,3 +452,143 @@ def hidden_bytes(evidence: Bits, mean: Tensor, bits: Bits, bound: float) -> Bool
     guess, truth = evidence + mean > 0.5, bits > 0.5
     hits = 2.0 * (guess & truth).sum((0, 2))
     return hits / (hits + (guess != truth).sum((0, 2))).clamp(min=1) < bound
+
+
+class LatentTransition(nn.Module):
+    r"""P as a transition from latents to latents, those of the abstract encoder.
+
+    .. math:: P(b, a) = f(\hat y), \qquad \hat y = g(P(f(\lfloor f^{-1}(b) \rceil), a))
+
+    f is the abstract encoder, and its inverse the bits whose latents are nearest; they are cut,
+    since P was trained on bits. Gradients go through the cut as if it were not there.
+
+    Args:
+        pipeline: The abstract pipeline.
+    """
+
+    inverse: Tensor
+
+    def __init__(self, pipeline: EncodeProcessDecode):
+        super().__init__()
+        self.pipeline = pipeline
+        content: nn.Linear = pipeline.encoder.content
+        self.register_buffer("inverse", torch.linalg.pinv(content.weight.detach()))
+
+    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+        """Return the latents that follow."""
+        encoder = self.pipeline.encoder
+        soft = ((belief - encoder.slot - encoder.content.bias) @ self.inverse.T).clamp(0, 1)
+        bits = soft + ((soft > 0.5).float() - soft).detach()
+        return encoder(following_bits(self.pipeline, bits, action))
+
+
+class LatentCopy(nn.Module):
+    """The control that says that nothing changes."""
+
+    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+        """Return the latents as they are."""
+        del action
+        return belief
+
+
+class LatentGRU(nn.Module):
+    """A GRU in the place of P, as wide as a slot; the slots share its weights.
+
+    It reads the action and the mean of all slots.
+
+    Args:
+        actions: Number of actions.
+        dim: Width of a slot.
+    """
+
+    def __init__(self, actions: int, dim: int):
+        super().__init__()
+        self.pressed, self.cell = nn.Linear(actions, dim), nn.GRUCell(dim, dim)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights of the cell as torch does."""
+        draw_uniformly(self.cell.parameters(), self.cell.hidden_size, generator)
+
+    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+        """Return the latents that follow."""
+        heard = self.pressed.weight.T[action] + self.pressed.bias + belief.mean(1)
+        inputs = heard[:, None].expand_as(belief)
+        return self.cell(inputs.flatten(0, 1), belief.flatten(0, 1)).view_as(belief)
+
+
+class LatentFilter(nn.Module):
+    r"""Carries latents on: the transition predicts, the frame corrects, with a gate a slot.
+
+    .. math:: b_t = \hat b_t + \gamma_t (f(x_t) - \hat b_t), \qquad
+              \gamma_t = \sigma(w [\hat b_t, f(x_t)] + \beta), \qquad
+              \hat b_t = P(b_{t-1}, a_{t-1})
+
+    Args:
+        encoder: f, of frames.
+        transition: P, or what stands in its place.
+        start: Latents of a start that is not known, before they are learned [slots dim].
+        spread: Squared distance of latents that differ as successive instants do.
+    """
+
+    gate: float | None = None
+    """Of every slot at all times; None: it is learned."""
+
+    def __init__(self, encoder: nn.Module, transition: nn.Module, start: Tensor, spread: float):
+        super().__init__()
+        self.encoder, self.transition = encoder, transition
+        self.start = nn.Parameter(start.clone())
+        self.weight = nn.Parameter(torch.zeros(2 * start.shape[1]))
+        self.offset = nn.Parameter(torch.zeros(len(start)))
+        self.log_spread = nn.Parameter(torch.tensor(spread).log())
+
+    def correct(self, prior: Latents, seen: Latents) -> Latents:
+        """Return the belief, between what was predicted and what a frame shows."""
+        weighed = torch.cat([prior, seen], -1) @ self.weight + self.offset
+        gate = torch.sigmoid(weighed)[..., None] if self.gate is None else self.gate
+        return torch.lerp(prior, seen, gate)
+
+    def begin(self, frames: UInt8[Tensor, "batch height width"]) -> Latents:
+        """Return beliefs that start from what is learned of all starts, and these frames."""
+        return self.correct(self.start.expand(len(frames), -1, -1), self.encoder(frames))
+
+    def forward(
+        self,
+        belief: Latents,
+        actions: Int[Tensor, "time batch"],
+        frames: UInt8[Tensor, "instants batch height width"],
+        ahead: int,
+    ) -> tuple[Float[Tensor, ""], Latents]:
+        """Carry beliefs on; tell the frame that comes from all others, some steps ahead.
+
+        Predictions of two and more steps are carried on without a frame. The present frame and the
+        others of the same track are among those that the right one is told from.
+
+        Source: van den Oord et al. 2018, eq. 4.
+        Differs: the similarity is minus the squared distance of all latents over a spread that is
+        learned, so that what a frame shows is of the size of what is predicted.
+
+        Args:
+            belief: At the start.
+            actions: Before each frame but that of the start.
+            frames: That of the start and those that follow.
+            ahead: Steps that are predicted, at most those that there are.
+
+        Returns:
+            The loss, mean over the steps ahead, and the beliefs after the last frame.
+        """
+        seen, priors = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), []
+        for action, latents in zip(actions, seen[1:], strict=True):
+            priors.append(self.transition(belief, action))
+            belief = self.correct(priors[-1], latents)
+        middle = seen.detach().mean((0, 1)).flatten()
+        others, predicted, losses = seen.flatten(2).flatten(0, 1) - middle, torch.stack(priors), []
+        for step in range(1, ahead + 1):
+            if step > 1:
+                before, pressed = predicted[:-1], actions[step - 1 :]
+                after = self.transition(before.flatten(0, 1), pressed.flatten())
+                predicted = after.view_as(before)
+            near = 2 * (predicted.flatten(2).flatten(0, 1) - middle) @ others.T
+            near = (near - others.square().sum(1)) / self.log_spread.exp()
+            own = torch.arange(step * frames.shape[1], len(others))
+            losses.append(F.cross_entropy(near, own))
+        return torch.stack(losses).mean(), belief
