@@ -20,6 +20,7 @@ _LIT = 255
 _AT_ONCE = 1024
 _STILL = 1e-4
 _EDGE = 1.5
+_SMALL = 1e-6
 _SCREEN = (84, 84, 1)
 _RECORD = (
     "record binary frames, for instance with `rmr-gym record --env rmr/RNEMBalls4-v0 --options "
@@ -195,17 +196,95 @@ def true_groups(clips: Clips, rows: Few) -> Owners:
     Raises:
         RMRError: The truth was not recorded.
     """
+    beyond, (height, width, _) = _beyond(clips, rows), clips.shape
+    owner = np.where(beyond.min(axis=-1) < _EDGE * 2 / height, beyond.argmin(axis=-1) + 1, 0)
+    owner[owner == 0] = beyond.shape[-1] + 1
+    lit = clips.frames[rows][..., 0].reshape(len(rows), -1) > 0
+    return (owner * lit).astype(np.uint8).reshape(-1, height, width)
+
+
+def _beyond(clips: Clips, rows: Few, seconds: float = 0.0) -> Float[np.ndarray, "few pixels slots"]:
+    """Return how far pixels are beyond each ball's edge, some time after if none collides.
+
+    A ball that is not there is infinitely far from all of them.
+    """
     truth = _known(clips)
     height, width, _ = clips.shape
     if height != width:
         raise RMRError(f"expected square frames of the box, found {height} x {width}")
-    radii, pixels = truth.radii[rows], cell_centres(height).numpy()
-    away = np.linalg.norm(pixels[None, :, None] - truth.positions[rows][:, None], axis=-1)
-    beyond = np.where(radii[:, None] > 0, away - radii[:, None], np.inf)
-    owner = np.where(beyond.min(axis=-1) < _EDGE * 2 / height, beyond.argmin(axis=-1) + 1, 0)
-    owner[owner == 0] = radii.shape[1] + 1
-    lit = clips.frames[rows][..., 0].reshape(len(rows), -1) > 0
-    return (owner * lit).astype(np.uint8).reshape(-1, height, width)
+    radii, room = truth.radii[rows], 1 - truth.radii[rows][..., None]
+    ahead = truth.positions[rows] + seconds * truth.velocities[rows]
+    places = np.abs((ahead - room) % (4 * room) - 2 * room) - room if seconds else ahead
+    away = np.linalg.norm(cell_centres(height).numpy()[:, None] - places[:, None], axis=-1)
+    return np.where(radii[:, None] > 0, away - radii[:, None], np.inf)
+
+
+def gone_on(clips: Clips, rows: Few, ahead: int) -> Bool[np.ndarray, "few ahead height width"]:
+    """Return which pixels would be lit if balls went on as they move at some rows.
+
+    They are reflected at walls and do not meet. What stands still of itself, as a fixed ball does,
+    stays lit; of a curtain nothing is known.
+
+    Raises:
+        RMRError: The truth was not recorded.
+    """
+    owners, seconds = true_groups(clips, rows), _known(clips).seconds
+    fixed = owners > _known(clips).radii.shape[1]
+    lit = (
+        (_beyond(clips, rows, step * seconds) < 0).any(-1).reshape(fixed.shape) | fixed
+        for step in range(1, ahead + 1)
+    )
+    return np.stack([*lit], axis=1)
+
+
+def lone_shifts(
+    clips: Clips, rows: Few, predicted: Float[np.ndarray, "few height width"]
+) -> tuple[Float[np.ndarray, "few slots 2"], Float[np.ndarray, "few slots 2"]]:
+    """Return how far balls are predicted to move from some rows to the next, and how far they do.
+
+    That is the shift of the centroid of what is lit around a ball, in the box; 0 for a ball near
+    which something else is lit, and for one that is not seen.
+
+    Args:
+        clips: With their truth.
+        rows: Which.
+        predicted: Frames after them, in [0, 1].
+
+    Raises:
+        RMRError: The truth was not recorded.
+    """
+    truth, side = _known(clips), clips.shape[0]
+    path = np.linalg.norm(truth.velocities[rows], axis=-1) * truth.seconds + 2 * _EDGE / side
+    near = _beyond(clips, rows) < path[:, None]
+    ball = np.arange(near.shape[-1]) + 1
+    for instant in (rows, rows + 1):
+        owners = true_groups(clips, instant).reshape(*near.shape[:2], 1)
+        strange = near & (owners > 0) & (owners != ball)
+        near &= (~strange.any(1) & (near & (owners == ball)).any(1))[:, None]
+    pixels = cell_centres(side).numpy()
+    frames = (clips.frames[rows] / _LIT, predicted, clips.frames[rows + 1] / _LIT)
+    masses = [near * frame.reshape(*near.shape[:2], 1) for frame in frames]
+    start, made, came = (
+        np.einsum("npk,pc->nkc", mass, pixels) / np.maximum(mass.sum(1), _SMALL)[..., None]
+        for mass in masses
+    )
+    seen = [mass.sum(1)[..., None] > _SMALL for mass in masses]
+    return (made - start) * seen[1], came - start
+
+
+def pixels_a_frame(dataset: TransitionDataset) -> float | None:
+    """Return how far balls move from a frame to the next, in pixels: the root of the mean square.
+
+    Args:
+        dataset: Whose first 10 episodes are looked at; None comes of one without positions.
+    """
+    columns, most = dataset.manifest.columns, min(10, len(dataset.episodes))
+    if "state" not in columns or columns["state"].shape[1:] != (2,):
+        return None
+    loaded = dataset.load(columns=("state",), episodes=range(most))
+    moved = np.asarray(loaded["state"][loaded.current + 1] - loaded["state"][loaded.current])
+    squares = (moved.astype(np.float64) ** 2).sum(axis=-1)
+    return float((squares[squares > 0].mean() ** 0.5) * columns["pixels"].shape[0] / 2)
 
 
 def collided(clips: Clips, rows: Few) -> Bool[np.ndarray, "few slots"]:

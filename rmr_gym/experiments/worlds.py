@@ -1,5 +1,6 @@
 """What experiments on worlds of balls share: data that are recorded or played, options, plans."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
@@ -40,12 +41,22 @@ HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""
 TRUTH = {"observe": ["radii", "velocities"]}
 PLAYED: dict[str, tuple[int, dict[str, Any]]] = {
-    "smoke": (8, {"resolution": 16}),
-    "laptop": (1_000, {"resolution": 32}),
+    "smoke": (8, {"resolution": 16, "fps": 10.0}),
+    "laptop": (1_500, {"resolution": 32, "fps": 10.0}),
     "paper": (50_000, {}),
 }
 """Episodes that are played of an environment, and its options, by preset; frames that are seen as
-crops keep their size in every preset."""
+crops keep their size and rate in every preset. With half the side, balls at half the frames a
+second move as many pixels a frame as those of the paper."""
+SLOW = 0.5
+"""Pixels a frame under which a warning says that there is little motion to learn."""
+
+_LITTLE_MOTION = (
+    "balls move %.2f pixels a frame in %s, expected half a pixel or more: copying loses next to "
+    "nothing, so that models learn no motion; record fewer frames a second (--fps 10, or --options "
+    "fps=10) or larger frames (--options resolution=64)"
+)
+_log = logging.getLogger(__name__)
 
 Overrides = Annotated[
     tuple[tuple[str, ...], ...],
@@ -197,6 +208,7 @@ class WorldOptions:
             into ROOT/data where it is not there yet, for instance rmr/RNEMBalls4-v0. Groups and
             collisions are scored where observe=["radii","velocities"] was recorded.
         preset: smoke, laptop or paper: sizes and steps.
+        fps: Frames a second at which environments are played; default: the preset's.
         steps: Gradient steps at most; default: the preset's.
         overrides: Options of the preset that are overridden in the models that have them, for
             instance training.learning_rate=7e-4 scoring.cut=0 sizes.rims.active=5.
@@ -206,6 +218,7 @@ class WorldOptions:
 
     data: Path
     preset: str = "laptop"
+    fps: float | None = None
     steps: int | None = None
     overrides: Overrides = ()
     root: Path = Path("runs")
@@ -235,6 +248,8 @@ class WorldOptions:
         presets = [chosen_preset(model, self.preset, overrides) for model in models]
         pretrained = _processor(models, processor)
         data = RecordedFrames(self._folder(self.data, progress_for), presets[0].validation_share)
+        if (pace := data.pace or SLOW) < SLOW:
+            _log.warning(_LITTLE_MOTION, pace, data.label)
         fitted = [chosen_preset(model, self.preset, overrides, data.frames) for model in models]
         return [
             _with_processor(PlannedModel(data, model, preset, device=self.device), pretrained)
@@ -256,7 +271,9 @@ class WorldOptions:
             return data
         episodes, options = PLAYED[self.preset]
         options = TRUTH | ({} if "S2RM" in data.name else options)
-        playing = Playing(FRAMED, self.preset, episodes, options=options)
+        options |= {} if self.fps is None else {"fps": self.fps}
+        rate = f"-{options['fps']:g}fps" if "fps" in options else ""
+        playing = Playing(FRAMED, self.preset + rate, episodes, options=options)
         return find_data(data, playing, self.root, progress_for)
 
 

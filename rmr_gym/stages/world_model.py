@@ -19,7 +19,16 @@ from rmr_gym.core.options import has_option, overridden
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
-from rmr_gym.domains.clips import Clips, frames_of, load_clips, relational_weight, true_groups
+from rmr_gym.domains.clips import (
+    Clips,
+    frames_of,
+    gone_on,
+    load_clips,
+    lone_shifts,
+    pixels_a_frame,
+    relational_weight,
+    true_groups,
+)
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.rmr.processors import (
     PassiveProcessor,
@@ -171,11 +180,14 @@ WORLD_MODELS: dict[str, WorldEntry] = {
         for name, make in NEM_MODELS.items()
     },
     **{name: WorldEntry(make, RIMS_SIZES) for name, make in world.RIMS_MODELS.items()},
-    "memoryless": WorldEntry(
-        world.Memoryless,
-        dict.fromkeys(WORLD_PRESETS, world.MemorylessSizes()),
-        presets=_FAST_PRESETS,
-    ),
+    **{
+        name: WorldEntry(
+            world.Memoryless,
+            dict.fromkeys(WORLD_PRESETS, world.MemorylessSizes(noise=noise)),
+            presets=_FAST_PRESETS,
+        )
+        for name, noise in (("memoryless", 0.0), ("memoryless_noisy", world.NOISE))
+    },
 }
 WORLD_MODELS |= {
     f"{family}_{name}": replace(WORLD_MODELS[family], arm=ARMS[arm])
@@ -326,6 +338,11 @@ class RecordedFrames(Recorded):
         columns = self.open().dataset.manifest.columns
         known = "presence" not in columns and "state" in columns
         return columns["state"].shape[0] if known else None
+
+    @property
+    def pace(self) -> float | None:
+        """How many pixels balls move from a frame to the next; None without their positions."""
+        return pixels_a_frame(self.open().dataset)
 
     def longest(self, part: str) -> int:
         """Return how many frames the longest "training" or "validation" episode has."""
@@ -620,29 +637,14 @@ ByFrame = dict[str, Float[np.ndarray, "rows time"]]
 """Scores of single frames by name, see `score_frames`."""
 
 
-class Simulation(NamedTuple):
-    """Scores of simulated frames, by how far ahead they are.
-
-    Attributes:
-        bce: Mean over sequences.
-        copied: That of the last frame that was shown.
-        f1: Of lit pixels, all sequences together; NaN where nothing is lit nor said to be.
-        f1_copied: That of the last frame that was shown.
-    """
-
-    bce: Float[np.ndarray, " ahead"]
-    copied: Float[np.ndarray, " ahead"]
-    f1: Float[np.ndarray, " ahead"]
-    f1_copied: Float[np.ndarray, " ahead"]
-
-
 SCORES = (
-    "groups", "step", "bce", "relative_bce", "relational_bce", "relative_relational_bce", "ari",
-    "ari_last", "rollout_bce", "relative_rollout_bce", "rollout_f1",
+    "groups", "step", "bce", "relative_bce", "changed_bce", "relational_bce",
+    "relative_relational_bce", "gain", "ari", "ari_last", "rollout_bce", "relative_rollout_bce",
+    "rollout_f1", "rollout_f1_moving", "rollout_f1_copied", "rollout_f1_velocities",
 )  # fmt: skip
 
 
-@stage(version=2)
+@stage(version=3)
 def world_scores(
     model: PlannedModel,
     trained: Artifact,
@@ -657,8 +659,13 @@ def world_scores(
     BCE of simulations.
     Differs: BCE is the mean of the last predictions of a sequence (10, as in the code) where the
     text says the last one; ``ari`` is that of all frames after the first, ``ari_last`` of the last.
-    A simulation is also given relative to the last frame that was shown, and as F1 of the pixels
-    that it predicts to be lit, which a gray cloud has none of.
+    ``changed_bce`` is BCE in nats a pixel, of those that differ from the frame before;
+    ``gain`` the slope of how far balls that are alone are predicted to move on how far they do (0:
+    they stand still, 1: they move right), see `rmr_gym.domains.clips.lone_shifts`. A simulation is
+    also given relative to the last frame that was shown, and as F1 of the pixels that it predicts
+    to be lit, which a gray cloud has none of: of all, of those that are not lit throughout
+    (``moving``), of the last frame shown (``copied``), and of balls that go on with their true
+    velocities without collisions (``velocities``).
 
     Args:
         model: The model.
@@ -669,7 +676,7 @@ def world_scores(
 
     Returns:
         The record's ``rows`` holds one row of `SCORES`, its ``simulation`` a row a simulated frame,
-        those of `Simulation`; NaN where there is no truth in the data or no group in the model.
+        see `score_simulation`; NaN where there is no truth in the data or no group in the model.
     """
     shown = test.scored(model.preset.training.unroll + 1, scoring.sequences)
     longer = test.scored(scoring.seen + scoring.ahead, scoring.sequences)
@@ -677,26 +684,30 @@ def world_scores(
     simulation = score_simulation(network, longer, scoring.seen)
     row = {"groups": getattr(network, "groups", None), "step": trained.record["step"]}
     row |= _row(score_frames(network, shown), simulation, (shown, longer), scoring.last)
-    frames = pd.DataFrame(simulation._asdict()).rename_axis("frame").reset_index()
-    frames["frame"] += 1
+    frames = pd.DataFrame(simulation)
+    frames.insert(0, "frame", frames.index + 1)
     return Artifact({"rows": [row], "simulation": frames.to_dict("records")})
 
 
 def _row(
-    sums: ByFrame, simulation: Simulation, clips: tuple[Clips, Clips], last: int
+    sums: ByFrame, simulation: ByFrame, clips: tuple[Clips, Clips], last: int
 ) -> dict[str, float]:
     shown, longer = clips
     ends = {name: part[:, -last:] for name, part in sums.items()}
     return {
         "bce": _mean(ends["bce"]),
         "relative_bce": _ratio(ends["bce"], ends["copied"], shown),
+        "changed_bce": _over(ends["changed"], ends["changes"]),
         "relational_bce": _mean(ends["relational"]),
         "relative_relational_bce": _ratio(ends["relational"], ends["relational_copied"], shown),
+        "gain": _over(ends["along"], ends["moved"]),
         "ari": _mean(sums["ari"]),
         "ari_last": _mean(ends["ari"]),
-        "rollout_bce": _mean(simulation.bce),
-        "relative_rollout_bce": _ratio(simulation.bce, simulation.copied, longer),
-        "rollout_f1": _mean(simulation.f1),
+        "rollout_bce": _mean(simulation["bce"]),
+        "relative_rollout_bce": _ratio(simulation["bce"], simulation["copied"], longer),
+    } | {
+        f"rollout_{name}": _mean(simulation[name])
+        for name in ("f1", "f1_moving", "f1_copied", "f1_velocities")
     }
 
 
@@ -705,9 +716,10 @@ def score_frames(model: Any, clips: Clips) -> ByFrame:
 
     Returns:
         ``bce`` of each predicted frame and, as ``copied``, of the frame before it, taken for a
-        prediction; ``relational`` and ``relational_copied``, both on the pixels of colliding balls
-        (NaN without truth); ``ari`` of the groups of each frame but the first (NaN without truth or
-        groups).
+        prediction; ``changed``, the ``bce`` of pixels that differ from the frame before, and their
+        number, ``changes``; ``relational`` and ``relational_copied``, both on the pixels of
+        colliding balls; ``along`` and ``moved``, numerator and denominator of the gain; ``ari`` of
+        the groups of each frame but the first. NaN without truth or groups.
     """
     parts = [
         _frame_scores(simulate(model, batch), batch, clips)
@@ -718,11 +730,14 @@ def score_frames(model: Any, clips: Clips) -> ByFrame:
 
 def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
     before, after = batch.frames[:, :-1], batch.frames[:, 1:]
+    changes = (before != after).float()
     scores = {
         "bce": _array(frame_bce(made.frames, after)),
         "copied": _array(frame_bce(before, after)),
+        "changed": _array(frame_bce(made.frames, after, changes)),
+        "changes": _array(changes.sum(dim=(2, 3, 4))),
     }
-    names = ("relational", "relational_copied", "ari")
+    names = ("relational", "relational_copied", "along", "moved", "ari")
     scores |= {name: np.full(scores["bce"].shape, np.nan) for name in names}
     if clips.truth is not None:
         instants = batch.rows[:, :-1].T
@@ -730,29 +745,44 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
         weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
         scores["relational"] = _array(frame_bce(made.frames, after, weight))
         scores["relational_copied"] = _array(frame_bce(before, after, weight))
-        if made.groups is not None:
-            hard = _array(made.groups.argmax(dim=2))
-            for t, rows in list(enumerate(instants))[1:]:
+        hard = None if made.groups is None else _array(made.groups.argmax(dim=2))
+        for t, rows in enumerate(instants):
+            shift, true = lone_shifts(clips, rows, _array(made.frames[:, t, ..., 0]))
+            scores["along"][:, t] = (shift * true).sum(axis=(1, 2))
+            scores["moved"][:, t] = (true * true).sum(axis=(1, 2))
+            if t and hard is not None:
                 scores["ari"][:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
     return scores
 
 
-def score_simulation(model: Any, clips: Clips, seen: int) -> Simulation:
-    """Show a model the first frames of all sequences, and score what it makes of the others."""
-    parts: list[list[Tensor]] = []
+def score_simulation(model: Any, clips: Clips, seen: int) -> ByFrame:
+    """Show a model the first frames of all sequences, and score what it makes of the others.
+
+    Returns:
+        By how far ahead a frame is, of all sequences together: ``bce``, and ``copied``, that of the
+        last frame shown; ``f1`` of lit pixels and ``f1_moving`` of those that are not lit
+        throughout a sequence, both also of the last frame shown (``_copied``) and of balls that go
+        on with their true velocities (``_velocities``; NaN without truth). F1 is NaN where nothing
+        is lit nor said to be.
+    """
+    parts: list[dict[str, Tensor]] = []
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
-        made, truth = simulate(model, batch, seen).frames, batch.frames[:, seen:]
-        both = made[:, seen - 1 :], batch.frames[:, seen - 1 : seen].expand_as(truth)
-        parts.append(
-            [
-                *(frame_bce(frames, truth).sum(dim=0) for frames in both),
-                *(_lit(frames, truth) for frames in both),
-            ]
-        )
-    sums = (torch.stack(column).sum(dim=0) for column in zip(*parts, strict=True))
-    bce, copied, *hits = sums
-    means = (_array(total) / len(clips.rows) for total in (bce, copied))
-    return Simulation(*means, *(_array(both / either) for both, either in hits))
+        made, truth = simulate(model, batch, seen).frames[:, seen - 1 :], batch.frames[:, seen:]
+        last = batch.frames[:, seen - 1 : seen].expand_as(truth)
+        part = {"bce": frame_bce(made, truth).sum(0), "copied": frame_bce(last, truth).sum(0)}
+        said = {"": made, "_copied": last}
+        if clips.truth is not None:
+            gone = gone_on(clips, batch.rows[:, seen - 1], truth.shape[1])
+            said["_velocities"] = torch.from_numpy(gone[..., None]).to(truth)
+        moving = ~(batch.frames > CUT).all(dim=1, keepdim=True)
+        for side, frames in said.items():
+            part[f"f1{side}"] = _lit(frames, truth)
+            part[f"f1_moving{side}"] = _lit(frames * moving, truth * moving)
+        parts.append(part)
+    sums = {name: _array(torch.stack([p[name] for p in parts]).sum(0)) for name in parts[0]}
+    means = {name: n / len(clips.rows) if n.ndim == 1 else n[0] / n[1] for name, n in sums.items()}
+    unknown = np.full_like(means["f1"], np.nan)
+    return {"f1_velocities": unknown, "f1_moving_velocities": unknown} | means
 
 
 def _lit(frames: Tensor, truth: Tensor) -> Int[Tensor, "2 time"]:
@@ -764,6 +794,11 @@ def _lit(frames: Tensor, truth: Tensor) -> Int[Tensor, "2 time"]:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.cpu().numpy()
+
+
+def _over(part: np.ndarray, whole: np.ndarray) -> float:
+    total = whole.sum()
+    return float(part.sum() / total) if total > 0 else float("nan")
 
 
 def _mean(values: np.ndarray) -> float:
@@ -809,7 +844,7 @@ def _share(part: int, whole: int) -> float:
     return part / whole if whole else float("nan")
 
 
-@stage(version=2)
+@stage(version=3)
 def crop_scores(
     model: PlannedModel,
     trained: Artifact,
@@ -824,7 +859,8 @@ def crop_scores(
     ahead, over all frames but the first, with fractions of views (Figures 6, 20, 21), with modules
     taken out (Figure 7), with other numbers of balls (Figure 4).
     Differs: sequences are as long as the preset's; a pixel of a crop beyond the edge counts as
-    dark. Which modules go is drawn once: those that go first are gone too when more go.
+    dark; in ``f1_moving`` so does what is lit throughout a sequence, as a fixed ball is. Which
+    modules go is drawn once: those that go first are gone too when more go.
 
     Args:
         model: The model.
@@ -840,9 +876,10 @@ def crop_scores(
     network = model.network(trained)
     network.drop(dropped_parts(network, dropped))
     network.views = views
-    counts = count_pixels(network, test.scored(model.preset.training.unroll + 1, sequences))
+    clips = test.scored(model.preset.training.unroll + 1, sequences)
+    counts, moving = count_pixels(network, clips)
     row = {"step": trained.record["step"], "views": views, "dropped": dropped}
-    row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1}
+    row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1, "f1_moving": moving.f1}
     return Artifact({"rows": [row]})
 
 
@@ -862,14 +899,21 @@ def dropped_parts(model: LocalWorld, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def count_pixels(model: Any, clips: Clips) -> PixelCounts:
-    """Count the pixels of the crops that a model is asked about, all frames being shown."""
-    total = torch.zeros(4, dtype=torch.int64)
+def count_pixels(model: Any, clips: Clips) -> tuple[PixelCounts, PixelCounts]:
+    """Count the pixels of the crops that a model is asked about, all frames being shown.
+
+    Returns:
+        Of all; and of all when those that are lit throughout a sequence count as dark.
+    """
+    total = torch.zeros(2, 4, dtype=torch.int64)
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
+        moving = ~(batch.frames > CUT).all(dim=1)
         for t, state in enumerate(batch.states(model)):
             logits, truth = model.asked(state, batch.frames[:, t + 1])
-            total += _confusion(logits > 0, truth > CUT).cpu()
-    return PixelCounts(*total.tolist())
+            said, lit, here = logits > 0, truth > CUT, model.geometry.look(moving, state.queries)
+            total += torch.stack([_confusion(said, lit), _confusion(said & here, lit & here)]).cpu()
+    every, some = total.tolist()
+    return PixelCounts(*every), PixelCounts(*some)
 
 
 def _confusion(said: Bool[Tensor, "..."], lit: Bool[Tensor, "..."]) -> Int[Tensor, " 4"]:

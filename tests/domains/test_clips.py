@@ -8,7 +8,15 @@ from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.clips import collided, load_clips, relational_weight, true_groups
+from rmr_gym.domains.clips import (
+    collided,
+    gone_on,
+    load_clips,
+    lone_shifts,
+    pixels_a_frame,
+    relational_weight,
+    true_groups,
+)
 
 OPTIONS = {"resolution": 32, "observe": ["radii", "velocities"]}
 STEPS = 40
@@ -134,3 +142,34 @@ def test_data_that_do_not_fit(crowd, tmp_path):
     clips = load_clips(bare, [0], 3, truth=True)
     with pytest.raises(RMRError, match="found no truth"):
         true_groups(clips, clips.rows[0])
+
+
+def test_balls_that_meet_nothing_go_on_as_predicted(tmp_path):
+    dataset = recorded(tmp_path / "one", "rmr/S2RMBalls1-v0", episodes=3, fixed_ball=None)
+    clips = load_clips(dataset, [0, 1, 2], STEPS + 1, truth=True)
+    gone = gone_on(clips, clips.rows[:, 0], STEPS)
+    truth = clips.frames[clips.rows[:, 1:], ..., 0] > 0
+    assert (gone == truth).mean() > 0.99, "also after walls"
+    assert (truth[:, 0] == truth[:, -1]).mean() < 0.97
+
+
+def test_shifts_are_those_of_balls_alone(crowd):
+    clips = load_clips(crowd, [0], STEPS + 1, truth=True)
+    rows = clips.rows[0, :-1]
+    truth = clips.frames[rows + 1][..., 0] / 255
+    made, came = lone_shifts(clips, rows, truth)
+    assert np.array_equal(made, came)
+    assert 0 < came.any(axis=-1).mean() < 1
+    moved = clips.truth.positions[rows + 1] - clips.truth.positions[rows]
+    alone = came.any(axis=-1)
+    assert np.abs(came - moved)[alone].max() < 0.04, "two thirds of a pixel"
+    still, _ = lone_shifts(clips, rows, clips.frames[rows][..., 0] / 255)
+    dark, _ = lone_shifts(clips, rows, np.zeros_like(truth))
+    assert np.abs(still).max() < 1e-12
+    assert not dark.any()
+
+
+def test_the_pace_of_balls(crowd):
+    speeds = np.linalg.norm(load_clips(crowd, [0, 1], 2, truth=True).truth.velocities, axis=-1)
+    expected = (speeds[speeds > 0] ** 2).mean() ** 0.5 / 20 * 16
+    assert pixels_a_frame(crowd) == pytest.approx(expected, rel=0.02)

@@ -53,14 +53,16 @@ def views(frames_of, root):
 COLUMNS = {
     "world_models": (
         *("test", "model", "seed", "balls", "groups", "step"),
-        *("bce", "relative_bce", "relational_bce", "relative_relational_bce", "ari", "ari_last"),
-        *("rollout_bce", "relative_rollout_bce", "rollout_f1"),
+        *stages.SCORES[2:],
     ),
-    "simulations": ("test", "model", "seed", "frame", "bce", "copied", "f1", "f1_copied"),
+    "simulations": (
+        *("test", "model", "seed", "frame", "f1_velocities", "f1_moving_velocities"),
+        *("bce", "copied", "f1", "f1_moving", "f1_copied", "f1_moving_copied"),
+    ),
     "world_model_curves": ("model", "seed", "step", "validation_loss"),
     "views": (
         *("model", "seed", "test", "balls", "step", "views", "dropped"),
-        *("balanced_accuracy", "f1"),
+        *("balanced_accuracy", "f1", "f1_moving"),
     ),
 }
 
@@ -183,6 +185,17 @@ def test_an_environment_is_played_once(world_models, tmp_path, monkeypatch):
     run(world_models(**played))
     after = [path.stat().st_mtime_ns for path in sorted((tmp_path / "data").rglob("*.h5"))]
     assert after == before
+
+
+def test_slow_balls_are_told_with_their_pace(world_models, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(worlds.PLAYED, "smoke", (3, {"resolution": 16, "max_episode_steps": 7}))
+    experiment = {"root": tmp_path, "data": Path("rmr/RNEMBalls4-v0"), "models": ("rnnem",)}
+    for fps, slow in ((80.0, True), (5.0, False)):
+        caplog.clear()
+        world_models(fps=fps, **experiment).planned(("rnnem",), lambda title: None)
+        assert ("pixels a frame in RNEMBalls4-v0-smoke" in caplog.text) == slow
+    names = {path.name for path in (tmp_path / "data").iterdir()}
+    assert names == {"RNEMBalls4-v0-smoke-80fps", "RNEMBalls4-v0-smoke-5fps"}
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "rmr/Pong-v0", "rmr/BouncingBalls-v0"])

@@ -11,15 +11,16 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.clips import Clips, load_clips, true_groups
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.models.world.crops import Asked, ViewGeometry
+from rmr_gym.models.world.crops import Asked, LocalState, ViewGeometry
 from rmr_gym.models.world.frames import (
+    WITH_ACTIONS,
     FrameSizes,
     MemorylessSizes,
     Prediction,
     WorldModel,
     frame_bce,
 )
-from rmr_gym.models.world.nem import WITH_ACTIONS, NEMSizes
+from rmr_gym.models.world.nem import NEMSizes
 from rmr_gym.models.world.s2rm import S2RM_MODELS
 from rmr_gym.runs import training as loop
 from rmr_gym.runs.store import Store
@@ -32,7 +33,6 @@ from rmr_gym.stages.world_model import (
     PixelCounts,
     PlannedModel,
     RecordedFrames,
-    Simulation,
     WorldEntry,
     WorldScoring,
     WorldTraining,
@@ -154,7 +154,9 @@ def row_of(chain):
 
     def scores(planned, *arguments):
         record = chain.compute(planned.scored(0, *arguments)).record
-        curves = {name: [row[name] for row in record["simulation"]] for name in Simulation._fields}
+        curves = {
+            key: [row[key] for row in record["simulation"]] for key in record["simulation"][0]
+        }
         return record["rows"][0], curves
 
     return scores
@@ -188,7 +190,11 @@ def test_copying_is_as_good_as_copying(copier, row_of):
     assert row["relational_bce"] < row["bce"]
     assert simulation["bce"] == simulation["copied"]
     assert simulation["f1"] == simulation["f1_copied"]
-    assert 0 < row["rollout_f1"] < 1
+    assert simulation["f1_moving"] == simulation["f1_moving_copied"]
+    assert 0 < row["rollout_f1"] == row["rollout_f1_copied"] < row["rollout_f1_velocities"] < 1
+    assert row["rollout_f1_moving"] <= row["rollout_f1"]
+    assert row["gain"] == 0
+    assert row["changed_bce"] == pytest.approx(13.8155, rel=1e-4)
     assert -0.2 < row["ari"] < 0.9
 
 
@@ -199,8 +205,31 @@ def test_the_truth_beats_copying_and_its_inverse_does_not(prophecy):
     assert all(prophet[f"relative_{kind}"] < 0.01 for kind in LOSSES)
     assert all(liar[f"relative_{kind}"] > 1 for kind in LOSSES)
     assert (prophet["rollout_f1"], liar["rollout_f1"]) == (1, 0)
+    assert prophet["gain"] == pytest.approx(1)
+    assert prophet["changed_bce"] < 1e-5
     assert prophet["ari"] == 1, "groups of the first frame do not count"
     assert prophet["ari_last"] == 1
+
+
+def test_a_ball_that_is_predicted_halfway_moves_half_as_far(copier):
+    clips = copier.data.scored(UNROLL + 1, 8)
+    model = Copier(clips.shape)
+    said = iter([clips.frames[clips.rows[:, t : t + 2]].mean(axis=1) / 255 for t in range(UNROLL)])
+    model.decode = lambda state: Prediction(torch.from_numpy(next(said)).float())
+    scores = stages.score_frames(model, clips)
+    assert scores["along"].sum() / scores["moved"].sum() == pytest.approx(0.5, abs=0.02)
+    assert not scores["moved"].all(), "balls that touch others do not count"
+
+
+def test_the_noisy_twin_sees_what_is_flipped(plan):
+    clean, noisy = (plan(name).initial(0) for name in ("memoryless", "memoryless_noisy"))
+    frame = torch.zeros(1, 16, 16, 1)
+    seen = [
+        model.step(model.init_state(1, torch.Generator().manual_seed(0)), frame, None).frame
+        for model in (clean, noisy)
+    ]
+    assert not seen[0].any()
+    assert 0.1 < seen[1].mean() < 0.3
 
 
 @pytest.mark.parametrize(("said", "f1"), [(0.55, 1.0), (0.45, 0.0)])
@@ -216,9 +245,9 @@ def test_f1_of_a_simulation_pools_the_pixels_of_all_sequences(copier, monkeypatc
     for ahead in range(AHEAD):
         said, lit = frames[:, SEEN - 1] > 0.5, frames[:, SEEN + ahead] > 0.5
         both = 2 * (said & lit).sum().item()
-        assert simulation.f1[ahead] == pytest.approx(both / (said.sum() + lit.sum()).item())
+        assert simulation["f1"][ahead] == pytest.approx(both / (said.sum() + lit.sum()).item())
         bce = frame_bce(frames[:, SEEN - 1], frames[:, SEEN + ahead]).mean().item()
-        assert simulation.bce[ahead] == pytest.approx(bce)
+        assert simulation["bce"][ahead] == pytest.approx(bce)
     assert len(clips.rows) > 3
 
 
@@ -609,11 +638,12 @@ class Seer(nn.Module):
         self.geometry = ViewGeometry(16, 16, 1, 2, 5)
 
     def init_state(self, batch, generator):
-        return self.geometry.draw(batch, generator), generator
+        return LocalState(None, self.geometry.draw(batch, generator), generator)
 
     def step(self, state, observation, action):
         del action, observation
-        return self.geometry.draw(len(state[0]), state[1]), state[1]
+        drawn = self.geometry.draw(len(state.queries), state.generator)
+        return replace(state, queries=drawn)
 
     def decode(self, state):
         raise NotImplementedError
@@ -622,15 +652,15 @@ class Seer(nn.Module):
         raise NotImplementedError
 
     def asked(self, state, following):
-        self.places.append(state[0])
-        truth = self.geometry.look(following, state[0])
+        self.places.append(state.queries)
+        truth = self.geometry.look(following, state.queries)
         return Asked(2 * self.say(truth) - 1, truth)
 
 
 def test_pixels_are_counted_at_the_same_places_for_every_model(s2gru):
     clips = s2gru.data.scored(UNROLL + 1, 8)
     places = [], [], []
-    right, wrong, lit = (
+    (right, moving), (wrong, _), (lit, _) = (
         stages.count_pixels(Seer(say, seen), clips)
         for say, seen in zip(
             (lambda truth: truth, lambda truth: 1 - truth, torch.ones_like), places, strict=True
@@ -638,7 +668,8 @@ def test_pixels_are_counted_at_the_same_places_for_every_model(s2gru):
     )
     assert right.balanced_accuracy == right.f1 == 1
     assert wrong.balanced_accuracy == wrong.f1 == 0
-    assert sum(right) == sum(wrong) == len(clips.rows) * UNROLL * 2 * 25
+    assert 0 < moving.true_positives < right.true_positives, "a fixed ball is lit throughout"
+    assert sum(right) == sum(moving) == sum(wrong) == len(clips.rows) * UNROLL * 2 * 25
     assert right.true_positives != right.true_negatives
     assert lit == PixelCounts(right.true_positives, right.true_negatives, 0, 0)
     assert wrong == PixelCounts(0, right.true_negatives, right.true_positives, 0)

@@ -1,6 +1,6 @@
 """Pages of world models: scored on frames, and on crops where they see less."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,24 @@ CURVES = {"world_model_curves": Schema(("model", "seed", "step"), ("validation_l
 FRAME_SCORES = labels_of("frames")
 """Scores in the order of the tables, and what they are called there."""
 
-BETTER = {"relative_bce": -1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1}
+BETTER = {
+    "relative_bce": -1, "gain": 1, "relative_rollout_bce": -1, "rollout_f1": 1, "ari_last": 1,
+}  # fmt: skip
 """Scores that are compared, and whether more (1) or less (-1) of them is better."""
 
-SIMULATED = {"bce": ("copied", "BCE in nats a frame"), "f1": ("f1_copied", "F1 of lit pixels")}
-"""Scores of simulated frames: the column of the last frame copied, and what they are called."""
+SIMULATED: dict[str, tuple[dict[str, str], str]] = {
+    "bce": ({"copied": "copied"}, "BCE in nats a frame"),
+    **{
+        score: ({"copied": f"{score}_copied", "velocities": f"{score}_velocities"}, title)
+        for score, title in (("f1", "F1 of lit pixels"), ("f1_moving", "F1 of moving pixels"))
+    },
+}
+"""Scores of simulated frames: the columns of references by name, and what they are called."""
 
-COPIED = {"copied": "last frame copied"}
-_SIMULATED = ("bce", "copied", "f1", "f1_copied")
-
+REFERENCES = labels_of("reference")
+_SIMULATED = tuple(
+    column for name, (more, _) in SIMULATED.items() for column in (name, *more.values())
+)
 
 FRAMES = {
     "world_models": Schema(("test", "model", "seed"), ("balls", "groups", *FRAME_SCORES)),
@@ -41,7 +50,7 @@ FRAMES = {
 QUESTIONS = labels_of("question")
 """What varies, and what it is called; where one does, the other two stay as in training."""
 
-CROP_SCORES = ("f1", "balanced_accuracy")
+CROP_SCORES = ("f1", "f1_moving", "balanced_accuracy")
 
 HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""
@@ -57,11 +66,11 @@ ACROSS = 5
 """Modules in a row of their maps."""
 
 FAMILIES = {
-    "rnem": ("rnnem", "rnn", "lstm", "memoryless"),
-    "rnnem": ("rnn", "lstm", "memoryless"),
-    "nem": ("rnn", "lstm", "memoryless"),
-    "rnn": ("memoryless",),
-    "lstm": ("memoryless",),
+    "rnem": ("rnnem", "rnn", "lstm", "memoryless", "memoryless_noisy"),
+    "rnnem": ("rnn", "lstm", "memoryless", "memoryless_noisy"),
+    "nem": ("rnn", "lstm", "memoryless", "memoryless_noisy"),
+    "rnn": ("memoryless", "memoryless_noisy"),
+    "lstm": ("memoryless", "memoryless_noisy"),
     "rims": ("rims_lstm", "memoryless"),
     "s2": ("crops_lstm", "crops_rims", "crops_rmc"),
     "crops": ("crops_lstm",),
@@ -85,11 +94,11 @@ def world_models(folder: Path) -> Page:
     """
     run = load_run(folder, FRAMES, "world_models")
     rows, simulations = run["world_models"], run["simulations"]
-    relative = ("relative_bce", "relative_relational_bce")
+    relative, curves = ("relative_bce", "relative_relational_bce"), SIMULATED
     figures = {
         "relative_bce": partial(score_dots, rows, relative, 1.0),
-        "simulations": partial(simulation_curves, simulations),
-        "simulations_f1": partial(simulation_curves, simulations, "f1"),
+        **{f"simulations_{name}": partial(simulation_curves, simulations, name) for name in curves},
+        "gain": partial(score_dots, rows, ("gain",), 1.0),
         "ari": partial(score_dots, rows, ("ari", "ari_last")),
         "validation": partial(validation_curves, run["world_model_curves"]),
     }
@@ -107,9 +116,13 @@ def score_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a test set and model, with the number of balls, of groups while scoring and of
-        seeds, and ``_mean`` and ``_std`` of each of `FRAME_SCORES`.
+        seeds, and ``_mean`` and ``_std`` of each of `FRAME_SCORES` that there is.
     """
-    return means(rows, ("test", "balls", "model", "groups"), [*FRAME_SCORES])
+    return means(rows, ("test", "balls", "model", "groups"), _known(rows, FRAME_SCORES))
+
+
+def _known(rows: pd.DataFrame, scores: Iterable[str]) -> list[str]:
+    return [score for score in scores if rows[score].notna().any()]
 
 
 def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("nan")) -> Figure:
@@ -137,23 +150,24 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("n
 
 
 def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
-    """Draw a score of every simulated frame, a panel a test set; copying the last frame dashed.
+    """Draw a score of every simulated frame, a panel a test set; references are dashed.
 
     Source: R-NEM, Figure 4, right.
 
     Args:
         rows: Of ``simulations.csv``.
-        score: "bce" or "f1".
+        score: "bce", "f1" or "f1_moving".
 
     Raises:
         RMRError: There are none.
     """
-    copied, title = SIMULATED[score]
+    references, title = SIMULATED[score]
     known = rows.dropna(subset=score)
     titles: Any = {"across": "simulated frame", "up": title}
-    both = pd.concat([known, known.assign(model="copied", **{score: known[copied]})])
-    axes, names = ("test", "frame", score, "model"), own_names(known) | COPIED
-    return seed_lines(both, *axes, names, "simulations.csv", marked=False, **titles)
+    more = [known.assign(model=name, **{score: known[at]}) for name, at in references.items()]
+    every = pd.concat([known, *more]).dropna(subset=score)
+    axes, names = ("test", "frame", score, "model"), own_names(known) | REFERENCES
+    return seed_lines(every, *axes, names, "simulations.csv", marked=False, **titles)
 
 
 def views(folder: Path) -> Page:
@@ -203,9 +217,10 @@ def varied(table: pd.DataFrame, trained_on: int | None) -> dict[str, pd.DataFram
 def view_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return means over seeds, one row a condition and model.
 
-    Columns: those of `CONDITION`, model, seeds, and ``_mean`` and ``_std`` of `CROP_SCORES`.
+    Columns: those of `CONDITION`, model, seeds, and ``_mean`` and ``_std`` of those of
+    `CROP_SCORES` that there are.
     """
-    return means(table, (*CONDITION, "model"), [*CROP_SCORES])
+    return means(table, (*CONDITION, "model"), _known(table, CROP_SCORES))
 
 
 def losses(table: pd.DataFrame, trained_on: int | None) -> pd.DataFrame:

@@ -30,6 +30,10 @@ CUT = 0.5
 """Above this a predicted pixel is lit, below it dark, where a model takes in its own prediction."""
 SURE = 1e-6
 """No predicted probability counts as closer to 0 or 1 than this."""
+NOISE = 0.2
+"""Probability that an input pixel is flipped (R-NEM, Appendix A.1)."""
+WITH_ACTIONS = 0.02
+"""Probability that an input pixel is flipped in a world with actions (R-NEM, Appendix A.2)."""
 
 
 class Prediction(NamedTuple):
@@ -98,6 +102,25 @@ class WorldModel(Protocol[State]):
 def taken_in(predicted: Frames, cut: float) -> Frames:
     """Return what a model takes in of its own prediction, see `WorldModel`."""
     return (predicted > cut).to(predicted) if cut else predicted
+
+
+def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Frame:
+    """Return the frame with some pixels x turned into 1 - x."""
+    if not probability:
+        return frame
+    kind = {"dtype": torch.float32, "device": generator.device}
+    drawn = torch.rand(frame.shape, generator=generator, **kind)
+    return torch.where(drawn < probability, 1 - frame, frame)
+
+
+def check_noise(noise: float) -> None:
+    """Make sure that a probability to be flipped is one.
+
+    Raises:
+        RMRError: It is not from 0 to 0.5.
+    """
+    if not 0 <= noise <= 0.5:
+        raise RMRError(f"expected noise from 0 to 0.5, got {noise}")
 
 
 def need_actions(action: Actions | None) -> Actions:
@@ -499,25 +522,40 @@ class MemorylessSizes:
     Attributes:
         channels: Of the hidden layer.
         kernel: Height and width of what a predicted pixel sees of the frame, odd.
+        noise: Probability that an input pixel is flipped, in [0, 1/2], in a world without actions.
 
     Raises:
-        RMRError: No channel, or another kernel.
+        RMRError: No channel, another kernel, no such probability.
     """
 
     channels: int = 16
     kernel: int = 7
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.channels < 1 or self.kernel < 1 or self.kernel % 2 == 0:
             raise RMRError(f"expected a channel or more and an odd kernel, got {self}")
+        check_noise(self.noise)
+
+    def fitted(self, shape: tuple[int, int, int], actions: int) -> "MemorylessSizes":
+        """Return the sizes for a world of so many actions, whose noise is `WITH_ACTIONS`."""
+        del shape
+        return replace(self, noise=WITH_ACTIONS if actions and self.noise else self.noise)
+
+
+class MemorylessState(NamedTuple):
+    """The last frame, as it was seen, and the source of the noise."""
+
+    frame: Frame
+    generator: torch.Generator
 
 
 class Memoryless(nn.Module):
     """Predicts each pixel from what surrounds it in the last frame: a learned blur.
 
     It cannot tell where anything moves: a world model that predicts no better has learnt nothing of
-    motion, though it may well beat copying, of which a wrong pixel costs 13.8 nats. It sees frames
-    without noise, and no actions. Its state is the last frame. It is a
+    motion, though it may well beat copying, of which a wrong pixel costs 13.8 nats. It sees no
+    actions, and frames without noise, or with as much as R-NEM's family (its noisy twin). It is a
     `rmr_gym.models.world.frames.WorldModel`.
 
     Source: ours; a control.
@@ -531,26 +569,29 @@ class Memoryless(nn.Module):
     def __init__(self, shape: tuple[int, int, int], sizes: MemorylessSizes, actions: int = 0):
         super().__init__()
         del actions
-        self.shape, self.cut = shape, CUT
+        self.shape, self.noise, self.cut = shape, sizes.noise, CUT
         self.around = nn.Conv2d(shape[2], sizes.channels, sizes.kernel, padding=sizes.kernel // 2)
         self.pixel = nn.Conv2d(sizes.channels, shape[2], 1)
 
-    def init_state(self, batch: int, generator: torch.Generator) -> Frame:
+    def init_state(self, batch: int, generator: torch.Generator) -> MemorylessState:
         """Return a dark frame; nothing is drawn."""
-        del generator
-        return self.pixel.weight.new_zeros(batch, *self.shape)
+        return MemorylessState(self.pixel.weight.new_zeros(batch, *self.shape), generator)
 
-    def step(self, state: Frame, observation: Frame | None, action: Actions | None) -> Frame:
+    def step(
+        self, state: MemorylessState, observation: Frame | None, action: Actions | None
+    ) -> MemorylessState:
         """Return the frame, or what was predicted; see `WorldModel.step`."""
         del action
-        return taken_in(self.decode(state).frame, self.cut) if observation is None else observation
+        if observation is None:
+            observation = taken_in(self.decode(state).frame, self.cut)
+        return state._replace(frame=flipped(observation, self.noise, state.generator))
 
-    def decode(self, state: Frame) -> Prediction:
+    def decode(self, state: MemorylessState) -> Prediction:
         """Return the predicted frame; pixels are not grouped."""
-        pixels = rearrange(state, "b h w c -> b c h w")
+        pixels = rearrange(state.frame, "b h w c -> b c h w")
         logits = self.pixel(torch.relu(self.around(pixels)))
         return Prediction(rearrange(logits.sigmoid(), "b c h w -> b h w c"))
 
-    def loss(self, state: Frame, following: Frame) -> Float[Tensor, " batch"]:
+    def loss(self, state: MemorylessState, following: Frame) -> Float[Tensor, " batch"]:
         """Return the binary cross-entropy of the predicted frame, summed over pixels."""
         return frame_bce(self.decode(state).frame, following)

@@ -16,12 +16,16 @@ from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.frames import (
     CUT,
+    NOISE,
     SURE,
+    WITH_ACTIONS,
     Actions,
     Frame,
     FrameDecoder,
     FrameEncoder,
     Prediction,
+    check_noise,
+    flipped,
     halving,
     need_actions,
     taken_in,
@@ -29,8 +33,6 @@ from rmr_gym.models.world.frames import (
 
 ACTION = 10
 """Width of the embedding of an action."""
-WITH_ACTIONS = 0.02
-"""Probability that an input pixel is flipped in a world with actions (R-NEM, Appendix A.2)."""
 UNCERTAIN = 1e-6
 """Added to each pixel's probability in the E-step, so that no group is ruled out."""
 LEAST = 1e-12
@@ -73,13 +75,12 @@ class NEMSizes:
     dim: int = 250
     width: int = 250
     attention: int = 100
-    noise: float = 0.2
+    noise: float = NOISE
     processor: ProcessorSizes | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        if not 0 <= self.noise <= 0.5:
-            raise RMRError(f"expected noise from 0 to 0.5, got {self.noise}")
+        check_noise(self.noise)
 
     def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
         """Return the same sizes, with groups that act on each other through a P."""
@@ -509,15 +510,6 @@ def responsibilities(pictures: Pictures, frame: Frame) -> Shares:
 def mixed(state: NEMState) -> Frame:
     """Return the prediction of all groups together, sum_k gamma_k psi_k."""
     return (state.groups[..., None] * state.pictures).sum(dim=1)
-
-
-def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Frame:
-    """Return the frame with some pixels x turned into 1 - x."""
-    if not probability:
-        return frame
-    kind = {"dtype": torch.float32, "device": generator.device}
-    drawn = torch.rand(frame.shape, generator=generator, **kind)
-    return torch.where(drawn < probability, 1 - frame, frame)
 
 
 no_attention = partial(RelationalUpdate, attentive=False)
