@@ -23,7 +23,7 @@ class DivergedError(RMRError):
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one rate; Adam starts anew with each.
+    """A stretch of training; Adam starts anew with each.
 
     Attributes:
         steps: Gradient steps.
@@ -42,6 +42,11 @@ class Phase:
             raise RMRError(
                 f"a phase needs steps, batch and unroll of 1 or more and a rate above 0, got {self}"
             )
+
+    def rate(self, step: int) -> float:
+        """Return the rate at a step of the phase, from 1."""
+        del step
+        return self.learning_rate
 
 
 def check_checkpoints(checkpoints: Sequence[int], steps: int | None = None) -> None:
@@ -204,6 +209,9 @@ class _Training:
         loss = current.loss.item()
         if error := diverged(loss, self.step):
             raise error
+        phase = self.phases[self.phase]
+        rate = phase.rate(self.step - self.ends[self.phase] + phase.steps)
+        self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         current.loss.backward()
         if clip is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
-from math import log
+from math import cos, log, pi
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,15 +62,26 @@ class WorldTraining(Phase):
     Attributes:
         check_every: Gradient steps between two validations.
         patience: Validations without improvement after which training ends.
+        warmup: Steps over which the rate rises to ``learning_rate``.
+        end: Share of it that is left at the last step, down to which it follows a cosine.
     """
 
     check_every: int = 250
     patience: int = 10
+    warmup: int = 0
+    end: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.check_every, self.patience) < 1:
             raise RMRError(f"expected check_every and patience of 1 or more, got {self}")
+        if self.warmup < 0 or not 0 <= self.end <= 1:
+            raise RMRError(f"expected a warmup of 0 or more and an end from 0 to 1, got {self}")
+
+    def rate(self, step: int) -> float:
+        """Return the rate at a step, from 1."""
+        fall = (1 - self.end) * (1 - cos(pi * step / self.steps)) / 2
+        return self.learning_rate * min(1.0, step / max(1, self.warmup)) * (1 - fall)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -84,6 +95,7 @@ class WorldScoring:
 
     Attributes:
         sequences: At most so many sequences.
+        length: Predictions of a sequence whose frames are all shown but the last.
         last: Predictions at the end of a sequence that the scores are taken on.
         seen: Frames that are shown before a simulation.
         ahead: Frames that are simulated.
@@ -92,6 +104,7 @@ class WorldScoring:
     """
 
     sequences: int = 1000
+    length: int = 20
     last: int = 10
     seen: int = 10
     ahead: int = 10
@@ -100,6 +113,11 @@ class WorldScoring:
     def __post_init__(self) -> None:
         if min(self.sequences, self.last, self.seen, self.ahead) < 1:
             raise RMRError(f"expected counts of 1 or more, got {self}")
+        if self.last >= self.length:
+            raise RMRError(
+                "expected fewer last predictions than all of a sequence, got "
+                f"{self.last} and {self.length}"
+            )
         if not 0 <= self.cut < 1:
             raise RMRError(f"expected a cut from 0 to less than 1, got {self.cut}")
 
@@ -121,11 +139,6 @@ class WorldPreset:
     validation_share: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.scoring.last >= self.training.unroll:
-            raise RMRError(
-                "expected fewer last predictions than frames of a sequence, got "
-                f"{self.scoring.last} and {self.training.unroll}"
-            )
         if not 0 < self.validation_share < 1:
             raise RMRError(
                 f"expected a validation share between 0 and 1, got {self.validation_share}"
@@ -134,7 +147,7 @@ class WorldPreset:
     @property
     def horizon(self) -> int:
         """Frames of the longest sequence that is scored."""
-        return max(self.training.unroll + 1, self.scoring.seen + self.scoring.ahead)
+        return max(self.scoring.length + 1, self.scoring.seen + self.scoring.ahead)
 
 
 WORLD_PRESETS = read_presets("frames", WorldPreset)
@@ -424,8 +437,8 @@ def batches(model: nn.Module, clips: Clips, size: int, stream: str) -> Iterator[
 
 def sequence_loss(model: Any, batch: Batch) -> Tensor:
     """Return the loss of the next frame, mean over frames and sequences, sum over pixels."""
-    losses = [model.loss(s, batch.frames[:, t + 1]) for t, s in enumerate(batch.states(model))]
-    return torch.stack(losses).mean()
+    actions = None if batch.actions is None else batch.actions[:, :-1]
+    return model.losses(batch.frames, actions, batch.noise).mean()
 
 
 @torch.no_grad()
@@ -526,8 +539,8 @@ class PlannedModel:
         self, seed: int, test: RecordedFrames | None, views: int, dropped: int = 0
     ) -> Task:
         """Return the task of the scores of a training on crops, see `crop_scores`."""
-        most = self.preset.scoring.sequences
-        return crop_scores(self, self.trained(seed), test or self.data, most, views, dropped)
+        scoring = self.preset.scoring
+        return crop_scores(self, self.trained(seed), test or self.data, scoring, views, dropped)
 
 
 def inner_processor(model: nn.Module) -> PassiveProcessor:
@@ -535,7 +548,7 @@ def inner_processor(model: nn.Module) -> PassiveProcessor:
     return next(part for part in model.modules() if isinstance(part, PassiveProcessor))
 
 
-@stage(version=3)
+@stage(version=4)
 def world_model(
     model: PlannedModel, seed: int, donor: Artifact | None = None, room: Room = NOWHERE
 ) -> Artifact:
@@ -678,7 +691,7 @@ def world_scores(
         The record's ``rows`` holds one row of `SCORES`, its ``simulation`` a row a simulated frame,
         see `score_simulation`; NaN where there is no truth in the data or no group in the model.
     """
-    shown = test.scored(model.preset.training.unroll + 1, scoring.sequences)
+    shown = test.scored(scoring.length + 1, scoring.sequences)
     longer = test.scored(scoring.seen + scoring.ahead, scoring.sequences)
     network = model.network(trained, scoring.cut if shown.binary else 0.0, groups)
     simulation = score_simulation(network, longer, scoring.seen)
@@ -849,7 +862,7 @@ def crop_scores(
     model: PlannedModel,
     trained: Artifact,
     test: RecordedFrames,
-    sequences: int,
+    scoring: WorldScoring,
     views: int,
     dropped: int = 0,
 ) -> Artifact:
@@ -866,7 +879,7 @@ def crop_scores(
         model: The model.
         trained: Its training.
         test: Data whose episodes that are not trained on are scored.
-        sequences: At most so many sequences are scored.
+        scoring: How many sequences are scored, and how long.
         views: Crops that it sees of each frame.
         dropped: Number of modules that are taken out.
 
@@ -876,7 +889,7 @@ def crop_scores(
     network = model.network(trained)
     network.drop(dropped_parts(network, dropped))
     network.views = views
-    clips = test.scored(model.preset.training.unroll + 1, sequences)
+    clips = test.scored(scoring.length + 1, scoring.sequences)
     counts, moving = count_pixels(network, clips)
     row = {"step": trained.record["step"], "views": views, "dropped": dropped}
     row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1, "f1_moving": moving.f1}
@@ -907,11 +920,11 @@ def count_pixels(model: Any, clips: Clips) -> tuple[PixelCounts, PixelCounts]:
     """
     total = torch.zeros(2, 4, dtype=torch.int64)
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
-        moving = ~(batch.frames > CUT).all(dim=1)
-        for t, state in enumerate(batch.states(model)):
-            logits, truth = model.asked(state, batch.frames[:, t + 1])
-            said, lit, here = logits > 0, truth > CUT, model.geometry.look(moving, state.queries)
-            total += torch.stack([_confusion(said, lit), _confusion(said & here, lit & here)]).cpu()
+        logits, truth, queries = model.asked(batch.frames, batch.noise)
+        moving = 1.0 - (batch.frames > CUT).all(dim=1, keepdim=True).float()
+        here = model.geometry.look(moving.expand_as(batch.frames[:, 1:]), queries) > CUT
+        said, lit = logits > 0, truth > CUT
+        total += torch.stack([_confusion(said, lit), _confusion(said & here, lit & here)]).cpu()
     every, some = total.tolist()
     return PixelCounts(*every), PixelCounts(*some)
 

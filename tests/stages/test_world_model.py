@@ -11,7 +11,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.clips import Clips, load_clips, true_groups
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.models.world.crops import Asked, LocalState, ViewGeometry
+from rmr_gym.models.world.crops import Asked, ViewGeometry
 from rmr_gym.models.world.frames import (
     WITH_ACTIONS,
     FrameSizes,
@@ -102,8 +102,9 @@ class Copier(nn.Module):
         half[:, 0, :, : self.shape[1] // 2] = half[:, 1, :, self.shape[1] // 2 :] = 1
         return Prediction(state, half)
 
-    def loss(self, state, following):
-        return frame_bce(state, following) + self.nothing.square()
+    def losses(self, frames, actions, generator):
+        del actions, generator
+        return frame_bce(frames[:, :-1], frames[:, 1:]) + self.nothing.square()
 
 
 class Prophet(nn.Module):
@@ -138,8 +139,9 @@ class Prophet(nn.Module):
         groups = nn.functional.one_hot(owners, int(self.owners.max()) + 1).movedim(-1, 1).float()
         return Prediction(self.say(self.frames[rows + 1]), groups)
 
-    def loss(self, state, following):
-        return frame_bce(self.decode(state).frame, following) + self.nothing.square()
+    def losses(self, frames, actions, generator):
+        del actions, generator
+        return frame_bce(self.say(frames[:, 1:]), frames[:, 1:]) + self.nothing.square()
 
 
 @pytest.fixture
@@ -311,7 +313,8 @@ def test_simulations_hang_on_the_cut_and_trainings_do_not(plan):
         ("training.learning_rate", 0.0, "a rate above 0"),
         ("training.patience", 0, "patience of 1 or more"),
         ("scoring.ahead", 0, "counts of 1 or more"),
-        ("scoring.last", 5, "fewer last predictions than frames of a sequence, got 5 and 5"),
+        ("training.end", 1.5, "an end from 0 to 1"),
+        ("scoring.last", 5, "fewer last predictions than all of a sequence, got 5 and 5"),
         ("scoring.cut", 1.0, "a cut from 0 to less than 1, got 1"),
         ("validation_share", 1.0, "a validation share between 0 and 1"),
         ("sizes.groups", 1, "2 groups or more in a model that has groups, got 1 and rnem"),
@@ -355,6 +358,30 @@ def test_presets_follow_the_papers():
     assert find_world_preset("laptop", "memoryless").training.learning_rate == 1e-2
     assert whole.horizon == 31
     assert replace(whole, scoring=WorldScoring(seen=30, ahead=5)).horizon == 35
+
+
+def test_the_rate_rises_and_falls():
+    training = WorldTraining(100, learning_rate=2.0, warmup=10, end=0.5)
+    rates = [training.rate(step) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.2, rel=0.01)
+    assert 1.9 < max(rates) == rates[9]
+    assert rates[49] == pytest.approx(1.5)
+    assert rates[-1] == pytest.approx(1.0)
+    assert WorldTraining(100).rate(77) == 1e-3
+
+
+def test_the_optimizer_is_told_the_rate(plan, monkeypatch, tmp_path):
+    rates, step = [], torch.optim.Adam.step
+
+    def spied(self, *arguments, **options):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spied)
+    planned = plan("memoryless", training_warmup=2, training_end=0.0, training_learning_rate=1.0)
+    Store(tmp_path).compute(planned.trained(0))
+    assert rates == pytest.approx([planned.preset.training.rate(step) for step in (1, 2, 3, 4)])
+    assert rates[-1] == 0
 
 
 def test_a_prediction_that_is_no_number_is_told_with_its_step(plan, monkeypatch, tmp_path):
@@ -637,24 +664,12 @@ class Seer(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(()))
         self.geometry = ViewGeometry(16, 16, 1, 2, 5)
 
-    def init_state(self, batch, generator):
-        return LocalState(None, self.geometry.draw(batch, generator), generator)
-
-    def step(self, state, observation, action):
-        del action, observation
-        drawn = self.geometry.draw(len(state.queries), state.generator)
-        return replace(state, queries=drawn)
-
-    def decode(self, state):
-        raise NotImplementedError
-
-    def loss(self, state, following):
-        raise NotImplementedError
-
-    def asked(self, state, following):
-        self.places.append(state.queries)
-        truth = self.geometry.look(following, state.queries)
-        return Asked(2 * self.say(truth) - 1, truth)
+    def asked(self, frames, generator):
+        drawn = [self.geometry.draw(len(frames), generator) for _ in range(frames.shape[1] - 1)]
+        queries = torch.stack(drawn, dim=1)
+        self.places.append(queries)
+        truth = self.geometry.look(frames[:, 1:], queries)
+        return Asked(2 * self.say(truth) - 1, truth, queries)
 
 
 def test_pixels_are_counted_at_the_same_places_for_every_model(s2gru):

@@ -110,7 +110,7 @@ class Views(WorldExperiment):
         parts = [max(1, model.parts) for model in models]
         crops = models[0].preset.sizes.views
         self._check_counts(crops, max(parts) - 1)
-        lengths = [model.preset.training.unroll + 1 for model in models]
+        lengths = [model.preset.scoring.length + 1 for model in models]
         tests = self.test_sets(models, lengths, progress_for)
         rows = [
             view_rows(model, seed, test, views, dropped)

@@ -256,7 +256,7 @@ def build(factory: Callable[[], ModuleType], generator: torch.Generator) -> Modu
 
     Linear layers are drawn uniformly in +-1/sqrt(fan_in) (torch's own default); convolutions are
     orthogonal with gain sqrt(2) and zero bias (Anand et al. 2019; decisions page, 11a). A module
-    with parameters of its own has a method ``initialise(generator)``.
+    that has a method ``initialise(generator)`` draws its own parameters.
 
     Args:
         factory: Makes the module; what it draws from torch's global generator is put back.
@@ -304,12 +304,12 @@ def draw_orthogonally(layer: nn.Conv2d | nn.ConvTranspose2d, generator: torch.Ge
 
 
 def _initialise(part: nn.Module, generator: torch.Generator) -> None:
-    if isinstance(part, nn.Linear):
+    if initialise := getattr(part, "initialise", None):
+        initialise(generator)
+    elif isinstance(part, nn.Linear):
         draw_uniformly(part.parameters(), part.in_features, generator)
     elif isinstance(part, nn.Conv2d):
         draw_orthogonally(part, generator)
-    elif initialise := getattr(part, "initialise", None):
-        initialise(generator)
 
 
 def find_device(name: str) -> torch.device:

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import draw_orthogonally
-from rmr_gym.models.world.frames import CUT, Frame, Prediction, taken_in
+from rmr_gym.models.world.frames import CUT, Frame, Frames, Played, Prediction, Sequences, taken_in
 
 Core = TypeVar("Core")
-Centres = Int[Tensor, "batch views 2"]
-Crops = Float[Tensor, "batch views size size channels"]
-Places = Float[Tensor, "batch views place"]
-Vectors = Float[Tensor, "batch views dim"]
+Centres = Int[Tensor, "*batch views 2"]
+Crops = Float[Tensor, "*batch views size size channels"]
+Places = Float[Tensor, "*batch views place"]
+Vectors = Float[Tensor, "*batch views dim"]
 FeatureMap = Float[Tensor, "batch channels height width"]
 
 _BASE = 10000.0
@@ -74,10 +74,11 @@ class ViewGeometry:
         """Draw centres uniformly among the pixels, on the device of the generator."""
         return drawn_pixels((self.height, self.width), (batch, self.views), generator)
 
-    def look(self, frames: Frame, centres: Centres) -> Crops:
+    def look(self, frames: Frames, centres: Centres) -> Crops:
         """Return the crops around centres, 0 beyond the edge."""
         reach = self.size // 2
-        return F.pad(frames, (0, 0, reach, reach, reach, reach))[self._pixels(centres)]
+        wide = F.pad(frames.flatten(0, -4), (0, 0, reach, reach, reach, reach))
+        return wide[self._pixels(centres.flatten(0, -3))].unflatten(0, centres.shape[:-2])
 
     def grid(self) -> Int[Tensor, "views 2"]:
         """Return centres of the fewest crops whose union is the whole frame."""
@@ -300,10 +301,10 @@ class CropEncoder(nn.Module):
 
     def forward(self, crops: Crops, places: Places | None = None) -> Vectors:
         """Return an encoding a crop."""
-        x = self.before(rearrange(crops.flatten(0, 1), "b h w c -> b c h w"))
+        x = self.before(rearrange(crops.flatten(0, -4), "b h w c -> b c h w"))
         if self.place is not None and places is not None:
-            x = self.place(with_place(x, places.flatten(0, 1)))
-        return self.after(x).unflatten(0, crops.shape[:2])
+            x = self.place(with_place(x, places.flatten(0, -2)))
+        return self.after(x).unflatten(0, crops.shape[:-3])
 
 
 class CropDecoder(nn.Module):
@@ -346,11 +347,11 @@ class CropDecoder(nn.Module):
 
     def forward(self, vectors: Vectors, places: Places | None = None) -> Crops:
         """Return the logits of a crop a vector."""
-        x = self.before(vectors.flatten(0, 1))
+        x = self.before(vectors.flatten(0, -2))
         if self.place is not None and places is not None:
-            x = self.place(with_place(x, places.flatten(0, 1)))
+            x = self.place(with_place(x, places.flatten(0, -2)))
         crops = rearrange(self.after(x), "b c h w -> b h w c")
-        return crops.unflatten(0, vectors.shape[:2])
+        return crops.unflatten(0, vectors.shape[:-1])
 
 
 def halves(size: int) -> tuple[int, int]:
@@ -382,15 +383,17 @@ class LocalState(Generic[Core]):
 
 
 class Asked(NamedTuple):
-    """What a model says at the queries of a state, and what came.
+    """What a model says where it will look next, at every instant, and what comes there.
 
     Attributes:
         logits: Of the pixels of each queried crop.
         truth: The crops, in [0, 1].
+        queries: Their centres.
     """
 
     logits: Crops
     truth: Crops
+    queries: Centres
 
 
 State = LocalState[Core]
@@ -401,7 +404,7 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
 
     It is a `rmr_gym.models.world.frames.WorldModel` of whole frames: where it looks is the model's
     own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
-    the answers, ``loss`` asks about the places where it will look next. A model that sees no frame
+    the answers, ``losses`` ask about the places where it will look next. A model that sees no frame
     takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and
     `answer`. ``model.views`` can be lowered after training: so many of the crops are seen then,
     while all are asked for.
@@ -418,6 +421,9 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     Raises:
         RMRError: A world with actions.
     """
+
+    ahead = 0
+    """How many frames ahead it sees in `asked`."""
 
     def __init__(self, geometry: ViewGeometry, actions: int):
         super().__init__()
@@ -503,16 +509,28 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         crops = self.logits(state.core, grid).sigmoid()
         return Prediction(self.geometry.stitch(crops, grid))
 
-    def asked(self, state: State, following: Frame) -> Asked:
-        """Return what the state predicts where it will look next, and what comes there."""
-        truth = self.geometry.look(following, state.queries)
-        return Asked(self.logits(state.core, state.queries), truth)
+    def asked(self, frames: Sequences, generator: torch.Generator) -> Asked:
+        """Return what it predicts of each frame but the first, all being shown but the last.
 
-    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
+        All crops are encoded at once, and all answers decoded; states are those that `step` makes.
+        """
+        batch, time = frames.shape[:2]
+        core, first = self.start(batch, generator), self.ahead
+        drawn = [self.geometry.draw(batch, generator) for _ in range(time)]
+        centres = torch.stack(drawn, dim=1)
+        crops = self.geometry.look(frames, centres)
+        shown = slice(first, first + time - 1)
+        views = Views(crops[:, shown, : self.views], centres[:, shown, : self.views])
+        return Asked(self.predicted(core, views, centres[:, 1:]), crops[:, 1:], centres[:, 1:])
+
+    def losses(
+        self, frames: Sequences, actions: Played | None, generator: torch.Generator
+    ) -> Float[Tensor, "batch time"]:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
-        logits, truth = self.asked(state, following)
+        del actions
+        logits, truth, _ = self.asked(frames, generator)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return losses.sum(dim=(2, 3, 4)).mean(dim=1)
+        return losses.sum(dim=(3, 4, 5)).mean(dim=2)
 
     @abstractmethod
     def start(self, batch: int, generator: torch.Generator) -> Core:
@@ -525,6 +543,16 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     @abstractmethod
     def logits(self, core: Core, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
+
+    @abstractmethod
+    def predicted(self, core: Core, views: Views, centres: Centres) -> Crops:
+        """Return the logits of the crops around pixels of the frame after each of some views.
+
+        Args:
+            core: Before the first.
+            views: What is seen at each instant [batch, time, views].
+            centres: Asked about after each.
+        """
 
     def seen(self, crops: Crops, state: State) -> Views:
         """Return those of the crops at a state's queries that the model is shown."""

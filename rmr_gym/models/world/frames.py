@@ -19,12 +19,14 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.rims import RIMCell, RIMSizes, RIMState
+from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes, RIMState
 
 State = TypeVar("State")
 Frame = Float[Tensor, "batch height width channels"]
 Frames = Float[Tensor, "*rest height width channels"]
 Actions = Int[Tensor, " batch"]
+Sequences = Float[Tensor, "batch frames height width channels"]
+Played = Int[Tensor, "batch time"]
 
 CUT = 0.5
 """Above this a predicted pixel is lit, below it dark, where a model takes in its own prediction."""
@@ -54,7 +56,7 @@ class WorldModel(Protocol[State]):
     """A recurrent model of a world that is seen as frames; every one is an ``nn.Module`` too.
 
     After ``step(state, x_t, a_t)`` the state predicts :math:`x_{t+1}`: ``decode`` says what it
-    predicts, ``loss`` how far that is from what came. Frames are binary or gray, in [0, 1]. What
+    predicts, ``losses`` how far that is from what came. Frames are binary or gray, in [0, 1]. What
     depends on ``training``, such as noise on the input, is the model's own.
 
     Attributes:
@@ -89,12 +91,18 @@ class WorldModel(Protocol[State]):
         """Return what the state predicts for the next frame."""
         ...
 
-    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
-        """Return the training loss, summed over pixels, of the prediction of the next frame.
+    def losses(
+        self, frames: Sequences, actions: Played | None, generator: torch.Generator
+    ) -> Float[Tensor, "batch time"]:
+        """Return training losses, summed over pixels, of predictions of all frames but the first.
+
+        All frames but the last are shown. What does not hang on the frame before is computed for
+        all instants at once.
 
         Args:
-            state: After a step.
-            following: The frame that came next.
+            frames: One sequence a row.
+            actions: Taken at each frame but the last; None in a world without actions.
+            generator: See `init_state`.
         """
         ...
 
@@ -104,8 +112,8 @@ def taken_in(predicted: Frames, cut: float) -> Frames:
     return (predicted > cut).to(predicted) if cut else predicted
 
 
-def flipped(frame: Frame, probability: float, generator: torch.Generator) -> Frame:
-    """Return the frame with some pixels x turned into 1 - x."""
+def flipped(frame: Frames, probability: float, generator: torch.Generator) -> Frames:
+    """Return frames with some pixels x turned into 1 - x."""
     if not probability:
         return frame
     kind = {"dtype": torch.float32, "device": generator.device}
@@ -154,8 +162,8 @@ def frame_bce(
 
 def unroll(
     model: WorldModel[State],
-    frames: Float[Tensor, "batch time height width channels"],
-    actions: Int[Tensor, "batch time"] | None,
+    frames: Sequences,
+    actions: Played | None,
     generator: torch.Generator,
     seen: int | None = None,
 ) -> Iterator[State]:
@@ -184,12 +192,39 @@ def unroll(
 
 
 Vector = Float[Tensor, "batch dim"]
+Vectors = Float[Tensor, "batch time dim"]
+Shown = Float[Tensor, "batch time shown"]
 
 KERNEL = 4
 _TAPS = (
     ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
     ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0)),
 )
+
+
+class Glorot(nn.Module):
+    """A layer whose weights are drawn uniformly as Glorot and Bengio do; its bias is 0.
+
+    Source: R-NEM, whose code leaves weights to the defaults of TensorFlow's slim.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw the weights."""
+        nn.init.xavier_uniform_(self.weight, generator=generator)
+        if self.bias is not None:
+            self.bias.zero_()
+
+
+class GlorotLinear(Glorot, nn.Linear):
+    """A linear layer, see `Glorot`."""
+
+
+class GlorotConv(Glorot, nn.Conv2d):
+    """A convolution, see `Glorot`."""
 
 
 class FrameEncoder(nn.Module):
@@ -213,10 +248,10 @@ class FrameEncoder(nn.Module):
         grid = grid_of(shape, len(channels))
         layers: list[nn.Module] = []
         for before, after in pairwise((shape[2], *channels)):
-            layers += [nn.Conv2d(before, after, KERNEL, stride=2, padding=1)]
+            layers += [GlorotConv(before, after, KERNEL, stride=2, padding=1)]
             layers += [nn.GroupNorm(1, after), nn.ELU()]
         cells = grid[0] * grid[1] * channels[-1]
-        layers += [nn.Flatten(), nn.Linear(cells, width), nn.LayerNorm(width), nn.ELU()]
+        layers += [nn.Flatten(), GlorotLinear(cells, width), nn.LayerNorm(width), nn.ELU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, frames: Frames) -> Float[Tensor, "*rest dim"]:
@@ -246,8 +281,8 @@ class FrameDecoder(nn.Module):
         super().__init__()
         grid = grid_of(shape, len(channels))
         cells = channels[-1] * grid[0] * grid[1]
-        layers: list[nn.Module] = [nn.Linear(dim, width), nn.LayerNorm(width), nn.ReLU()]
-        layers += [nn.Linear(width, cells), nn.LayerNorm(cells), nn.ReLU()]
+        layers: list[nn.Module] = [GlorotLinear(dim, width), nn.LayerNorm(width), nn.ReLU()]
+        layers += [GlorotLinear(width, cells), nn.LayerNorm(cells), nn.ReLU()]
         layers += [nn.Unflatten(1, (channels[-1], *grid))]
         for before, after in pairwise((*reversed(channels), shape[2])):
             layers += [DoublingConv(before, after), nn.GroupNorm(1, after), nn.ReLU()]
@@ -260,7 +295,7 @@ class FrameDecoder(nn.Module):
         return frames.unflatten(0, vectors.shape[:-1])
 
 
-class DoublingConv(nn.Conv2d):
+class DoublingConv(GlorotConv):
     """Twice the height and width by repeated pixels, then a 4 x 4 convolution of the same size.
 
     The repeated pixels are never made: an even and an odd output pixel see 3 and 2 neighbouring
@@ -338,6 +373,14 @@ class Recurrence(nn.Module, ABC, Generic[State]):
     def shown(self, core: State) -> Vector:
         """Return what of the state is decoded."""
 
+    def run(self, core: State, vectors: Vectors) -> Shown:
+        """Return what is shown after each vector of sequences."""
+        shown = []
+        for vector in vectors.unbind(1):
+            core = self.take(core, vector)
+            shown.append(self.shown(core))
+        return torch.stack(shown, dim=1)
+
 
 LSTMState = tuple[Vector, Vector]
 """The state of an LSTM: what it shows, and what it remembers."""
@@ -346,7 +389,7 @@ LSTMState = tuple[Vector, Vector]
 class LSTMRecurrence(Recurrence[LSTMState]):
     """One LSTM; nothing but its initial weights is drawn."""
 
-    lstm: nn.LSTMCell
+    lstm: nn.LSTM
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the LSTM's weights uniformly in +-1/sqrt(units)."""
@@ -355,16 +398,21 @@ class LSTMRecurrence(Recurrence[LSTMState]):
     def start(self, batch: int, generator: torch.Generator) -> LSTMState:
         """Return a state of 0."""
         del generator
-        zeros = self.lstm.weight_hh.new_zeros(batch, self.lstm.hidden_size)
+        zeros = self.lstm.weight_hh_l0.new_zeros(batch, self.lstm.hidden_size)
         return zeros, zeros
 
     def take(self, core: LSTMState, vector: Vector) -> LSTMState:
         """Return the state after a vector."""
-        return self.lstm(vector, core)
+        _, (shown, memory) = self.lstm(vector[:, None], (core[0][None], core[1][None]))
+        return shown[0], memory[0]
 
     def shown(self, core: LSTMState) -> Vector:
         """Return what the LSTM shows."""
         return core[0]
+
+    def run(self, core: LSTMState, vectors: Vectors) -> Shown:
+        """Return what is shown after each vector, in one call."""
+        return self.lstm(vectors, (core[0][None], core[1][None]))[0]
 
 
 class RIMsRecurrence(Recurrence[RIMState]):
@@ -392,6 +440,14 @@ class RIMsRecurrence(Recurrence[RIMState]):
     def shown(self, core: RIMState) -> Vector:
         """Return the states of all RIMs."""
         return core.hidden.flatten(1)
+
+    def run(self, core: RIMState, vectors: Vectors) -> Shown:
+        """Return what is shown after each vector; all are read in one product."""
+        readings, shown = self.cell.read(vectors[:, :, None]), []
+        for now in zip(*(part.unbind(1) for part in readings), strict=True):
+            core = self.cell(Reading(*now), core)
+            shown.append(self.shown(core))
+        return torch.stack(shown, dim=1)
 
 
 @dataclass(frozen=True)
@@ -463,18 +519,26 @@ class RecurrentFrames(Recurrence[State]):
         """
         if observation is None:
             observation = taken_in(self.decode(state).frame, self.cut)
-        vector = self.encoder(observation)
-        if self.action is not None:
-            vector = vector + self.action.weight.T[need_actions(action)]
-        return self.take(state, vector)
+        return self.take(state, self.encode(observation, action))
+
+    def encode(self, frames: Frames, actions: Int[Tensor, "*rest"] | None) -> Vectors | Vector:
+        """Return the vectors of frames at which actions are taken."""
+        vectors = self.encoder(frames)
+        if self.action is None:
+            return vectors
+        return vectors + self.action.weight.T[need_actions(actions)]
 
     def decode(self, state: State) -> Prediction:
         """Return the predicted frame; pixels are not grouped."""
         return Prediction(self.decoder(self.shown(state)))
 
-    def loss(self, state: State, following: Frame) -> Float[Tensor, " batch"]:
-        """Return the binary cross-entropy of the predicted frame, summed over pixels."""
-        return frame_bce(self.decode(state).frame, following)
+    def losses(
+        self, frames: Sequences, actions: Played | None, generator: torch.Generator
+    ) -> Float[Tensor, "batch time"]:
+        """Return the binary cross-entropy of the predicted frames, summed over pixels."""
+        vectors = self.encode(frames[:, :-1], actions)
+        shown = self.run(self.start(len(frames), generator), vectors)
+        return frame_bce(self.decoder(shown), frames[:, 1:])
 
 
 class FrameRIMs(RIMsRecurrence, RecurrentFrames[RIMState]):
@@ -508,7 +572,7 @@ class FrameLSTM(LSTMRecurrence, RecurrentFrames[LSTMState]):
 
     def __init__(self, shape: tuple[int, int, int], sizes: FrameSizes, actions: int = 0):
         super().__init__(shape, sizes, actions, sizes.lstm_units)
-        self.lstm = nn.LSTMCell(sizes.hidden, sizes.lstm_units)
+        self.lstm = nn.LSTM(sizes.hidden, sizes.lstm_units, batch_first=True)
 
 
 RIMS_MODELS = {"rims": FrameRIMs, "rims_lstm": FrameLSTM}
@@ -588,10 +652,18 @@ class Memoryless(nn.Module):
 
     def decode(self, state: MemorylessState) -> Prediction:
         """Return the predicted frame; pixels are not grouped."""
-        pixels = rearrange(state.frame, "b h w c -> b c h w")
-        logits = self.pixel(torch.relu(self.around(pixels)))
-        return Prediction(rearrange(logits.sigmoid(), "b c h w -> b h w c"))
+        return Prediction(self.predict(state.frame))
 
-    def loss(self, state: MemorylessState, following: Frame) -> Float[Tensor, " batch"]:
-        """Return the binary cross-entropy of the predicted frame, summed over pixels."""
-        return frame_bce(self.decode(state).frame, following)
+    def predict(self, frames: Frames) -> Frames:
+        """Return what comes after each frame."""
+        pixels = rearrange(frames.flatten(0, -4), "b h w c -> b c h w")
+        logits = self.pixel(torch.relu(self.around(pixels)))
+        return rearrange(logits.sigmoid(), "b c h w -> b h w c").reshape(frames.shape)
+
+    def losses(
+        self, frames: Sequences, actions: Played | None, generator: torch.Generator
+    ) -> Float[Tensor, "batch time"]:
+        """Return the binary cross-entropy of the predicted frames, summed over pixels."""
+        del actions
+        shown = flipped(frames[:, :-1], self.noise, generator)
+        return frame_bce(self.predict(shown), frames[:, 1:])

@@ -23,12 +23,16 @@ from rmr_gym.models.world.frames import (
     Frame,
     FrameDecoder,
     FrameEncoder,
+    GlorotLinear,
+    Played,
     Prediction,
+    Sequences,
     check_noise,
     flipped,
     halving,
     need_actions,
     taken_in,
+    unroll,
 )
 
 ACTION = 10
@@ -132,7 +136,7 @@ class RecurrentUpdate(Update):
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
-        self.recurrence = nn.Linear(sizes.dim + sizes.hidden + action, sizes.dim)
+        self.recurrence = GlorotLinear(sizes.dim + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -158,7 +162,7 @@ class LSTMUpdate(Update):
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
-        self.gates = nn.Linear(sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False)
+        self.gates = GlorotLinear(sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False)
         self.norms = nn.ModuleList(nn.LayerNorm(sizes.dim) for _ in range(5))
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -195,7 +199,7 @@ class InteractingUpdate(Update):
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
         self.encode = _layer(sizes.dim + action, sizes.width, nn.ReLU())
-        self.recurrence = nn.Linear(2 * sizes.width + sizes.hidden + action, sizes.dim)
+        self.recurrence = GlorotLinear(2 * sizes.width + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -242,13 +246,16 @@ class RelationalUpdate(InteractingUpdate):
     def __init__(self, sizes: NEMSizes, action: int = 0, *, attentive: bool = True):
         super().__init__(sizes, action)
         width, hidden = sizes.width, sizes.attention
-        self.focus, self.context = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.focus, self.context = (
+            GlorotLinear(width, width),
+            GlorotLinear(width, width, bias=False),
+        )
         self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
         self.effect = _layer(width, width, nn.ReLU())
         self.attend: nn.Sequential | None = None
         if attentive:
             layer = _layer(width, hidden, nn.Tanh())
-            self.attend = nn.Sequential(layer, nn.Linear(hidden, 1), nn.Sigmoid())
+            self.attend = nn.Sequential(layer, GlorotLinear(hidden, 1), nn.Sigmoid())
 
     def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
         """Return the total effect on each group, and the attention."""
@@ -279,8 +286,8 @@ class ProcessorUpdate(InteractingUpdate):
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__(sizes, action)
         processor = sizes.processor or ProcessorSizes()
-        self.enter = nn.Linear(sizes.width, processor.dim)
-        self.leave = nn.Linear(processor.dim, sizes.width, bias=False)
+        self.enter = GlorotLinear(sizes.width, processor.dim)
+        self.leave = GlorotLinear(processor.dim, sizes.width, bias=False)
         self.processor = processor.make()
 
     def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
@@ -296,7 +303,7 @@ def nobody(memory: Memory) -> Attention:
 
 
 def _layer(before: int, after: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), activation)
+    return nn.Sequential(GlorotLinear(before, after), nn.LayerNorm(after), activation)
 
 
 class NEMState(NamedTuple):
@@ -389,14 +396,21 @@ class SpatialMixture(nn.Module, ABC):
         groups = state.groups if state.groups.shape[1] > 1 else None
         return Prediction(state.pictures.amax(dim=1), groups)
 
-    def loss(self, state: NEMState, following: Frame) -> Float[Tensor, " batch"]:
-        """Return intra- plus inter-cluster loss of each sequence, summed over pixels and groups."""
-        shares = responsibilities(state.pictures, following)[..., None]
-        pictures = state.pictures.clamp(SURE, 1 - SURE)
-        target = following[:, None].expand_as(pictures)
-        within = shares * F.binary_cross_entropy(pictures, target, reduction="none")
-        between = (1 - shares) * -torch.log1p(-pictures)
-        return reduce(within + between, "batch k h w c -> batch", "sum")
+    def losses(
+        self, frames: Sequences, actions: Played | None, generator: torch.Generator
+    ) -> Float[Tensor, "batch time"]:
+        """Return intra- plus inter-cluster losses, summed over pixels and groups.
+
+        Together they are the cross-entropy of psi and gamma x, the part of the frame that a group
+        owns; the gamma of the next frame is that which the next step begins with.
+        """
+        states = list(unroll(self, frames[:, :-1], actions, generator))
+        last = responsibilities(states[-1].pictures, frames[:, -1])
+        shares = torch.stack([*(state.groups for state in states[1:]), last], dim=1)
+        pictures = torch.stack([state.pictures for state in states], dim=1).clamp(SURE, 1 - SURE)
+        owned = shares[..., None] * frames[:, 1:, None]
+        losses = F.binary_cross_entropy(pictures, owned, reduction="none")
+        return reduce(losses, "batch time k h w c -> batch time", "sum")
 
 
 class RecurrentMixture(SpatialMixture):
@@ -430,7 +444,7 @@ class RecurrentMixture(SpatialMixture):
         self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
         self.update = update
         self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
-        self.action = nn.Linear(actions, ACTION) if actions else None
+        self.action = GlorotLinear(actions, ACTION) if actions else None
 
     def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
         """Show every group its part of the error, and update and decode it."""

@@ -1,26 +1,25 @@
 """Spatially structured recurrent modules and their baselines: all models of crops by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import check_counts, known_name
 from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.world.crops import (
-    Asked,
     Centres,
     Core,
     CropDecoder,
     CropEncoder,
     Crops,
     Kernel,
-    LocalState,
     LocalWorld,
     SpherePositions,
     Vectors,
@@ -29,7 +28,6 @@ from rmr_gym.models.world.crops import (
     drawn_pixels,
 )
 from rmr_gym.models.world.frames import (
-    Frame,
     LSTMRecurrence,
     LSTMState,
     Recurrence,
@@ -43,6 +41,7 @@ TERMS = ("both", "local", "nonlocal")
 Hidden = Float[Tensor, "batch slots dim"]
 Rows = Float[Tensor, "batch slots rows row"]
 Memory = Float[Tensor, "batch slots *memory"]
+Heads = Float[Tensor, "*batch members heads dim"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,20 @@ class AttentionSizes:
     def __post_init__(self) -> None:
         known_name("terms of attention", self.terms, TERMS)
         check_counts(self)
+
+
+class KeySet(NamedTuple):
+    """A key set as an attention sees it; made by `KernelAttention.read`.
+
+    Attributes:
+        z: Its members.
+        keys: Of each member and head; where content does not count, the values.
+        values: Of each member and head.
+    """
+
+    z: Float[Tensor, "*batch j keys"]
+    keys: Heads
+    values: Float[Tensor, "*batch members heads values"]
 
 
 class KernelAttention(nn.Module):
@@ -123,29 +136,43 @@ class KernelAttention(nn.Module):
             local: Kernel of each pair.
             present: Which members of the key set there are.
         """
+        return self.take(y, self.read(z), local, present)
+
+    def read(self, z: Float[Tensor, "*batch j keys"]) -> KeySet:
+        """Return what does not hang on the query set; many key sets are read in one product."""
+        values = self._parted(self.value(z))
+        keys = values if self.sizes.terms == "local" else self._parted(self.key(z))
+        return KeySet(z, keys, values)
+
+    def take(
+        self,
+        y: Float[Tensor, "batch i queries"],
+        known: KeySet,
+        local: Float[Tensor, "batch i j"],
+        present: Bool[Tensor, " j"],
+    ) -> Float[Tensor, "batch i keys"]:
+        """Return what each member of the query set takes from a key set that was read."""
         local = local * present
-        shares = self._shares(y, z, present)
+        shares = self._shares(y, known.keys, present)
         if self.sizes.terms == "nonlocal":
-            return self._far(shares, z)
-        near, far = local @ z, self._far(shares * local[:, None], z)
+            return self._far(shares, known.values)
+        near, far = local @ known.z, self._far(shares * local[:, None], known.values)
         gate = self.gate(torch.cat([far, near], dim=-1))
         return torch.lerp(far, near, gate)
 
-    def _shares(self, y: Tensor, z: Tensor, present: Tensor) -> Float[Tensor, "batch heads i j"]:
+    def _parted(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.sizes.heads, -1))
+
+    def _shares(self, y: Tensor, keys: Heads, present: Tensor) -> Float[Tensor, "batch heads i j"]:
         if self.sizes.terms == "local":
             return (present.to(y) / present.sum()).expand(len(y), self.sizes.heads, y.shape[1], -1)
-        queries, keys = (
-            rearrange(part, "b n (h d) -> b h n d", h=self.sizes.heads)
-            for part in (self.query(y), self.key(z))
-        )
-        scores = queries @ keys.transpose(-1, -2)
+        scores = torch.einsum("bihd,bjhd->bhij", self._parted(self.query(y)), keys)
         return scores.masked_fill(~present, -torch.inf).softmax(dim=-1)
 
     def _far(
-        self, weights: Float[Tensor, "batch heads i j"], z: Tensor
+        self, weights: Float[Tensor, "batch heads i j"], values: Tensor
     ) -> Float[Tensor, "batch i keys"]:
-        values = rearrange(self.value(z), "b j (h v) -> b h j v", h=self.sizes.heads)
-        return self.merge(rearrange(weights @ values, "b h i v -> b i (h v)"))
+        return self.merge(torch.einsum("bhij,bjhv->bihv", weights, values).flatten(-2))
 
 
 @dataclass(frozen=True)
@@ -436,20 +463,35 @@ class SpatialModules(nn.Module):
 
     def forward(self, memory: Memory, features: Vectors, centres: Centres) -> Memory:
         """Return what the modules remember after some views, or none."""
-        hidden, at = self.dynamics.shown(memory), self.at
-        everything = self.present.new_ones(features.shape[1])
+        (memory,) = self.steps(memory, features[:, None], centres[:, None])
+        return memory
+
+    def steps(
+        self,
+        memory: Memory,
+        features: Float[Tensor, "batch time views dim"],
+        centres: Int[Tensor, "batch time views 2"],
+    ) -> Iterator[Memory]:
+        """Give what the modules remember after the views of each instant.
+
+        What does not hang on their states is computed for all instants at once.
+        """
+        at, everything = self.at, self.present.new_ones(features.shape[2])
         near = self.kernel(at, self.places(centres))
-        taken = self.input_attention(hidden, features, near, everything)
+        known = self.input_attention.read(features)
         neighbours = self.kernel(at, at) * self.present
         neighbours = neighbours / neighbours.sum(dim=-1, keepdim=True).clamp(min=1)
-        neighbours = neighbours.expand(len(hidden), -1, -1)
-        aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
-        return self.dynamics(taken, aggregated, memory)
+        neighbours = neighbours.expand(len(features), -1, -1)
+        for now in zip(near.unbind(1), *(part.unbind(1) for part in known), strict=True):
+            hidden, given = self.dynamics.shown(memory), KeySet(*now[1:])
+            taken = self.input_attention.take(hidden, given, now[0], everything)
+            aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
+            memory = self.dynamics(taken, aggregated, memory)
+            yield memory
 
-    def poll(self, memory: Memory, centres: Centres) -> Vectors:
+    def poll(self, shown: Float[Tensor, "*batch slots dim"], centres: Centres) -> Vectors:
         """Return the output attention, eq. 10: what modules near each query show, in sum."""
-        near = self.kernel(self.places(centres), self.at) * self.present
-        return near @ self.dynamics.shown(memory)
+        return (self.kernel(self.places(centres), self.at) * self.present) @ shown
 
     @torch.no_grad()
     def enclaves(self) -> Float[Tensor, "slots height width"]:
@@ -515,7 +557,13 @@ class S2RM(LocalWorld[Tensor]):
 
     def logits(self, core: Tensor, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
-        return self.decoder(self.spatial.poll(core, centres))
+        return self.decoder(self.spatial.poll(self.spatial.dynamics.shown(core), centres))
+
+    def predicted(self, core: Tensor, views: Views, centres: Centres) -> Crops:
+        """Return the logits of the crops around pixels of the frame after each of some views."""
+        steps = self.spatial.steps(core, self.encoder(views.crops), views.centres)
+        shown = torch.stack([self.spatial.dynamics.shown(memory) for memory in steps], dim=1)
+        return self.decoder(self.spatial.poll(shown, centres))
 
 
 class Aggregated(LocalWorld[Core], Recurrence[Core]):
@@ -542,12 +590,23 @@ class Aggregated(LocalWorld[Core], Recurrence[Core]):
 
     def advance(self, core: Core, views: Views) -> Core:
         """Return the network's state after some views, of r, the sum of the encoded crops."""
-        summary = self.encoder(views.crops, self.places(views.centres)).sum(dim=1)
-        return self.take(core, summary)
+        return self.take(core, self.summary(views))
 
     def logits(self, core: Core, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
-        hidden = self.shown(core)[:, None].expand(-1, centres.shape[1], -1)
+        return self.answers(self.shown(core), centres)
+
+    def predicted(self, core: Core, views: Views, centres: Centres) -> Crops:
+        """Return the logits of the crops around pixels of the frame after each of some views."""
+        return self.answers(self.run(core, self.summary(views)), centres)
+
+    def summary(self, views: Views) -> Float[Tensor, "*batch dim"]:
+        """Return r, the sum of the encoded crops."""
+        return self.encoder(views.crops, self.places(views.centres)).sum(dim=-2)
+
+    def answers(self, shown: Float[Tensor, "*batch dim"], centres: Centres) -> Crops:
+        """Return the logits of crops that are decoded from what a network shows."""
+        hidden = shown[..., None, :].expand(*centres.shape[:-1], -1)
         return self.decoder(hidden, self.places(centres))
 
 
@@ -564,7 +623,7 @@ class CropLSTM(LSTMRecurrence, Aggregated[LSTMState]):
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
         super().__init__(shape, sizes, actions, sizes.summary)
-        self.lstm = nn.LSTMCell(sizes.summary, sizes.summary)
+        self.lstm = nn.LSTM(sizes.summary, sizes.summary, batch_first=True)
 
 
 class CropRIMs(RIMsRecurrence, Aggregated[RIMState]):
@@ -615,7 +674,7 @@ class CropRMC(Aggregated[Tensor]):
 class CropOracle(Aggregated[Tensor]):
     """The time-travelling oracle: it sees the views of the frame that it is asked about.
 
-    It has no memory and no dynamics; it shows what encoder, sum and decoder can do. `loss` and
+    It has no memory and no dynamics; it shows what encoder, sum and decoder can do. `losses` and
     `asked` let it see the future. ``decode`` and simulations have none to see, and get what it
     makes of the frame that it saw last.
 
@@ -628,23 +687,19 @@ class CropOracle(Aggregated[Tensor]):
         actions: Number of actions, which must be 0.
     """
 
+    ahead = 1
+
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
         super().__init__(shape, sizes, actions, sizes.summary)
         self.first = nn.Linear(sizes.summary, sizes.summary)
         self.second = nn.Linear(sizes.summary, sizes.summary)
-
-    def asked(self, state: LocalState[Tensor], following: Frame) -> Asked:
-        """Return what it makes of the views of the next frame, and what comes there."""
-        crops = self.geometry.look(following, state.queries)
-        core = self.advance(state.core, self.seen(crops, state))
-        return super().asked(replace(state, core=core), following)
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return a state of 0; nothing is drawn."""
         del generator
         return self.second.bias.new_zeros(batch, self.second.out_features)
 
-    def take(self, core: Tensor, vector: Vector) -> Tensor:
+    def take(self, core: Tensor, vector: Tensor) -> Tensor:
         """Return what it makes of a sum of encoded crops, whatever came before."""
         del core
         return self.second(self.first(vector).relu()).tanh()
@@ -652,6 +707,10 @@ class CropOracle(Aggregated[Tensor]):
     def shown(self, core: Tensor) -> Vector:
         """Return the state."""
         return core
+
+    def run(self, core: Tensor, vectors: Tensor) -> Tensor:
+        """Return what it makes of each sum of encoded crops."""
+        return self.take(core, vectors)
 
 
 def ablated(

@@ -44,7 +44,6 @@ def test_whole_frames_come_out(model):
     assert frame.shape == (2, *SHAPE)
     assert ((frame > 0) & (frame < 1)).all()
     assert groups is None
-    assert model.loss(last, clips()[:, 0]).shape == (2,)
     patch = model.answer(last, torch.tensor([[[2, 2]], [[2, 2]]]))[:, 0]
     assert patch.shape == (2, 5, 5, 1)
     torch.testing.assert_close(frame[:, :3, :3], patch[:, :3, :3])
@@ -77,20 +76,26 @@ def test_a_model_that_sees_nothing_takes_in_its_own_answers(model, cut):
 
 
 def test_the_loss_is_that_of_crops_where_it_looks_next(model):
-    state, after = states(model, clips())[2], clips()[:, 3]
-    truth = model.geometry.look(after, state.queries)
-    logits, asked = model.asked(state, after)
-    assert torch.equal(asked, truth)
+    frames = clips()
+    logits, truth, queries = model.asked(frames, torch_generator(0))
+    for t, state in enumerate(states(model, frames[:, :-1])):
+        assert torch.equal(queries[:, t], state.queries)
+        assert torch.equal(truth[:, t], model.geometry.look(frames[:, t + 1], state.queries))
+        if not model.ahead:
+            answers = model.logits(state.core, state.queries)
+            torch.testing.assert_close(logits[:, t], answers, rtol=1e-5, atol=1e-6)
     losses = F.binary_cross_entropy(logits.sigmoid(), truth, reduction="none")
-    torch.testing.assert_close(model.loss(state, after), losses.sum(dim=(2, 3, 4)).mean(dim=1))
+    expected = losses.sum(dim=(3, 4, 5)).mean(dim=2)
+    torch.testing.assert_close(model.losses(frames, None, torch_generator(0)), expected)
 
 
 def test_only_the_oracle_knows_what_comes():
+    frames = clips()
+    other = torch.cat([frames[:, :-1], 1 - frames[:, -1:]], dim=1)
     for name in S2RM_MODELS:
         model = make(name)
-        state = states(model, clips())[-1]
-        one, other = (model.asked(state, frame).logits for frame in (clips()[:, 0], clips()[:, 5]))
-        assert torch.equal(one, other) == (name != "crops_oracle")
+        one, changed = (model.asked(each, torch_generator(0)).logits for each in (frames, other))
+        assert torch.equal(one, changed) == (name != "crops_oracle")
 
 
 def test_the_order_of_views_does_not_matter(model):

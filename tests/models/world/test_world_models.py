@@ -59,11 +59,7 @@ def states(model, frames, actions=None, **options):
 
 
 def training_loss(model, frames):
-    losses = [
-        model.loss(state, frames[:, t + 1]).mean()
-        for t, state in enumerate(states(model, frames[:, :-1]))
-    ]
-    return sum(losses)
+    return model.losses(frames, None, torch_generator(0)).sum(dim=1).mean()
 
 
 def test_predictions_are_frames_and_their_groups_are_shares(model):
@@ -76,7 +72,16 @@ def test_predictions_are_frames_and_their_groups_are_shares(model):
         assert (groups is not None) == (getattr(model, "groups", 1) > 1)
         if groups is not None:
             torch.testing.assert_close(groups.sum(dim=1), torch.ones(2, *SHAPE[:2]))
-    assert model.loss(state, clips()[:, 0]).shape == (2,)
+    assert model.losses(clips(), None, torch_generator(0)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", sorted({*RIMS_MODELS, "rims_p", "memoryless"}))
+def test_losses_of_all_instants_are_those_of_one_after_another(name):
+    actions = None if name == "memoryless" else torch.tensor([[0, 2, 1, 0, 1], [1, 1, 0, 2, 2]])
+    model, frames = make(name, 0 if actions is None else 3), clips()
+    losses = model.losses(frames, actions, torch_generator(0))
+    stepped = [model.decode(state).frame for state in states(model, frames[:, :-1], actions)]
+    torch.testing.assert_close(losses, frame_bce(torch.stack(stepped, 1), frames[:, 1:]))
 
 
 def test_what_is_seen_matters_and_so_does_how_much(model):
