@@ -416,7 +416,10 @@ class Batch(NamedTuple):
 
 
 def batch_of(
-    clips: Clips, index: Int[np.ndarray, " batch"], place: torch.device, noise: tuple[Any, ...]
+    clips: Clips,
+    index: Int[np.ndarray, " batch"],
+    place: torch.device,
+    noise: tuple[Any, ...],
 ) -> Batch:
     """Return some sequences, with noise of a stream: a seed and names."""
     source = torch.Generator(place).manual_seed(integer_seed(*noise))
@@ -648,6 +651,8 @@ def simulate(model: Any, batch: Batch, seen: int | None = None) -> Simulated:
 
 ByFrame = dict[str, Float[np.ndarray, "rows time"]]
 """Scores of single frames by name, see `score_frames`."""
+ByAhead = dict[str, Float[np.ndarray, " ahead"]]
+"""Scores by name, see `score_simulation`."""
 
 
 SCORES = (
@@ -703,7 +708,7 @@ def world_scores(
 
 
 def _row(
-    sums: ByFrame, simulation: ByFrame, clips: tuple[Clips, Clips], last: int
+    sums: ByFrame, simulation: ByAhead, clips: tuple[Clips, Clips], last: int
 ) -> dict[str, float]:
     shown, longer = clips
     ends = {name: part[:, -last:] for name, part in sums.items()}
@@ -768,7 +773,7 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
     return scores
 
 
-def score_simulation(model: Any, clips: Clips, seen: int) -> ByFrame:
+def score_simulation(model: Any, clips: Clips, seen: int) -> ByAhead:
     """Show a model the first frames of all sequences, and score what it makes of the others.
 
     Returns:
@@ -841,20 +846,14 @@ class PixelCounts(NamedTuple):
     @property
     def balanced_accuracy(self) -> float:
         """Arithmetic mean of recall and specificity; NaN where a class does not occur."""
-        recall = _share(self.true_positives, self.true_positives + self.false_negatives)
-        return (
-            recall + _share(self.true_negatives, self.true_negatives + self.false_positives)
-        ) / 2
+        hits, alarms, misses, rest = np.array(self)
+        return float((hits / (hits + misses) + rest / (rest + alarms)) / 2)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall; NaN where nothing is lit nor said to be."""
-        wrong = self.false_positives + self.false_negatives
-        return _share(2 * self.true_positives, 2 * self.true_positives + wrong)
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
+        hits, alarms, misses, _ = np.array(self)
+        return float(2 * hits / (2 * hits + alarms + misses))
 
 
 @stage(version=3)

@@ -18,9 +18,9 @@ class WorldModels(WorldExperiment):
     """Train world models and score them on the validation episodes and on test sets.
 
     Attributes:
-        models: rnem, rnem_no_attention, rnnem, nem, rnn, lstm, rims, rims_lstm, memoryless, s2gru,
-            s2rmc, crops_lstm, crops_rims, crops_rmc, crops_oracle, or with a P inside: rnem_ or
-            rims_ and rmr, fresh_p, random_p or shuffled_p.
+        models: rnem, rnem_no_attention, rnnem, nem, rnn, lstm, rims, rims_lstm, memoryless,
+            memoryless_noisy, s2gru, crops_lstm, crops_rims, crops_rmc, crops_oracle, or with a P
+            inside: rnem_ or rims_ and rmr, fresh_p, random_p or shuffled_p.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups while scoring on tests, for models that have several: one for
             all of them, or one for each.
@@ -84,7 +84,7 @@ class Views(WorldExperiment):
     which modules can hear which (heard).
 
     Attributes:
-        models: s2gru, s2rmc, s2gru_input_local, s2gru_input_nonlocal, s2gru_cells_local,
+        models: s2gru, s2gru_input_local, s2gru_input_nonlocal, s2gru_cells_local,
             s2gru_cells_nonlocal, crops_lstm, crops_rims, crops_rmc, crops_oracle.
         seen: Numbers of crops that are seen, beside as many as in training, which is always scored.
         dropped: Numbers of modules to take out, with all crops, beside none; models without so many

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
@@ -26,7 +26,8 @@ Frame = Float[Tensor, "batch height width channels"]
 Frames = Float[Tensor, "*rest height width channels"]
 Actions = Int[Tensor, " batch"]
 Sequences = Float[Tensor, "batch frames height width channels"]
-Played = Int[Tensor, "batch time"]
+Played = Int[Tensor, "batch time"] | None
+Losses = Float[Tensor, "batch time"]
 
 CUT = 0.5
 """Above this a predicted pixel is lit, below it dark, where a model takes in its own prediction."""
@@ -91,9 +92,7 @@ class WorldModel(Protocol[State]):
         """Return what the state predicts for the next frame."""
         ...
 
-    def losses(
-        self, frames: Sequences, actions: Played | None, generator: torch.Generator
-    ) -> Float[Tensor, "batch time"]:
+    def losses(self, frames: Sequences, actions: Played, generator: Generator) -> Losses:
         """Return training losses, summed over pixels, of predictions of all frames but the first.
 
         All frames but the last are shown. What does not hang on the frame before is computed for
@@ -131,7 +130,7 @@ def check_noise(noise: float) -> None:
         raise RMRError(f"expected noise from 0 to 0.5, got {noise}")
 
 
-def need_actions(action: Actions | None) -> Actions:
+def need_actions(action: Int[Tensor, "*rest"] | None) -> Int[Tensor, "*rest"]:
     """Return the actions that a model of a world with actions is told.
 
     Raises:
@@ -155,15 +154,15 @@ def frame_bce(
         following: What came, in [0, 1].
         weight: Weight of each pixel.
     """
-    sure = frame.clamp(SURE, 1 - SURE)
-    losses = F.binary_cross_entropy(sure, following, weight, reduction="none")
+    logits = frame.logit(SURE)
+    losses = F.binary_cross_entropy_with_logits(logits, following, weight, reduction="none")
     return losses.sum(dim=(-3, -2, -1))
 
 
 def unroll(
     model: WorldModel[State],
     frames: Sequences,
-    actions: Played | None,
+    actions: Played,
     generator: torch.Generator,
     seen: int | None = None,
 ) -> Iterator[State]:
@@ -366,23 +365,15 @@ class Recurrence(nn.Module, ABC, Generic[State]):
         """Return the state before the first vector."""
 
     @abstractmethod
-    def take(self, core: State, vector: Vector) -> State:
-        """Return the state after a vector."""
+    def run(self, core: State, vectors: Vectors) -> tuple[Shown, State]:
+        """Return what is shown after each vector of sequences, and the state after the last."""
 
     @abstractmethod
     def shown(self, core: State) -> Vector:
         """Return what of the state is decoded."""
 
-    def run(self, core: State, vectors: Vectors) -> Shown:
-        """Return what is shown after each vector of sequences."""
-        shown = []
-        for vector in vectors.unbind(1):
-            core = self.take(core, vector)
-            shown.append(self.shown(core))
-        return torch.stack(shown, dim=1)
 
-
-LSTMState = tuple[Vector, Vector]
+LSTMState = tuple[Float[Tensor, "1 batch dim"], Float[Tensor, "1 batch dim"]]
 """The state of an LSTM: what it shows, and what it remembers."""
 
 
@@ -398,21 +389,16 @@ class LSTMRecurrence(Recurrence[LSTMState]):
     def start(self, batch: int, generator: torch.Generator) -> LSTMState:
         """Return a state of 0."""
         del generator
-        zeros = self.lstm.weight_hh_l0.new_zeros(batch, self.lstm.hidden_size)
+        zeros = self.lstm.weight_hh_l0.new_zeros(1, batch, self.lstm.hidden_size)
         return zeros, zeros
 
-    def take(self, core: LSTMState, vector: Vector) -> LSTMState:
-        """Return the state after a vector."""
-        _, (shown, memory) = self.lstm(vector[:, None], (core[0][None], core[1][None]))
-        return shown[0], memory[0]
+    def run(self, core: LSTMState, vectors: Vectors) -> tuple[Shown, LSTMState]:
+        """Return what is shown after each vector, and the last state."""
+        return self.lstm(vectors, core)
 
     def shown(self, core: LSTMState) -> Vector:
         """Return what the LSTM shows."""
-        return core[0]
-
-    def run(self, core: LSTMState, vectors: Vectors) -> Shown:
-        """Return what is shown after each vector, in one call."""
-        return self.lstm(vectors, (core[0][None], core[1][None]))[0]
+        return core[0][0]
 
 
 class RIMsRecurrence(Recurrence[RIMState]):
@@ -433,21 +419,17 @@ class RIMsRecurrence(Recurrence[RIMState]):
         """Return a state of 0 that keeps the generator for dropout."""
         return self.cell.init_state(batch, generator)
 
-    def take(self, core: RIMState, vector: Vector) -> RIMState:
-        """Return the state after a vector."""
-        return self.cell(self.cell.read(vector[:, None]), core)
-
-    def shown(self, core: RIMState) -> Vector:
-        """Return the states of all RIMs."""
-        return core.hidden.flatten(1)
-
-    def run(self, core: RIMState, vectors: Vectors) -> Shown:
-        """Return what is shown after each vector; all are read in one product."""
+    def run(self, core: RIMState, vectors: Vectors) -> tuple[Shown, RIMState]:
+        """Return what is shown after each vector, and the last state; all are read at once."""
         readings, shown = self.cell.read(vectors[:, :, None]), []
         for now in zip(*(part.unbind(1) for part in readings), strict=True):
             core = self.cell(Reading(*now), core)
             shown.append(self.shown(core))
-        return torch.stack(shown, dim=1)
+        return torch.stack(shown, dim=1), core
+
+    def shown(self, core: RIMState) -> Vector:
+        """Return the states of all RIMs."""
+        return core.hidden.flatten(1)
 
 
 @dataclass(frozen=True)
@@ -519,7 +501,7 @@ class RecurrentFrames(Recurrence[State]):
         """
         if observation is None:
             observation = taken_in(self.decode(state).frame, self.cut)
-        return self.take(state, self.encode(observation, action))
+        return self.run(state, self.encode(observation, action)[:, None])[1]
 
     def encode(self, frames: Frames, actions: Int[Tensor, "*rest"] | None) -> Vectors | Vector:
         """Return the vectors of frames at which actions are taken."""
@@ -532,12 +514,10 @@ class RecurrentFrames(Recurrence[State]):
         """Return the predicted frame; pixels are not grouped."""
         return Prediction(self.decoder(self.shown(state)))
 
-    def losses(
-        self, frames: Sequences, actions: Played | None, generator: torch.Generator
-    ) -> Float[Tensor, "batch time"]:
+    def losses(self, frames: Sequences, actions: Played, generator: Generator) -> Losses:
         """Return the binary cross-entropy of the predicted frames, summed over pixels."""
         vectors = self.encode(frames[:, :-1], actions)
-        shown = self.run(self.start(len(frames), generator), vectors)
+        shown, _ = self.run(self.start(len(frames), generator), vectors)
         return frame_bce(self.decoder(shown), frames[:, 1:])
 
 
@@ -660,9 +640,7 @@ class Memoryless(nn.Module):
         logits = self.pixel(torch.relu(self.around(pixels)))
         return rearrange(logits.sigmoid(), "b c h w -> b h w c").reshape(frames.shape)
 
-    def losses(
-        self, frames: Sequences, actions: Played | None, generator: torch.Generator
-    ) -> Float[Tensor, "batch time"]:
+    def losses(self, frames: Sequences, actions: Played, generator: Generator) -> Losses:
         """Return the binary cross-entropy of the predicted frames, summed over pixels."""
         del actions
         shown = flipped(frames[:, :-1], self.noise, generator)

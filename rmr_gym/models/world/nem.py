@@ -14,26 +14,7 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.frames import (
-    CUT,
-    NOISE,
-    SURE,
-    WITH_ACTIONS,
-    Actions,
-    Frame,
-    FrameDecoder,
-    FrameEncoder,
-    GlorotLinear,
-    Played,
-    Prediction,
-    Sequences,
-    check_noise,
-    flipped,
-    halving,
-    need_actions,
-    taken_in,
-    unroll,
-)
+from rmr_gym.models.world import frames as world
 
 ACTION = 10
 """Width of the embedding of an action."""
@@ -79,12 +60,12 @@ class NEMSizes:
     dim: int = 250
     width: int = 250
     attention: int = 100
-    noise: float = NOISE
+    noise: float = world.NOISE
     processor: ProcessorSizes | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_noise(self.noise)
+        world.check_noise(self.noise)
 
     def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
         """Return the same sizes, with groups that act on each other through a P."""
@@ -96,8 +77,8 @@ class NEMSizes:
         There are as many convolutions as can halve a frame, see
         `rmr_gym.models.world.frames.halving`; with actions the noise is `WITH_ACTIONS`.
         """
-        noise = WITH_ACTIONS if actions else self.noise
-        return replace(self, channels=halving(self.channels, shape), noise=noise)
+        noise = world.WITH_ACTIONS if actions else self.noise
+        return replace(self, channels=world.halving(self.channels, shape), noise=noise)
 
 
 class Update(nn.Module, ABC):
@@ -136,7 +117,7 @@ class RecurrentUpdate(Update):
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
-        self.recurrence = GlorotLinear(sizes.dim + sizes.hidden + action, sizes.dim)
+        self.recurrence = world.GlorotLinear(sizes.dim + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -162,7 +143,9 @@ class LSTMUpdate(Update):
 
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
-        self.gates = GlorotLinear(sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False)
+        self.gates = world.GlorotLinear(
+            sizes.dim + sizes.hidden + action, 4 * sizes.dim, bias=False
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(sizes.dim) for _ in range(5))
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -199,7 +182,7 @@ class InteractingUpdate(Update):
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__()
         self.encode = _layer(sizes.dim + action, sizes.width, nn.ReLU())
-        self.recurrence = GlorotLinear(2 * sizes.width + sizes.hidden + action, sizes.dim)
+        self.recurrence = world.GlorotLinear(2 * sizes.width + sizes.hidden + action, sizes.dim)
         self.norm = nn.LayerNorm(sizes.dim)
 
     def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
@@ -247,15 +230,15 @@ class RelationalUpdate(InteractingUpdate):
         super().__init__(sizes, action)
         width, hidden = sizes.width, sizes.attention
         self.focus, self.context = (
-            GlorotLinear(width, width),
-            GlorotLinear(width, width, bias=False),
+            world.GlorotLinear(width, width),
+            world.GlorotLinear(width, width, bias=False),
         )
         self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
         self.effect = _layer(width, width, nn.ReLU())
         self.attend: nn.Sequential | None = None
         if attentive:
             layer = _layer(width, hidden, nn.Tanh())
-            self.attend = nn.Sequential(layer, GlorotLinear(hidden, 1), nn.Sigmoid())
+            self.attend = nn.Sequential(layer, world.GlorotLinear(hidden, 1), nn.Sigmoid())
 
     def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
         """Return the total effect on each group, and the attention."""
@@ -286,8 +269,8 @@ class ProcessorUpdate(InteractingUpdate):
     def __init__(self, sizes: NEMSizes, action: int = 0):
         super().__init__(sizes, action)
         processor = sizes.processor or ProcessorSizes()
-        self.enter = GlorotLinear(sizes.width, processor.dim)
-        self.leave = GlorotLinear(processor.dim, sizes.width, bias=False)
+        self.enter = world.GlorotLinear(sizes.width, processor.dim)
+        self.leave = world.GlorotLinear(processor.dim, sizes.width, bias=False)
         self.processor = processor.make()
 
     def interact(self, encoded: Encoded) -> tuple[Encoded, Attention]:
@@ -303,7 +286,7 @@ def nobody(memory: Memory) -> Attention:
 
 
 def _layer(before: int, after: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(GlorotLinear(before, after), nn.LayerNorm(after), activation)
+    return nn.Sequential(world.GlorotLinear(before, after), nn.LayerNorm(after), activation)
 
 
 class NEMState(NamedTuple):
@@ -323,7 +306,7 @@ class NEMState(NamedTuple):
     pictures: Pictures
     groups: Shares
     attention: Attention
-    noisy: Frame
+    noisy: world.Frame
     generator: torch.Generator
     started: bool = False
 
@@ -357,7 +340,7 @@ class SpatialMixture(nn.Module, ABC):
 
     def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, vectors: int = 1):
         super().__init__()
-        self.groups, self.shape, self.noise, self.cut = sizes.groups, shape, sizes.noise, CUT
+        self.groups, self.shape, self.noise, self.cut = sizes.groups, shape, sizes.noise, world.CUT
         self.memory = vectors * sizes.dim
 
     def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
@@ -376,38 +359,42 @@ class SpatialMixture(nn.Module, ABC):
             generator=generator,
         )
 
-    def step(self, state: NEMState, observation: Frame | None, action: Actions | None) -> NEMState:
+    def step(
+        self, state: NEMState, observation: world.Frame | None, action: world.Actions | None
+    ) -> NEMState:
         """Do one E-step and one M-step; see `WorldModel.step`."""
         if observation is None:
             lit = (state.pictures.amax(dim=1) > VISIBLE).float()
             state = state._replace(groups=responsibilities(state.pictures, lit))
-            observation = taken_in(mixed(state), self.cut)
+            observation = world.taken_in(mixed(state), self.cut)
         elif state.started:
             state = state._replace(groups=responsibilities(state.pictures, observation))
-        noisy = flipped(observation, self.noise, state.generator)
+        noisy = world.flipped(observation, self.noise, state.generator)
         return self.m_step(state._replace(noisy=noisy, started=True), action)
 
     @abstractmethod
-    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
+    def m_step(self, state: NEMState, action: world.Actions | None) -> NEMState:
         """Return the state with new memory, pictures and attention."""
 
-    def decode(self, state: NEMState) -> Prediction:
+    def decode(self, state: NEMState) -> world.Prediction:
         """Return max_k psi, and gamma where there is more than one group."""
         groups = state.groups if state.groups.shape[1] > 1 else None
-        return Prediction(state.pictures.amax(dim=1), groups)
+        return world.Prediction(state.pictures.amax(dim=1), groups)
 
     def losses(
-        self, frames: Sequences, actions: Played | None, generator: torch.Generator
-    ) -> Float[Tensor, "batch time"]:
+        self, frames: world.Sequences, actions: world.Played, generator: torch.Generator
+    ) -> world.Losses:
         """Return intra- plus inter-cluster losses, summed over pixels and groups.
 
         Together they are the cross-entropy of psi and gamma x, the part of the frame that a group
         owns; the gamma of the next frame is that which the next step begins with.
         """
-        states = list(unroll(self, frames[:, :-1], actions, generator))
+        states = list(world.unroll(self, frames[:, :-1], actions, generator))
         last = responsibilities(states[-1].pictures, frames[:, -1])
         shares = torch.stack([*(state.groups for state in states[1:]), last], dim=1)
-        pictures = torch.stack([state.pictures for state in states], dim=1).clamp(SURE, 1 - SURE)
+        pictures = torch.stack([state.pictures for state in states], dim=1).clamp(
+            world.SURE, 1 - world.SURE
+        )
         owned = shares[..., None] * frames[:, 1:, None]
         losses = F.binary_cross_entropy(pictures, owned, reduction="none")
         return reduce(losses, "batch time k h w c -> batch time", "sum")
@@ -441,19 +428,19 @@ class RecurrentMixture(SpatialMixture):
     ):
         update = make_update(sizes, ACTION if actions else 0)
         super().__init__(shape, replace(sizes, groups=groups or sizes.groups), update.vectors)
-        self.encoder = FrameEncoder(shape, sizes.channels, sizes.hidden)
+        self.encoder = world.FrameEncoder(shape, sizes.channels, sizes.hidden)
         self.update = update
-        self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
-        self.action = GlorotLinear(actions, ACTION) if actions else None
+        self.decoder = world.FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
+        self.action = world.GlorotLinear(actions, ACTION) if actions else None
 
-    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
+    def m_step(self, state: NEMState, action: world.Actions | None) -> NEMState:
         """Show every group its part of the error, and update and decode it."""
         error = state.groups[..., None] * (state.noisy[:, None] - state.pictures)
         embedded = self.embed(action, state.memory)
         memory, output, attention = self.update(state.memory, self.encoder(error), embedded)
         return state._replace(memory=memory, pictures=self.decoder(output), attention=attention)
 
-    def embed(self, action: Actions | None, memory: Memory) -> Action:
+    def embed(self, action: world.Actions | None, memory: Memory) -> Action:
         """Return the embedding of the actions for every group, of width 0 in a world without.
 
         Raises:
@@ -461,7 +448,7 @@ class RecurrentMixture(SpatialMixture):
         """
         if self.action is None:
             return memory[..., :0]
-        embedded = torch.relu(self.action.weight.T[need_actions(action)] + self.action.bias)
+        embedded = torch.relu(self.action.weight.T[world.need_actions(action)] + self.action.bias)
         return embedded[:, None].expand(-1, memory.shape[1], -1)
 
 
@@ -476,7 +463,8 @@ class GradientMixture(SpatialMixture):
 
     Source: R-NEM, eq. 2 and section 2.1; Greff et al. 2017.
     Differs: eta is learned, starting at 0.1; Q is divided by the square root of the number of
-    pixels, so that eta has about the same size at every resolution.
+    pixels, so that eta has about the same size at every resolution. theta begins as standard
+    normal, since layers without bias have no gradient at 0.
 
     Args:
         shape: Height, width and channels of a frame.
@@ -487,10 +475,15 @@ class GradientMixture(SpatialMixture):
     def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, actions: int = 0):
         del actions
         super().__init__(shape, sizes)
-        self.decoder = FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
+        self.decoder = world.FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.rate = nn.Parameter(torch.tensor(0.1))
 
-    def m_step(self, state: NEMState, action: Actions | None) -> NEMState:
+    def init_state(self, batch: int, generator: torch.Generator) -> NEMState:
+        """Return the state before the first frame; theta is drawn."""
+        state = super().init_state(batch, generator)
+        return state._replace(memory=torch.empty_like(state.memory).normal_(generator=generator))
+
+    def m_step(self, state: NEMState, action: world.Actions | None) -> NEMState:
         """Take one step of gradient ascent, and decode."""
         del action
         memory = state.memory + self.rate * self.slope(state)
@@ -502,7 +495,7 @@ class GradientMixture(SpatialMixture):
         with torch.enable_grad():
             theta = state.memory
             theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-            pictures = self.decoder(theta).clamp(SURE, 1 - SURE)
+            pictures = self.decoder(theta).clamp(world.SURE, 1 - world.SURE)
             target = state.noisy[:, None].expand_as(pictures)
             likelihood = -F.binary_cross_entropy(pictures, target, reduction="none")
             expected = (state.groups[..., None] * likelihood).sum() / pictures[0, 0].numel() ** 0.5
@@ -510,7 +503,7 @@ class GradientMixture(SpatialMixture):
         return slope
 
 
-def responsibilities(pictures: Pictures, frame: Frame) -> Shares:
+def responsibilities(pictures: Pictures, frame: world.Frame) -> Shares:
     """Return gamma, the E-step: how well each group explains each pixel, 1 in sum over groups.
 
     Source: R-NEM, section 2.1. Differs: 1e-6 is added to each probability, as in the code; channels
@@ -521,7 +514,7 @@ def responsibilities(pictures: Pictures, frame: Frame) -> Shares:
     return likely / likely.sum(dim=1, keepdim=True)
 
 
-def mixed(state: NEMState) -> Frame:
+def mixed(state: NEMState) -> world.Frame:
     """Return the prediction of all groups together, sum_k gamma_k psi_k."""
     return (state.groups[..., None] * state.pictures).sum(dim=1)
 

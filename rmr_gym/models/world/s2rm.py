@@ -12,35 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import check_counts, known_name
-from rmr_gym.models.rmr.pipeline import draw_uniformly
-from rmr_gym.models.world.crops import (
-    Centres,
-    Core,
-    CropDecoder,
-    CropEncoder,
-    Crops,
-    Kernel,
-    LocalWorld,
-    SpherePositions,
-    Vectors,
-    ViewGeometry,
-    Views,
-    drawn_pixels,
-)
+from rmr_gym.models.world import crops as world
 from rmr_gym.models.world.frames import (
     LSTMRecurrence,
     LSTMState,
     Recurrence,
     RIMsRecurrence,
     Vector,
+    Vectors,
 )
 from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise, mark_dropped
 
 TERMS = ("both", "local", "nonlocal")
+CODERS = ("mlp", "conv")
 
 Hidden = Float[Tensor, "batch slots dim"]
-Rows = Float[Tensor, "batch slots rows row"]
-Memory = Float[Tensor, "batch slots *memory"]
+Rows = Float[Tensor, "batch rows row"]
 Heads = Float[Tensor, "*batch members heads dim"]
 
 
@@ -207,14 +194,17 @@ class MemorySizes:
 class S2RMSizes:
     """Sizes of all models of crops; the defaults are those of S2RM, Table 2.
 
-    Source: S2RM, Table 2; the memory cores inside S2RMC are those of Table 3 (Starcraft2).
-    Differs: what the paper does not give is ours: ``channels``, ``summary``, and the widths of RIMs
-    that Table 2 leaves out. The values of our RIMs' input attention are 4 x 85 wide, not 400.
+    Source: S2RM, Table 2.
+    Differs: what the paper does not give is ours: ``hidden``, ``channels``, ``summary``, and the
+    widths of RIMs that Table 2 leaves out. So is the coder "mlp". The values of our RIMs' input
+    attention are 4 x 85 wide, not 400.
 
     Attributes:
         views: Crops of a frame.
         size: Height and width of a crop.
-        channels: Of the first layers of the encoder and the last of the decoder.
+        coder: Of crops: "mlp", or "conv", the paper's kind; see `CropCoding`.
+        hidden: Width of "mlp".
+        channels: Width of "conv".
         modules: Modules of S2RMs.
         units: Width of a module's state and of an encoded crop.
         place: Width d of the places on the sphere.
@@ -222,194 +212,95 @@ class S2RMSizes:
         kernel: Of places.
         input_attention: From modules to encoded crops.
         cell_attention: Among modules.
-        module_memory: Of a module of S2RMC.
         summary: Width of the sum of encoded crops that baselines take in, and of the states of the
             LSTM and of the time-travelling oracle.
         rims: Of the RIMs.
         memory: Of the relational memory core.
 
     Raises:
-        RMRError: Counts below 1, places that cannot be, see `SpherePositions`.
+        RMRError: Counts below 1, an unknown coder, places that cannot be, see `SpherePositions`.
     """
 
     views: int = 10
     size: int = 11
+    coder: str = "mlp"
+    hidden: int = 256
     channels: int = 32
     modules: int = 10
     units: int = 128
     place: int = 16
     unit: float = 1.0
-    kernel: Kernel = field(default_factory=Kernel)
+    kernel: world.Kernel = field(default_factory=world.Kernel)
     input_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(2, 16, 128))
     cell_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(4, 16, 128))
-    module_memory: MemorySizes = field(default_factory=lambda: MemorySizes(4, 4, 64, 64))
     summary: int = 512
     rims: RIMSizes = field(default_factory=lambda: RIMSizes(rims=6, active=5, units=85, keys=32))
     memory: MemorySizes = field(default_factory=MemorySizes)
 
     def __post_init__(self) -> None:
         check_counts(self)
-        SpherePositions(self.place, self.unit)
+        known_name("coder of crops", self.coder, CODERS)
+        world.SpherePositions(self.place, self.unit)
+
+    def coding(self, channels: int, place: int = 0) -> world.CropCoding:
+        """Return how crops of some channels are coded, with a place of a width or none."""
+        convolve = self.coder == "conv"
+        width = self.channels if convolve else self.hidden
+        return world.CropCoding(self.size, channels, width, convolve, place)
 
 
-def rowwise(
-    rows: Rows, weight: Float[Tensor, "slots row out"]
-) -> Float[Tensor, "batch slots rows out"]:
-    """Map the rows of every module with a matrix of its own."""
-    return torch.einsum("bmni,mio->bmno", rows, weight)
-
-
-class MemoryCores(nn.Module):
-    r"""Relational memory cores in blocks, one a module (slot), in one batched product.
+class MemoryCore(nn.Module):
+    r"""A relational memory core.
 
     .. math:: A = \mathrm{heads}\; \mathrm{softmax}(M W^q ([M; x] W^k)^T / \sqrt{d}) [M; x] W^v, \\
               M_1 = \mathrm{LN}(M + A), \quad M_2 = \mathrm{LN}(M_1 + \mathrm{MLP}(M_1)), \\
               M' = \sigma(x W^i + \tanh(M) U^i) \tanh(M_2) + \sigma(x W^f + \tanh(M) U^f + 1) M
 
-    x is a set of rows, each a linear map of one input.
+    x is a row, a linear map of the input.
 
     Source: Santoro et al. 2018, Relational recurrent neural networks, eq. 2 and section 3.4, as
-    S2RM uses it (Table 2, Appendix E.3).
-    Differs: layer norms have no weights; the gates take the sum of the rows of x.
+    S2RM uses it (Table 2). Differs: layer norms have no weights.
 
     Args:
-        modules: Number of cores.
-        inputs: Width of each input.
-        count: Number of inputs.
-        sizes: Of a core.
+        inputs: Width of the input.
+        sizes: Of the core.
     """
 
-    def __init__(self, modules: int, inputs: int, count: int, sizes: MemorySizes):
+    def __init__(self, inputs: int, sizes: MemorySizes):
         super().__init__()
-        self.sizes, row = sizes, sizes.row
-        keys = sizes.heads * sizes.keys
-        self.taken = nn.Parameter(torch.empty(modules, count, inputs, row))
-        self.query = nn.Parameter(torch.empty(modules, row, keys))
-        self.key = nn.Parameter(torch.empty(modules, row, keys))
-        self.value = nn.Parameter(torch.empty(modules, row, row))
-        self.first = nn.Parameter(torch.empty(modules, row, row))
-        self.second = nn.Parameter(torch.empty(modules, row, row))
-        self.input_gates = nn.Parameter(torch.empty(modules, row, 2 * row))
-        self.memory_gates = nn.Parameter(torch.empty(modules, row, 2 * row))
-        self.biases = nn.Parameter(torch.empty(modules, 1, 4 * row))
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights uniformly in +-1/sqrt(inputs of the map); biases are 0."""
-        for parameter in self.parameters():
-            draw_uniformly([parameter], parameter.shape[-2], generator)
-        nn.init.zeros_(self.biases)
+        self.sizes, row, keys = sizes, sizes.row, sizes.heads * sizes.keys
+        self.taken = nn.Linear(inputs, row, bias=False)
+        self.query, self.key = nn.Linear(row, keys, bias=False), nn.Linear(row, keys, bias=False)
+        self.value = nn.Linear(row, row, bias=False)
+        self.mlp = nn.Sequential(nn.Linear(row, row), nn.ReLU(), nn.Linear(row, row), nn.ReLU())
+        self.input_gates = nn.Linear(row, 2 * row)
+        self.memory_gates = nn.Linear(row, 2 * row, bias=False)
 
     def start(self, batch: int) -> Rows:
         """Return memories whose rows are those of an identity matrix."""
-        sizes = self.sizes
-        identity = torch.eye(sizes.slots, sizes.row).to(self.query)
-        return identity.expand(batch, len(self.query), -1, -1)
+        identity = torch.eye(self.sizes.slots, self.sizes.row).to(self.query.weight)
+        return identity.expand(batch, -1, -1)
 
-    def forward(self, inputs: Float[Tensor, "batch slots inputs width"], memory: Rows) -> Rows:
-        """Return the next memories.
-
-        Args:
-            inputs: One row an input.
-            memory: Before.
-        """
-        x = torch.einsum("bmei,meif->bmef", inputs, self.taken)
-        rows = torch.cat([memory, x], dim=2)
-        attended = self._attend(memory, rows)
-        row = self.sizes.row
-        first, second, gates = self.biases.split([row, row, 2 * row], dim=-1)
-        mixed = F.layer_norm(memory + attended, (row,))
-        inner = (rowwise(mixed, self.first) + first).relu()
-        mixed = F.layer_norm(mixed + (rowwise(inner, self.second) + second).relu(), (row,))
-        from_input = rowwise(x.sum(dim=2, keepdim=True), self.input_gates)
-        gate = from_input + rowwise(memory.tanh(), self.memory_gates) + gates
-        take, keep = gate.chunk(2, dim=-1)
-        return take.sigmoid() * mixed.tanh() + (keep + 1).sigmoid() * memory
-
-    def _attend(self, memory: Rows, rows: Float[Tensor, "batch slots all row"]) -> Rows:
+    def forward(self, inputs: Vector, memory: Rows) -> Rows:
+        """Return the next memories."""
+        x = self.taken(inputs)[:, None]
+        rows, width = torch.cat([memory, x], dim=1), (self.sizes.row,)
         queries, keys, values = (
-            rearrange(rowwise(part, weight), "b m n (h d) -> b m h n d", h=self.sizes.heads)
-            for part, weight in ((memory, self.query), (rows, self.key), (rows, self.value))
+            rearrange(part, "b n (h d) -> b h n d", h=self.sizes.heads)
+            for part in (self.query(memory), self.key(rows), self.value(rows))
         )
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
-        return rearrange(mixed, "b m h n d -> b m n (h d)")
-
-
-class GRUModules(nn.Module):
-    """A GRU for each module, whose state before the step is the aggregated one.
-
-    Source: S2RM, eq. 4, S2GRU. Differs: none.
-
-    Args:
-        sizes: Of the model; M modules (slots) show and take in vectors of ``units``.
-    """
-
-    def __init__(self, sizes: S2RMSizes):
-        super().__init__()
-        self.gru = BlockGRU(sizes.modules, sizes.units, sizes.units)
-
-    def start(self, batch: int) -> Hidden:
-        """Return states of 0."""
-        modules, units, _ = self.gru.hidden_weight.shape
-        return self.gru.hidden_weight.new_zeros(batch, modules, units)
-
-    def shown(self, memory: Hidden) -> Hidden:
-        """Return the states."""
-        return memory
-
-    def forward(self, taken: Hidden, aggregated: Hidden, memory: Hidden) -> Hidden:
-        """Return the next states.
-
-        Args:
-            taken: u, what each took from the input.
-            aggregated: h-bar, what it has of itself and of those near it.
-            memory: The states, which the aggregated ones replace.
-        """
-        drive = blockwise(taken, self.gru.input_weight)
-        hidden, _ = self.gru(drive, aggregated, memory[..., :0])
-        return hidden
-
-
-class MemoryModules(nn.Module):
-    """A relational memory core for each module; what it shows is a linear map of its memory.
-
-    Source: S2RM, Appendix E.3: [M; x] becomes [M; x, h-bar]. Differs: see `MemoryCores`.
-
-    Args:
-        sizes: Of the model; M modules (slots) show and take in vectors of ``units``.
-    """
-
-    def __init__(self, sizes: S2RMSizes):
-        super().__init__()
-        core = sizes.module_memory
-        self.cores = MemoryCores(sizes.modules, sizes.units, 2, core)
-        self.message = nn.Parameter(torch.empty(sizes.modules, core.slots * core.row, sizes.units))
-
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw the maps from memories to messages."""
-        draw_uniformly([self.message], self.message.shape[1], generator)
-
-    def start(self, batch: int) -> Rows:
-        """Return the memories before the first step."""
-        return self.cores.start(batch)
-
-    def shown(self, memory: Rows) -> Hidden:
-        """Return the messages."""
-        return torch.einsum("bmi,mio->bmo", memory.flatten(2), self.message)
-
-    def forward(self, taken: Hidden, aggregated: Hidden, memory: Rows) -> Rows:
-        """Return the next memories; see `GRUModules`."""
-        return self.cores(torch.stack([taken, aggregated], dim=2), memory)
-
-
-ModuleDynamics = GRUModules | MemoryModules
-"""What a module does by itself; all modules in one product, each with weights of its own."""
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        mixed = F.layer_norm(memory + rearrange(attended, "b h n d -> b n (h d)"), width)
+        mixed = F.layer_norm(mixed + self.mlp(mixed), width)
+        take, keep = (self.input_gates(x) + self.memory_gates(memory.tanh())).chunk(2, dim=-1)
+        return take.sigmoid() * mixed.tanh() + (keep + 1).sigmoid() * memory
 
 
 class SpatialModules(nn.Module):
-    r"""One step of the modules: input attention, attention among them, their own dynamics.
+    r"""One step of the modules: input attention, attention among them, a GRU each.
 
     .. math:: u = \mathrm{KMDPA}(h, e;\, Z(p, s)), \quad \bar h = \mathrm{KMDPA}(h, h;\, Z'),
-              \quad h'_m = F_m(u_m, \bar h_m), \quad
+              \quad h'_m = \mathrm{GRU}_m(u_m, \bar h_m), \quad
               Z'_{mn} = Z(p_m, p_n) / \max(1, \textstyle\sum_n Z(p_m, p_n))
 
     The sums over members of a set are batched products; pairs hold single weights only, so that
@@ -425,16 +316,15 @@ class SpatialModules(nn.Module):
     Args:
         shape: Height and width of a frame.
         sizes: Of the model.
-        dynamics: What a module does by itself.
     """
 
     present: Tensor
 
-    def __init__(self, shape: tuple[int, int], sizes: S2RMSizes, dynamics: ModuleDynamics):
+    def __init__(self, shape: tuple[int, int], sizes: S2RMSizes):
         super().__init__()
         self.shape, self.kernel, units = shape, sizes.kernel, sizes.units
-        self.dynamics = dynamics
-        self.places = SpherePositions(sizes.place, sizes.unit)
+        self.gru = BlockGRU(sizes.modules, units, units)
+        self.places = world.SpherePositions(sizes.place, sizes.unit)
         self.embedding = nn.Parameter(torch.empty(sizes.modules, sizes.place))
         self.input_attention = KernelAttention(units, units, sizes.input_attention)
         self.cell_attention = KernelAttention(units, units, sizes.cell_attention)
@@ -445,7 +335,7 @@ class SpatialModules(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Put the modules at pixels drawn uniformly."""
-        pixels = drawn_pixels(self.shape, (len(self.embedding),), generator)
+        pixels = world.drawn_pixels(self.shape, (len(self.embedding),), generator)
         self.embedding.copy_(self.places(pixels))
 
     @property
@@ -461,18 +351,22 @@ class SpatialModules(nn.Module):
         """
         mark_dropped(self.present, modules, "modules")
 
-    def forward(self, memory: Memory, features: Vectors, centres: Centres) -> Memory:
-        """Return what the modules remember after some views, or none."""
-        (memory,) = self.steps(memory, features[:, None], centres[:, None])
-        return memory
+    def start(self, batch: int) -> Hidden:
+        """Return states of 0."""
+        return self.embedding.new_zeros(batch, len(self.embedding), self.gru.hidden_weight.shape[1])
+
+    def forward(self, hidden: Hidden, features: world.Vectors, centres: world.Centres) -> Hidden:
+        """Return the modules' states after some views, or none."""
+        (hidden,) = self.steps(hidden, features[:, None], centres[:, None])
+        return hidden
 
     def steps(
         self,
-        memory: Memory,
+        hidden: Hidden,
         features: Float[Tensor, "batch time views dim"],
         centres: Int[Tensor, "batch time views 2"],
-    ) -> Iterator[Memory]:
-        """Give what the modules remember after the views of each instant.
+    ) -> Iterator[Hidden]:
+        """Give the modules' states after the views of each instant.
 
         What does not hang on their states is computed for all instants at once.
         """
@@ -483,15 +377,17 @@ class SpatialModules(nn.Module):
         neighbours = neighbours / neighbours.sum(dim=-1, keepdim=True).clamp(min=1)
         neighbours = neighbours.expand(len(features), -1, -1)
         for now in zip(near.unbind(1), *(part.unbind(1) for part in known), strict=True):
-            hidden, given = self.dynamics.shown(memory), KeySet(*now[1:])
-            taken = self.input_attention.take(hidden, given, now[0], everything)
+            taken = self.input_attention.take(hidden, KeySet(*now[1:]), now[0], everything)
             aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
-            memory = self.dynamics(taken, aggregated, memory)
-            yield memory
+            drive = blockwise(taken, self.gru.input_weight)
+            hidden, _ = self.gru(drive, aggregated, hidden[..., :0])
+            yield hidden
 
-    def poll(self, shown: Float[Tensor, "*batch slots dim"], centres: Centres) -> Vectors:
+    def poll(
+        self, hidden: Float[Tensor, "*batch slots dim"], centres: world.Centres
+    ) -> world.Vectors:
         """Return the output attention, eq. 10: what modules near each query show, in sum."""
-        return (self.kernel(self.places(centres), self.at) * self.present) @ shown
+        return (self.kernel(self.places(centres), self.at) * self.present) @ hidden
 
     @torch.no_grad()
     def enclaves(self) -> Float[Tensor, "slots height width"]:
@@ -509,33 +405,26 @@ class SpatialModules(nn.Module):
         return self.kernel(self.at, self.at)
 
 
-class S2RM(LocalWorld[Tensor]):
+class S2RM(world.LocalWorld[Hidden]):
     """Spatially structured recurrent modules on crops.
 
     Only the kernel of their places tells encoder, modules and decoder where a crop is.
     ``model.spatial.enclaves()`` are the regions that the modules attend to.
 
     Source: S2RM, section 4. Differs: see `LocalWorld`, `SpatialModules`, `KernelAttention`,
-    `SpherePositions`, `CropEncoder`.
+    `SpherePositions`, `CropCoding`.
 
     Args:
         shape: Height, width and channels of a frame.
         sizes: Of all parts.
         actions: Number of actions, which must be 0.
-        make_dynamics: Makes what a module does by itself.
     """
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        sizes: S2RMSizes,
-        actions: int = 0,
-        make_dynamics: Callable[[S2RMSizes], ModuleDynamics] = GRUModules,
-    ):
-        super().__init__(ViewGeometry(*shape, sizes.views, sizes.size), actions)
-        self.encoder = CropEncoder(sizes.size, shape[2], sizes.channels, sizes.units)
-        self.spatial = SpatialModules(shape[:2], sizes, make_dynamics(sizes))
-        self.decoder = CropDecoder(sizes.units, sizes.size, shape[2], sizes.channels)
+    def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
+        super().__init__(world.ViewGeometry(*shape, sizes.views, sizes.size), actions)
+        coding = sizes.coding(shape[2])
+        self.encoder, self.decoder = coding.encoder(sizes.units), coding.decoder(sizes.units)
+        self.spatial = SpatialModules(shape[:2], sizes)
 
     @property
     def parts(self) -> int:
@@ -547,32 +436,32 @@ class S2RM(LocalWorld[Tensor]):
         self.spatial.drop(parts)
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Return the modules' memory before the first frame; nothing is drawn."""
+        """Return the modules' states before the first frame; nothing is drawn."""
         del generator
-        return self.spatial.dynamics.start(batch)
+        return self.spatial.start(batch)
 
-    def advance(self, core: Tensor, views: Views) -> Tensor:
-        """Return the modules' memory after some views."""
-        return self.spatial(core, self.encoder(views.crops), views.centres)
-
-    def logits(self, core: Tensor, centres: Centres) -> Crops:
-        """Return the logits of the crops around some pixels of the next frame."""
-        return self.decoder(self.spatial.poll(self.spatial.dynamics.shown(core), centres))
-
-    def predicted(self, core: Tensor, views: Views, centres: Centres) -> Crops:
-        """Return the logits of the crops around pixels of the frame after each of some views."""
+    def watch(self, core: Hidden, views: world.Views) -> tuple[Tensor, Hidden]:
+        """Return the modules' states after the views of each instant, and at the end."""
         steps = self.spatial.steps(core, self.encoder(views.crops), views.centres)
-        shown = torch.stack([self.spatial.dynamics.shown(memory) for memory in steps], dim=1)
+        states = torch.stack([*steps], dim=1)
+        return states, states[:, -1]
+
+    def shown(self, core: Hidden) -> Hidden:
+        """Return the modules' states."""
+        return core
+
+    def answers(self, shown: Tensor, centres: world.Centres) -> world.Crops:
+        """Return the logits of the crops around some pixels of the next frame."""
         return self.decoder(self.spatial.poll(shown, centres))
 
 
-class Aggregated(LocalWorld[Core], Recurrence[Core]):
+class Aggregated(world.LocalWorld[world.Core], Recurrence[world.Core]):
     r"""The scaffold of all baselines: encoded crops are summed, a network takes in their sum.
 
     .. math:: r_t = \sum_a E(O_t^a, s_t^a), \quad h_{t+1} = F(r_t, h_t), \quad
               \hat O^q_{t+1} = D(h_{t+1}, s^q)
 
-    Source: S2RM, Appendix D, eq. 29 to 31. Differs: see `LocalWorld`, `CropEncoder`.
+    Source: S2RM, Appendix D, eq. 29 to 31. Differs: see `LocalWorld`, `CropCoding`.
 
     Args:
         shape: Height, width and channels of a frame.
@@ -582,30 +471,18 @@ class Aggregated(LocalWorld[Core], Recurrence[Core]):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int, dim: int):
-        super().__init__(ViewGeometry(*shape, sizes.views, sizes.size), actions)
-        self.places = SpherePositions(sizes.place, sizes.unit)
-        seen = (sizes.size, shape[2], sizes.channels)
-        self.encoder = CropEncoder(*seen, sizes.summary, sizes.place)
-        self.decoder = CropDecoder(dim, *seen, sizes.place)
+        super().__init__(world.ViewGeometry(*shape, sizes.views, sizes.size), actions)
+        self.places = world.SpherePositions(sizes.place, sizes.unit)
+        coding = sizes.coding(shape[2], sizes.place)
+        self.encoder, self.decoder = coding.encoder(sizes.summary), coding.decoder(dim)
 
-    def advance(self, core: Core, views: Views) -> Core:
-        """Return the network's state after some views, of r, the sum of the encoded crops."""
-        return self.take(core, self.summary(views))
+    def watch(self, core: world.Core, views: world.Views) -> tuple[Tensor, world.Core]:
+        """Return what the network shows after r, the sum of the crops, of each instant."""
+        encoded = self.encoder(views.crops, self.places(views.centres))
+        return self.run(core, encoded.sum(dim=-2))
 
-    def logits(self, core: Core, centres: Centres) -> Crops:
+    def answers(self, shown: Tensor, centres: world.Centres) -> world.Crops:
         """Return the logits of the crops around some pixels of the next frame."""
-        return self.answers(self.shown(core), centres)
-
-    def predicted(self, core: Core, views: Views, centres: Centres) -> Crops:
-        """Return the logits of the crops around pixels of the frame after each of some views."""
-        return self.answers(self.run(core, self.summary(views)), centres)
-
-    def summary(self, views: Views) -> Float[Tensor, "*batch dim"]:
-        """Return r, the sum of the encoded crops."""
-        return self.encoder(views.crops, self.places(views.centres)).sum(dim=-2)
-
-    def answers(self, shown: Float[Tensor, "*batch dim"], centres: Centres) -> Crops:
-        """Return the logits of crops that are decoded from what a network shows."""
         hidden = shown[..., None, :].expand(*centres.shape[:-1], -1)
         return self.decoder(hidden, self.places(centres))
 
@@ -645,7 +522,7 @@ class CropRIMs(RIMsRecurrence, Aggregated[RIMState]):
 class CropRMC(Aggregated[Tensor]):
     """A relational memory core on the scaffold; its whole memory is decoded.
 
-    Source: S2RM, Appendix D. Differs: see `Aggregated` and `MemoryCores`.
+    Source: S2RM, Appendix D. Differs: see `Aggregated` and `MemoryCore`.
 
     Args:
         shape: Height, width and channels of a frame.
@@ -655,16 +532,20 @@ class CropRMC(Aggregated[Tensor]):
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
         super().__init__(shape, sizes, actions, sizes.memory.slots * sizes.memory.row)
-        self.core = MemoryCores(1, sizes.summary, 1, sizes.memory)
+        self.core = MemoryCore(sizes.summary, sizes.memory)
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the memory before the first frame; nothing is drawn."""
         del generator
         return self.core.start(batch)
 
-    def take(self, core: Tensor, vector: Vector) -> Tensor:
-        """Return the memory after a sum of encoded crops."""
-        return self.core(vector[:, None, None], core)
+    def run(self, core: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
+        """Return the memory after each sum of encoded crops, as one vector, and the last."""
+        shown = []
+        for vector in vectors.unbind(1):
+            core = self.core(vector, core)
+            shown.append(self.shown(core))
+        return torch.stack(shown, dim=1), core
 
     def shown(self, core: Tensor) -> Vector:
         """Return the memory as one vector."""
@@ -699,18 +580,15 @@ class CropOracle(Aggregated[Tensor]):
         del generator
         return self.second.bias.new_zeros(batch, self.second.out_features)
 
-    def take(self, core: Tensor, vector: Tensor) -> Tensor:
-        """Return what it makes of a sum of encoded crops, whatever came before."""
+    def run(self, core: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
+        """Return what it makes of each sum of encoded crops, whatever came before."""
         del core
-        return self.second(self.first(vector).relu()).tanh()
+        made = self.second(self.first(vectors).relu()).tanh()
+        return made, made[:, -1]
 
     def shown(self, core: Tensor) -> Vector:
         """Return the state."""
         return core
-
-    def run(self, core: Tensor, vectors: Tensor) -> Tensor:
-        """Return what it makes of each sum of encoded crops."""
-        return self.take(core, vectors)
 
 
 def ablated(
@@ -721,9 +599,8 @@ def ablated(
     return S2RM(shape, replace(sizes, **{attention: left}), actions)
 
 
-S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], LocalWorld]] = {
+S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], world.LocalWorld]] = {
     "s2gru": S2RM,
-    "s2rmc": partial(S2RM, make_dynamics=MemoryModules),
     "s2gru_input_local": partial(ablated, attention="input_attention", terms="local"),
     "s2gru_input_nonlocal": partial(ablated, attention="input_attention", terms="nonlocal"),
     "s2gru_cells_local": partial(ablated, attention="cell_attention", terms="local"),

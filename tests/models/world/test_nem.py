@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.frames import frame_bce, unroll
+from rmr_gym.models.world.frames import flipped, frame_bce, unroll
 from rmr_gym.models.world.nem import (
     NEM_MODELS,
     LSTMUpdate,
@@ -13,7 +13,6 @@ from rmr_gym.models.world.nem import (
     ProcessorUpdate,
     RecurrentUpdate,
     RelationalUpdate,
-    flipped,
     mixed,
     no_attention,
     responsibilities,
