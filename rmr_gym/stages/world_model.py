@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, check_counts, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.options import has_option, overridden
 from rmr_gym.core.seeding import generator, integer_seed
@@ -42,7 +42,7 @@ from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
-from rmr_gym.runs.training import Checkpoint, DivergedError, Phase, Step, train
+from rmr_gym.runs.training import Checkpoint, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare_processor, read_presets
 
@@ -111,8 +111,7 @@ class WorldScoring:
     cut: float = CUT
 
     def __post_init__(self) -> None:
-        if min(self.sequences, self.last, self.seen, self.ahead) < 1:
-            raise RMRError(f"expected counts of 1 or more, got {self}")
+        check_counts(self)
         if self.last >= self.length:
             raise RMRError(
                 "expected fewer last predictions than all of a sequence, got "
@@ -583,7 +582,7 @@ def world_model(
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(clips, phase.batch, seed, "world model", step)
         batch = batch_of(clips, index, place, (seed, "world model noise", step))
-        return Step(_checked_loss(network, batch, step))
+        return Step(sequence_loss(network, batch))
 
     def checkpoint_at(step: int) -> Checkpoint:
         loss = validation_loss(network, held_out, training.batch)
@@ -604,18 +603,6 @@ def world_model(
     if model.entry.arm is not None:
         record["processor_hash"] = parameter_hash(inner_processor(network))
     return Artifact(record, trained.tensors)
-
-
-def _checked_loss(model: nn.Module, batch: Batch, step: int) -> Tensor:
-    try:
-        return sequence_loss(model, batch)
-    except RuntimeError as problem:
-        if "between 0 and 1" not in str(problem):
-            raise
-        raise DivergedError(
-            f"expected a prediction in [0, 1], got NaN at step {step}: try another seed or a lower "
-            "learning rate"
-        ) from problem
 
 
 class Simulated(NamedTuple):
@@ -844,12 +831,14 @@ class PixelCounts(NamedTuple):
     true_negatives: int
 
     @property
+    @np.errstate(invalid="ignore")
     def balanced_accuracy(self) -> float:
         """Arithmetic mean of recall and specificity; NaN where a class does not occur."""
         hits, alarms, misses, rest = np.array(self)
         return float((hits / (hits + misses) + rest / (rest + alarms)) / 2)
 
     @property
+    @np.errstate(invalid="ignore")
     def f1(self) -> float:
         """Harmonic mean of precision and recall; NaN where nothing is lit nor said to be."""
         hits, alarms, misses, _ = np.array(self)
@@ -886,7 +875,8 @@ def crop_scores(
         RMRError: The model cannot have so few views or modules.
     """
     network = model.network(trained)
-    network.drop(dropped_parts(network, dropped))
+    if dropped:
+        network.drop(dropped_parts(network, dropped))
     network.views = views
     clips = test.scored(scoring.length + 1, scoring.sequences)
     counts, moving = count_pixels(network, clips)
@@ -901,7 +891,7 @@ def dropped_parts(model: LocalWorld, count: int) -> list[int]:
     Raises:
         RMRError: The model has no modules, or not so many.
     """
-    if count and not 0 <= count < model.parts:
+    if not 0 <= count < model.parts:
         raise RMRError(
             f"expected to drop fewer than all {model.parts} modules, got {count}: models without "
             "modules have none to drop"

@@ -73,7 +73,6 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
         ("rnem_rmr", ["rnnem", "rnn", "lstm", "memoryless", "rnem", "rnem_no_attention"]),
         ("s2gru", ["crops_lstm", "crops_rims"]),
         ("s2gru_input_local", ["s2gru", "crops_lstm", "crops_rims"]),
-        ("s2rmc", ["crops_lstm", "crops_rims"]),
         ("crops_rims", ["crops_lstm"]),
         ("crops_oracle", []),
     ],
@@ -81,7 +80,7 @@ def test_three_seeds_are_too_few_and_families_stay_apart():
 def test_who_is_compared_with_whom(model, others):
     models = ["rnem", "rnem_no_attention", "rnnem", "nem", "rnn", "lstm", "rnem_rmr", "rims"]
     models += ["rims_lstm", "rims_fresh_p", "rims_rmr", "s2gru", "crops_lstm", "crops_rims"]
-    models += ["s2gru_input_local", "s2rmc", "memoryless"]
+    models += ["s2gru_input_local", "memoryless"]
     assert opponents(model, [*models, "crops_oracle"]) == others
 
 

@@ -26,19 +26,14 @@ BETTER = {
 }  # fmt: skip
 """Scores that are compared, and whether more (1) or less (-1) of them is better."""
 
-SIMULATED: dict[str, tuple[dict[str, str], str]] = {
-    "bce": ({"copied": "copied"}, "BCE in nats a frame"),
-    **{
-        score: ({"copied": f"{score}_copied", "velocities": f"{score}_velocities"}, title)
-        for score, title in (("f1", "F1 of lit pixels"), ("f1_moving", "F1 of moving pixels"))
-    },
-}
-"""Scores of simulated frames: the columns of references by name, and what they are called."""
+SIMULATED = {
+    "bce": "BCE in nats a frame", "f1": "F1 of lit pixels", "f1_moving": "F1 of moving pixels",
+}  # fmt: skip
+"""Scores of simulated frames, and what they are called; those of references end in their name."""
 
 REFERENCES = labels_of("reference")
-_SIMULATED = tuple(
-    column for name, (more, _) in SIMULATED.items() for column in (name, *more.values())
-)
+_SIMULATED = (*SIMULATED, "copied", *(f"{s}_{name}" for s in SIMULATED for name in REFERENCES))
+
 
 FRAMES = {
     "world_models": Schema(("test", "model", "seed"), ("balls", "groups", *FRAME_SCORES)),
@@ -122,7 +117,7 @@ def score_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(rows: pd.DataFrame, scores: Iterable[str]) -> list[str]:
-    return [score for score in scores if rows[score].notna().any()]
+    return [score for score in scores if len(rows[score].dropna())]
 
 
 def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("nan")) -> Figure:
@@ -161,10 +156,9 @@ def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
     Raises:
         RMRError: There are none.
     """
-    references, title = SIMULATED[score]
-    known = rows.dropna(subset=score)
-    titles: Any = {"across": "simulated frame", "up": title}
-    more = [known.assign(model=name, **{score: known[at]}) for name, at in references.items()]
+    known = rows.dropna(subset=score).assign(bce_copied=rows["copied"])
+    titles: Any = {"across": "simulated frame", "up": SIMULATED[score]}
+    more = [known.assign(model=n, **{score: known[f"{score}_{n}"]}) for n in REFERENCES]
     every = pd.concat([known, *more]).dropna(subset=score)
     axes, names = ("test", "frame", score, "model"), own_names(known) | REFERENCES
     return seed_lines(every, *axes, names, "simulations.csv", marked=False, **titles)

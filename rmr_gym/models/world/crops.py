@@ -1,7 +1,6 @@
 """Frames that are seen as a few crops: where they are, what is made of them, what a model does."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -12,16 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.models.world.frames import (
-    CUT,
-    Frame,
-    Frames,
-    Losses,
-    Played,
-    Prediction,
-    Sequences,
-    taken_in,
-)
+from rmr_gym.models.world import frames as world
 
 Core = TypeVar("Core")
 Centres = Int[Tensor, "*batch views 2"]
@@ -82,7 +72,7 @@ class ViewGeometry:
         """Draw centres uniformly among the pixels, on the device of the generator."""
         return drawn_pixels((self.height, self.width), (batch, self.views), generator)
 
-    def look(self, frames: Frames, centres: Centres) -> Crops:
+    def look(self, frames: world.Frames, centres: Centres) -> Crops:
         """Return the crops around centres, 0 beyond the edge."""
         reach = self.size // 2
         wide = F.pad(frames.flatten(0, -4), (0, 0, reach, reach, reach, reach))
@@ -96,7 +86,7 @@ class ViewGeometry:
         ]
         return torch.cartesian_prod(*axes)
 
-    def stitch(self, crops: Crops, centres: Centres) -> Frame:
+    def stitch(self, crops: Crops, centres: Centres) -> world.Frame:
         """Return frames made of crops: their mean where they overlap, 0 where there is none."""
         reach, pixels = self.size // 2, self._pixels(centres)
         sides = self.height + 2 * reach, self.width + 2 * reach
@@ -114,36 +104,6 @@ class ViewGeometry:
         worlds = torch.arange(len(centres), device=centres.device)[:, None, None, None]
         rows, columns = centres[..., None, None].unbind(2)
         return worlds, rows + steps[:, None], columns + steps
-
-    def centres(self, positions: Float[Tensor, "batch views 2"]) -> Centres:
-        """Return the pixels at positions (x, y) in [-1, 1], as `RandomCrops` gives them.
-
-        Raises:
-            RMRError: A position is outside the frame.
-        """
-        if bool((positions.abs() > 1).any()):
-            raise RMRError(
-                "expected positions in [-1, 1], x to the right and y upwards, found one at "
-                f"{positions.abs().max().item():g}, outside the frame"
-            )
-        column = ((positions[..., 0] + 1) / 2 * self.width).long().clamp(max=self.width - 1)
-        row = ((1 - positions[..., 1]) / 2 * self.height).long().clamp(max=self.height - 1)
-        return torch.stack([row, column], dim=-1)
-
-    def check(self, centres: Centres) -> None:
-        """Check that centres are pixels of the frame.
-
-        Raises:
-            RMRError: One is outside it.
-        """
-        limits = torch.tensor([self.height, self.width], device=centres.device)
-        outside = (centres < 0) | (centres >= limits)
-        if bool(outside.any()):
-            wrong = centres[outside.any(dim=-1)][0].tolist()
-            raise RMRError(
-                f"expected queries at pixels (row, column) of a frame of {self.height} x "
-                f"{self.width}, found one at {wrong}, outside it"
-            )
 
 
 @dataclass(frozen=True)
@@ -362,7 +322,7 @@ def _layers(before: int, width: int, after: int) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Linear(width, after))
 
 
-def _beside(vectors: Vectors, places: Places | None) -> Vectors:
+def _beside(vectors: Tensor, places: Places | None) -> Tensor:
     return vectors if places is None else torch.cat([vectors, places], dim=-1)
 
 
@@ -404,9 +364,8 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     It is a `rmr_gym.models.world.frames.WorldModel` of whole frames: where it looks is the model's
     own, drawn from the state's generator; ``decode`` asks it about a grid of crops and stitches
     the answers, ``losses`` ask about the places where it will look next. A model that sees no frame
-    takes in its own answers there, cut at ``cut``. Who has crops and places already calls `see` and
-    `answer`. ``model.views`` can be lowered after training: so many of the crops are seen then,
-    while all are asked for.
+    takes in its own answers there, cut at ``cut``. ``model.views`` can be lowered after training:
+    so many of the crops are seen then, while all are asked for.
 
     Source: S2RM, sections 2 and 6 (binary cross-entropy of queried crops), Appendix F.1.
     Differs: queries are the next inputs' centres, as in the paper's rollouts; crops are drawn anew
@@ -431,84 +390,37 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
                 f"models of crops are for worlds without actions, got one with {actions}: record "
                 "another world or choose another model"
             )
-        self.geometry, self._views = geometry, geometry.views
-        self.cut = CUT
-
-    @property
-    def views(self) -> int:
-        """Number of crops that are seen of each frame."""
-        return self._views
-
-    @views.setter
-    def views(self, views: int) -> None:
-        if not 0 <= views <= self.geometry.views:
-            raise RMRError(
-                f"expected 0 to {self.geometry.views} views, as many as are asked for, got {views}"
-            )
-        self._views = views
+        self.geometry, self.views = geometry, geometry.views
+        self.cut = world.CUT
 
     @property
     def parts(self) -> int:
         """Number of parts that `drop` can take out."""
         return 0
 
-    def drop(self, parts: Sequence[int] = ()) -> None:
-        """Take parts out; ``drop()`` brings all back.
-
-        Raises:
-            RMRError: There is no such part, or none would be left.
-        """
-        if parts:
-            raise RMRError(
-                f"expected a model of several modules to drop some of, got {list(parts)}"
-            )
-
     def init_state(self, batch: int, generator: torch.Generator) -> State:
         """Return the state before the first frame; see `WorldModel.init_state`."""
         core = self.start(batch, generator)
         return LocalState(core, self.geometry.draw(batch, generator), generator)
 
-    def step(self, state: State, observation: Frame | None, action: Tensor | None) -> State:
+    def step(self, state: State, observation: world.Frame | None, action: Tensor | None) -> State:
         """Look at a frame, or at what was predicted; see `WorldModel.step`."""
         del action
         if observation is None:
-            crops = taken_in(self.answer(state, state.queries), self.cut)
+            crops = world.taken_in(self.logits(state.core, state.queries).sigmoid(), self.cut)
         else:
             crops = self.geometry.look(observation, state.queries)
-        return self._after(state, self.advance(state.core, self.seen(crops, state)), None)
+        seen = Views(crops[:, : self.views], state.queries[:, : self.views])
+        queries = self.geometry.draw(len(crops), state.generator)
+        return LocalState(self.advance(state.core, seen), queries, state.generator)
 
-    def see(self, state: State, views: Views, queries: Centres | None = None) -> State:
-        """Return the state after some views, any number of them, also none.
-
-        Args:
-            state: Before.
-            views: What is seen.
-            queries: Centres to ask about next; None to draw them.
-
-        Raises:
-            RMRError: A view or a query outside the frame.
-        """
-        for centres in (views.centres, queries):
-            if centres is not None:
-                self.geometry.check(centres)
-        return self._after(state, self.advance(state.core, views), queries)
-
-    def answer(self, state: State, centres: Centres) -> Crops:
-        """Return what the state predicts around some pixels of the next frame, in [0, 1].
-
-        Raises:
-            RMRError: A query outside the frame.
-        """
-        self.geometry.check(centres)
-        return self.logits(state.core, centres).sigmoid()
-
-    def decode(self, state: State) -> Prediction:
+    def decode(self, state: State) -> world.Prediction:
         """Return the predicted frame, stitched from a grid of crops; pixels are not grouped."""
         grid = self.geometry.grid().to(state.queries.device).expand(len(state.queries), -1, -1)
         crops = self.logits(state.core, grid).sigmoid()
-        return Prediction(self.geometry.stitch(crops, grid))
+        return world.Prediction(self.geometry.stitch(crops, grid))
 
-    def asked(self, frames: Sequences, generator: torch.Generator) -> Asked:
+    def asked(self, frames: world.Sequences, generator: torch.Generator) -> Asked:
         """Return what it predicts of each frame but the first, all being shown but the last.
 
         All crops are encoded at once, and all answers decoded; states are those that `step` makes.
@@ -523,7 +435,9 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         logits = self.answers(self.watch(core, views)[0], centres[:, 1:])
         return Asked(logits, crops[:, 1:], centres[:, 1:])
 
-    def losses(self, frames: Sequences, actions: Played, generator: torch.Generator) -> Losses:
+    def losses(
+        self, frames: world.Sequences, actions: world.Played, generator: torch.Generator
+    ) -> world.Losses:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
         del actions
         logits, truth, _ = self.asked(frames, generator)
@@ -558,12 +472,3 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     def logits(self, core: Core, centres: Centres) -> Crops:
         """Return the logits of the crops around some pixels of the next frame."""
         return self.answers(self.shown(core), centres)
-
-    def seen(self, crops: Crops, state: State) -> Views:
-        """Return those of the crops at a state's queries that the model is shown."""
-        return Views(crops[:, : self.views], state.queries[:, : self.views])
-
-    def _after(self, state: State, core: Core, queries: Tensor | None) -> State:
-        if queries is None:
-            queries = self.geometry.draw(len(state.queries), state.generator)
-        return LocalState(core, queries, state.generator)

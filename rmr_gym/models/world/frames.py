@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import gcd
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -208,7 +208,7 @@ class Glorot(nn.Module):
     """
 
     weight: Tensor
-    bias: Tensor | None
+    bias: Any
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -389,7 +389,7 @@ class LSTMRecurrence(Recurrence[LSTMState]):
     def start(self, batch: int, generator: torch.Generator) -> LSTMState:
         """Return a state of 0."""
         del generator
-        zeros = self.lstm.weight_hh_l0.new_zeros(1, batch, self.lstm.hidden_size)
+        zeros = next(self.lstm.parameters()).new_zeros(1, batch, self.lstm.hidden_size)
         return zeros, zeros
 
     def run(self, core: LSTMState, vectors: Vectors) -> tuple[Shown, LSTMState]:

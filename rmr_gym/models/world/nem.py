@@ -7,10 +7,9 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.models.rmr.processors import ProcessorSizes
@@ -392,12 +391,9 @@ class SpatialMixture(nn.Module, ABC):
         states = list(world.unroll(self, frames[:, :-1], actions, generator))
         last = responsibilities(states[-1].pictures, frames[:, -1])
         shares = torch.stack([*(state.groups for state in states[1:]), last], dim=1)
-        pictures = torch.stack([state.pictures for state in states], dim=1).clamp(
-            world.SURE, 1 - world.SURE
-        )
+        pictures = torch.stack([state.pictures for state in states], dim=1)
         owned = shares[..., None] * frames[:, 1:, None]
-        losses = F.binary_cross_entropy(pictures, owned, reduction="none")
-        return reduce(losses, "batch time k h w c -> batch time", "sum")
+        return world.frame_bce(pictures, owned).sum(dim=-1)
 
 
 class RecurrentMixture(SpatialMixture):
@@ -495,10 +491,10 @@ class GradientMixture(SpatialMixture):
         with torch.enable_grad():
             theta = state.memory
             theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-            pictures = self.decoder(theta).clamp(world.SURE, 1 - world.SURE)
+            pictures, weight = self.decoder(theta), state.groups[..., None]
             target = state.noisy[:, None].expand_as(pictures)
-            likelihood = -F.binary_cross_entropy(pictures, target, reduction="none")
-            expected = (state.groups[..., None] * likelihood).sum() / pictures[0, 0].numel() ** 0.5
+            likelihood = -world.frame_bce(pictures, target, weight).sum()
+            expected = likelihood / pictures[0, 0].numel() ** 0.5
             (slope,) = torch.autograd.grad(expected, theta, create_graph=differentiable)
         return slope
 

@@ -1,4 +1,3 @@
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -6,7 +5,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.models.world.crops import ViewGeometry
-from rmr_gym.wrappers.views import RandomCrops, crop
+from rmr_gym.wrappers.views import crop
 
 WIDE = ViewGeometry(7, 9, 2, 3, 5)
 
@@ -45,39 +44,7 @@ def test_where_crops_overlap_their_mean_counts_and_the_rest_is_dark():
     assert stitched.tolist() == [[0, 0, 0.5, 1, 1, 0]] * 3
 
 
-def test_positions_of_the_wrapper_are_the_same_pixels():
-    rows, columns = (torch.arange(side) for side in (7, 9))
-    pixels = torch.cartesian_prod(rows, columns)[None]
-    x = (2 * pixels[..., 1] + 1) / 9 - 1
-    y = 1 - (2 * pixels[..., 0] + 1) / 7
-    assert torch.equal(WIDE.centres(torch.stack([x, y], dim=-1).float()), pixels)
-    corners = torch.tensor([[[-1.0, 1.0], [1.0, -1.0]]])
-    assert WIDE.centres(corners).tolist() == [[[0, 0], [6, 8]]]
-
-
-def test_views_of_a_live_environment_are_those_of_its_frames():
-    env = gym.make("rmr/S2RMBalls3-v0", resolution=16)
-    env = RandomCrops(env, crops=6, size=5, keep=["pixels"])
-    geometry = ViewGeometry(16, 16, 1, 6, 5)
-    observation, _ = env.reset(seed=0)
-    for _ in range(3):
-        seen = {name: torch.from_numpy(entry)[None].float() for name, entry in observation.items()}
-        centres = geometry.centres(seen["positions"])
-        assert torch.equal(geometry.look(seen["pixels"], centres), seen["crops"])
-        observation = env.step(0)[0]
-    env.close()
-
-
 @pytest.mark.parametrize(("views", "size"), [(0, 5), (3, 4), (3, 9), (3, -1)])
 def test_crops_that_cannot_be(views, size):
     with pytest.raises(RMRError, match="odd size from 1 to 7"):
         ViewGeometry(7, 9, 2, views, size)
-
-
-def test_queries_outside_the_frame():
-    with pytest.raises(RMRError, match="outside the frame"):
-        WIDE.centres(torch.tensor([[[0.0, 1.5]]]))
-    WIDE.check(torch.tensor([[[6, 8], [0, 0]]]))
-    for wrong in ([7, 0], [0, 9], [-1, 3]):
-        with pytest.raises(RMRError, match="outside it"):
-            WIDE.check(torch.tensor([[[3, 3], wrong]]))

@@ -200,10 +200,10 @@ def test_the_gradient_step_climbs_along_the_likelihood():
             log = -F.binary_cross_entropy(psi, target, reduction="none")
             return (state.groups[..., None] * log).sum() / 8
 
-        step = torch.zeros_like(slope)
-        step[0, 1, 2] = 1e-2
-        rise = (likelihood(state.memory + step) - likelihood(state.memory - step)) / 2e-2
-        torch.testing.assert_close(rise, slope[0, 1, 2], rtol=0.02, atol=1e-3)
+        steepest = slope.abs() == slope.abs().max()
+        step = 1e-3 * steepest
+        rise = (likelihood(state.memory + step) - likelihood(state.memory - step)) / 2e-3
+        torch.testing.assert_close(rise, slope[steepest].sum(), rtol=0.02, atol=1e-3)
         new = model.m_step(state, None)
     torch.testing.assert_close(new.memory, state.memory + model.rate * slope)
 
@@ -213,7 +213,7 @@ def test_groups_have_no_order(name):
     model, frames, order = make(name), moving_block(time=4), torch.tensor([2, 0, 1])
     model.noise = 0.0
     first = model.init_state(2, torch_generator(1))
-    other = first._replace(groups=first.groups[:, order])
+    other = first._replace(groups=first.groups[:, order], memory=first.memory[:, order])
     for t in range(3):
         first, other = (model.step(state, frames[:, t], None) for state in (first, other))
     torch.testing.assert_close(first.memory[:, order], other.memory, rtol=1e-4, atol=1e-5)

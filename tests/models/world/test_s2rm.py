@@ -44,7 +44,7 @@ def test_whole_frames_come_out(model):
     assert frame.shape == (2, *SHAPE)
     assert ((frame > 0) & (frame < 1)).all()
     assert groups is None
-    patch = model.answer(last, torch.tensor([[[2, 2]], [[2, 2]]]))[:, 0]
+    patch = model.logits(last.core, torch.tensor([[[2, 2]], [[2, 2]]]))[:, 0].sigmoid()
     assert patch.shape == (2, 5, 5, 1)
     torch.testing.assert_close(frame[:, :3, :3], patch[:, :3, :3])
 
@@ -68,11 +68,10 @@ def test_a_model_that_sees_nothing_takes_in_its_own_answers(model, cut):
     seen = states(model, frames[:, :3])
     torch.testing.assert_close(seen[-1].queries, unseen[2].queries)
     before, after = unseen[3], unseen[4]
-    own = model.answer(before, before.queries)
+    own = model.logits(before.core, before.queries).sigmoid()
     crops = (own > cut).float() if cut else own
-    fed = model.see(before, Views(crops, before.queries), after.queries)
-    for own, given in ((after, fed),):
-        torch.testing.assert_close(model.decode(own).frame, model.decode(given).frame)
+    fed = replace(after, core=model.advance(before.core, Views(crops, before.queries)))
+    torch.testing.assert_close(model.decode(after).frame, model.decode(fed).frame)
 
 
 def test_the_loss_is_that_of_crops_where_it_looks_next(model):
@@ -101,12 +100,11 @@ def test_only_the_oracle_knows_what_comes():
 def test_the_order_of_views_does_not_matter(model):
     state = states(model, clips())[-1]
     crops, centres = model.geometry.look(clips()[:, 5], state.queries), state.queries
-    order, asked = [2, 0, 3, 1], state.queries
-    frames = [
-        model.decode(model.see(state, Views(crops[:, each], centres[:, each]), asked)).frame
-        for each in (slice(None), order)
+    answers = [
+        model.logits(model.advance(state.core, Views(crops[:, each], centres[:, each])), centres)
+        for each in (slice(None), [2, 0, 3, 1])
     ]
-    torch.testing.assert_close(*frames)
+    torch.testing.assert_close(*answers)
 
 
 def test_fewer_views_also_none(model):
@@ -118,9 +116,6 @@ def test_fewer_views_also_none(model):
         assert last.queries.shape == (2, 4, 2)
     assert not torch.equal(frames[4], frames[2])
     torch.testing.assert_close(frames[0][0], frames[0][1])
-    for wrong in (-1, 5):
-        with pytest.raises(RMRError, match="0 to 4 views"):
-            model.views = wrong
 
 
 @pytest.mark.parametrize("name", [name for name in S2RM_MODELS if make(name).parts])
@@ -141,23 +136,24 @@ def test_dropped_modules_are_as_if_they_had_never_been():
     model.drop([1])
     before = states(model, clips())[-1]
     with torch.no_grad():
-        for part in (model.spatial.embedding, model.spatial.dynamics.gru.hidden_bias):
+        for part in (model.spatial.embedding, model.spatial.gru.hidden_bias):
             part[1] = torch.randn_like(part[1])
     after = states(model, clips())[-1]
     torch.testing.assert_close(model.decode(before).frame, model.decode(after).frame)
-    with pytest.raises(RMRError, match="several modules"):
-        make("crops_lstm").drop([0])
 
 
-def test_queries_and_views_outside_the_frame():
-    model = make("s2gru")
-    state = states(model, clips())[-1]
-    outside = torch.tensor([[[12, 0]], [[0, 0]]])
-    with pytest.raises(RMRError, match="12 x 12"):
-        model.answer(state, outside)
-    for views, queries in ((outside, None), (outside * 0, outside)):
-        with pytest.raises(RMRError, match="outside"):
-            model.see(state, Views(torch.zeros(2, 1, 5, 5, 1), views), queries)
+@pytest.mark.parametrize("name", ["s2gru", "crops_lstm"])
+@pytest.mark.parametrize("size", [5, 7, 11])
+def test_crops_are_coded_by_layers_or_by_convolutions(name, size):
+    for coder, kind in (("mlp", torch.nn.Linear), ("conv", torch.nn.Conv2d)):
+        model = make(name, replace(SMALL, coder=coder, size=size))
+        assert any(isinstance(part, kind) for part in model.encoder.features.modules()) == (
+            coder == "conv"
+        )
+        logits, truth, _ = model.asked(clips(), torch_generator(0))
+        assert logits.shape == truth.shape == (2, 5, 4, size, size, 1)
+    with pytest.raises(RMRError, match="coder of crops 'convolution'"):
+        replace(SMALL, coder="convolution")
 
 
 def test_models_that_cannot_be():
@@ -185,7 +181,7 @@ def test_parameters_at_the_size_of_the_paper():
     sizes = S2RMSizes()
     model = make("s2gru", sizes, (48, 48, 1))
     spatial = model.spatial
-    assert count(spatial.dynamics) == 10 * (2 * 128 * 384 + 2 * 384)
+    assert count(spatial.gru) == 10 * (2 * 128 * 384 + 2 * 384)
     assert spatial.embedding.shape == (10, 16)
     thetas = {"query": (2 * 16, 128), "key": (2 * 16, 128), "value": (2 * 128, 128)}
     phis = {"query": (4 * 16, 128), "key": (4 * 16, 128), "value": (4 * 128, 128)}
@@ -196,9 +192,8 @@ def test_parameters_at_the_size_of_the_paper():
     each = 2 * 128 * 384 + 2 * 384 + 16
     assert count(twice) - count(model) == 10 * each
     assert make("crops_lstm", sizes, (48, 48, 1)).lstm.hidden_size == 512
-    assert make("crops_rmc", sizes, (48, 48, 1)).core.start(1).shape == (1, 1, 1, 512)
+    assert make("crops_rmc", sizes, (48, 48, 1)).core.start(1).shape == (1, 1, 512)
     assert make("crops_rims", sizes, (48, 48, 1)).cell.sizes.active == 5
-    assert make("s2rmc", sizes, (48, 48, 1)).spatial.dynamics.start(1).shape == (1, 10, 4, 256)
 
 
 def test_memory_is_linear_in_modules():

@@ -10,10 +10,8 @@ from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.crops import Kernel, SpherePositions
 from rmr_gym.models.world.s2rm import (
     AttentionSizes,
-    GRUModules,
     KernelAttention,
-    MemoryCores,
-    MemoryModules,
+    MemoryCore,
     MemorySizes,
     S2RMSizes,
     SpatialModules,
@@ -26,7 +24,6 @@ SIZES = S2RMSizes(
     place=8,
     input_attention=AttentionSizes(2, 3, 4),
     cell_attention=AttentionSizes(2, 3, 4),
-    module_memory=MEMORY,
 )
 
 
@@ -174,7 +171,7 @@ def test_sizes_that_cannot_be():
 
 def modules(truncation=0.6):
     sizes = replace(SIZES, kernel=Kernel(1.0, truncation))
-    return build(lambda: SpatialModules((9, 11), sizes, GRUModules(sizes)), torch_generator(0))
+    return build(lambda: SpatialModules((9, 11), sizes), torch_generator(0))
 
 
 def seen(views=5):
@@ -184,21 +181,14 @@ def seen(views=5):
     return features, centres
 
 
-def test_a_gru_step_is_that_of_a_loop_over_modules():
-    dynamics = build(lambda: GRUModules(SIZES), torch_generator(2))
-    taken, aggregated = torch.randn(2, COUNT, UNITS), torch.randn(2, COUNT, UNITS)
-    fast = dynamics(taken, aggregated, dynamics.start(2))
-    gru = dynamics.gru
+def gru_cells(gru, taken, aggregated):
+    """A GRU of torch a module."""
+    out = []
     for module in range(COUNT):
-        cell = torch.nn.GRUCell(UNITS, UNITS)
-        for name, block in (
-            ("weight_ih", gru.input_weight[module].T),
-            ("weight_hh", gru.hidden_weight[module].T),
-            ("bias_ih", gru.input_bias[module]),
-            ("bias_hh", gru.hidden_bias[module]),
-        ):
-            setattr(cell, name, torch.nn.Parameter(block.detach().clone()))
-        torch.testing.assert_close(fast[:, module], cell(taken[:, module], aggregated[:, module]))
+        weights = gru.input_weight[module].T, gru.hidden_weight[module].T
+        biases = gru.input_bias[module], gru.hidden_bias[module]
+        out.append(torch.gru_cell(taken[:, module], aggregated[:, module], *weights, *biases))
+    return torch.stack(out, dim=1)
 
 
 def test_a_step_reads_places_in_the_right_order():
@@ -213,7 +203,7 @@ def test_a_step_reads_places_in_the_right_order():
     assert (cells.sum(dim=1) > 1).any()
     cells = torch.stack([row / max(1, row.sum()) for row in cells]).expand(2, -1, -1)
     aggregated = layer.cell_attention(memory, memory, cells, hears)
-    expected = layer.dynamics(taken, aggregated, memory)
+    expected = gru_cells(layer.gru, taken, aggregated)
     torch.testing.assert_close(layer(memory, features, centres), expected)
     polled = layer.poll(memory, centres)
     for b in range(2):
@@ -245,56 +235,38 @@ def test_embeddings_start_apart_and_get_gradients_through_the_kernel():
     torch.testing.assert_close(layer.at.norm(dim=1), torch.ones(COUNT))
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_memory_cores_are_those_of_a_loop(count):
-    cores = build(lambda: MemoryCores(COUNT, 7, count, MEMORY), torch_generator(3))
-    torch.nn.init.normal_(cores.biases)
-    memory, inputs = torch.randn(2, COUNT, 2, 6), torch.randn(2, COUNT, count, 7)
-    fast = cores(inputs, memory)
+def test_a_memory_core_is_that_of_a_loop():
+    core = build(lambda: MemoryCore(7, MEMORY), torch_generator(3))
+    memory, inputs = torch.randn(2, 2, 6), torch.randn(2, 7)
+    fast = core(inputs, memory)
     for b in range(2):
-        for module in range(COUNT):
-            slow = one_core(cores, module, inputs[b, module], memory[b, module])
-            torch.testing.assert_close(fast[b, module], slow)
+        torch.testing.assert_close(fast[b], one_core(core, inputs[b], memory[b]))
+    assert torch.equal(core.start(3)[2], torch.eye(2, 6))
 
 
-def one_core(cores, m, inputs, memory):
+def one_core(core, inputs, memory):
     """One memory, a head and a row at a time."""
-    x = torch.stack([row @ cores.taken[m, i] for i, row in enumerate(inputs)])
-    rows = torch.cat([memory, x])
+    x = core.taken.weight @ inputs
+    rows = torch.cat([memory, x[None]])
     attended = []
     for row in memory:
         heads = []
         for head in range(MEMORY.heads):
             keys = slice(head * MEMORY.keys, (head + 1) * MEMORY.keys)
             values = slice(head * MEMORY.head, (head + 1) * MEMORY.head)
-            query = row @ cores.query[m][:, keys]
-            scores = torch.stack([query @ (each @ cores.key[m][:, keys]) for each in rows])
+            query = core.query.weight[keys] @ row
+            scores = torch.stack([query @ (core.key.weight[keys] @ each) for each in rows])
             shares = (scores / MEMORY.keys**0.5).softmax(0)
-            told = [each @ cores.value[m][:, values] for each in rows]
+            told = [core.value.weight[values] @ each for each in rows]
             heads.append(sum(share * value for share, value in zip(shares, told, strict=True)))
         attended.append(torch.cat(heads))
-    width = MEMORY.row
-    first, second, take, keep = cores.biases[m, 0].split(width)
     mixed = norm(memory + torch.stack(attended))
-    inner = (mixed @ cores.first[m] + first).relu()
-    mixed = norm(mixed + (inner @ cores.second[m] + second).relu())
-    gates = x.sum(0) @ cores.input_gates[m] + memory.tanh() @ cores.memory_gates[m]
-    took = (gates[:, :width] + take).sigmoid() * mixed.tanh()
-    return took + (gates[:, width:] + keep + 1).sigmoid() * memory
+    mixed = norm(mixed + core.mlp(mixed))
+    gates = core.input_gates(x) + core.memory_gates(memory.tanh())
+    take, keep = gates.split(MEMORY.row, dim=-1)
+    return take.sigmoid() * mixed.tanh() + (keep + 1).sigmoid() * memory
 
 
 def norm(x):
     centred = x - x.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-
-
-def test_memories_inside_modules_take_in_what_is_heard():
-    dynamics = build(lambda: MemoryModules(SIZES), torch_generator(4))
-    start = dynamics.start(2)
-    assert start.shape == (2, COUNT, 2, 6)
-    assert torch.equal(start[0, 0], torch.eye(2, 6))
-    shown = dynamics.shown(torch.randn(2, COUNT, 2, 6))
-    assert shown.shape == (2, COUNT, UNITS)
-    quiet = torch.zeros(2, COUNT, UNITS)
-    told = dynamics(quiet, torch.randn(2, COUNT, UNITS), start)
-    assert not torch.equal(dynamics(quiet, quiet, start), told)

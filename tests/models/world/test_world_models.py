@@ -117,7 +117,7 @@ def test_actions_matter_where_there_are_any(name):
 
 OVERFITTED = (
     *("rnem", "rnem_p", "rnnem", "lstm", "rims", "rims_p", "rims_lstm"),
-    *("s2gru", "s2rmc", "crops_lstm"),
+    *("s2gru", "crops_lstm"),
 )
 
 
