@@ -785,7 +785,9 @@ def score_simulation(model: Any, clips: Clips, seen: int) -> ByAhead:
             part[f"f1_moving{side}"] = _lit(frames * moving, truth * moving)
         parts.append(part)
     sums = {name: _array(torch.stack([p[name] for p in parts]).sum(0)) for name in parts[0]}
-    means = {name: n / len(clips.rows) if n.ndim == 1 else n[0] / n[1] for name, n in sums.items()}
+    with np.errstate(invalid="ignore"):
+        count = len(clips.rows)
+        means = {name: n / count if n.ndim == 1 else n[0] / n[1] for name, n in sums.items()}
     unknown = np.full_like(means["f1"], np.nan)
     return {"f1_velocities": unknown, "f1_moving_velocities": unknown} | means
 
@@ -876,7 +878,8 @@ def crop_scores(
     """
     network = model.network(trained)
     if dropped:
-        network.drop(dropped_parts(network, dropped))
+        gone = dropped_parts(network, dropped)
+        network.drop(gone)
     network.views = views
     clips = test.scored(scoring.length + 1, scoring.sequences)
     counts, moving = count_pixels(network, clips)
