@@ -198,7 +198,18 @@ def copied(path: Path, command: str) -> Iterator[Row]:
                 yield {"what": what, **kept, "command": command}
 
 
+def world_models() -> Iterator[Row]:
+    """Training steps of world models beside those of the commit that encoded a frame at a time."""
+    names = {"new_ms": "milliseconds", "floors": "times the floor", "ratio": "times faster"}
+    goals = {"floors": "<= 5", "ratio": ">= 1"}
+    for row in script("world_models.py", "--against", "370aacc"):
+        for column, measure in names.items():
+            value, goal = row[column], goals.get(column, "")
+            yield {"what": row["model"], "measure": measure, "value": value, "goal": goal}
+
+
 PARTS = {
+    "world models": world_models,
     "message passing": message_passing,
     "scaling": scaling,
     "natural": natural,

@@ -52,9 +52,8 @@ SLOW = 0.5
 """Pixels a frame under which a warning says that there is little motion to learn."""
 
 _LITTLE_MOTION = (
-    "balls move %.2f pixels a frame in %s, expected half a pixel or more: copying loses next to "
-    "nothing, so that models learn no motion; record fewer frames a second (--fps 10, or --options "
-    "fps=10) or larger frames (--options resolution=64)"
+    "balls move %.2f pixels a frame in %s, expected half a pixel or more to learn motion from: "
+    "record fewer frames a second (--fps 10, --options fps=10) or larger frames"
 )
 _log = logging.getLogger(__name__)
 

@@ -408,11 +408,6 @@ class Batch(NamedTuple):
     actions: Int[Tensor, "batch time"] | None
     noise: torch.Generator
 
-    def states(self, model: Any, seen: int | None = None) -> Iterator[Any]:
-        """Give the state of a model after each frame but the last, see `unroll`."""
-        actions = None if self.actions is None else self.actions[:, :-1]
-        return world.unroll(model, self.frames[:, :-1], actions, self.noise, seen)
-
 
 def batch_of(
     clips: Clips,
@@ -605,35 +600,22 @@ def world_model(
     return Artifact(record, trained.tensors)
 
 
-class Simulated(NamedTuple):
-    """What a model made of some sequences.
-
-    Attributes:
-        frames: Predictions of the second frame and of all that follow.
-        groups: Shares of the groups in each frame but the last; None without groups.
-        pictures: What every group predicts; None for models without.
-        attention: What group k takes of group i; None for models without.
-    """
-
-    frames: Float[Tensor, "batch time height width channels"]
-    groups: Float[Tensor, "batch time slots height width"] | None
-    pictures: Float[Tensor, "batch time slots height width channels"] | None
-    attention: Float[Tensor, "batch time slots slots"] | None
+Simulated = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""Fields of predictions, with an axis of instants after that of sequences."""
 
 
 @torch.no_grad()
 def simulate(model: Any, batch: Batch, seen: int | None = None) -> Simulated:
-    """Show a model the first frames of sequences, or all, and let it go on by itself."""
-    states = list(batch.states(model, seen))
-    decoded = [model.decode(state) for state in states]
-    grouped = states if decoded[0].groups is not None else [None]
+    """Show a model the first frames of sequences, or all, and let it go on by itself.
 
-    def stacked(parts: list[Any], name: str) -> Any:
-        values: list[Any] = [getattr(part, name, None) for part in parts]
-        return None if values[0] is None else torch.stack(values, dim=1)
-
-    frames, groups = stacked(decoded, "frame"), stacked(decoded, "groups")
-    return Simulated(frames, groups, stacked(grouped, "pictures"), stacked(grouped, "attention"))
+    Returns:
+        As `Prediction`: of the second frame and all that follow, groups of each frame but the last.
+    """
+    actions = None if batch.actions is None else batch.actions[:, :-1]
+    states = world.unroll(model, batch.frames[:, :-1], actions, batch.noise, seen)
+    fields: Any = zip(*(model.decode(state) for state in states), strict=True)
+    made: Any = [None if part[0] is None else torch.stack(part, dim=1) for part in fields]
+    return tuple(made)
 
 
 ByFrame = dict[str, Float[np.ndarray, "rows time"]]
@@ -735,11 +717,11 @@ def score_frames(model: Any, clips: Clips) -> ByFrame:
 
 def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
     before, after = batch.frames[:, :-1], batch.frames[:, 1:]
-    changes = (before != after).float()
+    changes, (frames, groups, *_) = (before != after).float(), made
     scores = {
-        "bce": _array(frame_bce(made.frames, after)),
+        "bce": _array(frame_bce(frames, after)),
         "copied": _array(frame_bce(before, after)),
-        "changed": _array(frame_bce(made.frames, after, changes)),
+        "changed": _array(frame_bce(frames, after, changes)),
         "changes": _array(changes.sum(dim=(2, 3, 4))),
     }
     names = ("relational", "relational_copied", "along", "moved", "ari")
@@ -748,11 +730,11 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
         instants = batch.rows[:, :-1].T
         weights = np.stack([relational_weight(clips, rows) for rows in instants], axis=1)
         weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
-        scores["relational"] = _array(frame_bce(made.frames, after, weight))
+        scores["relational"] = _array(frame_bce(frames, after, weight))
         scores["relational_copied"] = _array(frame_bce(before, after, weight))
-        hard = None if made.groups is None else _array(made.groups.argmax(dim=2))
+        hard = None if groups is None else _array(groups.argmax(dim=2))
         for t, rows in enumerate(instants):
-            shift, true = lone_shifts(clips, rows, _array(made.frames[:, t, ..., 0]))
+            shift, true = lone_shifts(clips, rows, _array(frames[:, t, ..., 0]))
             scores["along"][:, t] = (shift * true).sum(axis=(1, 2))
             scores["moved"][:, t] = (true * true).sum(axis=(1, 2))
             if t and hard is not None:
@@ -772,7 +754,7 @@ def score_simulation(model: Any, clips: Clips, seen: int) -> ByAhead:
     """
     parts: list[dict[str, Tensor]] = []
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
-        made, truth = simulate(model, batch, seen).frames[:, seen - 1 :], batch.frames[:, seen:]
+        made, truth = simulate(model, batch, seen)[0][:, seen - 1 :], batch.frames[:, seen:]
         last = batch.frames[:, seen - 1 : seen].expand_as(truth)
         part = {"bce": frame_bce(made, truth).sum(0), "copied": frame_bce(last, truth).sum(0)}
         said = {"": made, "_copied": last}
@@ -973,13 +955,13 @@ def drawn(model: Any, clips: Clips, count: int, seen: int) -> list[Drawn]:
     """
     place = next(model.parameters()).device
     batch = batch_of(clips, np.arange(count), place, (0, "world model scores", 0))
-    made = simulate(model, batch, seen)
+    frames, groups, pictures, attention = simulate(model, batch, seen)
     parts = (
         batch.frames[:, 1:-1, ..., 0],
-        made.frames[:, :-1, ..., 0],
-        None if made.groups is None else made.groups[:, 1:],
-        None if made.pictures is None else made.pictures[:, :-1, ..., 0],
-        None if made.attention is None else made.attention[:, :-1],
+        frames[:, :-1, ..., 0],
+        None if groups is None else groups[:, 1:],
+        None if pictures is None else pictures[:, :-1, ..., 0],
+        None if attention is None else attention[:, :-1],
     )
     columns = ([None] * count if part is None else map(_array, part) for part in parts)
     rows: Any = zip(*columns, strict=True)

@@ -196,7 +196,7 @@ def test_copying_is_as_good_as_copying(copier, row_of):
     assert 0 < row["rollout_f1"] == row["rollout_f1_copied"] < row["rollout_f1_velocities"] < 1
     assert row["rollout_f1_moving"] <= row["rollout_f1"]
     assert row["gain"] == pytest.approx(0, abs=1e-6)
-    assert row["changed_bce"] == pytest.approx(13.8155, rel=1e-4)
+    assert row["changed_bce"] == pytest.approx(13.8155, rel=1e-3)
     assert -0.2 < row["ari"] < 0.9
 
 

@@ -45,6 +45,12 @@ FRAMES = {
 QUESTIONS = labels_of("question")
 """What varies, and what it is called; where one does, the other two stay as in training."""
 
+LATER = {
+    *("changed_bce", "gain", "f1_moving"),
+    *(f"rollout_f1_{kind}" for kind in ("moving", "copied", "velocities")),
+}
+"""Scores that are left out where a run has none of them."""
+
 CROP_SCORES = ("f1", "f1_moving", "balanced_accuracy")
 
 HELD_OUT = "validation"
@@ -111,13 +117,13 @@ def score_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row a test set and model, with the number of balls, of groups while scoring and of
-        seeds, and ``_mean`` and ``_std`` of each of `FRAME_SCORES` that there is.
+        seeds, and ``_mean`` and ``_std`` of each of `FRAME_SCORES`, see `LATER`.
     """
     return means(rows, ("test", "balls", "model", "groups"), _known(rows, FRAME_SCORES))
 
 
 def _known(rows: pd.DataFrame, scores: Iterable[str]) -> list[str]:
-    return [score for score in scores if len(rows[score].dropna())]
+    return [score for score in scores if score not in LATER or len(rows[score].dropna())]
 
 
 def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("nan")) -> Figure:

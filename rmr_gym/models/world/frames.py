@@ -45,11 +45,15 @@ class Prediction(NamedTuple):
     Attributes:
         frame: Predicted frame, in [0, 1].
         groups: Share of each group in each pixel of the frame last taken in, 1 in sum over groups
-            (slots); None for models that do not group pixels.
+            (slots); None, as what follows, for models that do not group pixels.
+        pictures: What every group predicts.
+        attention: What group k takes of group i.
     """
 
     frame: Frame
     groups: Float[Tensor, "batch slots height width"] | None = None
+    pictures: Float[Tensor, "batch slots height width channels"] | None = None
+    attention: Float[Tensor, "batch slots slots"] | None = None
 
 
 @runtime_checkable

@@ -376,9 +376,9 @@ class SpatialMixture(nn.Module, ABC):
         """Return the state with new memory, pictures and attention."""
 
     def decode(self, state: NEMState) -> world.Prediction:
-        """Return max_k psi, and gamma where there is more than one group."""
-        groups = state.groups if state.groups.shape[1] > 1 else None
-        return world.Prediction(state.pictures.amax(dim=1), groups)
+        """Return max_k psi, and where there is more than one group gamma, psi and alpha."""
+        more = (state.groups, state.pictures, state.attention) if self.groups > 1 else ()
+        return world.Prediction(state.pictures.amax(dim=1), *more)
 
     def losses(
         self, frames: world.Sequences, actions: world.Played, generator: torch.Generator

@@ -12,15 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import check_counts, known_name
-from rmr_gym.models.world import crops as world
-from rmr_gym.models.world.frames import (
-    LSTMRecurrence,
-    LSTMState,
-    Recurrence,
-    RIMsRecurrence,
-    Vector,
-    Vectors,
-)
+from rmr_gym.models.world import crops, frames
 from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise, mark_dropped
 
 TERMS = ("both", "local", "nonlocal")
@@ -230,7 +222,7 @@ class S2RMSizes:
     units: int = 128
     place: int = 16
     unit: float = 1.0
-    kernel: world.Kernel = field(default_factory=world.Kernel)
+    kernel: crops.Kernel = field(default_factory=crops.Kernel)
     input_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(2, 16, 128))
     cell_attention: AttentionSizes = field(default_factory=lambda: AttentionSizes(4, 16, 128))
     summary: int = 512
@@ -240,13 +232,13 @@ class S2RMSizes:
     def __post_init__(self) -> None:
         check_counts(self)
         known_name("coder of crops", self.coder, CODERS)
-        world.SpherePositions(self.place, self.unit)
+        crops.SpherePositions(self.place, self.unit)
 
-    def coding(self, channels: int, place: int = 0) -> world.CropCoding:
+    def coding(self, channels: int, place: int = 0) -> crops.CropCoding:
         """Return how crops of some channels are coded, with a place of a width or none."""
         convolve = self.coder == "conv"
         width = self.channels if convolve else self.hidden
-        return world.CropCoding(self.size, channels, width, convolve, place)
+        return crops.CropCoding(self.size, channels, width, convolve, place)
 
 
 class MemoryCore(nn.Module):
@@ -281,7 +273,7 @@ class MemoryCore(nn.Module):
         identity = torch.eye(self.sizes.slots, self.sizes.row).to(self.query.weight)
         return identity.expand(batch, -1, -1)
 
-    def forward(self, inputs: Vector, memory: Rows) -> Rows:
+    def forward(self, inputs: frames.Vector, memory: Rows) -> Rows:
         """Return the next memories."""
         x = self.taken(inputs)[:, None]
         rows, width = torch.cat([memory, x], dim=1), (self.sizes.row,)
@@ -324,7 +316,7 @@ class SpatialModules(nn.Module):
         super().__init__()
         self.shape, self.kernel, units = shape, sizes.kernel, sizes.units
         self.gru = BlockGRU(sizes.modules, units, units)
-        self.places = world.SpherePositions(sizes.place, sizes.unit)
+        self.places = crops.SpherePositions(sizes.place, sizes.unit)
         self.embedding = nn.Parameter(torch.empty(sizes.modules, sizes.place))
         self.input_attention = KernelAttention(units, units, sizes.input_attention)
         self.cell_attention = KernelAttention(units, units, sizes.cell_attention)
@@ -335,7 +327,7 @@ class SpatialModules(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Put the modules at pixels drawn uniformly."""
-        pixels = world.drawn_pixels(self.shape, (len(self.embedding),), generator)
+        pixels = crops.drawn_pixels(self.shape, (len(self.embedding),), generator)
         self.embedding.copy_(self.places(pixels))
 
     @property
@@ -355,7 +347,7 @@ class SpatialModules(nn.Module):
         """Return states of 0."""
         return self.embedding.new_zeros(batch, len(self.embedding), self.gru.hidden_weight.shape[1])
 
-    def forward(self, hidden: Hidden, features: world.Vectors, centres: world.Centres) -> Hidden:
+    def forward(self, hidden: Hidden, features: crops.Vectors, centres: crops.Centres) -> Hidden:
         """Return the modules' states after some views, or none."""
         (hidden,) = self.steps(hidden, features[:, None], centres[:, None])
         return hidden
@@ -384,8 +376,8 @@ class SpatialModules(nn.Module):
             yield hidden
 
     def poll(
-        self, hidden: Float[Tensor, "*batch slots dim"], centres: world.Centres
-    ) -> world.Vectors:
+        self, hidden: Float[Tensor, "*batch slots dim"], centres: crops.Centres
+    ) -> crops.Vectors:
         """Return the output attention, eq. 10: what modules near each query show, in sum."""
         return (self.kernel(self.places(centres), self.at) * self.present) @ hidden
 
@@ -405,7 +397,7 @@ class SpatialModules(nn.Module):
         return self.kernel(self.at, self.at)
 
 
-class S2RM(world.LocalWorld[Hidden]):
+class S2RM(crops.LocalWorld[Hidden]):
     """Spatially structured recurrent modules on crops.
 
     Only the kernel of their places tells encoder, modules and decoder where a crop is.
@@ -421,7 +413,7 @@ class S2RM(world.LocalWorld[Hidden]):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int = 0):
-        super().__init__(world.ViewGeometry(*shape, sizes.views, sizes.size), actions)
+        super().__init__(crops.ViewGeometry(*shape, sizes.views, sizes.size), actions)
         coding = sizes.coding(shape[2])
         self.encoder, self.decoder = coding.encoder(sizes.units), coding.decoder(sizes.units)
         self.spatial = SpatialModules(shape[:2], sizes)
@@ -440,7 +432,7 @@ class S2RM(world.LocalWorld[Hidden]):
         del generator
         return self.spatial.start(batch)
 
-    def watch(self, core: Hidden, views: world.Views) -> tuple[Tensor, Hidden]:
+    def watch(self, core: Hidden, views: crops.Views) -> tuple[Tensor, Hidden]:
         """Return the modules' states after the views of each instant, and at the end."""
         steps = self.spatial.steps(core, self.encoder(views.crops), views.centres)
         states = torch.stack([*steps], dim=1)
@@ -450,12 +442,12 @@ class S2RM(world.LocalWorld[Hidden]):
         """Return the modules' states."""
         return core
 
-    def answers(self, shown: Tensor, centres: world.Centres) -> world.Crops:
+    def answers(self, shown: Tensor, centres: crops.Centres) -> crops.Crops:
         """Return the logits of the crops around some pixels of the next frame."""
         return self.decoder(self.spatial.poll(shown, centres))
 
 
-class Aggregated(world.LocalWorld[world.Core], Recurrence[world.Core]):
+class Aggregated(crops.LocalWorld[crops.Core], frames.Recurrence[crops.Core]):
     r"""The scaffold of all baselines: encoded crops are summed, a network takes in their sum.
 
     .. math:: r_t = \sum_a E(O_t^a, s_t^a), \quad h_{t+1} = F(r_t, h_t), \quad
@@ -471,23 +463,23 @@ class Aggregated(world.LocalWorld[world.Core], Recurrence[world.Core]):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: S2RMSizes, actions: int, dim: int):
-        super().__init__(world.ViewGeometry(*shape, sizes.views, sizes.size), actions)
-        self.places = world.SpherePositions(sizes.place, sizes.unit)
+        super().__init__(crops.ViewGeometry(*shape, sizes.views, sizes.size), actions)
+        self.places = crops.SpherePositions(sizes.place, sizes.unit)
         coding = sizes.coding(shape[2], sizes.place)
         self.encoder, self.decoder = coding.encoder(sizes.summary), coding.decoder(dim)
 
-    def watch(self, core: world.Core, views: world.Views) -> tuple[Tensor, world.Core]:
+    def watch(self, core: crops.Core, views: crops.Views) -> tuple[Tensor, crops.Core]:
         """Return what the network shows after r, the sum of the crops, of each instant."""
         encoded = self.encoder(views.crops, self.places(views.centres))
         return self.run(core, encoded.sum(dim=-2))
 
-    def answers(self, shown: Tensor, centres: world.Centres) -> world.Crops:
+    def answers(self, shown: Tensor, centres: crops.Centres) -> crops.Crops:
         """Return the logits of the crops around some pixels of the next frame."""
         hidden = shown[..., None, :].expand(*centres.shape[:-1], -1)
         return self.decoder(hidden, self.places(centres))
 
 
-class CropLSTM(LSTMRecurrence, Aggregated[LSTMState]):
+class CropLSTM(frames.LSTMRecurrence, Aggregated[frames.LSTMState]):
     """An LSTM on the scaffold.
 
     Source: S2RM, Appendix D. Differs: see `Aggregated`.
@@ -503,7 +495,7 @@ class CropLSTM(LSTMRecurrence, Aggregated[LSTMState]):
         self.lstm = nn.LSTM(sizes.summary, sizes.summary, batch_first=True)
 
 
-class CropRIMs(RIMsRecurrence, Aggregated[RIMState]):
+class CropRIMs(frames.RIMsRecurrence, Aggregated[RIMState]):
     """A layer of RIMs on the scaffold; all their states are decoded together.
 
     Source: S2RM, Appendix D. Differs: see `Aggregated` and `RIMCell`.
@@ -539,7 +531,7 @@ class CropRMC(Aggregated[Tensor]):
         del generator
         return self.core.start(batch)
 
-    def run(self, core: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
+    def run(self, core: Tensor, vectors: frames.Vectors) -> tuple[Tensor, Tensor]:
         """Return the memory after each sum of encoded crops, as one vector, and the last."""
         shown = []
         for vector in vectors.unbind(1):
@@ -547,7 +539,7 @@ class CropRMC(Aggregated[Tensor]):
             shown.append(self.shown(core))
         return torch.stack(shown, dim=1), core
 
-    def shown(self, core: Tensor) -> Vector:
+    def shown(self, core: Tensor) -> frames.Vector:
         """Return the memory as one vector."""
         return core.flatten(1)
 
@@ -580,13 +572,13 @@ class CropOracle(Aggregated[Tensor]):
         del generator
         return self.second.bias.new_zeros(batch, self.second.out_features)
 
-    def run(self, core: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
+    def run(self, core: Tensor, vectors: frames.Vectors) -> tuple[Tensor, Tensor]:
         """Return what it makes of each sum of encoded crops, whatever came before."""
         del core
         made = self.second(self.first(vectors).relu()).tanh()
         return made, made[:, -1]
 
-    def shown(self, core: Tensor) -> Vector:
+    def shown(self, core: Tensor) -> frames.Vector:
         """Return the state."""
         return core
 
@@ -599,7 +591,7 @@ def ablated(
     return S2RM(shape, replace(sizes, **{attention: left}), actions)
 
 
-S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], world.LocalWorld]] = {
+S2RM_MODELS: dict[str, Callable[[tuple[int, int, int], S2RMSizes, int], crops.LocalWorld]] = {
     "s2gru": S2RM,
     "s2gru_input_local": partial(ablated, attention="input_attention", terms="local"),
     "s2gru_input_nonlocal": partial(ablated, attention="input_attention", terms="nonlocal"),
