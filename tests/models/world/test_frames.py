@@ -105,7 +105,7 @@ def last(model, frames, **options):
 def test_only_the_last_frame_counts():
     model, frames = memoryless(), torch.rand(3, 4, *ODD).round()
     assert isinstance(model, WorldModel)
-    frame, groups = last(model, frames)
+    frame, groups, *_ = last(model, frames)
     assert frame.shape == (3, *ODD)
     assert groups is None
     torch.testing.assert_close(frame, last(model, frames[:, -1:]).frame)

@@ -66,7 +66,7 @@ def test_predictions_are_frames_and_their_groups_are_shares(model):
     assert isinstance(model, WorldModel)
     assert model.cut == 0.5
     for state in states(model, clips(), seen=3):
-        frame, groups = model.decode(state)
+        frame, groups, *_ = model.decode(state)
         assert frame.shape == (2, *SHAPE)
         assert ((frame >= 0) & (frame <= 1)).all()
         assert (groups is not None) == (getattr(model, "groups", 1) > 1)
