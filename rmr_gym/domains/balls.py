@@ -297,7 +297,7 @@ class BallsData(NamedTuple):
         current: Row of the last instant of each window.
     """
 
-    seen: Shaped[Tensor, "rows *shape"]
+    seen: Shaped[Tensor, "rows ..."]
     current: Int[np.ndarray, " windows"]
 
     @property

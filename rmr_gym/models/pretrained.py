@@ -246,7 +246,7 @@ class PretrainedEncoder:
 
     Attributes:
         config: Sizes and the game, or the world of balls; its class tells the kinds apart.
-        encoder: From bytes [batch, *frame_shape] to slots [batch, slots, dim].
+        encoder: From bytes ``[batch, *frame_shape]`` to slots ``[batch, slots, dim]``.
         processor: P, or None; it takes latents and actions, which P of balls does not heed.
         provenance: Plain JSON for the card: ``data``, ``training``, ``metrics``, ``versions``.
 

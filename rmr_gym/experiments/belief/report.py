@@ -93,7 +93,7 @@ def errors(summary: pd.DataFrame) -> pd.DataFrame:
         summary: See `belief_table`.
 
     Returns:
-        One row a game, number of labels, kind of bytes and step. Columns: these, rmr and control
+        One row a game, number of labels, kind of bytes and step. Columns are these, rmr and control
         (mean bit F1), best (the control), lower (per cent of the control's errors; below 0 where
         P's are more).
     """

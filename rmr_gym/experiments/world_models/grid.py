@@ -20,7 +20,7 @@ class WorldModels(WorldExperiment):
     Attributes:
         models: rnem, rnem_no_attention, rnnem, nem, rnn, lstm, rims, rims_lstm, memoryless,
             memoryless_noisy, s2gru, crops_lstm, crops_rims, crops_rmc, crops_oracle, or with a P
-            inside: rnem_ or rims_ and rmr, fresh_p, random_p or shuffled_p.
+            inside: ``rnem_`` or ``rims_`` and rmr, fresh_p, random_p or shuffled_p.
         groups: Number of groups (K) in training; default: the preset's.
         test_groups: Number of groups while scoring on tests, for models that have several: one for
             all of them, or one for each.
