@@ -63,5 +63,6 @@ axes.set(xlabel="steps ahead", ylabel="bit F1", xticks=table.index, xticklabels=
 plt.tight_layout()
 
 # %%
-# After so short a training P is close to copying one step ahead. ``--preset laptop`` pretrains
-# for 2,000 steps on 48 episodes; :doc:`/findings` has the results of 24 games.
+# One step ahead P predicts better than copying. Further ahead its errors add up: after so short a
+# training it is no better than the RAM of the start. ``--preset laptop`` pretrains for 2,000 steps
+# on 48 episodes; :doc:`/findings` has results of longer trainings on more games.

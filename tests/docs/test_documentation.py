@@ -273,7 +273,7 @@ def stopped(function, *, after=False):
 SOURCES = [
     path for path in sorted((ROOT / "rmr_gym").rglob("*.py")) if "rmr-gym" in path.read_text()
 ]
-SPOKEN = [*PAGES, ROOT / "results" / "README.md", *sorted((ROOT / "examples").glob("*.py"))]
+SPOKEN = [*PAGES, ROOT / "results" / "README.md", *sorted((ROOT / "examples").rglob("*.py"))]
 
 
 @pytest.mark.parametrize("text", by_name([*SPOKEN, *SOURCES]))
