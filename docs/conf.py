@@ -22,6 +22,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "write_computation_times": False,
     "show_signature": False,
+    "download_all_examples": False,
 }
 apidoc_modules = [{"path": "../rmr_gym", "destination": "api"}]
 apidoc_separate_modules = apidoc_module_first = True
