@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, check_counts, known_name
@@ -410,10 +410,7 @@ class Batch(NamedTuple):
 
 
 def batch_of(
-    clips: Clips,
-    index: Int[np.ndarray, " batch"],
-    place: torch.device,
-    noise: tuple[Any, ...],
+    clips: Clips, index: Int[np.ndarray, " batch"], place: torch.device, noise: tuple[Any, ...]
 ) -> Batch:
     """Return some sequences, with noise of a stream: a seed and names."""
     source = torch.Generator(place).manual_seed(integer_seed(*noise))
@@ -806,27 +803,20 @@ def _ratio(values: np.ndarray, baseline: np.ndarray, clips: Clips) -> float:
     return _mean(values) / below if below > never + WRONG / 2 / frames else float("nan")
 
 
-class PixelCounts(NamedTuple):
-    """How many pixels were lit or dark, and said to be so."""
+PixelCounts = Int[np.ndarray, " 4"]
+"""How many pixels were rightly dark, wrongly lit, wrongly dark and rightly lit."""
 
-    true_positives: int
-    false_positives: int
-    false_negatives: int
-    true_negatives: int
 
-    @property
-    @np.errstate(invalid="ignore")
-    def balanced_accuracy(self) -> float:
-        """Arithmetic mean of recall and specificity; NaN where a class does not occur."""
-        hits, alarms, misses, rest = np.array(self)
-        return float((hits / (hits + misses) + rest / (rest + alarms)) / 2)
+def pixel_scores(counts: PixelCounts) -> tuple[float, float]:
+    """Return balanced accuracy and F1; NaN where a class does not occur, or nothing is lit.
 
-    @property
-    @np.errstate(invalid="ignore")
-    def f1(self) -> float:
-        """Harmonic mean of precision and recall; NaN where nothing is lit nor said to be."""
-        hits, alarms, misses, _ = np.array(self)
-        return float(2 * hits / (2 * hits + alarms + misses))
+    The one is the arithmetic mean of recall and specificity, the other the harmonic mean of
+    precision and recall.
+    """
+    dark, alarms, misses, hits = counts
+    with np.errstate(invalid="ignore"):
+        balanced = (hits / (hits + misses) + dark / (dark + alarms)) / 2
+        return float(balanced), float(2 * hits / (2 * hits + alarms + misses))
 
 
 @stage(version=3)
@@ -864,9 +854,9 @@ def crop_scores(
         network.drop(gone)
     network.views = views
     clips = test.scored(scoring.length + 1, scoring.sequences)
-    counts, moving = count_pixels(network, clips)
+    (balanced, f1), (_, moving) = map(pixel_scores, count_pixels(network, clips))
     row = {"step": trained.record["step"], "views": views, "dropped": dropped}
-    row |= {"balanced_accuracy": counts.balanced_accuracy, "f1": counts.f1, "f1_moving": moving.f1}
+    row |= {"balanced_accuracy": balanced, "f1": f1, "f1_moving": moving}
     return Artifact({"rows": [row]})
 
 
@@ -886,26 +876,22 @@ def dropped_parts(model: LocalWorld, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def count_pixels(model: Any, clips: Clips) -> tuple[PixelCounts, PixelCounts]:
+def count_pixels(model: Any, clips: Clips) -> Int[np.ndarray, "2 4"]:
     """Count the pixels of the crops that a model is asked about, all frames being shown.
 
     Returns:
-        Of all; and of all when those that are lit throughout a sequence count as dark.
+        `PixelCounts` of all; and of all when those that are lit throughout a sequence count as
+        rightly dark.
     """
-    total = torch.zeros(2, 4, dtype=torch.int64)
+    total = np.zeros((2, 4), np.int64)
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
         logits, truth, queries = model.asked(batch.frames, batch.noise)
         moving = 1.0 - (batch.frames > CUT).all(dim=1, keepdim=True).float()
         here = model.geometry.look(moving.expand_as(batch.frames[:, 1:]), queries) > CUT
-        said, lit = logits > 0, truth > CUT
-        total += torch.stack([_confusion(said, lit), _confusion(said & here, lit & here)]).cpu()
-    every, some = total.tolist()
-    return PixelCounts(*every), PixelCounts(*some)
-
-
-def _confusion(said: Bool[Tensor, "..."], lit: Bool[Tensor, "..."]) -> Int[Tensor, " 4"]:
-    both = (said & lit, said & ~lit, ~said & lit, ~said & ~lit)
-    return torch.stack([pixels.sum() for pixels in both])
+        kinds = 2 * (truth > CUT) + (logits > 0)
+        for row, part in enumerate((kinds, kinds * here)):
+            total[row] += _array(torch.bincount(part.flatten(), minlength=4))
+    return total
 
 
 @torch.no_grad()

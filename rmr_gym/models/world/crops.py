@@ -244,7 +244,7 @@ class CropCoding:
         pixels, flat = self.size**2 * self.channels, nn.Flatten()
         if not self.convolve:
             return CropEncoder(flat, _layers(pixels + self.place, self.width, dim))
-        width, small = self.width, self._sizes[0]
+        width, small = self.width, (self.size + 3) // 4
         layers = (
             *(_conv(self.channels, width), nn.ReLU(), _conv(width, width, 2)),
             *(ResidualBlock(width), nn.ReLU(), _conv(width, 2 * width, 2)),
@@ -260,7 +260,7 @@ class CropCoding:
             pixels = self.size**2 * self.channels
             before = _layers(dim + self.place, self.width, pixels)
             return CropDecoder(before, nn.Unflatten(1, shape))
-        width, (small, half) = self.width, self._sizes
+        width, small, half = self.width, (self.size + 3) // 4, (self.size + 1) // 2
         layers = (
             *(nn.Unflatten(1, (2 * width, small, small)), nn.ReLU()),
             *(_conv(2 * width, 2 * width), ResidualBlock(2 * width), nn.ReLU()),
@@ -269,11 +269,6 @@ class CropCoding:
         )
         before = nn.Linear(dim + self.place, 2 * width * small**2)
         return CropDecoder(before, nn.Sequential(*layers))
-
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        half = (self.size + 1) // 2
-        return (half + 1) // 2, half
 
 
 class CropEncoder(nn.Module):
