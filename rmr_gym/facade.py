@@ -21,14 +21,9 @@ from rmr_gym.experiments.worlds import balls_world, is_of_balls
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_artifact
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact
+from rmr_gym.stages import export
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
-from rmr_gym.stages.export import (
-    encoder_features,
-    folder_donor,
-    pretrained_balls_encoder,
-    pretrained_encoder,
-)
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, Preset, as_json
 
@@ -139,15 +134,15 @@ def train(
         phases = () if arm == UNTRAINED else world.preset.prediction.phases
         name = f"{world.data.label}-{arm}-{seed}-{sum(phase.steps for phase in phases)}"
         donor = given_balls(BallsFolder(folder)) if folder else None
-        make = partial(pretrained_balls_encoder, world, arm, seed, donor=donor)
+        make = partial(export.pretrained_balls_encoder, world, arm, seed, donor=donor)
     else:
         chosen = _chosen(AtariPreset, preset, settings)
         chosen = replace(chosen, model=_model_of(folder)) if folder else chosen
         game = game_of(given, chosen, device)
         step = checkpoint_of(game.preset, arm, step)
         name = f"{game.name}-{arm}-{seed}-{step}"
-        donor = folder_donor(str(folder), folder, game.preset.model) if folder else None
-        make = partial(pretrained_encoder, game, arm, seed, donor=donor, step=step)
+        donor = export.folder_donor(str(folder), folder, game.preset.model) if folder else None
+        make = partial(export.pretrained_encoder, game, arm, seed, donor=donor, step=step)
     target = require_free(out or Path(root) / "encoders" / name, overwrite)
     encoder = make(store=store_in(root), progress=progress)
     return encoder.save_pretrained(target, overwrite=overwrite)
@@ -189,7 +184,7 @@ def probe(
     chosen = _chosen(AtariPreset, preset, settings)
     sizes = {"height": config.height, "width": config.width, "dim": config.dim}
     game = game_of(Path(data), replace(chosen, model=replace(chosen.model, **sizes)), device)
-    task = game.probed(encoder_features(folder, game, strict=strict))
+    task = game.probed(export.encoder_features(folder, game, strict=strict))
     return store_in(root).compute(task, progress).record["rows"]
 
 

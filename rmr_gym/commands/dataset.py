@@ -11,13 +11,7 @@ from rmr_gym.agents.players import graded
 from rmr_gym.commands.console import print_rows, progress_bar, say, warn
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.options import read_options
-from rmr_gym.data.dataset import (
-    TransitionDataset,
-    being_written,
-    duplicate_report,
-    find_problems,
-    merge_datasets,
-)
+from rmr_gym.data import dataset as datasets
 from rmr_gym.data.minari import export_minari, import_minari
 
 FORMATS = ("minari",)
@@ -33,7 +27,7 @@ def info(path: Positional[Path], duplicates: bool = False) -> None:
         path: Folder of the data set.
         duplicates: Also count byte-equal observations, which reads them all.
     """
-    dataset = TransitionDataset(path)
+    dataset = datasets.TransitionDataset(path)
     say(repr(dataset), *_facts(dataset))
     if dataset.episodes:
         print_rows(_heads(dataset))
@@ -49,7 +43,7 @@ def verify(path: Positional[Path]) -> None:
         path: Folder of the data set.
     """
     with progress_bar(f"verifying {path}") as progress:
-        problems = find_problems(path, progress)
+        problems = datasets.find_problems(path, progress)
     _warn_if_written(path)
     for problem in problems:
         warn(problem, style="red")
@@ -78,7 +72,7 @@ def export(
         force: Replace the Minari data set of that id.
     """
     known_name("format", to, FORMATS)
-    dataset = TransitionDataset(path)
+    dataset = datasets.TransitionDataset(path)
     with progress_bar(f"exporting {path}") as progress:
         folder = export_minari(dataset, id, root=out, overwrite=force, progress=progress)
     say(f"written: {folder}")
@@ -117,17 +111,17 @@ def merge(
         force: Delete the data set that is in OUT first.
     """
     with progress_bar(f"merging into {out}") as progress:
-        dataset = merge_datasets(out, sources, overwrite=force, progress=progress)
+        dataset = datasets.merge_datasets(out, sources, overwrite=force, progress=progress)
     say(repr(dataset))
 
 
-def _duplicates(dataset: TransitionDataset, column: str) -> dict[str, Any]:
-    report = duplicate_report(dataset.by_episode(column))
+def _duplicates(dataset: datasets.TransitionDataset, column: str) -> dict[str, Any]:
+    report = datasets.duplicate_report(dataset.by_episode(column))
     counts = {"within an episode": report.within, "across episodes": report.across}
     return {"column": column, "rows": report.rows, "repeated": report.repeated, **counts}
 
 
-def _facts(dataset: TransitionDataset) -> list[str]:
+def _facts(dataset: datasets.TransitionDataset) -> list[str]:
     manifest = dataset.manifest
     versions = ", ".join(f"{name} {found}" for name, found in manifest.versions.items())
     lines = [
@@ -147,7 +141,7 @@ def _facts(dataset: TransitionDataset) -> list[str]:
     ]
 
 
-def _heads(dataset: TransitionDataset) -> list[dict[str, Any]]:
+def _heads(dataset: datasets.TransitionDataset) -> list[dict[str, Any]]:
     import pandas as pd  # noqa: PLC0415
 
     rows = [(episode.head, episode.length, episode.total_reward) for episode in dataset.episodes]
@@ -158,7 +152,7 @@ def _heads(dataset: TransitionDataset) -> list[dict[str, Any]]:
 
 
 def _warn_if_written(path: Path) -> None:
-    if being_written(path):
+    if datasets.being_written(path):
         warn(
             f"note: a recorder is writing to {path}; episodes that it has not finished are not "
             "seen, and may look as if they were missing"

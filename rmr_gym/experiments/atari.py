@@ -14,13 +14,8 @@ from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store, Task
+from rmr_gym.stages import export
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
-from rmr_gym.stages.export import (
-    AMPLIFIED_RANDOM,
-    amplified_random,
-    dynamics_donor,
-    folder_donor,
-)
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
 from rmr_gym.stages.stacked import check_stack, stacking
@@ -132,11 +127,11 @@ class AtariExperiment(AtariPreset, Experiment):
         for name in names:
             label, equals, folder = name.partition("=")
             if equals:
-                donors[label] = folder_donor(label, Path(folder), self.model)
+                donors[label] = export.folder_donor(label, Path(folder), self.model)
             elif name in DYNAMICS:
-                donors[name] = dynamics_donor(name, self.chosen, self.device)
-            elif name == AMPLIFIED_RANDOM:
-                donors[name] = amplified_random(self.model)
+                donors[name] = export.dynamics_donor(name, self.chosen, self.device)
+            elif name == export.AMPLIFIED_RANDOM:
+                donors[name] = export.amplified_random(self.model)
             else:
                 recorded = self.recorded(progress_for, [name])
                 donors |= {game.name: game.pretrained(seed) for game in recorded}

@@ -20,15 +20,9 @@ from torch import Tensor, nn
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import replacing
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
+from rmr_gym.models.rmr import processors
 from rmr_gym.models.rmr.belief import CompactReader, Filter
 from rmr_gym.models.rmr.pipeline import TRUNKS, SlotCNN, single_precision
-from rmr_gym.models.rmr.processors import (
-    CORES,
-    PassiveProcessor,
-    Processor,
-    ProcessorSizes,
-    make_processor,
-)
 
 CONFIG, WEIGHTS, CARD = "config.json", "weights.safetensors", "README.md"
 FORMAT_VERSION = 1
@@ -39,7 +33,7 @@ SHIPPED = _HERE / "weights"
 
 _CHOICES = {
     "trunk": ("trunk", TRUNKS),
-    "core": ("processor", CORES),
+    "core": ("processor", processors.CORES),
     "aggregation": ("aggregation", ("max", "sum", "mean")),
     "precision": ("precision", ("fp32", "bf16")),
 }
@@ -116,12 +110,12 @@ class EncoderConfig(_GameConfig):
         """Make an encoder of these sizes, with weights from torch's own generator."""
         return SlotCNN(**_some(self, "height", "width", "slots", "maps", "dim", "trunk", "affine"))
 
-    def processor(self) -> Processor | None:
+    def processor(self) -> processors.Processor | None:
         """Make P of these sizes, with weights from torch's own generator; None without P."""
         if self.core is None:
             return None
         sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
-        return make_processor(self.core, **sizes)
+        return processors.make_processor(self.core, **sizes)
 
 
 @dataclass(frozen=True)
@@ -183,11 +177,11 @@ class BallsEncoderConfig:
         slots = SlotEncoder(cells, self.slot_dim, self.slots, rounds)
         return FrameStackEncoder(slots, nn.Linear(self.instants * slots.width, self.dim))
 
-    def processor(self) -> PassiveProcessor | None:
+    def processor(self) -> processors.PassiveProcessor | None:
         """Make P of these sizes, with weights from torch's own generator; None without P."""
         if self.core is None:
             return None
-        sizes = ProcessorSizes(self.dim, self.core, self.aggregation, self.passes)
+        sizes = processors.ProcessorSizes(self.dim, self.core, self.aggregation, self.passes)
         return sizes.make(self.slots, self.precision)
 
 
@@ -225,7 +219,7 @@ class BeliefConfig(_GameConfig):
     def processor(self) -> Filter:
         """Make a filter of these sizes, with weights from torch's own generator."""
         sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
-        core = make_processor(known_name("processor", self.core, CORES), **sizes)
+        core = processors.make_processor(str(self.core), **sizes)
         return Filter(core, self.slots, self.bits, self.dim)
 
 

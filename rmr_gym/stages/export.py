@@ -11,13 +11,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.domains.atari import (
-    ACTIONS,
-    SLOTS,
-    AtariModel,
-    ProbeData,
-    make_core,
-)
+from rmr_gym.domains.atari import ACTIONS, SLOTS, AtariModel, ProbeData, make_core
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.dynamics import Dynamics
 from rmr_gym.models.objects import FrameStackEncoder
@@ -31,12 +25,7 @@ from rmr_gym.models.rmr.belief import CompactReader, PixelReader
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import Artifact, Store, Task, read_artifact, stage
-from rmr_gym.stages.balls import (
-    BALLS_ARMS,
-    BallsWorld,
-    frame_pipeline,
-    kept_frames,
-)
+from rmr_gym.stages import balls
 from rmr_gym.stages.belief import labelled_rows, recorded_episodes
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
@@ -235,7 +224,7 @@ _SCORES = ("arm", "step", "mse", "copy_mse", "ratio_to_copy", "ari")
 
 
 def pretrained_balls_encoder(
-    world: BallsWorld,
+    world: balls.BallsWorld,
     arm: str,
     seed: int,
     store: Store,
@@ -257,17 +246,17 @@ def pretrained_balls_encoder(
     Raises:
         RMRError: Unknown arm.
     """
-    if arm not in (*BALLS_ARMS, UNTRAINED):
-        raise unknown_name("arm", arm, (*BALLS_ARMS, UNTRAINED))
+    if arm not in (*balls.BALLS_ARMS, UNTRAINED):
+        raise unknown_name("arm", arm, (*balls.BALLS_ARMS, UNTRAINED))
     data, model = world.data, world.preset.pixels
-    pipeline, step, scores, core = frame_pipeline(data, model, seed), 0, [], None
+    pipeline, step, scores, core = balls.frame_pipeline(data, model, seed), 0, [], None
     if arm != UNTRAINED:
         task = world.trained(arm, seed, donor)
         artifact = store.compute(task, progress)
-        pipeline, step = kept_frames(data, model, artifact), artifact.record["step"]
+        pipeline, step = balls.kept_frames(data, model, artifact), artifact.record["step"]
         tasks = (world.started(seed), task)
         scores = [store.compute(world.scored(scored)).record["rows"][0] for scored in tasks]
-        core = find_arm(arm, BALLS_ARMS).core
+        core = find_arm(arm, balls.BALLS_ARMS).core
     training = {"preset": world.preset.preset, "arm": arm, "seed": seed, "step": step}
     metrics = [{name: _readable(row[name]) for name in _SCORES} for row in scores]
     encoder = pipeline.eval().encoder
@@ -279,7 +268,7 @@ def pretrained_balls_encoder(
     )
 
 
-def _balls_config(world: BallsWorld, slots: int, core: str | None) -> BallsEncoderConfig:
+def _balls_config(world: balls.BallsWorld, slots: int, core: str | None) -> BallsEncoderConfig:
     model = world.preset.pixels
     first, later = model.iterations
     sizes = {name: getattr(model, name) for name in ("slot_dim", "channels", "cell")}
