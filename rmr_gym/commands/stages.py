@@ -68,38 +68,6 @@ class Trained(OnData):
         return super().places | {"seed": self.seed, "overwrite": self.force}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pretrain(Trained, AtariPreset):
-    """Train a processor on a data set's RAM and write it as an artifact folder.
-
-    A data set of bouncing balls has options of its own: name it with --data before --help.
-
-    Attributes:
-        out: Folder of the artifact to write.
-    """
-
-    out: Path
-
-    def execute(self) -> None:
-        """Carry the command out."""
-        _pretrain(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainBalls(Trained, BallsPreset):
-    """Train a processor on the positions of balls and write it as an artifact folder.
-
-    Attributes:
-        out: Folder of the artifact to write.
-    """
-
-    out: Path
-
-    def execute(self) -> None:
-        """Carry the command out."""
-        _pretrain(self)
-
-
 SCORES = {
     facade.KIND: ("model", "step", "slot_accuracy", "bit_f1"),
     BALLS_KIND: ("model", "mse_1", "ratio_1", "mse_10", "ratio_10", "outside", "energy"),
@@ -107,12 +75,36 @@ SCORES = {
 """Scores of P that are printed, by the kind of the folder that holds it."""
 
 
-def _pretrain(options: Pretrain | PretrainBalls) -> None:
-    with progress_bar(f"pretraining on {options.data}") as progress:
-        folder = facade.pretrain(options.data, options.out, **options.places, progress=progress)
-    say(f"written: {folder}")
-    record = read_artifact(folder).record
-    print_rows(record["scores"], SCORES[record["kind"]])
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Trained):
+    """Options of every command that trains a processor.
+
+    Attributes:
+        out: Folder of the artifact to write.
+    """
+
+    out: Path
+
+    def execute(self) -> None:
+        """Carry the command out."""
+        with progress_bar(f"pretraining on {self.data}") as progress:
+            folder = facade.pretrain(self.data, self.out, **self.places, progress=progress)
+        say(f"written: {folder}")
+        record = read_artifact(folder).record
+        print_rows(record["scores"], SCORES[record["kind"]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Pretraining, AtariPreset):
+    """Train a processor on a data set's RAM and write it as an artifact folder.
+
+    A data set of bouncing balls has options of its own: name it with --data before --help.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainBalls(Pretraining, BallsPreset):
+    """Train a processor on the positions of balls and write it as an artifact folder."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.actions import ale_actions
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, check_counts, unknown_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
@@ -70,8 +70,7 @@ class AtariModel:
     precision: str = "fp32"
 
     def __post_init__(self) -> None:
-        if min(self.dim, self.maps) < 1:
-            raise RMRError(f"dim and maps must be 1 or more, got {self.dim} and {self.maps}")
+        check_counts(self)
 
     @property
     def label(self) -> str:

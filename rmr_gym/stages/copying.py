@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, check_counts, known_name
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains import copying as domain
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
@@ -74,8 +74,7 @@ class LSTMSizes:
     units: int = 600
 
     def __post_init__(self) -> None:
-        if self.units < 1:
-            raise RMRError(f"an LSTM needs units of 1 or more, got {self.units}")
+        check_counts(self)
 
 
 Sizes = RIMSizes | LSTMSizes
