@@ -1,7 +1,6 @@
 """From what an environment shows to the frames that a pixel encoder was trained on."""
 
 import ctypes
-import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import gcd
@@ -16,10 +15,8 @@ from jaxtyping import Float32, UInt8
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import PALETTE_GRAY
 from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
-from rmr_gym.models.rmr.kernels import KernelError, load_library
+from rmr_gym.models.rmr.kernels import library_of, structure
 from rmr_gym.wrappers.describe import ale_of
-
-_log = logging.getLogger(__name__)
 
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""
@@ -74,23 +71,14 @@ def _repeating(weights: Float32[np.ndarray, "target size"]) -> Float32[np.ndarra
     return block if np.array_equal(repeated, weights) else weights
 
 
-class _Screens(ctypes.Structure):
-    """The argument of screens.cpp, field by field."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("count", "height", "width", "channels")),
-        *((name, ctypes.c_void_p) for name in ("shown", "grays", "last", "frames")),
-    )
+_Screens = structure(("count", "height", "width", "channels"), ("shown", "grays", "last", "frames"))
+"""The argument of screens.cpp."""
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
     """Return what shrinks screens, compiled; None, and once a line in the log, without it."""
-    try:
-        return load_library(Path(__file__).with_name("screens.cpp"))
-    except KernelError as reason:
-        _log.warning("screens are shrunk by numpy, in about twice the time: %s", reason)
-        return None
+    return library_of(Path(__file__).with_name("screens.cpp"), "numpy takes about twice the time")
 
 
 class _Strips:

@@ -235,7 +235,9 @@ def test_a_source_that_does_not_compile_leaves_pytorch(monkeypatch, caplog):
 def test_the_kernel_of_an_older_processor_computes_the_same(flag, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(kernels, "PROCESSOR_FLAGS", (flag,))
-    old = compiled.EncoderEngine(kernels.library_of("encoder"), "float32")
+    old = compiled.EncoderEngine(
+        kernels.library_of(kernels.HERE / "encoder.cpp", "nothing"), "float32"
+    )
     monkeypatch.setattr("rmr_gym.models.rmr.pipeline.encoder_engine", lambda: old)
     encoder, frames = an_encoder(dim=9), some_frames()
     assert_close(run(half(encoder), frames), run(deepcopy(encoder).double(), frames), 5e-6)

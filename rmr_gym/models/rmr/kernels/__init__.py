@@ -16,7 +16,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +45,9 @@ Inputs = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
 """Those of the inputs, in their order; None where they are not wanted."""
 
+HERE = Path(__file__).parent
+"""Folder of the sources that are compiled."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,21 +55,22 @@ NAMES = ("receivers", "senders", "w2", "b2", "w3", "b3")
 """Inputs of the message passing, as messages.cpp calls them."""
 
 
-class _Problem(ctypes.Structure):
-    """The arguments of every function in messages.cpp, field by field."""
+def structure(numbers: Sequence[str], addresses: Sequence[str]) -> type[ctypes.Structure]:
+    """Return the argument of compiled functions: whole numbers by name, then addresses."""
+    kinds = dict.fromkeys(numbers, ctypes.c_int64) | dict.fromkeys(addresses, ctypes.c_void_p)
+    return type("Argument", (ctypes.Structure,), {"_fields_": [*kinds.items()]})
 
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("batch", "slots", "width", "outputs")),
-        *((name, ctypes.c_int64) for name in ("threads", "unit")),
-        *((name, ctypes.c_void_p) for name in (*NAMES, "out", "indices", "gradient")),
-        *((f"g_{name}", ctypes.c_void_p) for name in NAMES[:5]),
-    )
+
+_COUNTS = ("batch", "slots", "width", "outputs", "threads", "unit")
+_GRADIENTS = tuple(f"g_{name}" for name in NAMES[:5])
+_Problem = structure(_COUNTS, (*NAMES, "out", "indices", "gradient", *_GRADIENTS))
+"""The argument of every function in messages.cpp."""
 
 
 @cache
 def cpu_engine(precision: str) -> "CpuEngine | None":
     """Return the compiled engine; None, and once a line in the log, where it cannot be had."""
-    library = library_of("messages")
+    library = library_of(HERE / "messages.cpp", "PyTorch runs instead")
     if library is None:
         return None
     unit = UNITS[library.bfloat16_unit()] if precision == "bf16" else "float32"
@@ -75,12 +79,17 @@ def cpu_engine(precision: str) -> "CpuEngine | None":
     return CpuEngine(library, unit)
 
 
-def library_of(name: str) -> ctypes.CDLL | None:
-    """Return a compiled source of this folder; None, and a line in the log, if it cannot be had."""
+def library_of(source: Path, instead: str) -> ctypes.CDLL | None:
+    """Return a compiled source; None, and a line in the log, where it cannot be had.
+
+    Args:
+        source: The file to compile.
+        instead: What happens without, for the log.
+    """
     try:
-        return load_library(Path(__file__).with_name(f"{name}.cpp"))
+        return load_library(source)
     except KernelError as reason:
-        _log.warning("no compiled %s, PyTorch runs instead: %s", name, reason)
+        _log.warning("no compiled %s, %s: %s", source.stem, instead, reason)
         return None
 
 

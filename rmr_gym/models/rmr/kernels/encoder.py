@@ -10,26 +10,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rmr_gym.models.rmr.kernels import UNITS, call, cpu_engine, library_of
+from rmr_gym.models.rmr.kernels import HERE, UNITS, call, cpu_engine, library_of, structure
 
 COUNTS = ("frames", "height", "width", "layers", "slots", "maps", "dim", "threads", "unit")
 TENSORS = ("trunk", "pixels", "mean", "deviation", "weights", "kept")
 
 
-class _Problem(ctypes.Structure):
-    """The arguments of every function in encoder.cpp, field by field."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in COUNTS),
-        *((name, ctypes.c_void_p) for name in (*TENSORS, "out", "gradient", "g_weights")),
-    )
+_Problem = structure(COUNTS, (*TENSORS, "out", "gradient", "g_weights"))
+"""The argument of every function in encoder.cpp."""
 
 
 @cache
 def encoder_engine() -> "EncoderEngine | None":
     """Return the compiled engine; None, and once a line in the log, where it cannot be had."""
     messages = cpu_engine("bf16")
-    library = library_of("encoder") if messages else None
+    library = library_of(HERE / "encoder.cpp", "PyTorch runs instead") if messages else None
     return EncoderEngine(library, messages.unit) if messages and library else None
 
 
@@ -73,7 +68,7 @@ class EncoderEngine:
             self, (*frames.shape, *sizes), trunk, frames.contiguous(), *statistics, flat
         )
 
-    def problem(self, sizes: Sequence[int], **tensors: Tensor) -> _Problem:
+    def problem(self, sizes: Sequence[int], **tensors: Tensor) -> ctypes.Structure:
         """Return the arguments of a function."""
         pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
         return _Problem(*sizes, torch.get_num_threads(), UNITS.index(self.unit), **pointers)
