@@ -11,7 +11,7 @@ CORE := tests/test_cli.py tests/test_facade.py tests/test_import.py tests/core t
 .PHONY: demo test test-lowest check docs clean
 
 demo: $(VENV)/.installed
-	$(BIN)/rmr-gym demo
+	PYTHONPATH=examples $(BIN)/python -m demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto -q -rs

@@ -30,7 +30,6 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("experiments", "demo", "run the whole chain on two games and write a report"),
     "record": Command("dataset", "record", "record a game or another environment, losslessly"),
     "pretrain": Command("stages", "pretrain", "train a processor P on a data set's RAM", True),
     "train": Command("stages", "train", "train a pixel encoder through P", True),

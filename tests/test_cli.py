@@ -38,7 +38,7 @@ def refused(capsys, *arguments):
         (("run", "compare", "--out", "x.csv"), "expected a folder for --out"),
         (("run", "compare", "--device", "cuda:7"), "'cuda:7' is not there: choose one of cpu"),
         (("run", "compare", "--device", "gpu"), "'gpu' is not there"),
-        (("demo", "--workers", "0"), "workers must be 1 or more"),
+        (("run", "compare", "--workers", "0"), "workers must be 1 or more"),
         (("record", "--game", "Brekout", "--out", "x"), "did you mean 'Breakout'"),
         (
             ("record", "--game", "Pong", "--out", "x", "--players", "unifrm"),
@@ -222,7 +222,7 @@ def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("rmr_gym.experiments.atari.record", interrupted)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["demo"])
+        cli.main(["run", "compare", "--preset", "smoke"])
     assert stop.value.code == 130
     assert "run the same command again" in " ".join(capsys.readouterr().err.split())
 

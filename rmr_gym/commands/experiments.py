@@ -1,4 +1,4 @@
-"""`rmr-gym run`, `status`, `report`, `demo`: experiments, how far they are, what they show."""
+"""`rmr-gym run`, `status`, `report`: experiments, how far they are, what they show."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,24 +38,11 @@ def run_and_report(experiment: Any) -> None:
         warn(f"note: {problem}")
 
 
-def demo(root: Path = Path("runs"), workers: int | None = None) -> None:
-    """Run the whole chain on two games in a few minutes and write a report.
-
-    Args:
-        root: Folder of everything that is written.
-        workers: Processes that work side by side; default: one a core.
-    """
-    from rmr_gym.experiments.compare.grid import Compare  # noqa: PLC0415
-
-    options = Compare.proposals("smoke") | {"root": root, "workers": workers, "out": root / "demo"}
-    run_and_report(Compare(**options))
-
-
 def report(folder: Positional[Path]) -> None:
     """Write tables, figures and a self-contained HTML page from a run folder.
 
     Args:
-        folder: Run folder of `rmr-gym run` or `rmr-gym demo`.
+        folder: Run folder of `rmr-gym run`.
     """
     from rmr_gym.experiments import write_report  # noqa: PLC0415
 

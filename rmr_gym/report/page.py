@@ -50,15 +50,16 @@ class Page:
     Attributes:
         run: The run.
         tables: What is also written as CSV, by name; empty ones are not.
-        figures: What draws each figure, by the name of its file without the ending; one that
-            raises an RMRError, since there is nothing to draw, is left out.
+        figures: What draws each figure, or names a film (GIF) that the run left, by the name of
+            its file without the ending; one that raises an RMRError, since there is nothing to
+            draw, is left out.
         shown: Values of the templates beside what is public in the report's own module.
         results: Rows without which the page says that it has none; default: the run's first table.
     """
 
     run: Run
     tables: Mapping[str, pd.DataFrame]
-    figures: Mapping[str, Callable[[], Figure]]
+    figures: Mapping[str, Callable[[], Figure | Path]]
     shown: Mapping[str, Any] = field(default_factory=dict)
     results: pd.DataFrame | None = None
 
@@ -136,13 +137,18 @@ def about(names: Sequence[str], unit: str, most: int = 4) -> str:
     return listing(names) if 0 < len(names) <= most else f"{len(names) or 'no'} {unit}s"
 
 
-def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[str, dict[str, str]]:
+def _saved(
+    figures: Mapping[str, Callable[[], Figure | Path]], folder: Path
+) -> dict[str, dict[str, str]]:
     """Save the figures and return them as data, by name; pictures and large charts are PNG."""
     saved = {}
     for name, draw in figures.items():
         try:
             figure = draw()
         except RMRError:
+            continue
+        if isinstance(figure, Path):
+            saved[name] = embedded(None, figure.read_bytes(), "gif")
             continue
         large = len(figure.axes) > MOST_PANELS or any(ax.images for ax in figure.axes)
         kind = "png" if large else "svg"
@@ -152,11 +158,11 @@ def _saved(figures: Mapping[str, Callable[[], Figure]], folder: Path) -> dict[st
     return saved
 
 
-def embedded(figure: Figure, content: bytes, kind: str = "svg") -> dict[str, str]:
-    """Return a figure that was drawn as "svg" or "png" as a page holds it, with what it tells."""
-    media = {"svg": "image/svg+xml", "png": "image/png"}[kind]
+def embedded(figure: Figure | None, content: bytes, kind: str = "svg") -> dict[str, str]:
+    """Return a figure that was drawn as "svg", "png" or "gif" as a page holds it, and values."""
+    media = {"svg": "image/svg+xml"}.get(kind, f"image/{kind}")
     source = f"data:{media};base64,{base64.b64encode(content).decode()}"
-    return {"source": source, "points": json.dumps(told(figure))}
+    return {"source": source, "points": json.dumps(told(figure) if figure else [])}
 
 
 def _summary(run: Run) -> str:

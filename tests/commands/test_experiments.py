@@ -1,18 +1,17 @@
-"""`rmr-gym run`, `status`, `report`, `demo`."""
+"""`rmr-gym run`, `status`, `report`."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
 
 from rmr_gym.commands.console import parsed
-from rmr_gym.commands.experiments import demo, report, run, status
+from rmr_gym.commands.experiments import report, run, status
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.compare.grid import Compare
 from rmr_gym.stages.presets import PRESETS
@@ -139,19 +138,3 @@ def test_time_left_is_that_of_the_jobs_of_this_run(tmp_path, capsys):
 def test_status_of_no_run_is_said(tmp_path):
     with pytest.raises(RMRError, match="holds no run"):
         status(tmp_path)
-
-
-def test_the_demo_compares_two_games_and_writes_a_page(
-    tiny_preset, two_games, tmp_path, monkeypatch, capsys
-):
-    quick = replace(
-        tiny_preset,
-        seeds=1,
-        natural=replace(tiny_preset.natural, checkpoints=(2,)),
-        probing=replace(tiny_preset.probing, probes=("ridge",)),
-    )
-    monkeypatch.setitem(PRESETS, "smoke", quick)
-    demo(root=tmp_path, workers=1)
-    assert set(pd.read_csv(tmp_path / "demo" / "natural.csv")["game"]) == {"Pong", "Breakout"}
-    assert (tmp_path / "demo" / "report.html").is_file()
-    assert "report:" in capsys.readouterr().out

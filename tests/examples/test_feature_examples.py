@@ -45,7 +45,7 @@ def test_belief(tmp_path, capsys):
     assert scores[1] > scores[0]
     with Image.open(film) as shown:
         assert shown.n_frames == 13
-        assert shown.size == (2 * 160 + 2 * 12 + 2 * 32 * 12, 420)
+        assert shown.size == (2 * 160 + 3 * 12 + 2 * 32 * 12, 420)
 
 
 @pytest.mark.parametrize(("how", "agent"), [("frozen", "PPO"), ("fine_tuned", "DQN")])

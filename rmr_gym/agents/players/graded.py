@@ -390,6 +390,27 @@ def select_players(choice: str | Sequence[str]) -> tuple[Player, ...]:
     return tuple(table[name] for name in names)
 
 
+def watched(env: gym.Env[Any, Any], game: str, name: str, steps: int, seed: int) -> Iterator[Any]:
+    """Play an episode of a game and yield what the environment shows, from the reset on.
+
+    Args:
+        env: Shows RAM, see `ram_of`.
+        game: Of which the player's networks are.
+        name: Of a player.
+        steps: At most so many.
+        seed: Of the episode and of the player's choices.
+    """
+    (player,) = select_players([name])
+    choose = player.policy(generator(seed, "film"), networks(game).get(player.skill))
+    shown, _ = env.reset(seed=seed)
+    yield shown
+    for _ in range(steps):
+        shown, _, terminated, truncated, _ = env.step(choose(shown))
+        yield shown
+        if terminated or truncated:
+            return
+
+
 SHIPPED = Path(str(files("rmr_gym.agents.players") / "weights"))
 """Folder of the weights and returns that come with the package."""
 
