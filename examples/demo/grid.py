@@ -41,8 +41,8 @@ WINDOW = 25
 """Steps that are scored together."""
 
 SETTINGS: dict[str, Any] = {
-    "pretraining": Pretraining(300, 16, checkpoints=(60, 120, 180, 240, 300), validation_rows=200),
-    "natural": Natural("infonce", checkpoints=(40, 80, 160), batch=32),
+    "pretraining": Pretraining(400, 16, checkpoints=(80, 160, 240, 320, 400), validation_rows=200),
+    "natural": Natural("infonce", checkpoints=(50, 100, 200), batch=32),
     "probing": Probing(("ridge",), train_rows=800, test_rows=500),
 }
 """How P and encoders are trained and probed: as long as a minute and a half allows."""
@@ -122,7 +122,8 @@ def _slots(game: str, steps: int) -> list[Pixels]:
     episode = watched(env, game, PLAYER, steps, UNSEEN)
     screens, seen = zip(*((env.render(), shown["features"]) for shown in episode), strict=True)
     env.close()
-    return [enlarged(frame, 2) for frame in beside([*screens], movements(np.stack(seen)))]
+    frames = beside([*screens], movements(np.stack(seen)))
+    return [enlarged(frame, 2) for frame in frames[::2]]
 
 
 def _film(frames: Sequence[Pixels]) -> UInt8[Tensor, " bytes"]:
@@ -172,7 +173,7 @@ class Demo(AtariExperiment):
 
     steps: int = 150
     episodes: int = 4
-    agent_steps: int = 32_000
+    agent_steps: int = 40_000
 
     @staticmethod
     def proposals(name: str = "smoke") -> dict[str, Any]:

@@ -44,8 +44,11 @@ def demo(folder: Path) -> Page:
     figures: dict[str, Any] = {film.stem: partial(Path, film) for film in folder.glob("*.gif")}
     for name, (table, *columns, across, up) in CURVES.items():
         rows = run[table]
+        labels = {key: label for key, label in LABELS.items() if key in {*rows[columns[-1]]}}
+        if table == "natural_curves":  # means of ten steps
+            rows = rows.assign(step=rows["step"] // 10 * 10 + 5)
         level = where(rows, rows[columns[-1]].isin(["copy", "untrained"]), step=0)
         rows = pd.concat([rows, level.assign(step=rows["step"].max())])
         axes = {"across": across, "up": up}
-        figures[name] = partial(seed_lines, rows, *columns, LABELS, f"{table}.csv", **axes)
+        figures[name] = partial(seed_lines, rows, *columns, labels, f"{table}.csv", **axes)
     return Page(run, {}, figures, results=run["belief"])

@@ -14,7 +14,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.base import run
 from rmr_gym.report.page import write_report
 
-SIZES = {"steps": 30, "episodes": 2, "agent_steps": 3200, "workers": 1}
+SIZES = {"steps": 12, "episodes": 1, "agent_steps": 3200, "workers": 1}
 
 
 @pytest.fixture
