@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {
 """How P and encoders are trained and probed: as long as a minute and a half allows."""
 
 EPISODE = 200
-LEARNING: dict[str, Any] = {"n_steps": 40, "batch_size": 128, "learning_rate": 1e-3, "gamma": 0.95}
+LEARNING: dict[str, Any] = {"n_steps": 40, "learning_rate": 1e-3, "gamma": 0.95}
 """Steps of an episode of pushed balls, and how PPO learns it: hits follow soon on pushes."""
 
 
@@ -131,7 +131,7 @@ def _film(frames: Sequence[Pixels]) -> UInt8[Tensor, " bytes"]:
 
 
 @stage(version=1)
-def pushed(steps: int, copies: int = 16, room: Room = NOWHERE) -> Artifact:
+def pushed(steps: int, copies: int, room: Room = NOWHERE) -> Artifact:
     """Train an agent that pushes a ball against another one; random play stands beside.
 
     Returns:
@@ -148,7 +148,8 @@ def pushed(steps: int, copies: int = 16, room: Room = NOWHERE) -> Artifact:
 
     marks = [*range(copies * EPISODE, steps + 1, copies * EPISODE)]
     games = VecMonitor(make_games(config, copies=copies, learning=True))
-    agent = PPO("MlpPolicy", games, stats_window_size=copies, device="cpu", seed=0, **LEARNING)
+    sizes: dict[str, Any] = {"batch_size": 8 * copies, "stats_window_size": copies}
+    agent = PPO("MlpPolicy", games, seed=0, device="cpu", **sizes, **LEARNING)
     agent.learn(steps + copies * LEARNING["n_steps"], Keep(marks, keep, steps, room.progress))
     shown, frames = games.reset(), []
     for _ in range(EPISODE // 2):
@@ -166,6 +167,7 @@ class Demo(AtariExperiment):
         steps: Of an episode that is tracked.
         episodes: That are tracked, of each game.
         agent_steps: That the agent of pushed balls learns for.
+        copies: Worlds of balls that it plays in side by side.
     """
 
     kind = "demo"
@@ -174,6 +176,7 @@ class Demo(AtariExperiment):
     steps: int = 150
     episodes: int = 4
     agent_steps: int = 40_000
+    copies: int = 16
 
     @staticmethod
     def proposals(name: str = "smoke") -> dict[str, Any]:
@@ -184,7 +187,7 @@ class Demo(AtariExperiment):
         """Return what is to be computed, what others wait for first."""
         games = self.recorded(progress_for)
         rows = [row for game in games for row in abstract_rows(game, PRETRAIN_SEED)]
-        films = [Rows("agent", pushed(self.agent_steps), {"env": BALLS, "seed": 0})]
+        films = [Rows("agent", pushed(self.agent_steps, self.copies), {"env": BALLS, "seed": 0})]
         for game in games:
             shipped = [_hash(name) for name in (game.name, f"{game.name}_belief")]
             task = tracked(game.name, shipped, self.steps, self.episodes)

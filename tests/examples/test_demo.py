@@ -14,7 +14,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.base import run
 from rmr_gym.report.page import write_report
 
-SIZES = {"steps": 12, "episodes": 1, "agent_steps": 3200, "workers": 1}
+SIZES = {"steps": 12, "episodes": 1, "agent_steps": 800, "copies": 4, "workers": 1}
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_the_page_opens_with_what_the_run_computed(tiny_demo, monkeypatch):
     assert set(rows["reader"]) == {*READERS}
     assert (rows.groupby("reader")["micro_f1"].mean() > 0.5).all()
     learned = pd.read_csv(out / "agent.csv")
-    assert set(learned["step"]) == {0, 3200}
+    assert set(learned["step"]) == {0, 800}
 
 
 def interrupted(*_, **__):
