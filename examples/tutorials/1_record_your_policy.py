@@ -18,17 +18,17 @@ from rmr_gym.data.dataset import TransitionDataset
 folder = Path(tempfile.mkdtemp())  # everything on this page is written here
 
 # %%
-# Bytes 49, 51 and 54 of Pong's RAM hold the column of the ball, the row of our paddle and the row
-# of the ball. Action 2 moves the paddle up, 5 moves it down, and 0 does nothing.
+# Bytes 51 and 54 of Pong's RAM hold the rows of our paddle and of the ball. Action 3 (right) moves
+# the paddle up, action 4 (left) moves it down, and 0 does nothing.
 BALL, PADDLE = 54, 51
 
 
 def follow(observation):
     """Move the paddle to the row of the ball."""
     ball, paddle = int(observation["ram"][BALL]), int(observation["ram"][PADDLE])
-    if ball == 0 or abs(ball - paddle) < 4:
+    if ball == 0 or abs(ball - paddle) < 8:
         return 0
-    return 2 if ball < paddle else 5
+    return 3 if ball < paddle else 4
 
 
 # %%
@@ -54,6 +54,7 @@ left.set(xlabel="step", ylabel="row in the RAM")
 left.legend()
 right.imshow(palette_to_rgb(loaded["pixels"][-1]), interpolation="nearest")
 right.set_axis_off()
+figure.tight_layout()
 
 # %%
 # On the command line the same is ``rmr-gym record --game Pong --policy module:follow --out
