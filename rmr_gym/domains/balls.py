@@ -297,7 +297,7 @@ class BallsData(NamedTuple):
         current: Row of the last instant of each window.
     """
 
-    seen: Shaped[Tensor, "rows ..."]
+    seen: Shaped[Tensor, "rows *shape"]
     current: Int[np.ndarray, " windows"]
 
     @property
