@@ -638,14 +638,20 @@ class Memoryless(nn.Module):
         """Return the predicted frame; pixels are not grouped."""
         return Prediction(self.predict(state.frame))
 
-    def predict(self, frames: Frames) -> Frames:
+    def predict(self, frames: Frame) -> Frame:
         """Return what comes after each frame."""
-        pixels = rearrange(frames.flatten(0, -4), "b h w c -> b c h w")
+        pixels = rearrange(frames, "b h w c -> b c h w")
         logits = self.pixel(torch.relu(self.around(pixels)))
-        return rearrange(logits.sigmoid(), "b c h w -> b h w c").reshape(frames.shape)
+        return rearrange(logits.sigmoid(), "b c h w -> b h w c")
 
     def losses(self, frames: Sequences, actions: Played, generator: Generator) -> Losses:
-        """Return the binary cross-entropy of the predicted frames, summed over pixels."""
+        """Return the binary cross-entropy of the predicted frames, summed over pixels.
+
+        Instants are computed one after another: all at once, their pictures leave the cache.
+        """
         del actions
-        shown = flipped(frames[:, :-1], self.noise, generator)
-        return frame_bce(self.predict(shown), frames[:, 1:])
+        predicted = [
+            self.predict(flipped(frame, self.noise, generator))
+            for frame in frames[:, :-1].unbind(1)
+        ]
+        return frame_bce(torch.stack(predicted, dim=1), frames[:, 1:])
