@@ -61,6 +61,13 @@ def test_p_is_tested_against_every_control_by_seed(folder):
     assert tests["p_better"].to_numpy() == pytest.approx(1 / 32)
 
 
+def test_tests_are_corrected_over_the_games_alone(folder):
+    """As the rule of choosing says; not over controls against controls as well."""
+    tests = pages.belief(folder).tables["belief_tests"]
+    assert tests["p_better_bh"].to_numpy() == pytest.approx(1 / 32)
+    assert (tests["verdict_bh"] == "better").all()
+
+
 def test_findings_and_page_say_what_was_measured(folder):
     page = pages.belief(folder)
     findings = {f.subject: f.statement for f in findings_of(pages.belief, page)}

@@ -80,7 +80,7 @@ def belief_tests(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:
         labels: What arms and donors are called.
     """
     controls = [name for name in labels if name != "rmr"]
-    family, draws = ("labels", "bytes", "k", "against"), draws_by(*PLACE, "arm", "against")
+    family, draws = ("labels", "bytes", "k", "arm", "against"), draws_by(*PLACE, "arm", "against")
     tests = paired(rows, "micro_f1", "arm", controls, PLACE, family=family, draws=draws)
     tests = where(tests, (tests["arm"] == "rmr") & (tests["pairs"] > 0))
     return pd.DataFrame(tests[[*PLACE, "against", *DIFFERENCE, *CORRECTED]]).reset_index(drop=True)
