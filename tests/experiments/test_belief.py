@@ -37,7 +37,7 @@ def folder(tmp_path):
             "micro_f1": F1[arm] + 0.001 * seed + 0.01 * (start > 0) - 0.02 * (kind == "hidden"),
         }
         for game, arm, seed, start, k, kind in product(
-            ("Pong", "Breakout"), F1, range(5), (0, 100), (1, 16), ("all", "hidden")
+            ("Pong", "Breakout"), F1, range(5), (0, 100), (1, 16, 59), ("all", "hidden")
         )
     ]
     write_sweep(tmp_path / "run", "belief", rows, {"games": ["Pong", "Breakout"]})
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 def test_errors_are_those_left_of_the_best_controls(folder):
     table = pages.belief(folder).tables["belief_errors"]
-    assert len(table) == 2 * 2 * 2
+    assert len(table) == 2 * 3 * 2
     row = table[(table["game"] == "Pong") & (table["k"] == 16) & (table["bytes"] == "all")].iloc[0]
     assert row["best"] == "belief copied"
     assert row["rmr"] == pytest.approx(0.97 + 0.002 + 0.005)
