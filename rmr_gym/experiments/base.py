@@ -21,7 +21,7 @@ import pandas as pd
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import alone, write_atomically
-from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan, write_states
+from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan
 from rmr_gym.runs.store import Store, Task
 from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
 
@@ -335,7 +335,7 @@ class _RunFolder:
         states = [self._done.get(job.result) or job.state() for job in self._jobs]
         ended = zip(self._jobs, states, strict=True)
         self._done |= {job.result: state for job, state in ended if state.state == DONE}
-        write_states(self.out, states)
+        write_table(self.out / "jobs.csv", states)
 
     def _describe(self, problems: list[str]) -> None:
         described = {
@@ -389,8 +389,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     return None
 
 
-def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write rows as CSV, whole or not at all; the columns are those that the rows have."""
+def write_table(path: Path, rows: Iterable[Any]) -> Path:
+    """Write rows (by column, or named tuples) as CSV with their columns, whole or not at all."""
     return write_atomically(path, pd.DataFrame(list(rows)).to_csv(index=False))
 
 

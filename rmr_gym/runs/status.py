@@ -18,7 +18,7 @@ STATES = DONE, FAILED, WAITING = "done", "failed", "waiting"
 RECENT = 50
 """The rate is that of so many jobs that ended last."""
 
-PLAN, TABLE = "plan.json", "jobs.csv"
+PLAN = "plan.json"
 
 
 class JobState(NamedTuple):
@@ -106,16 +106,6 @@ def read_plan(folder: Path) -> list[Planned]:
         raise RMRError(
             f"{folder} holds no run: expected a folder of `rmr-gym run` with {PLAN} ({error})"
         ) from error
-
-
-def write_states(out: Path, states: Iterable[JobState]) -> None:
-    """Write where the jobs of a run are as a table, jobs.csv.
-
-    Raises:
-        RMRError: It cannot be written.
-    """
-    table = pd.DataFrame(states, columns=JobState._fields)
-    write_atomically(out / TABLE, table.to_csv(index=False))
 
 
 def last_line(error: str) -> str:

@@ -29,7 +29,6 @@ from rmr_gym.runs.status import (
     kinds,
     read_plan,
     write_plan,
-    write_states,
 )
 from rmr_gym.runs.store import Place, Store
 from rmr_gym.runs.sweep import ATTEMPTS, Job, job_log, jobs_of, run_tasks, traces_of
@@ -227,10 +226,6 @@ class TestStatus:
         assert plan[0].log == traces(store, square(1, here)).log
         assert plan[0].finished is not None
         assert plan[2].finished is None
-        write_states(tmp_path, states)
-        table = (tmp_path / "jobs.csv").read_text().splitlines()
-        assert table[0] == "key,state,seconds,attempts,error"
-        assert "total,waiting,,0," in table
 
     def test_jobs_of_equal_titles_are_told_apart(self, store, here, tmp_path):
         tasks = [total([square(value, here)]) for value in (1, 2)]
