@@ -324,7 +324,9 @@ class Timeline:
     def __len__(self) -> int:
         return len(self.current)
 
-    def windows(self, length: int, stride: int = 1) -> Int64[np.ndarray, "windows {length}"]:
+    def windows(
+        self, length: int, stride: int = 1, needed: str = ""
+    ) -> Int64[np.ndarray, "windows {length}"]:
         """Return the rows of every ``length`` successive observations of one episode.
 
         None crosses an episode; an episode that is too short has none. Three past frames and one
@@ -333,14 +335,21 @@ class Timeline:
         Args:
             length: Observations in a window, 1 or more.
             stride: Rows from the start of a window to that of the next in the same episode.
+            needed: What observations are called where there must be a window; "": there need not.
 
         Raises:
-            RMRError: ``length`` or ``stride`` is below 1.
+            RMRError: ``length`` or ``stride`` is below 1, or there is no window where one is
+                needed.
         """
         for name, value in (("length", length), ("stride", stride)):
             if value < 1:
                 raise RMRError(f"expected windows of a {name} of 1 or more, found {value}")
         rows = np.bincount(self.episode) + 1
+        if needed and (longest := max(rows, default=0)) < length:
+            raise RMRError(
+                f"expected an episode of {length} {needed} or more, found at most {longest}: "
+                "record longer episodes or ask for shorter ones"
+            )
         ends = np.cumsum(rows)
         starts = [
             np.r_[end - count : end - length + 1 : stride]

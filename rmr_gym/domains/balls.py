@@ -352,13 +352,7 @@ def balls_data(loaded: Transitions, column: str, ahead: int = 1) -> BallsData:
     Raises:
         RMRError: No episode is long enough for three instants and those ahead.
     """
-    rows = loaded.windows(HISTORY + ahead)
-    if not len(rows):
-        longest = max(np.bincount(loaded.episode) + 1, default=0)
-        raise RMRError(
-            f"expected an episode of at least {HISTORY + ahead} instants, found at most "
-            f"{longest}: record longer episodes"
-        )
+    rows = loaded.windows(HISTORY + ahead, needed="instants")
     seen = torch.from_numpy(loaded[column])
     return BallsData(seen if column == "pixels" else seen.float(), rows[:, HISTORY - 1])
 

@@ -125,13 +125,7 @@ def load_clips(
     columns = ("pixels", *(TRUTH if known else ()), *(("action",) if choices else ()))
     transform = binary_screens if recorded["pixels"].encoding == "ale_palette" else None
     loaded = dataset.load(columns=columns, episodes=episodes, transform=transform)
-    rows = loaded.windows(length, stride)
-    if not len(rows):
-        longest = max((dataset.episodes[index].length + 1 for index in episodes), default=0)
-        raise RMRError(
-            f"expected an episode of {length} frames or more, found at most {longest}: record "
-            "longer episodes or take shorter sequences"
-        )
+    rows = loaded.windows(length, stride, needed="frames")
     actions = None
     if choices:
         actions = np.zeros(len(loaded["pixels"]), np.int64)

@@ -113,7 +113,7 @@ def test_windows_never_cross_an_episode():
 
 
 def test_too_short_episodes_are_refused():
-    with pytest.raises(RMRError, match="at least 13 instants, found at most 12"):
+    with pytest.raises(RMRError, match="13 instants or more, found at most 12"):
         data_of(torch.zeros(24, 3, 2), [12, 12], ahead=10)
 
 
@@ -200,7 +200,7 @@ def test_windows_of_frames_never_cross_episodes():
     assert data.current.tolist() == [2, 3, 7]
     seen = (balls.windows(data, np.arange(3))[:, :, 0, 0, 0] * 255).round().int()
     assert seen.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4], [5, 6, 7, 8]]
-    with pytest.raises(RMRError, match="at least 4 instants, found at most 3"):
+    with pytest.raises(RMRError, match="4 instants or more, found at most 3"):
         numbered([3, 2])
 
 
