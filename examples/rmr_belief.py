@@ -3,8 +3,8 @@
 Run it: `python examples/rmr_belief.py --game Breakout --film breakout.gif`.
 
 In the film each cell is a bit of RAM, 4 bytes a row: green where it is right (bright: 1), red
-where it is wrong, darker for bytes that hardly ever change. The left field reads each frame by
-itself, the right one is the belief.
+where it is wrong, darker for bytes that hardly ever change. The left field reads the frames
+without memory, the right one is the belief.
 """
 
 import argparse

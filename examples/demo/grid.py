@@ -1,6 +1,7 @@
 """What the demonstration computes: an experiment of one's own, with stages of one's own."""
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from rmr_gym.stages.presets import AtariPreset, Natural, Pretraining, Probing
 from rmr_gym.wrappers.features import RMRBeliefWrapper, RMRObservationWrapper
 
 ARMS = ("untrained", "rmr", "cswm")
-READERS = ("single frames", "belief")
+READERS = ("frames alone", "belief")
 PLAYER = "high-e05-h50"
 UNSEEN = 1000
 """Episodes are reset with seeds from here on; no belief learned from any of them."""
@@ -55,7 +56,7 @@ LEARNING: dict[str, Any] = {"n_steps": 40, "learning_rate": 1e-3, "gamma": 0.95}
 def track(
     game: str, belief: PretrainedEncoder, steps: int, start: str, player: str, seed: int
 ) -> dict[str, np.ndarray]:
-    """Play an episode with a belief around the game, and read each frame by itself beside.
+    """Play an episode with a belief around the game; read its frames without memory beside.
 
     Args:
         game: Name of the game.
@@ -71,10 +72,13 @@ def track(
     options = {"pixels": "palette", "render_mode": "rgb_array"}
     made = gym.make(f"rmr/{game}-v0", **options)
     env = RMRBeliefWrapper(made, belief, start=start, keep=("ram", "pixels"))
-    met, shrink = [], frame_transform(84, 84)
+    met, shrink, config = [], frame_transform(84, 84), belief.config
+    frames: deque[np.ndarray] = deque(maxlen=config.instants)
     for shown in watched(env, game, player, steps, seed):
-        frame = torch.from_numpy(shrink(shown["pixels"][None, ..., 0]))
-        alone = (belief.encoder(frame) + belief.encoder.mean > 0.5)[0].numpy()
+        frame = shrink(shown["pixels"][None, ..., 0])[0]
+        frames.extend([frame] * (1 if frames else config.instants))
+        clip = torch.from_numpy(np.concatenate(frames)[None])
+        alone = (belief.encoder(clip) + belief.encoder.mean > 0.5)[0].numpy()
         met.append((env.render(), ram_to_bits(shown["ram"]) > 0, alone, shown["features"] > 0.5))
     env.close()
     names = ("screens", "truth", *READERS)

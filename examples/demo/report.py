@@ -19,7 +19,7 @@ TABLES = {
     **arms.ABSTRACT,
 }
 LABELS = {
-    **{"belief": "belief with P", "single frames": "each frame alone"},
+    **{"belief": "belief with P", "frames alone": "frames without memory"},
     **MODEL_LABELS,
     **ARM_LABELS,
     **{"mpnn": "P", "state": "PPO on positions and velocities", "random": "random play"},

@@ -39,7 +39,7 @@ def test_the_page_opens_with_what_the_run_computed(tiny_demo, monkeypatch):
     page, text = write_report(out, demo)
     rows = pd.read_csv(out / "belief.csv")
     errors = 1 - rows.pivot_table("micro_f1", "game", "reader")
-    fewer = 100 * (1 - errors["belief"].mean() / errors["single frames"].mean())
+    fewer = 100 * (1 - errors["belief"].mean() / errors["frames alone"].mean())
     html = page.read_text(encoding="utf-8")
     headline = re.search(r'class="headline">(.*?)</p>', html, re.S)[1]
     assert f"{fewer:.0f}% fewer errors" in headline
