@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,11 +124,14 @@ LOST = 0.02
 """Root of the share of the evidence's squares that an exported reader may lose to its low rank."""
 
 
-@stage(version=1, later=("count",))
+@stage(version=2)
 def reader(
-    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int = 1
+    data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int
 ) -> Artifact:
     """Fit the reader of `rmr_gym.stages.belief.evidence` to the same labels again, and compact it.
+
+    What it reads of the labelled frames is kept, and of how episodes begin, which looks like
+    nothing else and is rare among them.
 
     Args:
         data: Its training and validation episodes.
@@ -145,7 +149,9 @@ def reader(
     frames, bits = training.clips(rows, count), torch.from_numpy(training.bits[rows]).float()
     fitted = PixelReader(count * model.height, model.width)
     fitted.fit(frames, bits, read.record["penalty"])
-    compact = CompactReader.of(fitted, frames, LOST)
+    begun = (training.first[:, None] + np.arange(count)).ravel()
+    seen = training.clips(np.union1d(rows, begun), count)
+    compact = CompactReader.of(fitted, seen, LOST)
     return Artifact({"rank": len(compact.along)}, compact.state_dict())
 
 

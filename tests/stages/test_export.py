@@ -7,6 +7,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import make_core
 from rmr_gym.models.pretrained import PretrainedEncoder
+from rmr_gym.models.rmr.belief import CompactReader
 from rmr_gym.models.rmr.processors import load_weights
 from rmr_gym.runs.store import Artifact, write_artifact
 from rmr_gym.stages.belief import (
@@ -15,6 +16,7 @@ from rmr_gym.stages.belief import (
     belief,
     evidence,
     instants,
+    labelled_rows,
     recorded_episodes,
 )
 from rmr_gym.stages.export import (
@@ -140,6 +142,24 @@ def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(
     assert all(
         torch.equal(again.tensors[name], part) for name, part in made.encoder.state_dict().items()
     )
+
+
+def test_how_episodes_begin_is_among_what_an_exported_reader_keeps(game, chain, monkeypatch):
+    """It looks like nothing else, and few labelled frames are of it."""
+    training, kept = recorded_episodes(game.data, "training", 84, 84), []
+    compacted = CompactReader.of
+
+    def of(fitted, frames, lost):
+        kept.append(frames)
+        return compacted(fitted, frames, lost)
+
+    monkeypatch.setattr(CompactReader, "of", of)
+    found = chain.compute(evidence(game.data, game.preset.model, SMALL.hidden, 40, 0))
+    reader.function(game.data, game.preset.model, 40, 0, found, 3)
+    begun = training.clips((training.first[:, None] + np.arange(3)).ravel(), 3)
+    labelled = training.clips(labelled_rows(training, 40, 0), 3)
+    for clip in (*begun, *labelled):
+        assert (kept[0] == clip).all((1, 2)).any()
 
 
 def test_a_p_of_other_sizes_is_refused(game, chain):
