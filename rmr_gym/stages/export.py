@@ -124,7 +124,7 @@ LOST = 0.02
 """Root of the share of the evidence's squares that an exported reader may lose to its low rank."""
 
 
-@stage(version=2)
+@stage(version=3)
 def reader(
     data: GameData, model: AtariModel, labels: int, seed: int, read: Artifact, count: int
 ) -> Artifact:

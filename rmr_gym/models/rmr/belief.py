@@ -279,6 +279,9 @@ class CompactReader(nn.Module):
     ) -> "CompactReader":
         """Return a reader of the lowest rank that keeps another's evidence of these frames.
 
+        What rounding does to a pixel is made good at the next one (error diffusion), so that it
+        does not add up where a whole screen differs from those that were learned from.
+
         Source: reduced-rank regression; the directions are the evidence's principal ones.
 
         Args:
@@ -290,9 +293,11 @@ class CompactReader(nn.Module):
         sizes, directions = torch.linalg.eigh(evidence.T @ evidence)
         kept = directions[:, sizes.cumsum(0) > lost**2 * sizes.sum()].float()
         weight = reader.weight @ kept
-        scale = weight.abs().amax(0).clamp(min=1e-12)
+        scale = weight.abs().amax(0).clamp(min=1e-12) * 127 / 126
         made = cls(len(weight), kept.shape[1], *reader.mean.shape)
-        found = {"pixels": (127 * weight / scale).round(), "along": (kept * scale).T}
+        whole = (127 * weight / scale).double().cumsum(0).round()
+        pixels = whole.diff(dim=0, prepend=torch.zeros_like(whole[:1]))
+        found = {"pixels": pixels, "along": (kept * scale).T}
         made.load_state_dict(found | {"offset": made.offset, "mean": reader.mean})
         made.offset.copy_(made._read(reader.middle[None])[0])
         return made
