@@ -168,6 +168,7 @@ class Demo(AtariExperiment):
     """Show what the package does: a demonstration on one seed, and no test of anything.
 
     Attributes:
+        seeds: The one.
         steps: Of an episode that is tracked.
         episodes: That are tracked, of each game.
         agent_steps: That the agent of pushed balls learns for.
@@ -177,6 +178,7 @@ class Demo(AtariExperiment):
     kind = "demo"
     folder_name = "demo"
 
+    seeds: int | None = 1
     steps: int = 150
     episodes: int = 4
     agent_steps: int = 40_000

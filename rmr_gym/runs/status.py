@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -152,7 +152,8 @@ def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estima
         states: Of all jobs.
         finished: When jobs ended, in any order.
     """
-    counted, rate = kinds(states), _rate(finished)
+    counted: Any = kinds(states)
+    rate = _rate(finished)
     left = counted["failed"] + counted["waiting"]
     return Estimate(
         spent=sum((state.seconds or 0 for state in states), 0.0),

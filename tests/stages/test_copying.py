@@ -92,7 +92,7 @@ def test_unknown_names_and_impossible_sizes_are_refused():
         CopyingPreset.proposals("smok")
     with pytest.raises(RMRError, match="1 to 6 active RIMs out of 6, got 7"):
         RIMSizes(active=7)
-    with pytest.raises(RMRError, match="units of 1 or more"):
+    with pytest.raises(RMRError, match="sizes of 1 or more in LSTMSizes, got units=0"):
         LSTMSizes(0)
     with pytest.raises(RMRError, match="unknown model 'gru'"):
         copying.function(TASK, "gru", SMOKE.lstm, 0)

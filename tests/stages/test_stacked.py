@@ -10,7 +10,7 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import AtariModel, NaturalData, frame_statistics, make_core
-from rmr_gym.domains.dynamics import RandomWorld
+from rmr_gym.domains.dynamics import RandomWorld, recorded
 from rmr_gym.runs.store import Artifact, Store
 from rmr_gym.runs.sweep import jobs_of, run_tasks, traces_of
 from rmr_gym.runs.training import DivergedError
@@ -229,7 +229,7 @@ class World:
         rng = np.random.default_rng
         drawn = RandomWorld.draw(rng(number))
         self.parts = {
-            part: drawn.record(rng(seed), 2 + number, 15)
+            part: recorded(drawn, rng(seed), 2 + number, 15)
             for seed, part in enumerate(("training", "validation"))
         }
         self.scored_bytes, self.number = np.arange(4 + number), number
