@@ -3,6 +3,7 @@
 All have the sizes of a game's RAM, 128 bytes, and its 18 actions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -64,12 +65,19 @@ class RandomWorld(NamedTuple):
         return rng.integers(0, 2, (rows, SLOTS, BITS), dtype=np.uint8)
 
 
-class Algorithm:
+class Algorithm(NamedTuple):
     """An algorithm that goes on by a step, whatever the action.
 
     Source: steps of algorithms as supervision: Velickovic et al., "The CLRS Algorithmic Reasoning
     Benchmark", 2022. Differs: the state is bytes, all of them are inputs and outputs.
+
+    Attributes:
+        drawn: From uniform bytes, which it may change, to a start.
+        advanced: From bytes to those a step later.
     """
+
+    drawn: Callable[[Bytes], Bytes]
+    advanced: Callable[[Bytes], Bytes]
 
     def start(self, rng: np.random.Generator, rows: int) -> Bits:
         """Draw inputs."""
@@ -80,92 +88,85 @@ class Algorithm:
         del action
         return ram_to_bits(self.advanced(bits_to_ram(bits)))
 
-    def drawn(self, memory: Bytes) -> Bytes:
-        """Return a start, made of uniform bytes."""
-        raise NotImplementedError
 
-    def advanced(self, memory: Bytes) -> Bytes:
-        """Return the bytes a step later."""
-        raise NotImplementedError
+def unsorted(memory: Bytes) -> Bytes:
+    """Start an odd-even transposition sort of 126 bytes.
 
-
-class Sorting(Algorithm):
-    """Odd-even transposition sort of 126 bytes; the last one tells odd passes from even ones."""
-
-    def drawn(self, memory: Bytes) -> Bytes:
-        """Begin with an even pass; the byte before the last is unused."""
-        memory[:, -2:] = 0
-        return memory
-
-    def advanced(self, memory: Bytes) -> Bytes:
-        """Compare, and swap, every second pair of neighbours."""
-        after = memory.copy()
-        for odd in (0, 1):
-            turn = memory[:, -1] == odd
-            pairs = memory[turn, odd : 126 - odd].reshape(-1, 63 - odd, 2)
-            after[turn, odd : 126 - odd] = np.sort(pairs, 2).reshape(len(pairs), 126 - 2 * odd)
-        after[:, -1] = 1 - memory[:, -1]
-        return after
+    The last byte tells odd passes from even ones; the one before it is unused.
+    """
+    memory[:, -2:] = 0
+    return memory
 
 
-class Searching(Algorithm):
-    """Binary search in 124 sorted bytes, for one of them after the other.
+def sort_step(memory: Bytes) -> Bytes:
+    """Compare, and swap, every second pair of neighbours."""
+    after = memory.copy()
+    for odd in (0, 1):
+        turn = memory[:, -1] == odd
+        pairs = memory[turn, odd : 126 - odd].reshape(-1, 63 - odd, 2)
+        after[turn, odd : 126 - odd] = np.sort(pairs, 2).reshape(len(pairs), 126 - 2 * odd)
+    after[:, -1] = 1 - memory[:, -1]
+    return after
+
+
+def search_start(memory: Bytes) -> Bytes:
+    """Start binary searches in 124 sorted bytes, for one of them after the other.
 
     The last four bytes: what is looked for, the least and the greatest place where it may be, and
     the place that was found last.
     """
-
-    def drawn(self, memory: Bytes) -> Bytes:
-        """Sort; look for the first of them."""
-        memory[:, :124].sort(1)
-        memory[:, 124:] = np.stack([memory[:, 0], *np.full((3, len(memory)), [[0], [123], [0]])], 1)
-        return memory
-
-    def advanced(self, memory: Bytes) -> Bytes:
-        """Halve the range; where one place is left, look for the byte 37 places on."""
-        after, rows = memory.copy(), np.arange(len(memory))
-        target, low, high, _ = memory[:, 124:].T.astype(int)
-        middle = (low + high) // 2
-        below = memory[rows, middle] < target
-        found = low >= high
-        following = (low + 37) % 124
-        told = (
-            np.where(found, memory[rows, following], target),
-            np.where(found, 0, np.where(below, middle + 1, low)),
-            np.where(found, 123, np.where(below, high, middle)),
-            np.where(found, low, memory[:, 127]),
-        )
-        after[:, 124:] = np.stack(told, 1)
-        return after
+    memory[:, :124].sort(1)
+    memory[:, 124:] = np.stack([memory[:, 0], *np.full((3, len(memory)), [[0], [123], [0]])], 1)
+    return memory
 
 
-class ShortestPaths(Algorithm):
-    """Bellman-Ford on 10 nodes, from one source after the other.
+def search_step(memory: Bytes) -> Bytes:
+    """Halve the range; where one place is left, look for the byte 37 places on."""
+    after, rows = memory.copy(), np.arange(len(memory))
+    target, low, high, _ = memory[:, 124:].T.astype(int)
+    middle = (low + high) // 2
+    below = memory[rows, middle] < target
+    found = low >= high
+    following = (low + 37) % 124
+    told = (
+        np.where(found, memory[rows, following], target),
+        np.where(found, 0, np.where(below, middle + 1, low)),
+        np.where(found, 123, np.where(below, high, middle)),
+        np.where(found, low, memory[:, 127]),
+    )
+    after[:, 124:] = np.stack(told, 1)
+    return after
+
+
+def paths_start(memory: Bytes) -> Bytes:
+    """Start Bellman-Ford on 10 nodes, from one source after the other.
 
     Bytes 0 to 99: lengths of the edges; 100 to 109: distances; the last two: source, pass.
     """
-
-    def drawn(self, memory: Bytes) -> Bytes:
-        """Draw lengths; begin with the first source."""
-        memory[:, 100:] = 0
-        memory[:, 101:110] = 255
-        return memory
-
-    def advanced(self, memory: Bytes) -> Bytes:
-        """Relax all edges; after 9 passes begin with the next source."""
-        after, rows = memory.copy(), np.arange(len(memory))
-        edges = memory[:, :100].reshape(-1, 10, 10).astype(int)
-        ways = memory[:, 100:110, None].astype(int) + edges
-        after[:, 100:110] = np.minimum(memory[:, 100:110], ways.min(1).clip(max=255))
-        done = memory[:, 127] == 9
-        source = (memory[:, 126] + done) % 10
-        after[done, 100:110] = 255
-        after[rows[done], 100 + source[done]] = 0
-        after[:, 126], after[:, 127] = source, np.where(done, 0, memory[:, 127] + 1)
-        return after
+    memory[:, 100:] = 0
+    memory[:, 101:110] = 255
+    return memory
 
 
-ALGORITHMS = {"sorting": Sorting, "searching": Searching, "shortest_paths": ShortestPaths}
+def paths_step(memory: Bytes) -> Bytes:
+    """Relax all edges; after 9 passes begin with the next source."""
+    after, rows = memory.copy(), np.arange(len(memory))
+    edges = memory[:, :100].reshape(-1, 10, 10).astype(int)
+    ways = memory[:, 100:110, None].astype(int) + edges
+    after[:, 100:110] = np.minimum(memory[:, 100:110], ways.min(1).clip(max=255))
+    done = memory[:, 127] == 9
+    source = (memory[:, 126] + done) % 10
+    after[done, 100:110] = 255
+    after[rows[done], 100 + source[done]] = 0
+    after[:, 126], after[:, 127] = source, np.where(done, 0, memory[:, 127] + 1)
+    return after
+
+
+ALGORITHMS = {
+    "sorting": Algorithm(unsorted, sort_step),
+    "searching": Algorithm(search_start, search_step),
+    "shortest_paths": Algorithm(paths_start, paths_step),
+}
 DYNAMICS = (RANDOM_DYNAMICS, *ALGORITHMS)
 """Dynamics that P can be pretrained on."""
 
@@ -215,7 +216,7 @@ def _played(name: str, part: str, episodes: int, steps: int) -> AbstractData:
     if name == RANDOM_DYNAMICS:
         return recorded(RandomWorld.draw(generator(0, name)), rng, episodes, steps)
     short = min(steps, RUN)
-    return recorded(ALGORITHMS[name](), rng, episodes * steps // short, short)
+    return recorded(ALGORITHMS[name], rng, episodes * steps // short, short)
 
 
 def recorded(

@@ -10,9 +10,6 @@ from rmr_gym.domains.dynamics import (
     DYNAMICS,
     Dynamics,
     RandomWorld,
-    Searching,
-    ShortestPaths,
-    Sorting,
 )
 
 
@@ -27,13 +24,13 @@ def run(algorithm, steps, rows=5):
 
 
 def test_sorting_sorts_what_is_there():
-    memory = run(Sorting(), 126)
+    memory = run(ALGORITHMS["sorting"], 126)
     np.testing.assert_array_equal(memory[-1, :, :126], np.sort(memory[0, :, :126], 1))
     np.testing.assert_array_equal(memory[:3, :, 127], [[0] * 5, [1] * 5, [0] * 5])
 
 
 def test_searching_finds_what_it_looks_for():
-    memory = run(Searching(), 60)
+    memory = run(ALGORITHMS["searching"], 60)
     sought, low, high, found = np.moveaxis(memory[..., 124:], -1, 0)
     ended = low[:-1] == high[:-1]
     assert (ended.sum(0) >= 7).all()
@@ -44,7 +41,7 @@ def test_searching_finds_what_it_looks_for():
 
 
 def test_shortest_paths_are_those_of_scipy():
-    memory = run(ShortestPaths(), 29, rows=3)
+    memory = run(ALGORITHMS["shortest_paths"], 29, rows=3)
     for number, source in ((9, 0), (19, 1), (29, 2)):
         assert (memory[number, :, 126] == source).all()
         assert (memory[number, :, 127] == 9).all()
