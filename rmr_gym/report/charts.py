@@ -528,9 +528,11 @@ def _legend(figure: Figure, marks: Sequence[Line | Dots]) -> None:
     handles = {mark.label: Line2D([], [], **_style(mark)) for mark in reversed(marks) if mark.label}
     if handles:
         labels = list(dict.fromkeys(mark.label for mark in marks if mark.label))
-        columns = max(1, int(13 * figure.get_figwidth() / (max(map(len, labels)) + 8)))
+        columns = max(1, min(5, int(13 * figure.get_figwidth() / (max(map(len, labels)) + 8))))
+        rows = math.ceil(len(labels) / columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * max(0, rows - 2))
         keys = [handles[label] for label in labels]
-        figure.legend(keys, labels, loc="outside lower center", ncols=min(columns, 5))
+        figure.legend(keys, labels, loc="outside lower center", ncols=columns)
 
 
 def _log_where_it_helps(ax: Axes, heights: np.ndarray, span: float) -> None:
