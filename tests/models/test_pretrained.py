@@ -376,7 +376,13 @@ def test_weights_of_balls_have_the_right_names(tmp_path):
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "wrappers.md"
-SHIPPED = sorted(name for name in shipped_encoders() if not name.endswith("_belief"))
+BALLS = {
+    "pushed_balls": {},
+    "three_balls": {"balls": 3, "radii": 0.25, "colors": "distinct", "fps": 10},
+}
+SHIPPED = sorted(
+    name for name in shipped_encoders() if not name.endswith("_belief") and name not in BALLS
+)
 
 
 def test_a_few_games_are_shipped_in_a_few_megabytes():
@@ -384,6 +390,30 @@ def test_a_few_games_are_shipped_in_a_few_megabytes():
     assert {"pong", "breakout", "freeway", "seaquest"} <= set(SHIPPED)
     assert {"pong_belief", "breakout_belief"} <= set(shipped_encoders())
     assert sum(file.stat().st_size for file in files) < 25e6
+
+
+@pytest.mark.parametrize("name", BALLS)
+def test_shipped_encoders_of_balls_show_where_the_distinct_balls_are(name):
+    """A linear read-out of the slots, fitted on 20 episodes, has R2 above .98 on 10 others."""
+    read = PretrainedEncoder.from_pretrained(name)
+    world = gym.make(f"rmr/{read.config.game}-v0", **BALLS[name])
+    given = None if name == "pushed_balls" else name  # the environment finds its own
+    env = RMRObservationWrapper(world, given, output="flat", keep=("state",), strict=True)
+    env.action_space.seed(0)
+    rows, states = [], []
+    for episode in range(30):
+        seen, _ = env.reset(seed=episode)
+        for _ in range(42):
+            seen = env.step(env.action_space.sample())[0]
+            rows.append(np.append(seen["features"], 1))
+            states.append(seen["state"].ravel()[: 4 if name == "pushed_balls" else None])
+    features, true = np.array(rows), np.array(states)
+    fitted, others = slice(20 * 42), slice(20 * 42, None)
+    gram = features[fitted].T @ features[fitted] + 1e-2 * np.eye(features.shape[1])
+    read_out = np.linalg.solve(gram, features[fitted].T @ true[fitted])
+    error = ((features[others] @ read_out - true[others]) ** 2).mean(0)
+    assert (1 - error / true[others].var(0)).min() > 0.98
+    env.close()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

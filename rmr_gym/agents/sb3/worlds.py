@@ -52,6 +52,11 @@ ENCODED = tuple(dict.fromkeys((*ENCODERS, *BALLS_ARMS)))
 FEATURES = (*ENCODED, "cnn", "ram", "state")
 
 
+def shipped_arm(world: str) -> str:
+    """Return the arm that made the encoder which comes with the package."""
+    return "rmr_aligned" if world == BALLS else "rmr"
+
+
 @dataclass(frozen=True)
 class AgentConfig:
     """What fixes the training of an agent, but for its length.
@@ -64,7 +69,7 @@ class AgentConfig:
             velocities of all).
         algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
         encoder: Folder or shipped name of the encoder; none with cnn, ram and state; default with
-            rmr: the game's shipped one. Of balls none is shipped: write one with `rmr-gym train`.
+            rmr, of balls rmr_aligned: the shipped one.
         seed: Of training.
         copies: Games that are played side by side.
         max_steps: Steps after which an episode is cut.
@@ -87,7 +92,7 @@ class AgentConfig:
         known_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        if self.features == "rmr" and self.encoder is None:
+        if self.features == shipped_arm(self.game) and self.encoder is None:
             shipped = find_shipped(self.game)
             object.__setattr__(self, "encoder", shipped and shipped.name)
         if self.encoder is None and self.features in ENCODED:

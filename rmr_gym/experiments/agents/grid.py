@@ -158,9 +158,10 @@ class Agents(Budget, base.Experiment):
 def has_features(world: str, features: str, encoders: Path) -> bool:
     """Tell whether a world has these features.
 
-    Of balls no encoder is shipped: where none was written, its features are left out.
+    Where no encoder of balls was written or is shipped, its features are left out.
     """
-    if features in worlds.ENCODED and world == worlds.BALLS:
+    made = features in worlds.ENCODED and features != worlds.shipped_arm(world)
+    if made and world == worlds.BALLS:
         return any(encoders.glob(f"{world}-{features}-*"))
     return features in worlds.features_of(world)
 
@@ -172,7 +173,7 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
         folder: Where ``GAME-ARM-SEED-STEP`` lie, as `rmr-gym encoder export` and, of balls,
             `rmr-gym train` write them.
         game: The game.
-        arm: What made the encoder; "rmr" may also be shipped with the package.
+        arm: What made the encoder; it may also be shipped with the package.
         seed: Of the agent.
 
     Raises:
@@ -183,7 +184,7 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     fitting = own or every
     if len(fitting) == 1:
         return str(fitting[0])
-    if not fitting and arm == "rmr" and game != worlds.BALLS:
+    if not fitting and arm == worlds.shipped_arm(game):
         return str(find_artifact(game))
     names = ", ".join(path.name for path in fitting) or "none"
     command = "train" if game == worlds.BALLS else f"encoder export --game {game}"

@@ -13,7 +13,7 @@ from rmr_gym.agents.sb3.policies import RMRFeaturesExtractor
 from rmr_gym.agents.sb3.worlds import AgentConfig, RMRVecEnv, make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.agents import grid
-from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
+from rmr_gym.models.pretrained import SHIPPED, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.wrappers.features import RMRObservationWrapper
 
@@ -109,9 +109,10 @@ def test_arms_of_balls_come_in_where_their_encoders_were_exported(tmp_path):
         return [(config.game, config.features, config.encoder) for config in configs]
 
     balls = [("PushedBalls", "state", None)]
-    assert found("rmr_aligned", "state", "ram") == [*balls, ("Pong", "ram", None)][::-1]
-    folder = make_encoder().save_pretrained(tmp_path / "PushedBalls-rmr_aligned-0-5")
-    assert ("PushedBalls", "rmr_aligned", str(folder)) in found("rmr_aligned", "state")
+    assert found("cswm_aligned", "state", "ram") == [*balls, ("Pong", "ram", None)][::-1]
+    folder = make_encoder().save_pretrained(tmp_path / "PushedBalls-cswm_aligned-0-5")
+    assert ("PushedBalls", "cswm_aligned", str(folder)) in found("cswm_aligned", "state")
+    assert ("PushedBalls", "rmr_aligned", str(SHIPPED / "pushed_balls")) in found("rmr_aligned")
     with pytest.raises(RMRError, match=r"found none: .*`rmr-gym train --arm rmr "):
         grid.encoder_for(tmp_path, "PushedBalls", "rmr", 0)
 
@@ -128,7 +129,8 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
                 AgentConfig("PushedBalls", features, encoder=folder), copies=1, learning=True
             )
     with pytest.raises(RMRError, match="expected an encoder with features"):
-        AgentConfig("PushedBalls", "rmr_aligned")
+        AgentConfig("PushedBalls", "cswm_aligned")
+    assert AgentConfig("PushedBalls", "rmr_aligned").encoder == "pushed_balls"
     config = AgentConfig("PushedBalls", "rmr_aligned", encoder=folder)
     with pytest.warns(UserWarning, match="on BouncingBalls, the environment plays PushedBalls"):
         make_games(config, copies=1, learning=True).close()
