@@ -260,7 +260,7 @@ def test_movements_and_their_picture():
     [
         (("--features", "cswmm", "--encoder", "x"), "did you mean 'cswm'"),
         (("--features", "cswm"), "expected an encoder with features 'cswm', found none"),
-        (("--game", "Qbert"), "none of Qbert is shipped: write one with `rmr-gym train"),
+        (("--game", "Enduro"), "none of Enduro is shipped: write one with `rmr-gym train"),
         (("--game", "balls"), "none of PushedBalls is shipped: write one with `rmr-gym train"),
         (("--game", "Pong", "--features", "ram", "--steps", "-100"), "1 or more steps .* found -1"),
         (("--features", "ram", "--encoder", "x"), "expected no encoder with features 'ram'"),
