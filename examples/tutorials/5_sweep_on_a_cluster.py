@@ -19,7 +19,7 @@ on a file system that all machines see.
     dask scheduler --port 8786 &
     sleep 10
     srun dask worker "tcp://$(hostname):8786" --nthreads 1 --nworkers 1 --memory-limit 0 &
-    rmr-gym run copying --preset laptop --seeds 5 --root "$SCRATCH/runs" \\
+    rmr-gym run sequences --preset laptop --seeds 5 --root "$SCRATCH/runs" \\
         --scheduler "tcp://$(hostname):8786"
 
 When the time is up, submit the script again: finished jobs are not computed again, and trainings
@@ -28,7 +28,7 @@ continue from their last saved state.
 On this machine
 ---------------
 Without ``--scheduler`` the experiment runs here, in ``--workers`` processes:
-``rmr-gym run copying --preset smoke --seeds 2``. In Python an experiment is an object, and its
+``rmr-gym run sequences --preset smoke --seeds 2``. In Python an experiment is an object, and its
 options are those of the command line.
 """
 
@@ -39,11 +39,11 @@ import pandas as pd
 
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.base import run
-from rmr_gym.experiments.copying.grid import CopyingRun
+from rmr_gym.experiments.sequences.grid import SequencesRun
 
 root = Path(tempfile.mkdtemp())  # everything on this page is written here
-options = CopyingRun.proposals("smoke") | {"seeds": 2, "workers": 1, "root": root}
-folder, problems = run(CopyingRun(**options))
+options = SequencesRun.proposals("smoke") | {"seeds": 2, "workers": 1, "root": root}
+folder, problems = run(SequencesRun(**options))
 print(folder.name, problems)
 
 # %%
@@ -61,7 +61,7 @@ print(summary)
 # %%
 # When the same run is started again, all results are found in the store, and nothing is computed.
 before = (folder / "timings.csv").read_text()
-run(CopyingRun(**options))
+run(SequencesRun(**options))
 print("nothing was computed again:", (folder / "timings.csv").read_text() == before)
 
 # %%

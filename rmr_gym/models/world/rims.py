@@ -1,7 +1,7 @@
 """Recurrent Independent Mechanisms: cells that compete for the input and talk sparsely."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -463,74 +463,85 @@ def least(values: Float[Tensor, "batch slots"], count: int) -> Active:
     return marked.scatter(1, order[:, :count], value=True)
 
 
-class TokenOutput(NamedTuple):
+class SequenceOutput(NamedTuple):
     """What a model says at every instant.
 
     Attributes:
-        logits: Of the token that is asked for there.
+        outputs: Logits of the class, or the number, that is asked for there.
         active: Which RIMs were active there; of width 0 for an LSTM.
     """
 
-    logits: Float[Tensor, "batch time tokens"]
+    outputs: Float[Tensor, "batch time outputs"]
     active: Bool[Tensor, "batch time slots"]
 
 
-class TokenRIMs(nn.Module):
+Sequences = Int[Tensor, "batch time"] | Float[Tensor, "batch time features"]
+
+
+class SequenceRIMs(nn.Module):
     """Embedding, RIMs, and a linear decoder of all their states, active or not.
 
     Source: RIMs, Appendix C.3 (shared decoder of concatenated states) and C.5. Differs: the initial
     embeddings are standard normal.
 
     Args:
-        tokens: Number of tokens.
-        embedding: Width of a token's embedding.
+        inputs: Number of tokens, or of features.
+        outputs: Width of what is said at every instant.
+        embedding: Width of the embedding of an instant.
         sizes: Of the RIMs.
     """
 
-    def __init__(self, tokens: int, embedding: int, sizes: RIMSizes):
+    def __init__(self, inputs: int, outputs: int, embedding: int, sizes: RIMSizes):
         super().__init__()
-        self.embedding = nn.Parameter(torch.empty(tokens, 1, embedding))
+        self.embedding = nn.Parameter(torch.empty(inputs, 1, embedding))
         self.cell = RIMCell(embedding, sizes)
-        self.decoder = nn.Linear(sizes.rims * sizes.units, tokens)
+        self.decoder = nn.Linear(sizes.rims * sizes.units, outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw the embeddings."""
         self.embedding.normal_(generator=generator)
 
-    def forward(self, tokens: Int[Tensor, "batch time"], generator: torch.Generator) -> TokenOutput:
-        """Read sequences of tokens.
+    def forward(self, inputs: Sequences, generator: torch.Generator) -> SequenceOutput:
+        """Read sequences.
 
         Args:
-            tokens: From 0.
+            inputs: Tokens from 0, or features.
             generator: Source of the dropout, on the device of the model.
         """
-        vocabulary = self.cell.read(self.embedding)
-        state = self.cell.init_state(len(tokens), generator)
+        state = self.cell.init_state(len(inputs), generator)
         hidden, active = [], []
-        for now in tokens.unbind(1):
-            state = self.cell(vocabulary.at(now), state)
+        for reading in self._readings(inputs):
+            state = self.cell(reading, state)
             hidden.append(state.hidden.flatten(1))
             active.append(state.active)
-        return TokenOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1))
+        return SequenceOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1))
+
+    def _readings(self, inputs: Sequences) -> Iterable[Reading]:
+        """Return what RIMs see at each instant."""
+        if inputs.is_floating_point():
+            elements = inputs.transpose(0, 1) @ self.embedding[:, 0]
+            return map(Reading, *self.cell.read(elements[:, :, None]))
+        return map(self.cell.read(self.embedding).at, inputs.unbind(1))
 
 
-class TokenLSTM(nn.Module):
+class SequenceLSTM(nn.Module):
     """Embedding, one LSTM, linear decoder: the baseline.
 
     Source: RIMs, Appendix C.5. Differs: none.
 
     Args:
-        tokens: Number of tokens.
-        embedding: Width of a token's embedding.
+        inputs: Number of tokens, or of features.
+        outputs: Width of what is said at every instant.
+        embedding: Width of the embedding of an instant.
         units: Width of the LSTM.
     """
 
-    def __init__(self, tokens: int, embedding: int, units: int):
+    def __init__(self, inputs: int, outputs: int, embedding: int, units: int):
         super().__init__()
-        self.embedding = nn.Parameter(torch.empty(tokens, embedding))
+        self.embedding = nn.Parameter(torch.empty(inputs, embedding))
         self.lstm = nn.LSTM(embedding, units, batch_first=True)
-        self.decoder = nn.Linear(units, tokens)
+        self.decoder = nn.Linear(units, outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -538,9 +549,11 @@ class TokenLSTM(nn.Module):
         self.embedding.normal_(generator=generator)
         draw_uniformly(self.lstm.parameters(), self.lstm.hidden_size, generator)
 
-    def forward(self, tokens: Int[Tensor, "batch time"], generator: torch.Generator) -> TokenOutput:
-        """Read sequences of tokens; nothing is drawn."""
+    def forward(self, inputs: Sequences, generator: torch.Generator) -> SequenceOutput:
+        """Read sequences of tokens or features; nothing is drawn."""
         del generator
-        hidden, _ = self.lstm(F.embedding(tokens, self.embedding))
-        nobody = torch.zeros(*tokens.shape, 0, dtype=torch.bool, device=tokens.device)
-        return TokenOutput(self.decoder(hidden), nobody)
+        floating = inputs.is_floating_point()
+        read = inputs @ self.embedding if floating else F.embedding(inputs, self.embedding)
+        hidden, _ = self.lstm(read)
+        nobody = torch.zeros(*hidden.shape[:2], 0, dtype=torch.bool, device=inputs.device)
+        return SequenceOutput(self.decoder(hidden), nobody)

@@ -6,16 +6,16 @@ from torch import nn
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
-from rmr_gym.domains.copying import (
+from rmr_gym.domains.sequences import (
     BLANK,
     MARKER,
     TOKENS,
     copying_batch,
-    copying_loss,
-    score_copying,
+    losses,
+    score,
 )
 from rmr_gym.models.rmr.pipeline import torch_generator
-from rmr_gym.models.world.rims import TokenOutput
+from rmr_gym.models.world.rims import SequenceOutput
 
 
 def test_a_sequence_is_digits_blanks_marker_blanks():
@@ -50,7 +50,7 @@ class Oracle(nn.Module):
         recall[..., 1:MARKER] = 0
         said = nn.functional.one_hot(tokens[:, : self.digits], TOKENS).bool()
         recall[said] = self.certainty
-        return TokenOutput(logits, torch.zeros(*tokens.shape, 0, dtype=torch.bool))
+        return SequenceOutput(logits, torch.zeros(*tokens.shape, 0, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ class Oracle(nn.Module):
 def test_scores_are_those_of_the_digits_alone(certainty, loss, accuracy):
     data = copying_batch(generator(1), 150, 4, 5)
     model = Oracle(5, certainty)
-    scores, active = score_copying(model, data, 5, torch_generator(0))
-    assert scores.cross_entropy == pytest.approx(loss, abs=1e-5)
-    assert accuracy is None or scores.accuracy == accuracy
+    scores, active = score(model, data, 5, torch_generator(0))
+    assert scores["cross_entropy"] == pytest.approx(loss, abs=1e-5)
+    assert accuracy is None or scores["accuracy"] == accuracy
     assert active.shape == (150, 15, 0)
     assert model.training
 
@@ -69,6 +69,6 @@ def test_scores_are_those_of_the_digits_alone(certainty, loss, accuracy):
 def test_the_loss_is_of_all_instants():
     logits = torch.zeros(2, 6, TOKENS)
     targets = torch.randint(0, TOKENS, (2, 6), generator=torch_generator(0))
-    assert copying_loss(logits, targets).item() == pytest.approx(math.log(TOKENS))
+    assert losses(logits, targets).item() == pytest.approx(math.log(TOKENS))
     logits[0, 0, targets[0, 0]] = 100.0
-    assert copying_loss(logits, targets).item() == pytest.approx(math.log(TOKENS) * 11 / 12)
+    assert losses(logits, targets).item() == pytest.approx(math.log(TOKENS) * 11 / 12)

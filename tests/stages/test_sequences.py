@@ -6,15 +6,21 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.world.rims import RIMSizes
 from rmr_gym.runs.store import Store
-from rmr_gym.stages import copying as stages
-from rmr_gym.stages.copying import COPYING_PRESETS, Copying, CopyingPreset, LSTMSizes, copying
+from rmr_gym.stages import sequences as stages
+from rmr_gym.stages.sequences import (
+    SEQUENCE_PRESETS,
+    LSTMSizes,
+    SequencePreset,
+    SequenceTask,
+    sequences,
+)
 
-SMOKE = COPYING_PRESETS["smoke"]
+SMOKE = SEQUENCE_PRESETS["smoke"]
 TASK = replace(SMOKE.task, checkpoints=(2, 4), sequences=6)
 
 
 def task_of(model, seed=1):
-    return copying(TASK, model, getattr(SMOKE, model), seed)
+    return sequences(TASK, model, getattr(SMOKE, model), seed)
 
 
 @pytest.mark.parametrize("model", ["rims", "lstm"])
@@ -37,15 +43,15 @@ def test_rows_of_every_span_with_and_without_each_rim(tmp_path, model):
 
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole = Store(tmp_path / "whole").compute(task_of("rims"))
-    loss, calls, killed = stages.domain.copying_loss, [], Store(tmp_path / "killed")
+    step, calls, killed = stages.Step, [], Store(tmp_path / "killed")
 
     def dying(*arguments):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return loss(*arguments)
+        return step(*arguments)
 
-    monkeypatch.setattr(stages.domain, "copying_loss", dying)
+    monkeypatch.setattr(stages, "Step", dying)
     with pytest.raises(KeyboardInterrupt):
         killed.compute(task_of("rims"))
     resumed = killed.compute(task_of("rims"))
@@ -56,14 +62,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
 
 def test_gradients_are_clipped_as_the_task_says():
     tight, loose = (
-        copying.function(replace(TASK, clip=clip), "lstm", LSTMSizes(4), 0).tensors
+        sequences.function(replace(TASK, clip=clip), "lstm", LSTMSizes(4), 0).tensors
         for clip in (1e-9, 1.0)
     )
     assert any(not torch.equal(weights, loose[name]) for name, weights in tight.items())
 
 
 def test_paper_preset_is_the_papers():
-    paper = COPYING_PRESETS["paper"]
+    paper = SEQUENCE_PRESETS["paper"]
     task = paper.task
     assert (task.span, task.test_spans, task.digits, task.batch) == (50, (50, 200), 10, 64)
     assert (task.learning_rate, task.clip, task.checkpoints[-1]) == (1e-3, 1.0, 30_000)
@@ -76,23 +82,23 @@ def test_paper_preset_is_the_papers():
     [
         ({"checkpoints": ()}, "rising steps"),
         ({"checkpoints": (3, 2)}, "rising steps"),
-        ({"test_spans": ()}, "spans must be 0 or more"),
-        ({"span": -1}, "spans must be 0 or more"),
+        ({"test_spans": ()}, "spans of copying must be 0 or more"),
+        ({"span": -1}, "spans of copying must be 0 or more"),
         ({"clip": 0.0}, "rate and clip above 0"),
         ({"digits": 0}, "digits, batch"),
     ],
 )
 def test_impossible_tasks_are_refused(change, message):
     with pytest.raises(RMRError, match=message):
-        Copying(**change)
+        SequenceTask(**change)
 
 
 def test_unknown_names_and_impossible_sizes_are_refused():
     with pytest.raises(RMRError, match="did you mean 'smoke'"):
-        CopyingPreset.proposals("smok")
+        SequencePreset.proposals("smok")
     with pytest.raises(RMRError, match="1 to 6 active RIMs out of 6, got 7"):
         RIMSizes(active=7)
     with pytest.raises(RMRError, match="sizes of 1 or more in LSTMSizes, got units=0"):
         LSTMSizes(0)
     with pytest.raises(RMRError, match="unknown model 'gru'"):
-        copying.function(TASK, "gru", SMOKE.lstm, 0)
+        sequences.function(TASK, "gru", SMOKE.lstm, 0)

@@ -61,7 +61,7 @@ def test_copying_shows_accuracy_and_activity(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"pattern_0": rng.random((22, 6)).round(), "share_0": rng.random((22, 6))}
     np.savez(tmp_path / "activity.npz", begins=np.array([10, 12]), **arrays)
-    folder = run_of(tmp_path, "copying", copying=pd.read_csv(RESULTS / "copying.csv"))
+    folder = run_of(tmp_path, "sequences", sequences=pd.read_csv(RESULTS / "copying.csv"))
     path, text = write_report(folder)
     assert "Accuracy after 48 blanks: RIMs 1.000 (1 seed), LSTM 0.610 (1 seed)." in text
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
@@ -69,6 +69,6 @@ def test_copying_shows_accuracy_and_activity(tmp_path):
     assert "<h2>Which RIMs are active</h2>" in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", ["balls", "balls-natural", "copying"])
+@pytest.mark.parametrize("kind", ["balls", "balls-natural", "sequences"])
 def test_runs_that_have_only_begun(tmp_path, kind):
     assert write_report(run_of(tmp_path, kind))[1] == "This run has no results yet."

@@ -1,4 +1,4 @@
-"""The copying task: RIMs against an LSTM, tested on longer spans than they were trained on."""
+"""Sequence tasks: RIMs against an LSTM, tested on longer spans than they were trained on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,63 +9,70 @@ from typing import Any
 
 import numpy as np
 
+from rmr_gym.domains.sequences import digit_images
 from rmr_gym.experiments import base
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Store, Task
-from rmr_gym.stages.copying import COPYING_MODELS, Copying, CopyingPreset, copying
 from rmr_gym.stages.presets import as_json
+from rmr_gym.stages.sequences import SEQUENCE_MODELS, SequencePreset, SequenceTask, sequences
 
 
 @dataclass(frozen=True)
-class CopyingRun(CopyingPreset, base.Experiment):
-    """Train RIMs and an LSTM to repeat digits after a pause, and test them after longer pauses.
+class SequencesRun(SequencePreset, base.Experiment):
+    """Train RIMs and an LSTM on a sequence task, and test them on longer sequences.
 
-    Source: RIMs, section 4.1.1, Table 1. Differs: see `rmr_gym.stages.copying.copying`.
+    They repeat digits after a pause, read images of digits pixel by pixel, or add marked numbers.
+
+    Source: RIMs, section 4.1, Table 1. Differs: see `rmr_gym.stages.sequences.sequences`.
 
     Attributes:
         models: rims, lstm.
     """
 
-    kind = "copying"
+    kind = "sequences"
 
-    models: tuple[str, ...] = tuple(COPYING_MODELS)
+    models: tuple[str, ...] = tuple(SEQUENCE_MODELS)
 
     @property
     def config(self) -> dict[str, Any]:
         """The task and what is trained."""
-        parts = [name for name in COPYING_MODELS if name in self.models]
+        parts = [name for name in SEQUENCE_MODELS if name in self.models]
         return {part: as_json(getattr(self, part)) for part in ("task", *parts)}
 
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         del progress_for
         find_device(self.device)
-        base.require_known("model", self.models, COPYING_MODELS)
+        if self.task.kind == "digits":
+            digit_images()
+        base.require_known("model", self.models, SEQUENCE_MODELS)
         tasks = {
-            (name, seed): copying(self.task, name, getattr(self, name), seed, self.device)
+            (name, seed): sequences(self.task, name, getattr(self, name), seed, self.device)
             for seed, name in product(self.seed_list, self.models)
         }
         active = {"rims": self.rims.active}
         rows = [
             base.Rows(table, task, {"model": name, "active": active.get(name, 0), "seed": seed}, of)
             for (name, seed), task in tasks.items()
-            for table, of in (("copying", "rows"), ("copying_curves", "curve"))
+            for table, of in (("sequences", "rows"), ("sequences_curves", "curve"))
         ]
-        facts = {"preset": self.preset, "models": list(self.models), "seeds": list(self.seed_list)}
+        facts = {"preset": self.preset, "task": self.task.kind}
+        facts |= {"models": list(self.models), "seeds": list(self.seed_list)}
         finish = partial(write_activity, tasks=tasks, task=self.task)
         return base.Plan(rows, facts, finish=finish)
 
 
 def write_activity(
-    out: Path, store: Store, tasks: Mapping[tuple[str, int], Task], task: Copying
+    out: Path, store: Store, tasks: Mapping[tuple[str, int], Task], task: SequenceTask
 ) -> None:
     """Write which RIMs are active when, over the longest test span: one array a seed and measure.
 
     ``pattern_SEED`` is of one sequence, ``share_SEED`` of all; ``begins`` holds the instants at
-    which blanks and recall begin.
+    which blanks and recall begin, and is empty where nothing is copied.
     """
     span = max(task.test_spans)
-    arrays: dict[str, Any] = {"begins": np.array([task.digits, task.digits + span])}
+    begins = [task.digits, task.digits + span] if task.kind == "copying" else []
+    arrays: dict[str, Any] = {"begins": np.array(begins, int)}
     for (_, seed), own in tasks.items():
         artifact = store.find(own)
         if artifact is not None and artifact.part("activity"):

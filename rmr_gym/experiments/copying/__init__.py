@@ -1,1 +1,0 @@
-"""RIMs against an LSTM on the copying task."""
