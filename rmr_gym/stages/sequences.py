@@ -192,7 +192,7 @@ def sequences(
     rows, tensors = [row for record in trained.records for row in record["rows"]], trained.tensors
     if isinstance(learner, SequenceRIMs):
         learner.load_state_dict(Artifact({}, tensors).part("model"))
-        rows += _rows_without(learner, task, trained.best["rows"][0])
+        rows += _rows_without(learner, task, trained.best["rows"][0]["step"])
         tensors |= _activity(learner, task)
     return Artifact({"rows": rows, "curve": trained.curve}, tensors)
 
@@ -219,14 +219,12 @@ def _rows(
     ]
 
 
-def _rows_without(
-    learner: SequenceRIMs, task: SequenceTask, whole: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Score the trained model without each of its RIMs in turn, beside a row of the whole one."""
+def _rows_without(learner: SequenceRIMs, task: SequenceTask, step: int) -> list[dict[str, Any]]:
+    """Score the trained model without each of its RIMs in turn."""
     rims, rows = learner.cell.sizes.rims, []
     for rim in range(rims if rims > 1 else 0):
         learner.cell.drop([rim])
-        rows += _rows(learner, task, whole["step"], rim)
+        rows += _rows(learner, task, step, rim)
     learner.cell.drop()
     return rows
 

@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -8,9 +9,14 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.sequences import (
     BLANK,
+    HELD_OUT,
+    HIT,
     MARKER,
     TOKENS,
+    adding_batch,
     copying_batch,
+    digit_images,
+    digits_batch,
     losses,
     score,
 )
@@ -34,6 +40,59 @@ def test_a_sequence_is_digits_blanks_marker_blanks():
 def test_bad_lengths(change):
     with pytest.raises(RMRError, match="span of 0 or more"):
         copying_batch(generator(0), **{"batch": 2, "span": 3, "digits": 2} | change)
+
+
+def test_digits_are_scaled_to_the_nearest_neighbour():
+    native, small, large = (digits_batch(generator(0, "d"), 5, side, "test") for side in (8, 6, 10))
+    assert torch.equal(native.targets, small.targets)
+    images = native.inputs.reshape(5, 8, 8)
+    assert sorted(images.unique().tolist()) == [0, 1]
+    kept, doubled = [0, 1, 2, 4, 5, 6], [0, 0, 1, 2, 3, 4, 4, 5, 6, 7]
+    assert torch.equal(small.inputs.reshape(5, 6, 6), images[:, kept][:, :, kept])
+    assert torch.equal(large.inputs.reshape(5, 10, 10), images[:, doubled][:, :, doubled])
+
+
+def test_parts_of_the_digits_are_whole_and_every_class_is_in_each():
+    parts = {part: digits_batch(generator(0), 2000, 8, part) for part in HELD_OUT}
+    sizes = {"test": 500, "validation": 250, "training": 1047}
+    assert {part: len(batch.inputs) for part, batch in parts.items()} == sizes
+    assert all(sorted(batch.targets.unique().tolist()) == [*range(10)] for batch in parts.values())
+    drawn = digits_batch(generator(1), 40, 8)
+    assert len(drawn.inputs.unique(dim=0)) > 35
+
+
+def test_without_scikit_learn_one_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    digit_images.cache_clear()
+    with pytest.raises(RMRError, match=r"expected scikit-learn.*pip install .rmr-gym\[digits\]"):
+        digits_batch(generator(0), 2, 8)
+
+
+@pytest.mark.parametrize("length", [2, 7, 50])
+def test_one_number_of_each_half_is_marked_and_their_sum_is_asked_for(length):
+    inputs, targets = adding_batch(generator(0), 300, length)
+    numbers, first, second, one = inputs.unbind(-1)
+    assert inputs.shape == (300, length, 4)
+    assert targets.shape == (300, 1)
+    assert (one == 1).all()
+    assert (first[:, : length // 2].sum(1) == 1).all()
+    assert (second[:, length // 2 :].sum(1) == 1).all()
+    assert (inputs[..., 1:3].sum(dim=(1, 2)) == 2).all()
+    assert 0 <= numbers.min() <= numbers.max() < 1
+    torch.testing.assert_close(targets[:, 0], (numbers * (first + second)).sum(1))
+
+
+@pytest.mark.parametrize(
+    ("draw", "numbers", "message"),
+    [
+        (digits_batch, (2, 0), "resolution of 1 pixel or more, got 2 and 0"),
+        (digits_batch, (0, 8), "batch of 1 or more"),
+        (adding_batch, (2, 1), "length of 2 or more, got 2 and 1"),
+    ],
+)
+def test_impossible_digits_and_sums(draw, numbers, message):
+    with pytest.raises(RMRError, match=message):
+        draw(generator(0), *numbers)
 
 
 class Oracle(nn.Module):
@@ -64,6 +123,21 @@ def test_scores_are_those_of_the_digits_alone(certainty, loss, accuracy):
     assert accuracy is None or scores["accuracy"] == accuracy
     assert active.shape == (150, 15, 0)
     assert model.training
+
+
+class Guesser(nn.Module):
+    """Says the same number at every instant."""
+
+    def forward(self, inputs, generator):
+        outputs = torch.full((*inputs.shape[:2], 1), 1.0)
+        return SequenceOutput(outputs, torch.zeros(*inputs.shape[:2], 0, dtype=torch.bool))
+
+
+def test_sums_are_scored_by_squared_error_and_by_how_many_are_near():
+    data = adding_batch(generator(2), 4000, 6)
+    scores, _ = score(Guesser(), data, 1, torch_generator(0))
+    assert scores["mse"] == pytest.approx(1 / 6, abs=0.01)
+    assert scores["accuracy"] == pytest.approx(2 * HIT - HIT**2, abs=0.02)
 
 
 def test_the_loss_is_of_all_instants():

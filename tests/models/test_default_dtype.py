@@ -71,7 +71,7 @@ def test_world_models(name):
 def test_models_of_tokens(make):
     def compute():
         model = build(make, torch_generator(0))
-        return learned(model, model(ACTIONS[None] % 5, torch_generator(1)).logits.square().mean())
+        return learned(model, model(ACTIONS[None] % 5, torch_generator(1)).outputs.square().mean())
 
     check(compute)
 

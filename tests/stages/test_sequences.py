@@ -41,17 +41,53 @@ def test_rows_of_every_span_with_and_without_each_rim(tmp_path, model):
         assert without["cross_entropy"] != rows[2]["cross_entropy"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "score", "instants"), [("digits", "cross_entropy", 144), ("adding", "mse", 12)]
+)
+def test_the_checkpoint_of_the_least_loss_held_out_counts(monkeypatch, kind, score, instants):
+    scores, scored = iter([0.7, 0.2, 0.5]), stages._scored
+
+    def held_out(learner, task, span, part="test"):
+        if part == "test":
+            return scored(learner, task, span)
+        assert (span, part) == (task.span, "validation")
+        return {score: next(scores)}, None
+
+    monkeypatch.setattr(stages, "_scored", held_out)
+    longer = replace(TASK, kind=kind, checkpoints=(1, 2, 4))
+    artifact = sequences.function(longer, "rims", SMOKE.rims, 0)
+    rows = artifact.record["rows"]
+    held = {row["step"]: row["held_out"] for row in rows if row["dropped"] < 0}
+    assert held == {1: 0.7, 2: 0.2, 4: 0.5}
+    assert {row["step"] for row in rows if row["dropped"] >= 0} == {2}
+    assert all(score in row for row in rows)
+    assert artifact.tensors["activity.12"].shape == (instants, 4)
+    shorter = sequences.function(replace(TASK, kind="copying"), "rims", SMOKE.rims, 0)
+    assert not any("held_out" in row for row in shorter.record["rows"])
+    monkeypatch.setattr(stages, "_scored", scored)
+    only = sequences.function(replace(longer, checkpoints=(2,)), "rims", SMOKE.rims, 0).tensors
+    assert all(torch.equal(artifact.tensors[name], only[name]) for name in only)
+
+
+@pytest.mark.parametrize("kind", ["digits", "adding"])
+def test_presets_of_other_tasks_test_longer_sequences(kind):
+    preset = SEQUENCE_PRESETS[kind]
+    assert preset.task.kind == kind
+    assert preset.task.test_spans[0] == preset.task.span == min(preset.task.test_spans)
+    assert preset.rims.rims * preset.rims.units == preset.lstm.units
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole = Store(tmp_path / "whole").compute(task_of("rims"))
-    step, calls, killed = stages.Step, [], Store(tmp_path / "killed")
+    loss, calls, killed = stages.domain.losses, [], Store(tmp_path / "killed")
 
     def dying(*arguments):
-        calls.append(1)
-        if len(calls) == 4:
+        calls.extend([1] if len(arguments) == 2 else [])  # scores ask for one loss a target
+        if len(calls) == 4 and len(arguments) == 2:
             raise KeyboardInterrupt
-        return step(*arguments)
+        return loss(*arguments)
 
-    monkeypatch.setattr(stages, "Step", dying)
+    monkeypatch.setattr(stages.domain, "losses", dying)
     with pytest.raises(KeyboardInterrupt):
         killed.compute(task_of("rims"))
     resumed = killed.compute(task_of("rims"))
@@ -84,6 +120,10 @@ def test_paper_preset_is_the_papers():
         ({"checkpoints": (3, 2)}, "rising steps"),
         ({"test_spans": ()}, "spans of copying must be 0 or more"),
         ({"span": -1}, "spans of copying must be 0 or more"),
+        ({"kind": "digit"}, "unknown sequence task 'digit': did you mean 'digits'"),
+        ({"kind": "digits", "span": 0}, "spans of digits must be 1 or more"),
+        ({"kind": "digits", "test_spans": (8, -3)}, "spans of digits must be 1 or more"),
+        ({"kind": "adding", "span": 1}, "spans of adding must be 2 or more"),
         ({"clip": 0.0}, "rate and clip above 0"),
         ({"digits": 0}, "digits, batch"),
     ],

@@ -315,11 +315,11 @@ def test_a_tiny_batch_of_tokens_is_overfitted(name):
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     for _ in range(60):
         out = model(TOKENS, torch_generator(0))
-        loss = F.cross_entropy(out.logits.flatten(0, 1), target.flatten())
+        loss = F.cross_entropy(out.outputs.flatten(0, 1), target.flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert torch.equal(out.logits.argmax(-1), target)
+    assert torch.equal(out.outputs.argmax(-1), target)
     assert out.active.shape == (3, 4, 3 if name == "rims" else 0)
 
 
@@ -328,9 +328,18 @@ def test_the_past_alone_decides(name):
     model = build(TOKEN_MODELS[name], torch_generator(0))
     changed = TOKENS.clone()
     changed[:, 2] = 4
-    before, after = (model(x, torch_generator(0)).logits for x in (TOKENS, changed))
+    before, after = (model(x, torch_generator(0)).outputs for x in (TOKENS, changed))
     torch.testing.assert_close(after[:, :2], before[:, :2])
     assert not torch.equal(after[:, 2], before[:, 2])
+
+
+@pytest.mark.parametrize("name", TOKEN_MODELS)
+def test_features_that_mark_tokens_are_read_as_tokens(name):
+    model = build(TOKEN_MODELS[name], torch_generator(0))
+    features = F.one_hot(TOKENS, 5).float()
+    tokens, marked = (model(x, torch_generator(0)) for x in (TOKENS, features))
+    torch.testing.assert_close(marked.outputs, tokens.outputs)
+    assert torch.equal(marked.active, tokens.active)
 
 
 @pytest.mark.parametrize("name", TOKEN_MODELS)
@@ -347,4 +356,4 @@ def test_all_states_are_decoded_and_activity_is_that_of_the_cell():
         reading = model.cell.read(model.embedding[TOKENS[:, instant]])
         state = model.cell(reading, state)
         assert torch.equal(out.active[:, instant], state.active)
-        torch.testing.assert_close(out.logits[:, instant], model.decoder(state.hidden.flatten(1)))
+        torch.testing.assert_close(out.outputs[:, instant], model.decoder(state.hidden.flatten(1)))
