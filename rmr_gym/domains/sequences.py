@@ -81,7 +81,7 @@ def digit_images() -> tuple[Bool[np.ndarray, "images 8 8"], Int[np.ndarray, " im
             f"expected scikit-learn, which holds the digits, found that it cannot be imported "
             f'({error}): install it with `pip install "rmr-gym[digits]"`'
         ) from error
-    images, classes = load_digits(return_X_y=True)
+    images, classes = map(np.asarray, load_digits(return_X_y=True))
     order = generator(0, "parts of the digits").permutation(len(images))
     return images.reshape(-1, 8, 8)[order] >= images.max() / 2, classes[order]
 
@@ -152,8 +152,8 @@ class Kind(NamedTuple):
     Attributes:
         inputs: Number of tokens or of features.
         outputs: Number of classes; 1 for a real number.
-        draw: Gives a batch from a generator, the number of sequences, their span, the number of
-            digits to copy and the part of the data.
+        draw: Gives a batch from a generator, the number of sequences and their span.
+        takes: What it takes beside: the digits to copy, the part of the data.
         least: Smallest span.
         held_out: Whether the checkpoint of the least loss on validation sequences of the training
             span counts; otherwise the last does.
@@ -161,17 +161,16 @@ class Kind(NamedTuple):
 
     inputs: int
     outputs: int
-    draw: Callable[[np.random.Generator, int, int, int, str], SequenceBatch]
+    draw: Callable[..., SequenceBatch]
+    takes: tuple[str, ...]
     least: int
     held_out: bool = True
 
 
 KINDS = {
-    "copying": Kind(
-        TOKENS, TOKENS, lambda *given: copying_batch(*given[:4]), least=0, held_out=False
-    ),
-    "digits": Kind(2, 10, lambda *given: digits_batch(*given[:3], given[4]), least=1),
-    "adding": Kind(4, 1, lambda *given: adding_batch(*given[:3]), least=2),
+    "copying": Kind(TOKENS, TOKENS, copying_batch, ("digits",), least=0, held_out=False),
+    "digits": Kind(2, 10, digits_batch, ("part",), least=1),
+    "adding": Kind(4, 1, adding_batch, (), least=2),
 }
 """Tasks by name."""
 

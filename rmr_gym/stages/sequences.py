@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,9 @@ SEQUENCE_PRESETS = read_presets("sequences", SequencePreset)
 
 SEQUENCE_MODELS: dict[str, Callable[[int, int, int, Any], nn.Module]] = {
     "rims": SequenceRIMs,
-    "lstm": lambda *widths, sizes: SequenceLSTM(*widths, sizes.units),
+    "lstm": lambda inputs, outputs, embedding, sizes: SequenceLSTM(
+        inputs, outputs, embedding, sizes.units
+    ),
 }
 """Makers of models of sequences by name, from the number of tokens or features, that of outputs,
 the width of an embedding and their own sizes, those of the preset's field of the same name."""
@@ -156,12 +159,10 @@ def sequences(
         RMRError: There is no such model or device, scikit-learn is missing, or the loss is not a
             number.
     """
-    kind, make = (
-        domain.KINDS[task.kind],
-        SEQUENCE_MODELS[known_name("model", model, SEQUENCE_MODELS)],
-    )
-    place, widths = find_device(device), (kind.inputs, kind.outputs, task.embedding)
-    learner = build_seeded(lambda: make(*widths, sizes=sizes), seed, f"{task.kind} model")
+    place, make = find_device(device), SEQUENCE_MODELS[known_name("model", model, SEQUENCE_MODELS)]
+    kind = domain.KINDS[task.kind]
+    made = partial(make, kind.inputs, kind.outputs, task.embedding, sizes)
+    learner = build_seeded(made, seed, f"{task.kind} model")
     learner.to(place).train()
 
     def step_at(step: int, phase: Phase) -> Step:
@@ -205,7 +206,8 @@ def _batch(
     part: str,
     place: torch.device,
 ) -> domain.SequenceBatch:
-    drawn = domain.KINDS[task.kind].draw(rng, batch, span, task.digits, part)
+    kind, options = domain.KINDS[task.kind], {"digits": task.digits, "part": part}
+    drawn = kind.draw(rng, batch, span, **{name: options[name] for name in kind.takes})
     return domain.SequenceBatch(*(tensor.to(place) for tensor in drawn))
 
 

@@ -69,7 +69,7 @@ def error_curves(rows: pd.DataFrame, spans: str) -> Figure:
     Raises:
         RMRError: There is none.
     """
-    whole, score = where(rows, dropped=-1), "cross_entropy" if rows["mse"].isna().all() else "mse"
+    whole, score = where(rows, dropped=-1), "mse" if len(rows["mse"].dropna()) else "cross_entropy"
     whole = whole.assign(panel=[f"{span:.0f} {spans}" for span in whole["span"]])
     axes, file = ("panel", "step", score, "model"), "sequences.csv"
     up = "nats a digit" if score == "cross_entropy" else "squared error of the sum"
