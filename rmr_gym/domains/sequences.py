@@ -18,7 +18,7 @@ TOKENS, BLANK, MARKER = 10, 0, 9
 
 SCORE_BATCH = 128
 
-HELD_OUT = {"test": slice(500), "validation": slice(500, 750), "training": slice(750, None)}
+PARTS = {"test": slice(500), "validation": slice(500, 750), "training": slice(750, None)}
 """Parts of the 1,797 images of digits, in an order that is drawn once."""
 
 HIT = 0.04
@@ -98,7 +98,7 @@ def digits_batch(
         rng: Source of the choice.
         batch: Number of sequences, of side^2 instants; at most as many as there are in the part.
         side: Pixels across and down that images are scaled to, 1 or more.
-        part: A name in `HELD_OUT`.
+        part: A name in `PARTS`.
 
     Raises:
         RMRError: A number out of its range, or scikit-learn is missing.
@@ -108,7 +108,7 @@ def digits_batch(
             "the digits need a batch of 1 or more and a resolution of 1 pixel or more, got "
             f"{batch} and {side}"
         )
-    images, classes = (own[HELD_OUT[part]] for own in digit_images())
+    images, classes = (own[PARTS[part]] for own in digit_images())
     chosen, kept = rng.permutation(len(images))[:batch], np.arange(side) * 8 // side
     pixels = images[chosen][:, kept[:, None], kept].reshape(len(chosen), -1)
     inputs, targets = pixels.astype(np.int64), classes[chosen, None].astype(np.int64)
@@ -225,9 +225,5 @@ def score(
         active.append(out.active.cpu())
     model.train(was_training)
     name = "mse" if data.targets.is_floating_point() else "cross_entropy"
-    scores = {name: torch.cat(lost).mean().item(), "accuracy": _share(hits)}
-    return scores, torch.cat(active)
-
-
-def _share(hits: list[Tensor]) -> float:
-    return torch.cat(hits).float().mean().item()
+    accuracy = torch.cat(hits).float().mean().item()
+    return {name: torch.cat(lost).mean().item(), "accuracy": accuracy}, torch.cat(active)

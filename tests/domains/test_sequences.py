@@ -9,9 +9,9 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.sequences import (
     BLANK,
-    HELD_OUT,
     HIT,
     MARKER,
+    PARTS,
     TOKENS,
     adding_batch,
     copying_batch,
@@ -53,7 +53,7 @@ def test_digits_are_scaled_to_the_nearest_neighbour():
 
 
 def test_parts_of_the_digits_are_whole_and_every_class_is_in_each():
-    parts = {part: digits_batch(generator(0), 2000, 8, part) for part in HELD_OUT}
+    parts = {part: digits_batch(generator(0), 2000, 8, part) for part in PARTS}
     sizes = {"test": 500, "validation": 250, "training": 1047}
     assert {part: len(batch.inputs) for part, batch in parts.items()} == sizes
     assert all(sorted(batch.targets.unique().tolist()) == [*range(10)] for batch in parts.values())

@@ -15,8 +15,10 @@ from rmr_gym.report.runs import Schema, load_run, read_arrays, where
 from rmr_gym.report.statistics import means, paired
 
 LABELS = {"rims": "RIMs", "lstm": "LSTM"}
-SPANS = {"copying": "blanks", "digits": "pixels across", "adding": "numbers"}
-"""Tasks, and what their spans count."""
+SPANS = {
+    "copying": ("after", "blanks"), "digits": ("at", "pixels across"), "adding": ("of", "numbers"),
+}  # fmt: skip
+"""Tasks, and what their spans count, behind a preposition."""
 
 SCORES = {"accuracy": 1, "cross_entropy": -1, "mse": -1}
 """Scores, and whether more (1) or less (-1) of them is better."""
@@ -38,7 +40,7 @@ def sequences(folder: Path) -> Page:
     run = load_run(folder, TABLES, "sequences")
     rows, curves = run["sequences"], run["sequences_curves"].assign(panel="")
     loss = ("panel", "model", LABELS, "loss", "sequences_curves.csv")
-    last, spans = chosen(rows), SPANS.get(str(run.info.get("task")), SPANS["copying"])
+    last, (at, spans) = chosen(rows), SPANS.get(str(run.info.get("task")), SPANS["copying"])
     scores = {score: sign for score, sign in SCORES.items() if len(rows[score].dropna())}
     whole, pair = where(last, dropped=-1), ("lstm",)
     tests = paired(whole, scores, "model", pair, ("span",), family=("score",))
@@ -49,7 +51,9 @@ def sequences(folder: Path) -> Page:
     figures = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
     figures["errors"] = partial(error_curves, rows, spans)
     figures["loss"] = partial(charts.loss_figure, curves, *loss)
-    return Page(run, tables, figures, {"seeds": seeds, "spans": spans, "scores": [*scores]})
+    return Page(
+        run, tables, figures, {"seeds": seeds, "at": at, "spans": spans, "scores": [*scores]}
+    )
 
 
 def chosen(rows: pd.DataFrame) -> pd.DataFrame:
