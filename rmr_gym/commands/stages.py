@@ -9,15 +9,7 @@ from typing import Any
 import tyro
 
 from rmr_gym import facade
-from rmr_gym.commands.console import (
-    ProgressFor,
-    carry_out,
-    print_rows,
-    progress_bar,
-    progress_bars,
-    say,
-    value_of,
-)
+from rmr_gym.commands import console
 from rmr_gym.core.errors import RMRError, letters
 from rmr_gym.experiments.atari import game_names
 from rmr_gym.experiments.belief.grid import Belief, tracked
@@ -87,11 +79,11 @@ class Pretraining(Trained):
 
     def execute(self) -> None:
         """Carry the command out."""
-        with progress_bar(f"pretraining on {self.data}") as progress:
+        with console.progress_bar(f"pretraining on {self.data}") as progress:
             folder = facade.pretrain(self.data, self.out, **self.places, progress=progress)
-        say(f"written: {folder}")
+        console.say(f"written: {folder}")
         record = read_artifact(folder).record
-        print_rows(record["scores"], SCORES[record["kind"]])
+        console.print_rows(record["scores"], SCORES[record["kind"]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,14 +157,14 @@ class TrainBalls(Trained, OnArmOfBalls):
         """Carry the command out."""
         folder = _train(self)
         rows = facade.load_encoder(folder).provenance["metrics"]
-        print_rows(rows, ("arm", "step", "mse", "ratio_to_copy", "ari"))
+        console.print_rows(rows, ("arm", "step", "mse", "ratio_to_copy", "ari"))
 
 
 def _train(options: Train | TrainBalls, **further: Any) -> Path:
     given = {"arm": options.arm, "processor": options.processor, **options.places, **further}
-    with progress_bar(f"training the {options.arm} encoder on {options.data}") as progress:
+    with console.progress_bar(f"training the {options.arm} encoder on {options.data}") as progress:
         folder = facade.train(options.data, options.out, **given, progress=progress)
-    say(f"written: {folder}")
+    console.say(f"written: {folder}")
     return folder
 
 
@@ -191,9 +183,11 @@ class Probe(OnData, AtariPreset):
     def execute(self) -> None:
         """Carry the command out."""
         given = {"strict": self.strict, **self.places}
-        with progress_bar("probing") as progress:
+        with console.progress_bar("probing") as progress:
             rows = facade.probe(self.data, self.encoder, **given, progress=progress)
-        print_rows(rows, ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank"))
+        console.print_rows(
+            rows, ("probe", "micro_f1", "macro_f1", "slot_accuracy", "effective_rank")
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,10 +230,10 @@ class TrainEncoder(Belief):
         folders = {name: facade.require_free(self._folder(name), self.force) for name in names}
         self._announce(len(names))
         for name, folder in folders.items():
-            with progress_bars() as progress_for:
+            with console.progress_bars() as progress_for:
                 encoder = self._made(name, progress_for)
-            say(f"written: {encoder.save_pretrained(folder, overwrite=self.force)}")
-            print_rows(encoder.provenance["metrics"])
+            console.say(f"written: {encoder.save_pretrained(folder, overwrite=self.force)}")
+            console.print_rows(encoder.provenance["metrics"])
 
     @property
     def _last(self) -> int:
@@ -260,7 +254,7 @@ class TrainEncoder(Belief):
         steps = self.recording.episodes * self.recording.max_steps
         trained = sum(part.steps * part.batch for part in (self.pretraining, self.natural))
         minutes = games * (steps * 0.5e-3 + trained * 1.5e-3 + 40) / 60
-        say(
+        console.say(
             f"about {minutes:.0f} minutes on an idle core at the sizes of the preset laptop, less "
             f"what {self.root} holds; stop it at will, the same command goes on where it was"
         )
@@ -272,7 +266,7 @@ class TrainEncoder(Belief):
                 "room or name a folder on another disk with --root"
             )
 
-    def _made(self, name: str, progress_for: ProgressFor) -> PretrainedEncoder:
+    def _made(self, name: str, progress_for: console.ProgressFor) -> PretrainedEncoder:
         (game,) = self.recorded(progress_for, [name])
         progress = progress_for(f"training {game.name}, {self.arm}")
         given = {"store": facade.store_in(self.root), "progress": progress}
@@ -305,18 +299,18 @@ class Export(TrainEncoder):
 def pretrain(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym pretrain` out."""
     options = PretrainBalls if _names_balls(arguments) else Pretrain
-    carry_out(options, arguments, "rmr-gym pretrain")
+    console.carry_out(options, arguments, "rmr-gym pretrain")
 
 
 def train(arguments: Sequence[str]) -> None:
     """Carry `rmr-gym train` out."""
     options = TrainBalls if _names_balls(arguments) else Train
-    carry_out(options, arguments, "rmr-gym train")
+    console.carry_out(options, arguments, "rmr-gym train")
 
 
 def _names_balls(arguments: Sequence[str]) -> bool:
     """Tell whether the data set that was named is one of balls, which has options of its own."""
-    data = value_of("--data", arguments)
+    data = console.value_of("--data", arguments)
     return data is not None and is_of_balls(Path(data))
 
 
@@ -329,15 +323,15 @@ def show(artifact: tyro.conf.Positional[str]) -> None:
     """
     folder = Path(artifact)
     if not (folder / "record.json").is_file():
-        say(facade.load_encoder(artifact).card())
+        console.say(facade.load_encoder(artifact).card())
         return
     record = read_artifact(folder).record
-    say(
+    console.say(
         f"P of {record.get('game', 'bouncing balls')}, without an encoder: "
         f"`rmr-gym train --processor {folder}` trains one through it",
         *(f"- {name}: {value}" for name, value in record["model"].items()),
     )
-    print_rows(record["scores"], SCORES[record["kind"]])
+    console.print_rows(record["scores"], SCORES[record["kind"]])
 
 
 def list_shipped() -> None:
@@ -354,7 +348,7 @@ def list_shipped() -> None:
         metrics = read.provenance.get("metrics", [])[::-1]  # of several probes the first counts
         scores = {part["features"]: part["micro_f1"] for part in metrics if "features" in part}
         rows.append(row | {part: scores.get(features, "-") for part, features in shown.items()})
-    print_rows(rows)
+    console.print_rows(rows)
 
 
 ENCODER = {"train": TrainEncoder, "export": Export, "show": show, "list": list_shipped}

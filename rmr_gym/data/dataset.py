@@ -17,20 +17,9 @@ from jaxtyping import Bool, Int, Shaped, UInt8
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import lock
+from rmr_gym.data import reader as reading
 from rmr_gym.data import schema
-from rmr_gym.data.reader import (
-    MEMORY,
-    Batch,
-    Chosen,
-    EpisodeInfo,
-    Timeline,
-    TransitionReader,
-    positions,
-    read_column,
-    read_info,
-    transition_rows,
-    verify_episode,
-)
+from rmr_gym.data.reader import Batch, Chosen, EpisodeInfo, Timeline, TransitionReader
 from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import LOCK, DatasetWriter
 
@@ -126,7 +115,9 @@ class TransitionDataset:
         self.path = Path(path)
         self.manifest = schema.read_manifest(self.path)
         there = schema.episode_indices(self.path)
-        self.episodes = [read_info(schema.episode_path(self.path, index)) for index in there]
+        self.episodes = [
+            reading.read_info(schema.episode_path(self.path, index)) for index in there
+        ]
         if missing := schema.missing_indices(there):
             _log.warning("%s has no episode %s", self.path, ", ".join(map(str, missing)))
         self._readers: dict[tuple[str, ...], TransitionReader] = {}
@@ -205,10 +196,14 @@ class TransitionDataset:
             name: self._load_column(name, chosen, transform if name == "pixels" else None)
             for name in dict.fromkeys(columns)
         }
-        return Transitions(arrays, *transition_rows([info.length for info in chosen]))
+        return Transitions(arrays, *reading.transition_rows([info.length for info in chosen]))
 
     def reader(
-        self, columns: Sequence[str], episodes: Chosen | None = None, *, memory: int = MEMORY
+        self,
+        columns: Sequence[str],
+        episodes: Chosen | None = None,
+        *,
+        memory: int = reading.MEMORY,
     ) -> TransitionReader:
         """Return random access to columns of some episodes, for data sets larger than memory.
 
@@ -278,7 +273,7 @@ class TransitionDataset:
             RMRError: A file does not hold what was written; the message names it.
         """
         for info in self.episodes:
-            verify_episode(info, self.manifest)
+            reading.verify_episode(info, self.manifest)
 
     def _chosen(self, episodes: Chosen | None, columns: Sequence[str] = ()) -> list[EpisodeInfo]:
         for name in columns:
@@ -286,7 +281,7 @@ class TransitionDataset:
         if episodes is None:
             return self.episodes
         mend = f" in {self.path}: record more episodes or ask for fewer"
-        chosen = positions(episodes, len(self.episodes), "positions of episodes", mend)
+        chosen = reading.positions(episodes, len(self.episodes), "positions of episodes", mend)
         return [self.episodes[position] for position in chosen]
 
     def _load_column(
@@ -297,11 +292,11 @@ class TransitionDataset:
         out = None if transform and chosen else np.empty((sum(lengths), *spec.shape), spec.dtype)
         for info, length, end in zip(chosen, lengths, np.cumsum(lengths), strict=True):
             if transform:
-                rows = _transformed(read_column(info.path, spec, length), transform)
+                rows = _transformed(reading.read_column(info.path, spec, length), transform)
                 out = np.empty((sum(lengths), *rows.shape[1:]), rows.dtype) if out is None else out
                 out[end - length : end] = rows
             elif out is not None:
-                read_column(info.path, spec, length, out[end - length : end])
+                reading.read_column(info.path, spec, length, out[end - length : end])
         assert out is not None
         return out
 
@@ -338,7 +333,7 @@ def find_problems(path: str | os.PathLike[str], progress: Progress | None = None
     }
     for done, index in enumerate(there, 1):
         try:
-            verify_episode(read_info(schema.episode_path(root, index)), manifest)
+            reading.verify_episode(reading.read_info(schema.episode_path(root, index)), manifest)
         except RMRError as error:
             problems[index] = f"episode {index}: {error}"
         if progress is not None:
@@ -511,7 +506,7 @@ def merge_datasets(
 
     def read(index: int) -> Episode:
         dataset, at = places[index]
-        verify_episode(dataset.episodes[at], dataset.manifest)
+        reading.verify_episode(dataset.episodes[at], dataset.manifest)
         return replace(dataset.episode(at), index=index)
 
     return copy_episodes(

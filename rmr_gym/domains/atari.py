@@ -22,15 +22,8 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
 from rmr_gym.data.sampling import high_entropy_bytes, ram_to_bits
 from rmr_gym.data.schema import Manifest
-from rmr_gym.models.rmr.pipeline import (
-    EncodeProcessDecode,
-    LatentDecoder,
-    RamDecoder,
-    RamEncoder,
-    SlotCNN,
-    build_seeded,
-    predicted_bits,
-)
+from rmr_gym.models.rmr import pipeline as models
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
 from rmr_gym.models.rmr.processors import Processor, make_processor
 
 SLOTS, BITS, ACTIONS = 128, 8, 18
@@ -38,8 +31,8 @@ SLOTS, BITS, ACTIONS = 128, 8, 18
 
 Chosen = Int[np.ndarray, " chosen"]
 """Addresses of RAM bytes."""
-AbstractPipeline = EncodeProcessDecode[RamEncoder, Processor, RamDecoder]
-NaturalPipeline = EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]
+AbstractPipeline = EncodeProcessDecode[models.RamEncoder, Processor, models.RamDecoder]
+NaturalPipeline = EncodeProcessDecode[models.SlotCNN, Processor, models.LatentDecoder]
 GrayFrames = UInt8[Tensor, "rows height width"]
 Predicted = Bool[np.ndarray, "rows bytes bits"]
 Bits = UInt8[np.ndarray, "rows bytes bits"]
@@ -87,15 +80,17 @@ def make_core(model: AtariModel, core: str, seed: int) -> Processor:
 
 def abstract_pipeline(model: AtariModel, seed: int) -> AbstractPipeline:
     """Make the RAM pipeline: linear encoder and decoders around the processor."""
-    encoder = build_seeded(lambda: RamEncoder(SLOTS, BITS, model.dim), seed, "abstract encoder")
-    decoder = build_seeded(lambda: RamDecoder(model.dim, BITS), seed, "abstract decoder")
+    encoder = build_seeded(
+        lambda: models.RamEncoder(SLOTS, BITS, model.dim), seed, "abstract encoder"
+    )
+    decoder = build_seeded(lambda: models.RamDecoder(model.dim, BITS), seed, "abstract decoder")
     return EncodeProcessDecode(encoder, make_core(model, model.core, seed), decoder)
 
 
-def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> SlotCNN:
+def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> models.SlotCNN:
     """Make the pixel encoder with initial weights from (seed, "natural encoder")."""
     sizes = {"slots": SLOTS, "maps": model.maps, "dim": model.dim, "trunk": model.trunk}
-    factory = partial(SlotCNN, model.height, model.width, **sizes, affine=affine)
+    factory = partial(models.SlotCNN, model.height, model.width, **sizes, affine=affine)
     return build_seeded(factory, seed, "natural encoder")
 
 
@@ -103,7 +98,7 @@ def natural_pipeline(
     model: AtariModel, processor: Processor, seed: int, *, affine: bool = False
 ) -> NaturalPipeline:
     """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
-    decoder = build_seeded(lambda: LatentDecoder(model.dim), seed, "natural decoder")
+    decoder = build_seeded(lambda: models.LatentDecoder(model.dim), seed, "natural decoder")
     return EncodeProcessDecode(pixel_encoder(model, seed, affine=affine), processor, decoder)
 
 
@@ -315,7 +310,7 @@ def predict_ram(
     whole = torch.from_numpy(data.current), torch.from_numpy(data.action)
     for rows, action in zip(*(part.split(batch) for part in whole), strict=True):
         bits = torch.from_numpy(data.bits[rows]).float().to(device)
-        parts.append(predicted_bits(pipeline(bits, action.to(device)), bits).cpu().numpy())
+        parts.append(models.predicted_bits(pipeline(bits, action.to(device)), bits).cpu().numpy())
     return np.concatenate(parts)
 
 
@@ -345,7 +340,7 @@ def abstract_latents(encoder: nn.Module, data: AbstractData, rows: int = ROWS) -
 
 
 @torch.no_grad()
-def match_moments(encoder: SlotCNN, frames: GrayFrames, latents: AbstractLatents) -> None:
+def match_moments(encoder: models.SlotCNN, frames: GrayFrames, latents: AbstractLatents) -> None:
     r"""Set the encoder's affine map so that each slot has the abstract mean and covariance.
 
     .. math:: A_i = N_i^{-1/2} (N_i^{1/2} C_i N_i^{1/2})^{1/2} N_i^{-1/2}

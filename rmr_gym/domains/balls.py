@@ -14,13 +14,8 @@ from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
 from rmr_gym.models import objects
-from rmr_gym.models.rmr.pipeline import (
-    EncodeProcessDecode,
-    Latents,
-    build,
-    build_seeded,
-    torch_generator,
-)
+from rmr_gym.models.rmr import pipeline as models
+from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
 from rmr_gym.models.rmr.processors import PassiveProcessor, ProcessorSizes
 
 HISTORY = 3
@@ -146,7 +141,7 @@ class PositionEncoder(nn.Linear):
         super().__init__(2 * HISTORY, dim)
         self.predict = predict
 
-    def forward(self, input: Past) -> Latents:
+    def forward(self, input: Past) -> models.Latents:
         """Encode three positions."""
         seen = oldest, previous, last = input.unbind(1)
         if self.predict != "position":
@@ -163,9 +158,9 @@ def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> Position
 
     Source: RMR, section 4 and Appendix A (f and g linear, one vector a ball). Differs: none.
     """
-    drawn = torch_generator(integer_seed(seed, "abstract encoder and decoder"))
-    encoder = build(lambda: PositionEncoder(model.dim, model.predict), drawn)
-    decoder = build(lambda: nn.Linear(model.dim, 2), drawn)
+    drawn = models.torch_generator(integer_seed(seed, "abstract encoder and decoder"))
+    encoder = models.build(lambda: PositionEncoder(model.dim, model.predict), drawn)
+    decoder = models.build(lambda: nn.Linear(model.dim, 2), drawn)
     return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
 
 
@@ -197,11 +192,11 @@ def pixel_pipeline(
     concatenated and projected, P, a broadcast decoder.
     Differs: see `objects.SlotEncoder` and `objects.ObjectDecoder`.
     """
-    dim, drawn = model.processor.dim, torch_generator(integer_seed(seed, "pixel pipeline"))
-    slots = build(lambda: _slot_encoder(model, resolution, balls), drawn)
+    dim, drawn = model.processor.dim, models.torch_generator(integer_seed(seed, "pixel pipeline"))
+    slots = models.build(lambda: _slot_encoder(model, resolution, balls), drawn)
     sizes = (dim, resolution, model.decoder_channels, model.grid, model.precision)
-    decoder = build(lambda: objects.DECODERS[model.decoder](*sizes), drawn)
-    join = build(lambda: nn.Linear(HISTORY * slots.width, dim), drawn)
+    decoder = models.build(lambda: objects.DECODERS[model.decoder](*sizes), drawn)
+    join = models.build(lambda: nn.Linear(HISTORY * slots.width, dim), drawn)
     if isinstance(decoder, objects.ObjectDecoder):
         _aim(join, decoder)
     encoder = objects.ClipEncoder(slots, join, model.precision)
@@ -266,7 +261,7 @@ def align(pipeline: FramePipeline, abstract: dict[str, Tensor], seed: int) -> No
         raise RMRError(f"an aligned start needs latents of {needed} or more, found {dim}")
     place = _read_from_slot(join, decoder.position)
     weights, biases = zip(*(_read_from_slot(join, layer) for layer in looks), strict=True)
-    drawn = torch_generator(integer_seed(seed, "directions of an aligned start"))
+    drawn = models.torch_generator(integer_seed(seed, "directions of an aligned start"))
     free = torch.randn(dim, needed - len(used), generator=drawn, dtype=used.dtype)
     free = torch.linalg.qr(torch.cat([used.T, free], dim=1))[0][:, len(used) :]
     instants = abstract["encoder.weight"].unflatten(1, (HISTORY, 2))

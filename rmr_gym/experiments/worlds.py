@@ -17,17 +17,10 @@ from rmr_gym.data.schema import Manifest
 from rmr_gym.envs.balls.config import BallsConfig, configure
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
 from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.stages import world_model as stage
 from rmr_gym.stages.balls import BallsFolder, BallsPreset, BallsWorld, RecordedBalls, given_balls
 from rmr_gym.stages.presets import as_json
-from rmr_gym.stages.world_model import (
-    GROUPS,
-    PlannedModel,
-    RecordedFrames,
-    chosen_preset,
-    donor_sizes,
-    find_world_model,
-    refuse_unknown,
-)
+from rmr_gym.stages.world_model import PlannedModel, RecordedFrames
 
 PLAYABLE = ("rmr/BouncingBalls", "rmr/PushedBalls")
 """How the ids begin of environments of balls whose walls are the same in every episode."""
@@ -242,14 +235,16 @@ class WorldOptions:
             RMRError: Something that was asked for cannot be.
         """
         find_device(self.device)
-        overrides = self._overrides({GROUPS: groups, "training.steps": self.steps})
-        refuse_unknown(models, self.preset, overrides)
-        presets = [chosen_preset(model, self.preset, overrides) for model in models]
+        overrides = self._overrides({stage.GROUPS: groups, "training.steps": self.steps})
+        stage.refuse_unknown(models, self.preset, overrides)
+        presets = [stage.chosen_preset(model, self.preset, overrides) for model in models]
         pretrained = _processor(models, processor)
         data = RecordedFrames(self._folder(self.data, progress_for), presets[0].validation_share)
         if (pace := data.pace or SLOW) < SLOW:
             _log.warning(_LITTLE_MOTION, pace, data.label)
-        fitted = [chosen_preset(model, self.preset, overrides, data.frames) for model in models]
+        fitted = [
+            stage.chosen_preset(model, self.preset, overrides, data.frames) for model in models
+        ]
         return [
             _with_processor(PlannedModel(data, model, preset, device=self.device), pretrained)
             for model, preset in zip(models, fitted, strict=True)
@@ -278,7 +273,7 @@ class WorldOptions:
 
 def _processor(models: Sequence[str], folder: Path | None) -> BallsFolder | None:
     """Return the folder of the P inside some models, which all or none of them need."""
-    needing = [model for model in models if find_world_model(model).arm]
+    needing = [model for model in models if stage.find_world_model(model).arm]
     if folder is None and needing:
         raise RMRError(
             f"the model {needing[0]} takes its P from a processor: give the folder that `rmr-gym "
@@ -288,7 +283,7 @@ def _processor(models: Sequence[str], folder: Path | None) -> BallsFolder | None
         return None
     if not needing:
         raise RMRError(f"the model {' and '.join(models)} has no P inside: leave the processor out")
-    donor_sizes(BallsFolder(folder).read())
+    stage.donor_sizes(BallsFolder(folder).read())
     return BallsFolder(folder)
 
 
@@ -297,7 +292,7 @@ def _with_processor(model: PlannedModel, pretrained: BallsFolder | None) -> Plan
     arm = model.entry.arm
     if pretrained is None or arm is None:
         return model
-    sizes = model.preset.sizes.with_processor(donor_sizes(pretrained.read()))
+    sizes = model.preset.sizes.with_processor(stage.donor_sizes(pretrained.read()))
     donor = given_balls(pretrained) if arm.pretrained else None
     return replace(model, preset=replace(model.preset, sizes=sizes), donor=donor)
 

@@ -23,38 +23,10 @@ from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import bits_to_ram, ram_to_bits
-from rmr_gym.domains.atari import (
-    ACTIONS,
-    BITS,
-    SLOTS,
-    AbstractData,
-    AbstractPipeline,
-    AtariModel,
-    abstract_pipeline,
-    frame_statistics,
-    frame_transform,
-    make_core,
-    match_moments,
-    pixel_encoder,
-    pressed_actions,
-)
-from rmr_gym.models.rmr.belief import (
-    PENALTIES,
-    Fusion,
-    LatentCopy,
-    LatentFilter,
-    LatentGRU,
-    LatentTransition,
-    PixelReader,
-    Predicted,
-    Recurrent,
-    Transition,
-    follow,
-    hidden_bytes,
-    log_odds,
-    remembered,
-    unknown,
-)
+from rmr_gym.domains import atari
+from rmr_gym.domains.atari import ACTIONS, BITS, SLOTS, AtariModel
+from rmr_gym.models.rmr import belief as filters
+from rmr_gym.models.rmr.belief import LatentFilter, PixelReader
 from rmr_gym.models.rmr.pipeline import build_seeded
 from rmr_gym.models.rmr.processors import freeze, load_weights, parameter_hash, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
@@ -176,12 +148,12 @@ def recorded_episodes(data: GameData, part: str, height: int, width: int) -> Epi
     loaded = opened.dataset.load(
         columns=("pixels", "ram", "action"),
         episodes=chosen,
-        transform=frame_transform(height, width),
+        transform=atari.frame_transform(height, width),
     )
     length = np.array([opened.dataset.episodes[index].length for index in chosen])
     first = np.cumsum(length + 1) - length - 1
     action = np.zeros(len(loaded["ram"]), np.int64)
-    action[loaded.current + 1] = pressed_actions(opened.dataset.manifest)[loaded["action"]]
+    action[loaded.current + 1] = atari.pressed_actions(opened.dataset.manifest)[loaded["action"]]
     frames = torch.from_numpy(loaded["pixels"])
     return Episodes(frames, ram_to_bits(loaded["ram"]), action, first, length)
 
@@ -238,7 +210,7 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
         guess, truth = (part.numpy()[:, data.scored_bytes] > 0.5 for part in (read, bits))
         return read, metrics.bit_f1(guess, truth).micro_f1
 
-    scores = {penalty: held_out(penalty) for penalty in PENALTIES}
+    scores = {penalty: held_out(penalty) for penalty in filters.PENALTIES}
     best = max(scores, key=lambda penalty: scores[penalty][1])
     varying = torch.from_numpy(np.flatnonzero(bits.flatten(1).std(0).numpy() > 0))
     read = torch.zeros(len(fold), len(varying), dtype=torch.float16)
@@ -249,7 +221,7 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
             read[chosen] = fitted(training.frames[chosen]).flatten(1)[:, varying].half()
     everything = reader(np.ones(len(rows), bool), best)
     validation = recorded_episodes(data, "validation", model.height, model.width)
-    hidden = hidden_bytes(scores[best][0], torch.zeros(()), bits, bound)
+    hidden = filters.hidden_bytes(scores[best][0], torch.zeros(()), bits, bound)
     tensors = {
         "training": read,
         "validation": everything(validation.frames).flatten(1)[:, varying].half(),
@@ -342,13 +314,13 @@ def belief(
     film = filmed(training, read, "training", start)
     starts = np.concatenate([training.first, labelled])
     starts = training.followed_by(starts, config.segment)[: config.tracks]
-    fusion, priors, rows, ages, rounds = Fusion(SLOTS, BITS), [], [], [], config.rounds
+    fusion, priors, rows, ages, rounds = filters.Fusion(SLOTS, BITS), [], [], [], config.rounds
     if arm == "p_alone":  # nothing is fitted: the belief is the prior
         fusion.weight.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
         rounds = 0
     known = np.isin(np.arange(len(training.bits)), labelled)
     for number in range(rounds):
-        track = follow(transition, fusion, *film.track(starts, config.segment))
+        track = filters.follow(transition, fusion, *film.track(starts, config.segment))
         for ahead, prior in enumerate(track.prior, 1):
             told = known[starts + ahead]
             priors.append(prior[torch.from_numpy(told)])
@@ -361,7 +333,7 @@ def belief(
             room.progress(number + 1, rounds + 1)
 
     def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
-        return follow(transition, fusion, *film.track(starts, config.horizon)).belief
+        return filters.follow(transition, fusion, *film.track(starts, config.horizon)).belief
 
     record = {"rows": score_beliefs(data, model, config, read, start, carry)}
     return Artifact(record, fusion.state_dict())
@@ -369,25 +341,25 @@ def belief(
 
 def _transition(
     arm: str, model: AtariModel, seed: int, donor: Artifact | None, foreign: Artifact | None
-) -> Transition:
+) -> filters.Transition:
     if arm == "copy":
-        return remembered
+        return filters.remembered
     if arm in ("pixels", "instants"):
-        return unknown
-    return Predicted(_arm_pipeline(arm, model, seed, donor, foreign))
+        return filters.unknown
+    return filters.Predicted(_arm_pipeline(arm, model, seed, donor, foreign))
 
 
 def _arm_pipeline(
     arm: str, model: AtariModel, seed: int, donor: Artifact | None, foreign: Artifact | None = None
-) -> AbstractPipeline:
+) -> atari.AbstractPipeline:
     """Return the abstract pipeline of a belief, its P as the arm asks for."""
     if donor is None or (arm == "foreign_p" and foreign is None):
         raise RMRError(f"the belief {arm!r} needs a pretrained P: pretrain one first")
-    pipeline = abstract_pipeline(model, PRETRAIN_SEED)
+    pipeline = atari.abstract_pipeline(model, PRETRAIN_SEED)
     load_weights(pipeline.encoder, donor.part("encoder"), "the game's abstract encoder")
     load_weights(pipeline.decoder, donor.part("decoder"), "the game's abstract decoder")
     if arm == "random_p":
-        pipeline.processor = make_core(model, model.core, seed)
+        pipeline.processor = atari.make_core(model, model.core, seed)
     else:
         source = foreign if arm == "foreign_p" else donor
         assert source is not None
@@ -489,7 +461,7 @@ class ReadGame(GameData):
 
     bits: UInt8[np.ndarray, "rows slots bits"] = field(compare=False, kw_only=True)
 
-    def abstract(self, part: str) -> AbstractData:
+    def abstract(self, part: str) -> atari.AbstractData:
         """Return the "training" transitions, read, or those of "validation", which are true."""
         loaded, read = super().abstract(part), {"bits": self.bits, "ram": bits_to_ram(self.bits)}
         return loaded._replace(**read) if part == "training" else loaded
@@ -578,9 +550,9 @@ def recurrent(
     learned, held_out = (
         training.followed_by(starts[chosen], config.segment) for chosen in (~apart, apart)
     )
-    varying, rest = read.tensors["varying"], log_odds(read.tensors["mean"])
+    varying, rest = read.tensors["varying"], filters.log_odds(read.tensors["mean"])
     network = build_seeded(
-        lambda: Recurrent(varying, rest, model.dim, ACTIONS), seed, "recurrent belief"
+        lambda: filters.Recurrent(varying, rest, model.dim, ACTIONS), seed, "recurrent belief"
     )
     unroll = min(learning.unroll, config.segment)
 
@@ -645,8 +617,9 @@ def supervised_frames(
     apart = training.episode[labelled] % HELD_OUT == 0
     if apart.all():
         raise RMRError("an encoder of frames learns from one episode and is tried on another")
-    encoder, heads = pixel_encoder(model, seed), partial(nn.Linear, SLOTS * model.dim, SLOTS * BITS)
-    encoder.standardise_by(*frame_statistics(training.frames))
+    encoder = atari.pixel_encoder(model, seed)
+    heads = partial(nn.Linear, SLOTS * model.dim, SLOTS * BITS)
+    encoder.standardise_by(*atari.frame_statistics(training.frames))
     unflatten = nn.Unflatten(1, (SLOTS, BITS))
     read_out = build_seeded(heads, seed, "supervised frames")
     network = nn.Sequential(encoder, nn.Flatten(), read_out, unflatten)
@@ -821,9 +794,9 @@ def _latent_filter(
     data: GameData, training: Episodes, model: AtariModel, arm: str, seed: int, donor: Artifact
 ) -> LatentFilter:
     latents = start_latents(data, model, donor, arm)
-    encoder = pixel_encoder(model, seed, affine=True)
-    encoder.standardise_by(*frame_statistics(training.frames))
-    match_moments(encoder, training.frames, latents)
+    encoder = atari.pixel_encoder(model, seed, affine=True)
+    encoder.standardise_by(*atari.frame_statistics(training.frames))
+    atari.match_moments(encoder, training.frames, latents)
     encoder.precision = model.precision
     moved = (latents.following - latents.current).square().sum((1, 2)).mean()
     transition = _latent_transition(arm, model, seed, donor)
@@ -834,15 +807,15 @@ def _latent_filter(
 
 def _latent_transition(arm: str, model: AtariModel, seed: int, donor: Artifact) -> nn.Module:
     if arm == "copy":
-        return LatentCopy()
+        return filters.LatentCopy()
     if arm == "gru":
-        return build_seeded(partial(LatentGRU, ACTIONS, model.dim), seed, "latent GRU")
+        return build_seeded(partial(filters.LatentGRU, ACTIONS, model.dim), seed, "latent GRU")
     pipeline = _arm_pipeline(arm, model, seed, donor)
     freeze(pipeline)
     if arm == "scratch_p":  # learns from initial weights; only the code of the bits is known
-        fresh = abstract_pipeline(model, seed)
+        fresh = atari.abstract_pipeline(model, seed)
         pipeline.processor, pipeline.decoder = fresh.processor, fresh.decoder
-    return LatentTransition(pipeline)
+    return filters.LatentTransition(pipeline)
 
 
 def _learn_filter(

@@ -13,17 +13,8 @@ from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AtariModel
-from rmr_gym.models.rmr.pipeline import (
-    ContrastiveTerms,
-    EncodeProcessDecode,
-    LatentDecoder,
-    SlotCNN,
-    build,
-    find_device,
-    predicted_bits,
-    ram_loss,
-    torch_generator,
-)
+from rmr_gym.models.rmr import pipeline as models
+from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
@@ -137,8 +128,8 @@ def rollout_loss(
         now = torch.from_numpy(bits).float().to(place)
         following = torch.from_numpy(data.bits[data.current[index] + 1]).float().to(place)
         logits = pipeline(now, torch.from_numpy(data.action[index]).to(place))
-        losses.append(ram_loss(logits, now, following))
-        bits = predicted_bits(logits, now).cpu().numpy()
+        losses.append(models.ram_loss(logits, now, following))
+        bits = models.predicted_bits(logits, now).cpu().numpy()
     return torch.stack(losses).mean()
 
 
@@ -315,7 +306,7 @@ def initial_pipeline(
     arm: str,
     seed: int,
     donor: Artifact | None,
-) -> EncodeProcessDecode[SlotCNN, Processor, LatentDecoder]:
+) -> EncodeProcessDecode[SlotCNN, Processor, models.LatentDecoder]:
     """Make an arm's pipeline as it is before training, input statistics included."""
     pretrained = donor.part("processor") if donor else None
     processor = presets.arm_processor(arm, model, seed, pretrained)
@@ -432,9 +423,9 @@ def supervised(
     place, encoder = find_device(device), _initial_encoder(data, model, config, seed)
     paired = probe_sets(data, model, probing).training
     bits = torch.from_numpy(paired.bits).flatten(1)
-    read_out = build(
+    read_out = models.build(
         lambda: nn.Linear(encoder.slots * model.dim, bits.shape[1]),
-        torch_generator(integer_seed(seed, "supervised read-out")),
+        models.torch_generator(integer_seed(seed, "supervised read-out")),
     ).to(place)
     encoder.to(place)
 

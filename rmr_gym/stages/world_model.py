@@ -19,16 +19,8 @@ from rmr_gym.core.options import has_option, overridden
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
-from rmr_gym.domains.clips import (
-    Clips,
-    frames_of,
-    gone_on,
-    load_clips,
-    lone_shifts,
-    pixels_a_frame,
-    relational_weight,
-    true_groups,
-)
+from rmr_gym.domains import clips as domain
+from rmr_gym.domains.clips import Clips
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.rmr.processors import (
     PassiveProcessor,
@@ -342,7 +334,7 @@ class RecordedFrames(Recorded):
         Raises:
             RMRError: There are no frames of one channel.
         """
-        return frames_of(self.open().dataset.manifest, self.path)
+        return domain.frames_of(self.open().dataset.manifest, self.path)
 
     @property
     def balls(self) -> int | None:
@@ -354,7 +346,7 @@ class RecordedFrames(Recorded):
     @property
     def pace(self) -> float | None:
         """How many pixels balls move from a frame to the next; None without their positions."""
-        return pixels_a_frame(self.open().dataset)
+        return domain.pixels_a_frame(self.open().dataset)
 
     def longest(self, part: str) -> int:
         """Return how many frames the longest "training" or "validation" episode has."""
@@ -390,7 +382,7 @@ def _clips(
     data: RecordedFrames, part: str, length: int, stride: int, *, truth: bool = False
 ) -> Clips:
     episodes = data.open()
-    return load_clips(episodes.dataset, getattr(episodes, part), length, stride, truth=truth)
+    return domain.load_clips(episodes.dataset, getattr(episodes, part), length, stride, truth=truth)
 
 
 class Batch(NamedTuple):
@@ -725,17 +717,17 @@ def _frame_scores(made: Simulated, batch: Batch, clips: Clips) -> ByFrame:
     scores |= {name: np.full(scores["bce"].shape, np.nan) for name in names}
     if clips.truth is not None:
         instants = batch.rows[:, :-1].T
-        weights = np.stack([relational_weight(clips, rows) for rows in instants], axis=1)
+        weights = np.stack([domain.relational_weight(clips, rows) for rows in instants], axis=1)
         weight = torch.from_numpy(weights).to(after)[..., None].expand_as(after)
         scores["relational"] = _array(frame_bce(frames, after, weight))
         scores["relational_copied"] = _array(frame_bce(before, after, weight))
         hard = None if groups is None else _array(groups.argmax(dim=2))
         for t, rows in enumerate(instants):
-            shift, true = lone_shifts(clips, rows, _array(frames[:, t, ..., 0]))
+            shift, true = domain.lone_shifts(clips, rows, _array(frames[:, t, ..., 0]))
             scores["along"][:, t] = (shift * true).sum(axis=(1, 2))
             scores["moved"][:, t] = (true * true).sum(axis=(1, 2))
             if t and hard is not None:
-                scores["ari"][:, t] = foreground_ari(true_groups(clips, rows), hard[:, t])
+                scores["ari"][:, t] = foreground_ari(domain.true_groups(clips, rows), hard[:, t])
     return scores
 
 
@@ -756,7 +748,7 @@ def score_simulation(model: Any, clips: Clips, seen: int) -> ByAhead:
         part = {"bce": frame_bce(made, truth).sum(0), "copied": frame_bce(last, truth).sum(0)}
         said = {"": made, "_copied": last}
         if clips.truth is not None:
-            gone = gone_on(clips, batch.rows[:, seen - 1], truth.shape[1])
+            gone = domain.gone_on(clips, batch.rows[:, seen - 1], truth.shape[1])
             said["_velocities"] = torch.from_numpy(gone[..., None]).to(truth)
         moving = ~(batch.frames > CUT).all(dim=1, keepdim=True)
         for side, frames in said.items():

@@ -26,17 +26,8 @@ from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, Pret
 from rmr_gym.models.rmr.belief import log_odds
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
-from rmr_gym.wrappers.describe import (
-    AnyEnv,
-    Source,
-    ale_of,
-    autoreset_mode,
-    batch_of,
-    require,
-    row_of,
-    source_of,
-    with_final,
-)
+from rmr_gym.wrappers import describe
+from rmr_gym.wrappers.describe import AnyEnv, Source, ale_of, batch_of, row_of
 from rmr_gym.wrappers.screens import FrameReader, PictureReader
 
 if hasattr(os, "register_at_fork"):
@@ -140,8 +131,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
         RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
         advice = "around a vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
-        super().__init__(require(gym.Env, env, advice))
-        self._stream = kind(encoder, shown, source_of(env))
+        super().__init__(describe.require(gym.Env, env, advice))
+        self._stream = kind(encoder, shown, describe.source_of(env))
         self.observation_space = self._stream.space
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -185,11 +176,11 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
         advice = "around a single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
-        super().__init__(require(VectorEnv, env, advice))
-        self._mode = autoreset_mode(self.env)
+        super().__init__(describe.require(VectorEnv, env, advice))
+        self._mode = describe.autoreset_mode(self.env)
         kind = BeliefStream if self.of_ram else FeatureStream
         shown = from_options(kind.options, options | ({"output": output} if output else {}))
-        self._stream = kind(encoder, shown, source_of(env))
+        self._stream = kind(encoder, shown, describe.source_of(env))
         self.single_observation_space = self._stream.space
         self.observation_space = batch_space(self._stream.space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
@@ -210,7 +201,7 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
             begun = self._over
         elif self._mode is AutoresetMode.SAME_STEP:
             begun = over
-            infos = with_final(infos, over, partial(self._stream.last, actions))
+            infos = describe.with_final(infos, over, partial(self._stream.last, actions))
         self._over = over
         shown = self._stream.step(observations, np.asarray(actions), begun)
         return shown, rewards, terminated, truncated, infos

@@ -10,20 +10,8 @@ from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.runs.store import Task
 from rmr_gym.runs.training import Phase
-from rmr_gym.stages.belief import (
-    BELIEFS,
-    STARTS,
-    STRICT,
-    Believing,
-    Strict,
-    belief,
-    evidence,
-    instants,
-    recurrent,
-    scratch,
-    strict,
-    supervised_frames,
-)
+from rmr_gym.stages import belief as stages
+from rmr_gym.stages.belief import BELIEFS, STARTS, STRICT, Believing, Strict
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.games import PROBE_SEED
 from rmr_gym.stages.presets import AtariPreset, Pretraining
@@ -82,12 +70,12 @@ def tracked(
         common = (game.data, game.preset.model)
         read = _read(game, config, labels, seed, 1 if arm in OF_SINGLE_FRAMES else frames)
         if arm == "gru":
-            task = recurrent(*common, config, gru, labels, seed, read, start)
+            task = stages.recurrent(*common, config, gru, labels, seed, read, start)
         elif arm == "supervised":
-            task = supervised_frames(*common, config, supervised, labels, seed, read)
+            task = stages.supervised_frames(*common, config, supervised, labels, seed, read)
         else:
             donors = _donors(game, other, labels, arm, seed, read)
-            task = belief(*common, config, labels, arm, seed, read, *donors, start)
+            task = stages.belief(*common, config, labels, arm, seed, read, *donors, start)
         rows.append(Rows("belief", task, {"game": game.name} | names))
     return rows
 
@@ -107,7 +95,7 @@ def transferred(
     given = (*common, config, labels, "foreign_p", seed, read, own)
     names = {"game": game.name, "labels": labels, "seed": seed}
     return [
-        Rows("belief", belief(*given, donor, start), names | {"arm": name})
+        Rows("belief", stages.belief(*given, donor, start), names | {"arm": name})
         for name, donor in donors.items()
         if name != game.name
     ]
@@ -116,8 +104,8 @@ def transferred(
 def _read(game: GameTasks, config: Believing, labels: int, seed: int, frames: int) -> Task:
     """Return the task that reads all frames, so many at once."""
     common = (game.data, game.preset.model)
-    read = evidence(*common, config.hidden, labels, seed)
-    return instants(*common, labels, seed, read, frames) if frames > 1 else read
+    read = stages.evidence(*common, config.hidden, labels, seed)
+    return stages.instants(*common, labels, seed, read, frames) if frames > 1 else read
 
 
 def tracked_strictly(
@@ -125,8 +113,8 @@ def tracked_strictly(
 ) -> Rows:
     """Return where the rows of an arm of the strict regime come from; see `tracked`."""
     common = (game.data, game.preset.model)
-    read = evidence(*common, config.scoring.hidden, labels, PROBE_SEED)
-    task = strict(*common, config, labels, arm, seed, read, game.pretrained(seed), start)
+    read = stages.evidence(*common, config.scoring.hidden, labels, PROBE_SEED)
+    task = stages.strict(*common, config, labels, arm, seed, read, game.pretrained(seed), start)
     return Rows("belief", task, {"game": game.name, "labels": labels, "arm": arm, "seed": seed})
 
 
@@ -138,7 +126,7 @@ def _donors(
         return None, None
     if arm == "scratch_p":
         configs = (game.preset.model, game.preset.pretraining, labels, seed)
-        return scratch(game.data, *configs, read, game.device), None
+        return stages.scratch(game.data, *configs, read, game.device), None
     return game.pretrained(seed), other.pretrained(seed) if arm == "foreign_p" else None
 
 
