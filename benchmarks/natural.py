@@ -138,7 +138,7 @@ def probe_seconds(options: argparse.Namespace, model: AtariModel) -> float:
     encoder = pixel_encoder(model, 0).to(place)
     encoder.standardise_by(torch.full((model.height, model.width), 127.5), 74.0)
     begin = time.perf_counter()
-    features = Features(*(encode(encoder, part) for part in sets), SLOTS)
+    features = Features(*(encode(encoder, part.frames) for part in sets), SLOTS)
     bit_rows(features, ProbeSets(*sets, 0), ("ridge",))
     return time.perf_counter() - begin
 

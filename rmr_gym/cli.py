@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union
 
 from rmr_gym.commands.console import carry_out, err_console, say, warn, write_any_sign
-from rmr_gym.core.errors import RMRError, known_name, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.processes import keep_freed_memory
 
 
@@ -114,9 +114,7 @@ def _dispatch(arguments: Sequence[str]) -> None:
         if len(rest) < 2:
             raise RMRError("expected a folder and a command behind --tensorboard")
         os.environ["RMR_GYM_TENSORBOARD"], name, *rest = str(Path(rest[0]).absolute()), *rest[1:]
-    if name not in COMMANDS:
-        raise unknown_name("command", name, COMMANDS)
-    command = COMMANDS[name]
+    command = COMMANDS[known_name("command", name, COMMANDS)]
     what: Any = getattr(_module(command), command.what)
     if command.words:
         what(rest)

@@ -77,11 +77,7 @@ def enjoy(
 
 
 def record(
-    agent: Positional[Path],
-    out: Path,
-    episodes: int = 16,
-    seed: int = 0,
-    overwrite: bool = False,
+    agent: Positional[Path], out: Path, episodes: int = 16, seed: int = 0, overwrite: bool = False
 ) -> None:
     """Record episodes of an agent as a data set, with the columns of `rmr-gym record`.
 

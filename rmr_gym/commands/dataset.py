@@ -56,11 +56,7 @@ def verify(path: Positional[Path]) -> None:
 
 
 def export(
-    path: Positional[Path],
-    id: str,
-    to: To = "minari",
-    out: Path | None = None,
-    force: bool = False,
+    path: Positional[Path], id: str, to: To = "minari", out: Path | None = None, force: bool = False
 ) -> None:
     """Write a data set in another format, bit-equal in every column.
 

@@ -99,8 +99,7 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
                 "some; without them those without skill play"
             )
         print_rows(
-            own,
-            ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length"),
+            own, ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length")
         )
         known = graded.references()[name]
         say(f"published: random {known.random}, human {known.human}")

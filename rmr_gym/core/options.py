@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 
 _LARGEST = 1e300
 
@@ -51,8 +51,7 @@ def overridden(config: Any, overrides: Mapping[str, Any], before: str = "") -> A
     values: dict[str, Any] = {}
     for path, value in overrides.items():
         name, dot, rest = path.partition(".")
-        if name not in known:
-            raise unknown_name("option", before + name, (before + option for option in known))
+        known_name("option", before + name, [before + option for option in known])
         if not dot:
             values[name] = _like(known[name], value, before + name)
         elif is_dataclass(known[name]):

@@ -406,18 +406,6 @@ def duplicate_rows(
     return np.fromiter((row in known for row in _digests(frames)), dtype=bool, count=len(frames))
 
 
-def shared_rows(
-    reference: Iterable[Shaped[np.ndarray, "rows ..."]],
-    episodes: Iterable[Shaped[np.ndarray, "rows ..."]],
-) -> int:
-    """Count the rows of ``episodes`` that also occur in ``reference``.
-
-    For training and test episodes of a split: how many test frames were seen in training.
-    """
-    known = {digest for rows in reference for digest in _digests(rows)}
-    return sum(digest in known for rows in episodes for digest in _digests(rows))
-
-
 def _digests(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[bytes]:
     """Yield the sha256 of each row's bytes."""
     return (hashlib.sha256(row.tobytes()).digest() for row in rows)

@@ -4,7 +4,7 @@ Draws are functions of a seed, a batch of (seed, stream, step). Both arms of a p
 the same batches, and a run that goes on after a crash sees those that it would have seen.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -17,20 +17,6 @@ WINDOW = 400
 """Length of the stretch of an episode that a batch of kind ``"window"`` is drawn from."""
 
 KINDS = ("uniform", "window")
-
-
-@runtime_checkable
-class HasTransitions(Protocol):
-    """What batches are drawn from, for instance `rmr_gym.data.dataset.Transitions`.
-
-    ``current`` holds, for each transition, the row of the observation before it. Batches of kind
-    ``"window"`` also need ``episode``, the episode of each transition, in ascending order.
-    """
-
-    @property
-    def current(self) -> np.ndarray:
-        """Row of the observation before each transition."""
-        ...
 
 
 def split_episodes(
@@ -71,7 +57,7 @@ def split_episodes(
 
 
 def batch_indices(
-    transitions: HasTransitions,
+    transitions: Any,
     batch: int,
     seed: int,
     stream: str,
@@ -89,7 +75,8 @@ def batch_indices(
     ``"infonce"``, whose negatives are other instants of the same episode.
 
     Args:
-        transitions: What to draw from.
+        transitions: What to draw from: ``current`` says the row of the observation before each, and
+            for ``"window"`` ``episode`` its episode, in ascending order.
         batch: Number of transitions.
         seed: Experiment seed.
         stream: Name of what the batch is for, so that two stages draw independently.
@@ -162,10 +149,7 @@ def derangement(n: int, rng: np.random.Generator) -> Int64[np.ndarray, " n"]:
 
 
 def _window(
-    transitions: HasTransitions,
-    batch: int,
-    rng: np.random.Generator,
-    frames: np.ndarray | None,
+    transitions: Any, batch: int, rng: np.random.Generator, frames: np.ndarray | None
 ) -> Int64[np.ndarray, " batch"]:
     if not 1 <= batch <= WINDOW:
         raise RMRError(f"expected a batch of 1 to {WINDOW} transitions (the window), got {batch}")
@@ -177,9 +161,7 @@ def _window(
     return candidates[:batch].astype(np.int64)
 
 
-def _drawn_episode(
-    transitions: HasTransitions, batch: int, rng: np.random.Generator
-) -> tuple[int, int]:
+def _drawn_episode(transitions: Any, batch: int, rng: np.random.Generator) -> tuple[int, int]:
     """Return the first transition of the drawn episode and the first one after it."""
     episode = getattr(transitions, "episode", None)
     if episode is None or len(episode) != len(transitions.current):

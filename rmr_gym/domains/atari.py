@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.actions import ale_actions
-from rmr_gym.core.errors import RMRError, check_counts, unknown_name
+from rmr_gym.core.errors import RMRError, check_counts, known_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
@@ -463,9 +463,7 @@ def ram_labels(game: str) -> tuple[Label, ...]:
     Raises:
         RMRError: The table has no such game.
     """
-    if game not in _table():
-        raise unknown_name("game with labels", game, _table())
-    return _table()[game]
+    return _table()[known_name("game with labels", game, _table())]
 
 
 def label_values(

@@ -190,9 +190,7 @@ def require_known(kind: str, names: Sequence[str], known: Iterable[str]) -> None
 
 
 def run(
-    experiment: Experiment,
-    progress_for: ProgressFor = no_progress,
-    command: str | None = None,
+    experiment: Experiment, progress_for: ProgressFor = no_progress, command: str | None = None
 ) -> tuple[Path, list[str]]:
     """Compute an experiment and fill its run folder; tables grow meanwhile.
 

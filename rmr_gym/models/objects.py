@@ -1,7 +1,7 @@
 """From pixels to one vector an object and back: Slot Attention and spatial broadcast decoders."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -324,10 +324,8 @@ class ObjectDecoder(BroadcastDecoder):
 
     coordinates = 3
 
-    def __init__(
-        self, dim: int, resolution: int, channels: int = 32, grid: int = 8, precision: str = "fp32"
-    ):
-        super().__init__(dim, resolution, channels, grid, precision)
+    def __init__(self, dim: int, resolution: int, *sizes: Any):
+        super().__init__(dim, resolution, *sizes)
         self.position, self.colour = nn.Linear(dim, 2), nn.Linear(dim, 3)
 
     @torch.no_grad()

@@ -180,11 +180,7 @@ class _Training:
     """Model, optimizer of the present phase, and the step that was reached."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        begin: Callable[[int], object],
-        phases: Sequence[Phase],
-        room: Room,
+        self, model: nn.Module, begin: Callable[[int], object], phases: Sequence[Phase], room: Room
     ):
         self.model, self.begin, self.phases, self.room = model, begin, phases, room
         self.ends = [sum(p.steps for p in phases[: n + 1]) for n in range(len(phases))]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.domains.atari import ACTIONS, SLOTS, AtariModel, ProbeData, make_core
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.dynamics import Dynamics
@@ -63,8 +63,7 @@ def pretrained_encoder(
     Raises:
         RMRError: Unknown arm, a checkpoint that is not kept, or an encoder that collapsed.
     """
-    if arm not in ENCODERS:
-        raise unknown_name("arm", arm, ENCODERS)
+    known_name("arm", arm, ENCODERS)
     store.compute(game.probed(game.pixels))  # refuses data that cannot be probed, before training
     task = game.trained(arm, seed, donor)
     artifact = store.compute(task, progress)
@@ -206,7 +205,7 @@ class EncoderReference(NamedTuple):
     def features(self, train: ProbeData, test: ProbeData) -> tuple[Values, Values]:
         """Encode both sets of frames."""
         encoder = PretrainedEncoder.from_pretrained(self.path).encoder.to(find_device(self.device))
-        return encode(encoder, train), encode(encoder, test)
+        return encode(encoder, train.frames), encode(encoder, test.frames)
 
 
 def encoder_features(path: Path, game: GameTasks, *, strict: bool = False) -> EncoderReference:
@@ -252,8 +251,7 @@ def pretrained_balls_encoder(
     Raises:
         RMRError: Unknown arm.
     """
-    if arm not in (*balls.BALLS_ARMS, UNTRAINED):
-        raise unknown_name("arm", arm, (*balls.BALLS_ARMS, UNTRAINED))
+    known_name("arm", arm, (*balls.BALLS_ARMS, UNTRAINED))
     data, model = world.data, world.preset.pixels
     pipeline, step, scores, core = balls.frame_pipeline(data, model, seed), 0, [], None
     if arm != UNTRAINED:

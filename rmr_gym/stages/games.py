@@ -50,10 +50,7 @@ class Recorded:
     def key(self) -> dict[str, Any]:
         """Return what decides results: the content and the split."""
         dataset, training, validation = self.open()
-        return {
-            "data": dataset.fingerprint,
-            "split": [len(training), len(validation), SPLIT_SEED],
-        }
+        return {"data": dataset.fingerprint, "split": [len(training), len(validation), SPLIT_SEED]}
 
     def summary(self) -> dict[str, Any]:
         """Return what run.json and cards say of the data; no frame is read for it."""

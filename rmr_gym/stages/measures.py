@@ -340,11 +340,15 @@ def rank_predictions(
         Records of ahead, similarity, hits_at_1, mrr, tied, copy_hits_at_1, copy_mrr and rows, one a
         number of steps.
     """
+
+    def latents(frames: Tensor) -> np.ndarray:
+        return probe.encode(pipeline.encoder, frames, BATCH).cpu().numpy()
+
     middle = 0.0 if centre is None else centre.flatten().cpu().numpy()
     predicted, rows = _unrolled(pipeline, paths), []
-    present = _in_batches(pipeline.encoder, paths.start) - middle
+    present = latents(paths.start) - middle
     for ahead, frames in paths.later.items():
-        true = _in_batches(pipeline.encoder, frames) - middle
+        true = latents(frames) - middle
         scores = ranking_scores(true, predicted.pop(ahead) - middle, similarity)
         copied = ranking_scores(true, present, similarity)
         beside = {"copy_hits_at_1": copied.hits_at_1, "copy_mrr": copied.mrr, "rows": len(true)}
@@ -365,14 +369,6 @@ def _unrolled(
             if step in parts:
                 parts[step].append(latent.flatten(1).cpu().numpy())
     return {ahead: np.concatenate(latents) for ahead, latents in parts.items()}
-
-
-def _in_batches(
-    encoder: torch.nn.Module, frames: UInt8[Tensor, "rows height width"]
-) -> Float[np.ndarray, "rows features"]:
-    place = next(encoder.parameters()).device
-    parts = [encoder(part.to(place)).flatten(1).cpu().numpy() for part in frames.split(BATCH)]
-    return np.concatenate(parts)
 
 
 LABELLED = (50, 200, 1000, 3000)

@@ -1,6 +1,7 @@
 """Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AtariModel
@@ -423,10 +424,8 @@ def supervised(
     place, encoder = find_device(device), _initial_encoder(data, model, config, seed)
     paired = probe_sets(data, model, probing).training
     bits = torch.from_numpy(paired.bits).flatten(1)
-    read_out = models.build(
-        lambda: nn.Linear(encoder.slots * model.dim, bits.shape[1]),
-        models.torch_generator(integer_seed(seed, "supervised read-out")),
-    ).to(place)
+    heads = partial(nn.Linear, encoder.slots * model.dim, bits.shape[1])
+    read_out = models.build_seeded(heads, seed, "supervised read-out").to(place)
     encoder.to(place)
 
     def step_at(step: int, phase: Phase) -> Step:

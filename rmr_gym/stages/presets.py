@@ -99,10 +99,7 @@ def _cswm(config: "Natural", latents: PredictedStep) -> ContrastiveTerms:
 
 def _infonce(config: "Natural", latents: PredictedStep) -> ContrastiveTerms:
     return info_nce_loss(
-        latents.predicted,
-        latents.following,
-        temperature=config.temperature,
-        sigma=config.sigma,
+        latents.predicted, latents.following, temperature=config.temperature, sigma=config.sigma
     )
 
 

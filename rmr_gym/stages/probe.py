@@ -1,6 +1,7 @@
 """Stage 3, probe: how much of the RAM can be read linearly off frozen features."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator, integer_seed
+from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData
-from rmr_gym.models.rmr.pipeline import build, find_device, torch_generator
+from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.runs.store import Artifact, stage
 from rmr_gym.stages.games import PROBE_SEED, GameData, ProbeSets, probe_sets
 from rmr_gym.stages.natural import dead_slots, kept_encoder, kept_steps
@@ -99,7 +100,8 @@ def checkpoint_features(
         return
     for step in kept_steps(given)[first:]:
         network = kept_encoder(model, given, step).to(find_device(device))
-        yield step, Features(encode(network, sets.training), encode(network, sets.test), SLOTS)
+        parts = (encode(network, part.frames) for part in (sets.training, sets.test))
+        yield step, Features(*parts, SLOTS)
 
 
 def rows_by_step(
@@ -149,10 +151,10 @@ def principal_components(
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, data: ProbeData, batch: int = 250) -> Values:
+def encode(encoder: nn.Module, frames: Tensor, batch: int = 250) -> Values:
     """Concatenate the latents of all slots of every frame."""
     place = next(encoder.parameters()).device
-    return torch.cat([encoder(part.to(place)).flatten(1) for part in data.frames.split(batch)])
+    return torch.cat([encoder(part.to(place)).flatten(1) for part in frames.split(batch)])
 
 
 def bit_rows(
@@ -304,8 +306,8 @@ def _adam_std(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: 
 
 def _adam_raw(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int) -> Tensor:
     """Logistic read-out by Adam, stopped early, best epoch kept: underfits low-rank features."""
-    start = torch_generator(integer_seed(seed, "adam probe"))
-    layer = build(lambda: nn.Linear(train.shape[1], bits.shape[1]), start).to(train.device)
+    make = partial(nn.Linear, train.shape[1], bits.shape[1])
+    layer = build_seeded(make, seed, "adam probe").to(train.device)
     optimizer = torch.optim.Adam(layer.parameters(), lr=PROBE_RATE)
     rows, held = split_rows(fit, train.device)
     best, predicted, waited = -1.0, test.new_zeros(len(test), bits.shape[1], dtype=torch.bool), 0

@@ -109,11 +109,7 @@ class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     """
 
     def __init__(
-        self,
-        env: gym.Env,
-        sides: Sequence[float] = (0.3, 0.5),
-        key: str = "pixels",
-        color: int = 0,
+        self, env: gym.Env, sides: Sequence[float] = (0.3, 0.5), key: str = "pixels", color: int = 0
     ):
         RecordConstructorArgs.__init__(self, sides=sides, key=key, color=color)
         super().__init__(env)

@@ -18,7 +18,6 @@ from rmr_gym.data.dataset import (
     TransitionDataset,
     Transitions,
     duplicate_report,
-    shared_rows,
 )
 from rmr_gym.data.reader import transition_rows
 from rmr_gym.data.schema import FORMAT_VERSION, ColumnSpec, Episode, Manifest, step_columns
@@ -349,17 +348,6 @@ def test_duplicates_within_and_across_episodes(recorded):
     assert duplicate_report(dataset.by_episode("pixels", [1])).repeated == 0
     with pytest.raises(RMRError, match="unknown column 'pixel'"):
         dataset.by_episode("pixel")
-
-
-def test_rows_shared_by_two_sets_of_episodes(recorded):
-    def shared(reference, episodes, column="pixels"):
-        return shared_rows(*(dataset.by_episode(column, part) for part in (reference, episodes)))
-
-    dataset = TransitionDataset(recorded)
-    assert shared([0, 2], [1]) == 6
-    assert shared([1], [0, 2]) == 8
-    assert shared([], [1]) == shared([1], []) == 0
-    assert shared([0], [1, 2], "ram") == 0
 
 
 def test_opening_beside_a_writer(copied):

@@ -74,7 +74,7 @@ def test_so_are_those_of_encoders(game, chain):
     sets = probe_sets(game.data, game.preset.model, game.preset.probing)
     artifact = chain.compute(game.trained("rmr", 0))
     encoder = kept_encoder(game.preset.model, artifact, 4)
-    train, test = encode(encoder, sets.training), encode(encoder, sets.test)
+    train, test = encode(encoder, sets.training.frames), encode(encoder, sets.test.frames)
     bits = torch.from_numpy(sets.training.bits).flatten(1).float()
     fit = fitting_rows(sets.training.episode, 0)
     expected = plain_ridge(train, bits, fit, test)

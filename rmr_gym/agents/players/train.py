@@ -62,13 +62,7 @@ class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
         return features, reward, terminated, truncated, info
 
 
-def train_player(
-    game: str,
-    folder: Path,
-    *,
-    steps: int,
-    seed: int = 0,
-) -> list[Path]:
+def train_player(game: str, folder: Path, *, steps: int, seed: int = 0) -> list[Path]:
     """Train a policy of one game and keep it at several points on the way.
 
     Args:

@@ -1,10 +1,12 @@
-"""The 24 games of the paper's tables: one frozen row a game.
+"""The 24 games of the paper's tables, one row of games.csv each.
 
 Source: RMR, tables 1 and 2, which list the games of Anand et al. (2019).
 """
 
+import csv
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, letters, unknown_name
@@ -45,32 +47,10 @@ class Game:
         return f"ALE/{self.name}-v5"
 
 
-_ROWS = (
-    Game("Asteroids", "Asteroids", "asteroids"),
-    Game("BattleZone", "Battlezone", "battle_zone"),
-    Game("Berzerk", "Berzerk", "berzerk"),
-    Game("Bowling", "Bowling", "bowling"),
-    Game("Boxing", "Boxing", "boxing"),
-    Game("Breakout", "Breakout", "breakout"),
-    Game("DemonAttack", "Demon Attack", "demon_attack"),
-    Game("Freeway", "Freeway", "freeway"),
-    Game("Frostbite", "Frostbite", "frostbite"),
-    Game("Hero", "H.E.R.O.", "hero"),
-    Game("MontezumaRevenge", "Montezuma's Revenge", "montezuma_revenge"),
-    Game("MsPacman", "Ms. Pac-Man", "ms_pacman"),
-    Game("Pitfall", "Pitfall!", "pitfall"),
-    Game("Pong", "Pong", "pong"),
-    Game("PrivateEye", "Private Eye", "private_eye"),
-    Game("Qbert", "Q*Bert", "qbert"),
-    Game("Riverraid", "River Raid", "riverraid"),
-    Game("Seaquest", "Seaquest", "seaquest"),
-    Game("Skiing", "Skiing", "skiing", _WITHOUT_FIRE),
-    Game("SpaceInvaders", "Space Invaders", "space_invaders"),
-    Game("Tennis", "Tennis", "tennis"),
-    Game("Venture", "Venture", "venture"),
-    Game("VideoPinball", "Video Pinball", "video_pinball"),
-    Game("YarsRevenge", "Yars' Revenge", "yars_revenge"),
-)
+_ACTIONS = {"all": _EVERY_ACTION, "without fire": _WITHOUT_FIRE}
+
+with Path(__file__).with_name("games.csv").open(encoding="utf-8") as _file:
+    _ROWS = [Game(**row | {"actions": _ACTIONS[row["actions"]]}) for row in csv.DictReader(_file)]
 
 GAMES: dict[str, Game] = {game.name: game for game in _ROWS}
 """Every game by its name, in the order of the paper's tables."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -39,28 +39,8 @@ _log = logging.getLogger(__name__)
 _override: ContextVar[str] = ContextVar("backend", default="auto")
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """What a fast back end computes; gradients of the weights only where they are asked for.
-
-    Shapes: receivers, senders and the sum [batch slots hidden]; messages and indices [batch slots
-    dim_out].
-    """
-
-    description: str
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the sum over the senders of the second hidden layer, and None.
-
-        With w3 and b3: the maximal messages and the first sender of each (int32).
-        """
-        ...
-
-    def backward(
-        self, gradient: Tensor, indices: Tensor | None, inputs: Inputs, weights: bool
-    ) -> Gradients:
-        """Return the gradients of the inputs; None for those of the weights, if not wanted."""
-        ...
+Engine = Any
+"""What a fast back end computes with, for instance `rmr_gym.models.rmr.kernels.Chunked`."""
 
 
 def fully_connected_messages(

@@ -327,7 +327,10 @@ class Chunked:
         self.description = f"PyTorch in blocks, {'bf16' if self.dtype else 'fp32'}"
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the sum of the second hidden layer, or the maximal messages and their senders."""
+        """Return the sum of the second hidden layer over senders [batch slots hidden], and None.
+
+        With w3 and b3: the maximal messages and the first sender of each [batch slots dim_out].
+        """
         receivers, senders, w2, b2, *last = inputs
         out = receivers.new_empty(*receivers.shape[:2], len(inputs[-2]))
         indices = torch.empty_like(out, dtype=torch.int32) if last else None
