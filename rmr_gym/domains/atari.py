@@ -94,12 +94,10 @@ def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> mode
     return build_seeded(factory, seed, "natural encoder")
 
 
-def natural_pipeline(
-    model: AtariModel, processor: Processor, seed: int, *, affine: bool = False
-) -> NaturalPipeline:
+def natural_pipeline(model: AtariModel, processor: Processor, seed: int) -> NaturalPipeline:
     """Make the pixel pipeline around ``processor``; equal seeds give equal encoders, decoders."""
     decoder = build_seeded(lambda: models.LatentDecoder(model.dim), seed, "natural decoder")
-    return EncodeProcessDecode(pixel_encoder(model, seed, affine=affine), processor, decoder)
+    return EncodeProcessDecode(pixel_encoder(model, seed), processor, decoder)
 
 
 class AbstractData(NamedTuple):
@@ -323,20 +321,15 @@ class AbstractLatents(NamedTuple):
     """Abstract latents before and after the action, of transitions drawn at random."""
 
     current: Float[Tensor, "rows slots dim"]
-    action: Int[Tensor, " rows"]
     following: Float[Tensor, "rows slots dim"]
 
 
 @torch.no_grad()
 def abstract_latents(encoder: nn.Module, data: AbstractData, rows: int = ROWS) -> AbstractLatents:
     """Encode ``rows`` transitions of RAM, drawn without replacement, in random order."""
-    count = len(data.current)
-    index = generator(0, "abstract latents").permutation(count)[:rows]
-    before, after = (
-        encoder(torch.from_numpy(data.bits[data.current[index] + ahead]).float())
-        for ahead in (0, 1)
-    )
-    return AbstractLatents(before, torch.from_numpy(data.action[index]), after)
+    index = generator(0, "abstract latents").permutation(len(data.current))[:rows]
+    both = (data.bits[data.current[index] + ahead] for ahead in (0, 1))
+    return AbstractLatents(*(encoder(torch.from_numpy(bits).float()) for bits in both))
 
 
 @torch.no_grad()
@@ -367,24 +360,6 @@ def match_moments(encoder: models.SlotCNN, frames: GrayFrames, latents: Abstract
     encoder.affine.weight.copy_(weight)
     offset = target_mean - torch.einsum("si,sij->sj", mean, weight)
     encoder.affine.bias.copy_(offset)
-
-
-@torch.no_grad()
-def fit_decoder(decoder: nn.Linear, processor: nn.Module, latents: AbstractLatents) -> None:
-    """Set the decoder to the least squares map from P's output to the abstract latents that follow.
-
-    Every arm gets the best decoder for its own P, so that none starts behind for lack of one.
-    """
-    parts = zip(latents.current.split(250), latents.action.split(250), strict=True)
-    outputs = torch.cat([processor(current, action) for current, action in parts])
-    x = rearrange(outputs, "rows slots dim -> (rows slots) dim").double()
-    y = rearrange(latents.following, "rows slots dim -> (rows slots) dim").double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    gram = (x - x_mean).T @ (x - x_mean)
-    gram += 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    weight = torch.linalg.solve(gram, (x - x_mean).T @ (y - y_mean)).T
-    decoder.weight.copy_(weight)
-    decoder.bias.copy_(y_mean - weight @ x_mean)
 
 
 def _moments(latents: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ from rmr_gym.models.rmr.processors import freeze, load_weights, parameter_hash, 
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
 from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData
-from rmr_gym.stages.natural import pretrain, start_latents
+from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import Pretraining
 from rmr_gym.stages.probe import PROBES, fitting_rows
 
@@ -793,7 +793,8 @@ def strict(
 def _latent_filter(
     data: GameData, training: Episodes, model: AtariModel, arm: str, seed: int, donor: Artifact
 ) -> LatentFilter:
-    latents = start_latents(data, model, donor, arm)
+    code = _arm_pipeline("rmr", model, seed, donor).encoder
+    latents = atari.abstract_latents(code, data.abstract("training"))
     encoder = atari.pixel_encoder(model, seed, affine=True)
     encoder.standardise_by(*atari.frame_statistics(training.frames))
     atari.match_moments(encoder, training.frames, latents)

@@ -9,7 +9,7 @@ from rmr_gym.stages.belief import Believing, evidence
 from rmr_gym.stages.games import PRETRAIN_SEED, PROBE_SEED, GameData
 from rmr_gym.stages.measures import headroom, horizons, label_probe, ranking
 from rmr_gym.stages.natural import natural, pretrain, supervised, untrained
-from rmr_gym.stages.presets import ARMS, OBJECTIVES, Preset, find_arm
+from rmr_gym.stages.presets import ARMS, Preset, find_arm
 from rmr_gym.stages.probe import PixelReference, Reference, probe
 
 SUPERVISED, UNTRAINED, PIXELS = "supervised", "untrained", "pca"
@@ -72,8 +72,7 @@ class GameTasks:
             return supervised(self.data, *configs, seed, self.device)
         if arm == UNTRAINED:
             return untrained(self.data, preset.model, preset.natural, seed)
-        needed = find_arm(arm).pretrained or OBJECTIVES[preset.natural.objective].aligned
-        given = (donor or self.pretrained()) if needed else None
+        given = (donor or self.pretrained()) if find_arm(arm).pretrained else None
         return natural(self.data, preset.model, preset.natural, arm, seed, given, self.device)
 
     def probed(self, features: Task | Reference) -> Task:

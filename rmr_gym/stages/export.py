@@ -76,8 +76,7 @@ def pretrained_encoder(
     training = {"objective": objective, "arm": arm, "seed": seed, "step": step}
     provenance = _provenance(game, training) | {"metrics": _scores(game, task, seed, step, store)}
     core = arm_core(arm, game.preset.model) if processor else None
-    affine = encoder.affine is not None
-    config = EncoderConfig(**_sizes(game, "maps", "trunk"), core=core, affine=affine)
+    config = EncoderConfig(**_sizes(game, "maps", "trunk"), core=core)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 

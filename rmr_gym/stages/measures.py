@@ -250,8 +250,7 @@ def ranking(
     rows = []
     for step in kept_steps(pipelines):
         pipeline = kept_pipeline(model, pipelines, step).to(find_device(device)).eval()
-        centre = pipelines.tensors.get(f"{step}.centre")
-        ranked = rank_predictions(pipeline, paths, similarity, centre)
+        ranked = rank_predictions(pipeline, paths, similarity)
         rows += [{"step": step, **row} for row in ranked]
     return Artifact({"rows": rows})
 
@@ -316,10 +315,7 @@ def path_starts(
 
 @torch.no_grad()
 def rank_predictions(
-    pipeline: EncodeProcessDecode,
-    paths: Paths,
-    similarity: str = "euclidean",
-    centre: Tensor | None = None,
+    pipeline: EncodeProcessDecode, paths: Paths, similarity: str = "euclidean"
 ) -> probe.Records:
     r"""Score the latents that the pipeline predicts against those of the frames that came.
 
@@ -334,7 +330,6 @@ def rank_predictions(
         pipeline: Pixel encoder, P and decoder onto latents.
         paths: See `ranking_paths`.
         similarity: "euclidean", or "cosine" of the flattened latents.
-        centre: What the objective subtracts from latents; None: nothing.
 
     Returns:
         Records of ahead, similarity, hits_at_1, mrr, tied, copy_hits_at_1, copy_mrr and rows, one a
@@ -344,12 +339,11 @@ def rank_predictions(
     def latents(frames: Tensor) -> np.ndarray:
         return probe.encode(pipeline.encoder, frames, BATCH).cpu().numpy()
 
-    middle = 0.0 if centre is None else centre.flatten().cpu().numpy()
     predicted, rows = _unrolled(pipeline, paths), []
-    present = latents(paths.start) - middle
+    present = latents(paths.start)
     for ahead, frames in paths.later.items():
-        true = latents(frames) - middle
-        scores = ranking_scores(true, predicted.pop(ahead) - middle, similarity)
+        true = latents(frames)
+        scores = ranking_scores(true, predicted.pop(ahead), similarity)
         copied = ranking_scores(true, present, similarity)
         beside = {"copy_hits_at_1": copied.hits_at_1, "copy_mrr": copied.mrr, "rows": len(true)}
         rows.append({"ahead": ahead, "similarity": similarity, **scores._asdict(), **beside})

@@ -260,14 +260,13 @@ def natural(
         config: Objective, checkpoints, batch, rate.
         arm: A name in `rmr_gym.stages.presets.ARMS`.
         seed: Shared by paired arms: equal initial encoders and decoders, equal batches.
-        donor: Pretrained pipeline, for the arms and objectives that need one.
+        donor: Pretrained pipeline, for the arms that need one.
         device: Where to train, for instance "cpu" or "cuda".
         room: Room for unfinished state.
 
     Returns:
         Tensors ``<step>.encoder.*``, ``<step>.processor.*`` and ``<step>.decoder.*`` of every
-        checkpoint, after an aligned start also ``<step>.centre``, which the objective subtracts
-        from latents; the record holds ``curve``, ``health``, ``note`` and the hashes of P before
+        checkpoint; the record holds ``curve``, ``health``, ``note`` and the hashes of P before
         and after.
 
     Raises:
@@ -275,12 +274,6 @@ def natural(
     """
     loaded, place = natural_data(data, model, config), find_device(device)
     pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
-    centre = None
-    if OBJECTIVES[config.objective].aligned:
-        latents = start_latents(data, model, donor, arm)
-        atari.match_moments(pipeline.encoder, loaded.frames, latents)
-        atari.fit_decoder(pipeline.decoder, pipeline.processor, latents)
-        centre = latents.current.mean(0).to(place)
     pipeline.to(place)
     before = parameter_hash(pipeline.processor)
 
@@ -290,11 +283,11 @@ def natural(
             Batch(*(part.to(place) for part in natural_batch(config, loaded, seed, step, ahead)))
             for ahead in range(OBJECTIVES[config.objective].horizon)
         ]
-        logs = _mean_terms(config, pipeline, batches, centre)._asdict()
+        logs = _mean_terms(config, pipeline, batches)._asdict()
         return Step(logs.pop("loss"), logs)
 
     def checkpoint_at(step: int) -> Checkpoint:
-        return natural_checkpoint(pipeline, loaded, step, centre)
+        return natural_checkpoint(pipeline, loaded, step)
 
     trained = _trained(config, pipeline, step_at, checkpoint_at, room)
     return natural_artifact(arm, pipeline, before, trained)
@@ -311,21 +304,18 @@ def initial_pipeline(
     """Make an arm's pipeline as it is before training, input statistics included."""
     pretrained = donor.part("processor") if donor else None
     processor = presets.arm_processor(arm, model, seed, pretrained)
-    affine = OBJECTIVES[config.objective].aligned
-    pipeline = atari.natural_pipeline(model, processor, seed, affine=affine)
+    pipeline = atari.natural_pipeline(model, processor, seed)
     pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     pipeline.encoder.precision = config.cnn
     return pipeline
 
 
 def natural_checkpoint(
-    pipeline: EncodeProcessDecode, data: atari.NaturalData, step: int, centre: Tensor | None = None
+    pipeline: EncodeProcessDecode, data: atari.NaturalData, step: int
 ) -> Checkpoint:
-    """Keep the whole pipeline and the centre of its latents; say stop where most slots are dead."""
+    """Keep the whole pipeline; say stop where most slots are dead."""
     dead = count_dead_slots(pipeline.encoder, data)
     tensors = {f"{step}.{name}": tensor for name, tensor in pipeline.state_dict().items()}
-    if centre is not None:
-        tensors[f"{step}.centre"] = centre
     return Checkpoint(tensors, {"step": step, "dead_slots": dead}, stop=dead > SLOTS // 2)
 
 
@@ -347,37 +337,17 @@ def natural_artifact(
 
 
 def _mean_terms(
-    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch], centre: Tensor | None
+    config: Natural, pipeline: EncodeProcessDecode, batches: list[Batch]
 ) -> ContrastiveTerms:
     """Predict step after step from the first frames; return the terms' mean over the steps."""
-    middle = 0.0 if centre is None else centre
     frames = [batches[0].frames, *(batch.following for batch in batches)]
     states = list(pipeline.encoder(torch.cat(frames)).chunk(len(frames)))
     predicted, terms = states[0], []
     for batch, current, following in zip(batches, states, states[1:], strict=False):
         predicted = pipeline.decoder(pipeline.processor(predicted, batch.action))
-        latents = presets.PredictedStep(
-            predicted - middle, current - middle, following - middle, batch.permutation
-        )
+        latents = presets.PredictedStep(predicted, current, following, batch.permutation)
         terms.append(OBJECTIVES[config.objective].terms(config, latents))
     return ContrastiveTerms(*(torch.stack(parts).mean() for parts in zip(*terms, strict=True)))
-
-
-def start_latents(
-    data: GameData, model: AtariModel, donor: Artifact | None, arm: str
-) -> atari.AbstractLatents:
-    """Encode the game's training RAM, in random order, with the donor's abstract encoder.
-
-    Raises:
-        RMRError: There is no donor.
-    """
-    if donor is None:
-        raise RMRError(
-            f"the arm {arm!r} starts aligned and needs abstract latents: pretrain the game first"
-        )
-    encoder = atari.abstract_pipeline(model, PRETRAIN_SEED).encoder
-    load_weights(encoder, donor.part("encoder"), "the donor's abstract encoder")
-    return atari.abstract_latents(encoder, data.abstract("training"))
 
 
 @torch.no_grad()
@@ -483,7 +453,7 @@ def kept_step(artifact: Artifact, step: int | None) -> int:
 def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
     """Rebuild the encoder that was kept at a checkpoint."""
     weights = artifact.part(f"{kept_step(artifact, step)}.encoder")
-    encoder = atari.pixel_encoder(model, 0, affine="affine.weight" in weights)
+    encoder = atari.pixel_encoder(model, 0)
     load_weights(encoder, weights, f"the encoder at step {step}")
     return encoder
 
@@ -491,9 +461,7 @@ def kept_encoder(model: AtariModel, artifact: Artifact, step: int) -> SlotCNN:
 def kept_pipeline(model: AtariModel, artifact: Artifact, step: int) -> EncodeProcessDecode:
     """Rebuild the pipeline that was kept at a checkpoint."""
     weights = artifact.part(str(kept_step(artifact, step)))
-    weights.pop("centre", None)
     processor = presets.fresh_processor(artifact.record["arm"], model, 0)
-    affine = "encoder.affine.weight" in weights
-    pipeline = atari.natural_pipeline(model, processor, 0, affine=affine)
+    pipeline = atari.natural_pipeline(model, processor, 0)
     load_weights(pipeline, weights, f"the pipeline at step {step}")
     return pipeline

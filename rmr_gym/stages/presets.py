@@ -111,25 +111,20 @@ class Objective(NamedTuple):
         sampling: Kind of batch, see `rmr_gym.data.sampling.batch_indices`.
         similarity: What it draws a prediction to the next state by: "euclidean" or "cosine".
         horizon: Predicted steps; each goes through P and the decoder, the loss is their mean.
-        aligned: Encoder and decoder start from the abstract latents' moments, see
-            `rmr_gym.domains.atari`.
     """
 
     terms: Callable[["Natural", PredictedStep], ContrastiveTerms]
     sampling: Literal["uniform", "window"]
     similarity: Literal["euclidean", "cosine"]
     horizon: int = 1
-    aligned: bool = False
 
 
 OBJECTIVES: dict[str, Objective] = {
     "cswm": Objective(_cswm, "uniform", "euclidean"),
     "infonce": Objective(_infonce, "window", "cosine"),
     "infonce_3step": Objective(_infonce, "window", "cosine", horizon=3),
-    "cswm_aligned": Objective(_cswm, "uniform", "euclidean", aligned=True),
-    "infonce_aligned": Objective(_infonce, "window", "cosine", aligned=True),
 }
-"""Objectives by name. ``_3step``: three steps are predicted; ``_aligned``: the start is aligned."""
+"""Objectives by name. ``_3step``: three steps are predicted."""
 
 
 @dataclass(frozen=True)

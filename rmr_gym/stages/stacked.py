@@ -111,7 +111,7 @@ def _may_stack(task: Task) -> bool:
 def can_stack(config: Natural, model: AtariModel) -> bool:
     """Tell whether natural runs of these settings can train as one stack."""
     objective = OBJECTIVES[config.objective]
-    return objective.horizon == 1 and not objective.aligned and model.core != "interaction"
+    return objective.horizon == 1 and model.core != "interaction"
 
 
 def _size(task: Task, size: int | None) -> int:

@@ -84,16 +84,6 @@ def test_other_arms_and_checkpoints(run, game, chain, tmp_path):
     assert PretrainedEncoder.from_pretrained(tmp_path / "c").processor is None
 
 
-def test_an_encoder_of_an_aligned_start_keeps_its_affine_maps(run, game, chain, tmp_path):
-    run("--natural.objective", "infonce_aligned", "--out", tmp_path / "a")
-    read = PretrainedEncoder.from_pretrained(tmp_path / "a")
-    aligned = game.with_preset(natural={"objective": "infonce_aligned"})
-    artifact = chain.compute(aligned.trained("rmr", 0))
-    last = kept_encoder(game.preset.model, artifact, 4)
-    assert parameter_hash(read.encoder) == parameter_hash(last)
-    assert read.config.affine
-
-
 def test_an_encoder_that_collapsed_is_not_exported(run, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("rmr_gym.stages.natural.count_dead_slots", lambda encoder, data: 100)
     with pytest.raises(RMRError, match="the encoder of arm 'rmr' collapsed"):

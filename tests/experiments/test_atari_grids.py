@@ -341,10 +341,10 @@ class TestBottleneck:
 
 class TestObjectives:
     def test_every_objective_and_number_of_episodes_has_its_arms(self, options):
-        chosen = {"objectives": ("cswm", "infonce_aligned"), "arms": ("rmr", "untrained")}
+        chosen = {"objectives": ("cswm", "infonce"), "arms": ("rmr", "untrained")}
         out, problems = run(options(Objectives, **chosen, episodes=(2, 3)))
         assert problems == []
-        labels = ("cswm/2", "cswm/3", "infonce_aligned/2", "infonce_aligned/3")
+        labels = ("cswm/2", "cswm/3", "infonce/2", "infonce/3")
         arms = (("rmr", 2), ("rmr", 4), ("untrained", 0))
         assert columns_of(table(out, "natural"), "objective", "arm", "step") == {
             (label, *arm) for label in labels for arm in arms
@@ -354,7 +354,7 @@ class TestObjectives:
         assert "natural Pong mpnn dim 4 cswm/2 rmr 0 (pretrain)" in titles
         info = described(out)
         assert (info["kind"], info["natural_episodes"]) == ("objectives", [2, 3])
-        assert info["objective"] == "cswm, infonce_aligned"
+        assert info["objective"] == "cswm, infonce"
 
     def test_a_variant_differs_in_its_natural_training_alone(self, options):
         rows = planned(options(Objectives, objectives=("cswm", "infonce"), episodes=(3,)))

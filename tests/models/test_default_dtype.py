@@ -82,7 +82,7 @@ def test_pipelines_of_games(core):
 
     def natural():
         processor = atari.make_core(sizes, core, 0)
-        pipeline = atari.natural_pipeline(sizes, processor, 0, affine=True)
+        pipeline = atari.natural_pipeline(sizes, processor, 0)
         pipeline.encoder.standardise_by(*atari.frame_statistics(FRAMES))
         return learned(pipeline, pipeline(FRAMES, ACTIONS).square().mean())
 

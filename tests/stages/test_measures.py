@@ -35,7 +35,6 @@ from rmr_gym.stages.measures import (
     rank_predictions,
     ranking_paths,
 )
-from rmr_gym.stages.natural import start_latents
 from rmr_gym.stages.presets import OBJECTIVES
 from rmr_gym.stages.probe import Features, principal_components
 
@@ -296,26 +295,6 @@ def test_states_are_ranked_by_the_similarity_that_was_learnt_beside_the_copy():
     # by cosine (4,0) is as near to none as to (4,1); (6,1) is nearer to (4,1) than to (6,2)
     assert cosine["copy_hits_at_1"] == pytest.approx(2 / 3)
     assert cosine["copy_mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-    # less (4, 1), what comes is (0, -1), (2, 0), (-3, 1), the predictions (4, 0), (8, 1), (-2, 3)
-    (centred,) = rank_predictions(pipeline, paths, "cosine", torch.tensor([[4.0, 1.0]]))
-    assert centred["hits_at_1"] == pytest.approx(2 / 3)
-    assert centred["mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
-
-
-def test_an_aligned_start_is_ranked_around_its_centre(game, chain, monkeypatch):
-    changed = game.with_preset(natural={"objective": "infonce_aligned", "checkpoints": (2,)})
-    centres = []
-    monkeypatch.setattr(
-        measures_module, "rank_predictions", lambda *arguments: centres.append(arguments[-1]) or []
-    )
-    for objective_game in (changed, game):
-        artifact = chain.compute(objective_game.trained("cswm", 0))
-        task = objective_game.ranked(objective_game.trained("cswm", 0))
-        task.stage.function(**(dict(task.arguments) | {"pipelines": artifact}))
-    donor = chain.compute(changed.pretrained())
-    latents = start_latents(game.data, game.preset.model, donor, "cswm")
-    assert torch.equal(centres[0], latents.current.mean(0))
-    assert centres[1:] == [None, None]
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

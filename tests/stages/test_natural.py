@@ -28,7 +28,6 @@ from rmr_gym.stages.natural import (
     natural,
     natural_batch,
     pretrain,
-    start_latents,
     untrained,
 )
 from rmr_gym.stages.presets import ARMS, arm_processor
@@ -210,23 +209,17 @@ class TestArms:
 
 class TestNatural:
     @pytest.mark.parametrize("objective", OBJECTIVES)
-    def test_it_never_reads_ram(self, game, donor, tmp_path, monkeypatch, objective):
-        """Without the RAM column, training gives the same bytes; the probe cannot run.
-
-        An aligned start is made of a donor's latents of the RAM; what follows reads none.
-        """
+    def test_it_never_reads_ram(self, game, tmp_path, objective):
+        """Without the RAM column, training gives the same bytes; the probe cannot run."""
         blind = tmp_path / "blind"
         shutil.copytree(game.data.path, blind)
         for path in sorted(blind.glob("episodes/*.h5")):
             with h5py.File(path, "r+") as file:
                 del file["ram"]
         without = replace(game, data=replace(game.data, path=blind))
-        latents = start_latents(game.data, game.preset.model, donor, "cswm")
-        monkeypatch.setattr(natural_module, "start_latents", lambda *_: latents)
         config = {"natural": {"objective": objective, "checkpoints": (2,)}}
         results = [
-            run(each.with_preset(**config).trained("cswm", 0), donor=donor).tensors
-            for each in (game, without)
+            run(each.with_preset(**config).trained("cswm", 0)).tensors for each in (game, without)
         ]
         assert same(*results)
         with pytest.raises(RMRError, match="ram"):
@@ -250,19 +243,6 @@ class TestNatural:
         assert "slots were dead at step 2" in artifact.record["note"]
         assert artifact.record["health"] == [{"step": 2, "dead_slots": atari.SLOTS}]
         assert kept_steps(artifact) == [2]
-
-    @pytest.mark.parametrize("arm", ["rmr", "no_p"])
-    def test_an_aligned_run_is_kept_rebuilt_and_probed(self, game, chain, arm):
-        aligned = game.with_preset(natural={"objective": "infonce_aligned"})
-        artifact = chain.compute(aligned.trained(arm, 0))
-        assert artifact.record["note"] is None
-        pipeline = kept_pipeline(game.preset.model, artifact, 4)
-        assert pipeline.encoder.affine is not None
-        encoder = kept_encoder(game.preset.model, artifact, 4)
-        assert parameter_hash(pipeline.encoder) == parameter_hash(encoder)
-        assert chain.compute(aligned.scored(arm, 0)).record["rows"][0]["dead_slots"] == 0
-        with pytest.raises(RMRError, match="pretrain the game first"):
-            run(aligned.trained("no_p", 0), donor=None)
 
     def test_fewer_episodes(self, game):
         def data(count):

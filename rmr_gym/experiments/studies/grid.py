@@ -49,7 +49,7 @@ class Objectives(AtariExperiment):
     Source: none in the paper, which has one objective; RMR, section 1, argues from scarce data.
 
     Attributes:
-        objectives: Names of objectives, for instance cswm infonce infonce_aligned.
+        objectives: Names of objectives, for instance cswm infonce infonce_3step.
         arms: rmr, cswm, random_p, shuffled_p, no_p, untrained, pca; default: all.
         episodes: Numbers of natural episodes to train on; default: all that there are.
     """
