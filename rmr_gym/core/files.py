@@ -132,10 +132,14 @@ def alone(path: Path, busy: str | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(final: Path) -> Iterator[Path]:
+def replacing(final: Path, *, wait: bool = False) -> Iterator[Path]:
     """Give a hidden folder that takes the place of ``final`` when all has been written.
 
     What a killed process left in it is removed by the next one that writes the same folder.
+
+    Args:
+        final: The folder.
+        wait: Wait for another process that writes it, rather than refuse.
 
     Raises:
         RMRError: It cannot be written, or another process writes it.
@@ -143,7 +147,7 @@ def replacing(final: Path) -> Iterator[Path]:
     hidden, old = (final.with_name(f".{final.name}{end}{TEMPORARY}") for end in ("", ".old"))
     lock_file = hidden.with_name(f"{hidden.name}.lock")
     busy = f"{final} is being written by another process: wait for its end or choose another folder"
-    with os_errors(final), alone(lock_file, busy):
+    with os_errors(final), alone(lock_file, None if wait else busy):
         try:
             shutil.rmtree(hidden, ignore_errors=True)
             hidden.mkdir()
@@ -158,7 +162,7 @@ def replacing(final: Path) -> Iterator[Path]:
         finally:
             for leftover in (hidden, old):
                 shutil.rmtree(leftover, ignore_errors=True)
-            lock_file.unlink()
+            lock_file.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -106,15 +106,12 @@ def write_sheet(path: Path, frames: Sequence[Pixels], columns: int = 8, times: i
 
 
 @styled
-def frames_beside_ram(
-    frames: Mapping[str, UInt8[np.ndarray, "..."]], game: str, count: int = 3
-) -> Figure:
-    """Draw frames of a game with the 128 RAM bytes of the same instant, in hexadecimal.
+def frames_beside_ram(frames: Mapping[str, UInt8[np.ndarray, "..."]], game: str) -> Figure:
+    """Draw three frames of a game with the 128 RAM bytes of the same instant, in hexadecimal.
 
     Args:
         frames: ``<Game>_rgb`` uint8[k, height, width, 3] and ``<Game>_ram`` uint8[k, 128].
         game: Name of the game.
-        count: At most so many frames.
 
     Raises:
         RMRError: If there are no frames of the game.
@@ -125,7 +122,7 @@ def frames_beside_ram(
             f"there are no frames of {game}: expected {game}_rgb and {game}_ram of equal length in "
             "frames.npz; run `rmr-gym run compare` again"
         )
-    count = min(count, len(pictures))
+    count = min(3, len(pictures))
     figure = new_figure(3.2 * count, 6.6)
     axes = figure.subplots(2, count, squeeze=False, height_ratios=[1, 1.15])
     for index, (above, below) in enumerate(axes.T):

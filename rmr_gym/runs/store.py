@@ -24,7 +24,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -43,7 +42,7 @@ from torch import Tensor
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import alone, os_errors, sync_folder
+from rmr_gym.core.files import alone, os_errors, replacing
 
 _TENSORS, RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
 
@@ -74,20 +73,12 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
     Raises:
         RMRError: If the folder exists and ``overwrite`` is off, or cannot be written.
     """
-    if folder.exists() and not overwrite:
-        raise RMRError(f"{folder} exists already: choose another folder or overwrite it (--force)")
-    with os_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            _fill(temporary, artifact)
-            if overwrite:
-                shutil.rmtree(folder, ignore_errors=True)
-            temporary.chmod(0o755)
-            temporary.replace(folder)
-            sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with replacing(folder, wait=True) as hidden:
+        if folder.exists() and not overwrite:
+            raise RMRError(
+                f"{folder} exists already: choose another folder or overwrite it (--force)"
+            )
+        _fill(hidden, artifact)
     return folder
 
 
@@ -97,9 +88,6 @@ def _fill(folder: Path, artifact: Artifact) -> None:
     (folder / RECORD).write_text(json.dumps(artifact.record, indent=1))
     sums = {name: _sha256(folder / name) for name in (_TENSORS, RECORD)}
     (folder / _SUMS).write_text(json.dumps(sums))
-    for name in (_TENSORS, RECORD, _SUMS):
-        with (folder / name).open("rb") as file:
-            os.fsync(file.fileno())
 
 
 def _sha256(path: Path) -> str:

@@ -14,7 +14,6 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.envs.atari.env import PairedAtariEnv
-from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.wrappers import PairedObservation, RecordVectorTransitions
 from rmr_gym.wrappers.views import Curtain, RandomCrops, VectorRandomCrops, crop
 
@@ -59,7 +58,7 @@ class Pooled(gym.ObservationWrapper):
     ],
 )
 def test_equal_to_the_paired_environment_whatever_is_observed(name, obs_type, pixels):
-    inner = gym.make(GAMES[name].ale_id, obs_type=obs_type, **PLAIN)
+    inner = gym.make(f"ALE/{name}-v5", obs_type=obs_type, **PLAIN)
     wrapped = PairedObservation(inner, pixels=pixels)
     paired = PairedAtariEnv(name, pixels=pixels)
     assert wrapped.observation_space == paired.observation_space

@@ -41,11 +41,6 @@ class Game:
         """The id of our environment, for instance ``"rmr/Pong-v0"``."""
         return f"rmr/{self.name}-v0"
 
-    @property
-    def ale_id(self) -> str:
-        """The id of ALE's own environment, for instance ``"ALE/Pong-v5"``."""
-        return f"ALE/{self.name}-v5"
-
 
 _ACTIONS = {"all": _EVERY_ACTION, "without fire": _WITHOUT_FIRE}
 

@@ -125,19 +125,12 @@ class MessagePassing(nn.Module):
         dim: Width of a slot's latent vector, of the messages and of their hidden layers.
         aggregation: ``"max"`` (default), ``"sum"`` or ``"mean"``.
         precision: ``"fp32"``, or ``"bf16"`` operands with fp32 sums in the fast back ends.
-        backend: Back end of the message passing; ``"auto"`` picks the fastest that is there.
     """
 
-    def __init__(
-        self,
-        dim: int = 64,
-        aggregation: str = "max",
-        precision: str = "fp32",
-        backend: str = "auto",
-    ):
+    def __init__(self, dim: int = 64, aggregation: str = "max", precision: str = "fp32"):
         super().__init__()
         known_name("aggregation", aggregation, AGGREGATIONS)
-        self.options = {"aggregation": aggregation, "precision": precision, "backend": backend}
+        self.options = {"aggregation": aggregation, "precision": precision}
         self.receiver = nn.Linear(dim, dim)
         self.sender = nn.Linear(dim, dim, bias=False)
         self.hidden = nn.Linear(dim, dim)

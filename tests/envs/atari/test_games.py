@@ -46,7 +46,7 @@ def test_names_and_ids_are_those_of_ale():
     gym.register_envs(ale_py)
     for name, game in GAMES.items():
         assert name == game.name
-        assert gym.spec(game.ale_id).kwargs["game"] == game.rom
+        assert gym.spec(f"ALE/{game.name}-v5").kwargs["game"] == game.rom
 
 
 @pytest.mark.parametrize("game", GAMES.values(), ids=GAMES)
@@ -93,7 +93,14 @@ def test_a_game_cannot_be_changed():
 
 @pytest.mark.parametrize("game", GAMES.values(), ids=GAMES)
 def test_a_game_is_found_by_each_of_its_names(game):
-    for text in (game.name, game.title, game.rom, game.env_id, game.ale_id, game.name.upper()):
+    for text in (
+        game.name,
+        game.title,
+        game.rom,
+        game.env_id,
+        f"ALE/{game.name}-v5",
+        game.name.upper(),
+    ):
         assert find_game(text) is game
 
 
