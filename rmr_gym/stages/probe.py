@@ -100,8 +100,8 @@ def checkpoint_features(
         return
     for step in kept_steps(given)[first:]:
         network = kept_encoder(model, given, step).to(find_device(device))
-        parts = (encode(network, part.frames) for part in (sets.training, sets.test))
-        yield step, Features(*parts, SLOTS)
+        train, test = (encode(network, part.frames) for part in (sets.training, sets.test))
+        yield step, Features(train, test, SLOTS)
 
 
 def rows_by_step(

@@ -311,7 +311,7 @@ class TestPretrainingOnItsOwnPredictions:
             met.append((bits.clone(), following.clone(), predicted_bits(logits, bits)))
             return ram_loss(logits, bits, following)
 
-        monkeypatch.setattr(natural_module, "ram_loss", noted)
+        monkeypatch.setattr(natural_module.models, "ram_loss", noted)
         config = replace(game.preset.pretraining, steps=1, checkpoints=(1,), **changes)
         pretrain.function(game.data, game.preset.model, config, 0)
         return met

@@ -424,7 +424,7 @@ def episodes_read(monkeypatch):
         )
         return shown(self, index, device)
 
-    monkeypatch.setattr(stages, "load_clips", spied)
+    monkeypatch.setattr(stages.domain, "load_clips", spied)
     monkeypatch.setattr(Clips, "shown", watched)
     return read
 

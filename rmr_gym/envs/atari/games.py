@@ -45,7 +45,10 @@ class Game:
 _ACTIONS = {"all": _EVERY_ACTION, "without fire": _WITHOUT_FIRE}
 
 with Path(__file__).with_name("games.csv").open(encoding="utf-8") as _file:
-    _ROWS = [Game(**row | {"actions": _ACTIONS[row["actions"]]}) for row in csv.DictReader(_file)]
+    _ROWS = [
+        Game(row["name"], row["title"], row["rom"], _ACTIONS[row["actions"]])
+        for row in csv.DictReader(_file)
+    ]
 
 GAMES: dict[str, Game] = {game.name: game for game in _ROWS}
 """Every game by its name, in the order of the paper's tables."""
