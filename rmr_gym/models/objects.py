@@ -324,8 +324,8 @@ class ObjectDecoder(BroadcastDecoder):
 
     coordinates = 3
 
-    def __init__(self, dim: int, resolution: int, *sizes: Any):
-        super().__init__(dim, resolution, *sizes)
+    def __init__(self, dim: int, *sizes: Any, **named: Any):
+        super().__init__(dim, *sizes, **named)
         self.position, self.colour = nn.Linear(dim, 2), nn.Linear(dim, 3)
 
     @torch.no_grad()
