@@ -51,15 +51,7 @@ def copying_batch(
         batch: Number of sequences, of 2 digits + span + 1 instants.
         span: Blanks between the digits and the marker, 0 or more.
         digits: Number of digits to copy, 1 or more.
-
-    Raises:
-        RMRError: A number out of its range.
     """
-    if min(batch, digits) < 1 or span < 0:
-        raise RMRError(
-            f"the copying task needs a batch and digits of 1 or more and a span of 0 or more, got "
-            f"{batch}, {digits} and {span}"
-        )
     drawn = torch.from_numpy(rng.integers(BLANK + 1, MARKER, (batch, digits)))
     blanks = drawn.new_full((batch, digits + span + 1), BLANK)
     marked = blanks.clone()
@@ -101,13 +93,8 @@ def digits_batch(
         part: A name in `PARTS`.
 
     Raises:
-        RMRError: A number out of its range, or scikit-learn is missing.
+        RMRError: scikit-learn is missing.
     """
-    if min(batch, side) < 1:
-        raise RMRError(
-            "the digits need a batch of 1 or more and a resolution of 1 pixel or more, got "
-            f"{batch} and {side}"
-        )
     images, classes = (own[PARTS[part]] for own in digit_images())
     chosen, kept = rng.permutation(len(images))[:batch], np.arange(side) * 8 // side
     pixels = images[chosen][:, kept[:, None], kept].reshape(len(chosen), -1)
@@ -127,15 +114,7 @@ def adding_batch(rng: np.random.Generator, batch: int, length: int) -> SequenceB
         rng: Source of the numbers.
         batch: Number of sequences.
         length: Instants of each, 2 or more.
-
-    Raises:
-        RMRError: A number out of its range.
     """
-    if batch < 1 or length < 2:
-        raise RMRError(
-            "the adding task needs a batch of 1 or more and a length of 2 or more, got "
-            f"{batch} and {length}"
-        )
     half, rows = length // 2, np.arange(batch)
     marked = rng.integers(half, size=batch), half + rng.integers(length - half, size=batch)
     inputs = np.zeros((batch, length, 4), np.float32)

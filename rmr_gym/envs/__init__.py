@@ -1,29 +1,9 @@
 """What can be stepped: the paired Atari environments, the table of games, bouncing balls."""
 
-from typing import TYPE_CHECKING
-
 import gymnasium as gym
 
-from rmr_gym.core import lazy_names
-from rmr_gym.envs.atari.games import GAMES as GAMES
-from rmr_gym.envs.atari.games import Game as Game
-from rmr_gym.envs.atari.games import find_game as find_game
+from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.config import PRESETS
-
-if TYPE_CHECKING:
-    from rmr_gym.envs.atari.env import PairedAtariEnv as PairedAtariEnv
-    from rmr_gym.envs.atari.vector import PairedAtariVectorEnv as PairedAtariVectorEnv
-    from rmr_gym.envs.balls.env import BouncingBallsEnv as BouncingBallsEnv
-    from rmr_gym.envs.balls.env import BouncingBallsVectorEnv as BouncingBallsVectorEnv
-
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "atari.env": "PairedAtariEnv",
-        "atari.vector": "PairedAtariVectorEnv",
-        "balls.env": "BouncingBallsEnv BouncingBallsVectorEnv",
-    },
-)
 
 
 def register_envs() -> None:
@@ -35,17 +15,21 @@ def register_envs() -> None:
     reported as ``truncated``, so that it stays right when the frame skip is changed.
     """
     for game in GAMES.values():
-        _register(game.env_id, "PairedAtari", game=game.name)
+        homes = ("atari.env:PairedAtariEnv", "atari.vector:PairedAtariVectorEnv")
+        _register(game.env_id, homes, game=game.name)
     for name, preset in PRESETS.items():
-        _register(preset.env_id, "BouncingBalls", preset.steps, preset=name)
+        homes = ("balls.env:BouncingBallsEnv", "balls.env:BouncingBallsVectorEnv")
+        _register(preset.env_id, homes, preset.steps, preset=name)
 
 
-def _register(env_id: str, stem: str, steps: int | None = None, **arguments: str) -> None:
+def _register(
+    env_id: str, homes: tuple[str, str], steps: int | None = None, **arguments: str
+) -> None:
     if env_id not in gym.registry:
         gym.register(
             id=env_id,
-            entry_point=f"rmr_gym.envs:{stem}Env",
-            vector_entry_point=f"rmr_gym.envs:{stem}VectorEnv",
+            entry_point=f"rmr_gym.envs.{homes[0]}",
+            vector_entry_point=f"rmr_gym.envs.{homes[1]}",
             max_episode_steps=steps,
             kwargs=arguments,
         )

@@ -1,7 +1,7 @@
 """Means over seeds, exact paired tests, corrections, intervals: every test of every table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,8 +26,6 @@ DIFFERENCE = ("pairs", "difference", "low", "high", "p_better", "p_worse", "verd
 CORRECTED = ("p_better_bh", "p_worse_bh", "verdict_bh")
 """Columns of a test, and what a correction adds."""
 
-Alternative = Literal["greater", "less"]
-Verdict = Literal["better", "worse", "same", "too few seeds"]
 Draws = Callable[[Mapping[str, Any]], np.random.Generator]
 
 
@@ -127,7 +125,7 @@ def paired_difference(
     return dict(zip(DIFFERENCE, values, strict=True))
 
 
-def signed_rank_p(differences: Float[np.ndarray, " pairs"], alternative: Alternative) -> float:
+def signed_rank_p(differences: Float[np.ndarray, " pairs"], alternative: str) -> float:
     """Return the exact one-sided p of Wilcoxon's signed-rank test on paired differences.
 
     Zero differences are dropped (Wilcoxon's own rule), equal sizes share their middle rank, and
@@ -164,7 +162,7 @@ def _rank_sum_distribution(doubled_ranks: np.ndarray) -> np.ndarray:
     return probability
 
 
-def verdict(p_better: float, p_worse: float, pairs: int) -> Verdict:
+def verdict(p_better: float, p_worse: float, pairs: int) -> str:
     """Say what two one-sided tests at `ALPHA` show: better, worse, same or too few seeds.
 
     "same" means that neither direction is significant; it is no proof of equality.

@@ -157,12 +157,9 @@ class Natural:
     cnn: str = "fp32"
 
     def __post_init__(self) -> None:
-        for kind, name, choices in (
-            ("objective", self.objective, OBJECTIVES),
-            ("kind of negatives", self.negatives, NEGATIVES),
-            ("precision of the convolutions", self.cnn, CNN_PRECISIONS),
-        ):
-            known_name(kind, name, choices)
+        known_name("objective", self.objective, OBJECTIVES)
+        known_name("kind of negatives", self.negatives, NEGATIVES)
+        known_name("precision of the convolutions", self.cnn, CNN_PRECISIONS)
         if self.episodes is not None and self.episodes < 1:
             raise RMRError(f"natural training needs 1 episode or more, got {self.episodes}")
         check_checkpoints(self.checkpoints)

@@ -37,7 +37,7 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
 
     Differs: ALE's own environments repeat actions with probability 0.25 unless told otherwise, and
     their reset without a seed remembers some of the last episode in some games; neither is changed
-    here. `rmr_gym.envs.PairedAtariEnv` does neither by default.
+    here. `rmr_gym.envs.atari.env.PairedAtariEnv` does neither by default.
 
     Args:
         env: A Gymnasium environment over ALE, wrapped or not, for instance

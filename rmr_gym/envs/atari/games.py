@@ -6,7 +6,7 @@ Source: RMR, tables 1 and 2, which list the games of Anand et al. (2019).
 import csv
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pkgutil import get_data
 
 from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, letters, unknown_name
@@ -44,11 +44,11 @@ class Game:
 
 _ACTIONS = {"all": _EVERY_ACTION, "without fire": _WITHOUT_FIRE}
 
-with Path(__file__).with_name("games.csv").open(encoding="utf-8") as _file:
-    _ROWS = [
-        Game(row["name"], row["title"], row["rom"], _ACTIONS[row["actions"]])
-        for row in csv.DictReader(_file)
-    ]
+_TABLE = (get_data(__name__, "games.csv") or b"").decode()  # pathlib would make importing slower
+_ROWS = [
+    Game(row["name"], row["title"], row["rom"], _ACTIONS[row["actions"]])
+    for row in csv.DictReader(_TABLE.splitlines())
+]
 
 GAMES: dict[str, Game] = {game.name: game for game in _ROWS}
 """Every game by its name, in the order of the paper's tables."""

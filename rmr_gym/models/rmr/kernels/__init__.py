@@ -19,16 +19,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
-
-if TYPE_CHECKING:
-    from rmr_gym.models.rmr.kernels.triton_messages import TritonEngine
 
 PAD = 32
 """Widths are padded to a multiple of this; the same as in messages.cpp."""
@@ -94,9 +91,7 @@ def library_of(source: Path, instead: str) -> ctypes.CDLL | None:
 
 
 @cache
-def triton_engine(
-    precision: str, device: torch.device, hidden: int, outputs: int
-) -> "TritonEngine | None":
+def triton_engine(precision: str, device: torch.device, hidden: int, outputs: int) -> Any:
     """Return the engine for a GPU; None, and once a line in the log, where it cannot be had.
 
     Its kernels are tried out on a few slots of these widths, so that what a GPU lacks (age, shared
