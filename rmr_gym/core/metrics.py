@@ -210,7 +210,6 @@ def _adjusted_rand_index(table: Float[np.ndarray, "objects labels"]) -> float:
     )
 
 
-SIMILARITIES = ("euclidean", "cosine")
 CHUNK = 256
 """Rows of which all pairs are compared at a time."""
 
@@ -301,7 +300,7 @@ def ranking_scores(true: States, predicted: States, similarity: str = "euclidean
     Raises:
         RMRError: As `ranks`, or an unknown similarity.
     """
-    known_name("similarity", similarity, SIMILARITIES)
+    known_name("similarity", similarity, ("euclidean", "cosine"))
     if similarity == "cosine":
         true, predicted = _normalised(true), _normalised(predicted)
     order = ranks(true, predicted)

@@ -30,7 +30,6 @@ TENTH = 10
 BATCH, FRAME_BATCH = 500, 64
 """Windows of positions and of frames that are scored at once."""
 
-PREDICTIONS = ("position", "change", "acceleration")
 PRECISIONS = ("fp32", "bf16")
 OUTSIDE = 0.01
 """A ball counts as outside where its centre is so far beyond where the wall stops it; the
@@ -70,7 +69,7 @@ class BallsModel(ProcessorSizes):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known_name("prediction", self.predict, PREDICTIONS)
+        known_name("prediction", self.predict, ("position", "change", "acceleration"))
 
     @property
     def label(self) -> str:

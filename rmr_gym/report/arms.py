@@ -15,20 +15,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError, unknown_name
-from rmr_gym.report import charts
+from rmr_gym.report import charts, tables
 from rmr_gym.report.runs import Run, Schema, in_order, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
-from rmr_gym.report.tables import (
-    ARM_LABELS,
-    MODEL_LABELS,
-    OBJECTIVE_LABELS,
-    PROBE_LABELS,
-    called,
-    grouped,
-    label,
-    labels_of,
-    objective_label,
-)
+from rmr_gym.report.tables import ARM_LABELS, MODEL_LABELS, OBJECTIVE_LABELS, called, grouped, label
 
 REFERENCES = ("untrained", "supervised", "pca")
 """Arms that depend on no objective; without a row at the step asked for, their last one counts."""
@@ -37,7 +27,7 @@ BASELINES = ("cswm", "untrained")
 CONTROLS = ("random_p", "shuffled_p", "no_p")
 """What every arm is compared with, and what RMR is compared with besides."""
 
-SCORE_LABELS = labels_of("score")
+SCORE_LABELS = tables.labels_of("score")
 SCORES = (*SCORE_LABELS, "dead_slots")
 PLACE = ("game", "objective", "probe", "checkpoint")
 """Within what arms are compared."""
@@ -68,7 +58,7 @@ FORECASTS = ("present", "forecast", "ceiling")
 
 def probes(natural: pd.DataFrame) -> list[str]:
     """Return the probes of a natural table, the headline first."""
-    return in_order(natural["probe"], PROBE_LABELS)
+    return in_order(natural["probe"], tables.PROBE_LABELS)
 
 
 def headline_probe(natural: pd.DataFrame) -> str:
@@ -248,13 +238,13 @@ def checkpoint_table(natural: pd.DataFrame, games: Sequence[str]) -> pd.DataFram
 
     Each (probe, checkpoint) is corrected as its own table.
     """
-    tables = []
+    found = []
     for probe in probes(natural):
         for step in trained_steps(where(natural, probe=probe)):
             rows = standing(natural, games, probe, step)
-            tables.append(natural_table(rows, arm_pairs(rows)))
+            found.append(natural_table(rows, arm_pairs(rows)))
     rows = standing(natural.iloc[:0], games, "ridge")
-    return pd.concat(tables, ignore_index=True) if tables else natural_table(rows, arm_pairs(rows))
+    return pd.concat(found, ignore_index=True) if found else natural_table(rows, arm_pairs(rows))
 
 
 def abstract_table(run: Run) -> pd.DataFrame:
@@ -348,7 +338,7 @@ def checkpoint_curves(
 
 def panel_title(game: str, objective: str, several: bool) -> str:
     """Return what titles a panel by game, and by objective where there are several."""
-    return f"{game}, {objective_label(objective)}" if several else game
+    return f"{game}, {tables.objective_label(objective)}" if several else game
 
 
 def measure_table(
@@ -404,8 +394,8 @@ def headroom_tables(rows: pd.DataFrame) -> tuple[Tables, Tables]:
     family, draws = ("measure", "at", "bytes"), draws_by("measure", *place)
     tests = paired(rows, "micro_f1", "measure", FORECASTS[:1], place, ("seed",), family, draws)
     tests = where(tests, measure="forecast")[[*place, *DIFFERENCE, *CORRECTED]]
-    tables = {"headroom_summary": table, "forecast_summary": forecasts.merge(tests, "left", place)}
-    return {"headroom": pairs}, tables
+    forecasts = forecasts.merge(tests, "left", place)
+    return {"headroom": pairs}, {"headroom_summary": table, "forecast_summary": forecasts}
 
 
 def headroom_figures(rows: pd.DataFrame) -> dict[str, Callable[[], Figure]]:

@@ -15,13 +15,9 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.domains.atari import ACTIONS, SLOTS, AtariModel, ProbeData, make_core
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.dynamics import Dynamics
+from rmr_gym.models import pretrained
 from rmr_gym.models.objects import FrameStackEncoder
-from rmr_gym.models.pretrained import (
-    BallsEncoderConfig,
-    BeliefConfig,
-    EncoderConfig,
-    PretrainedEncoder,
-)
+from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.belief import CompactReader, PixelReader
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
@@ -76,7 +72,7 @@ def pretrained_encoder(
     training = {"objective": objective, "arm": arm, "seed": seed, "step": step}
     provenance = _provenance(game, training) | {"metrics": _scores(game, task, seed, step, store)}
     core = arm_core(arm, game.preset.model) if processor else None
-    config = EncoderConfig(**_sizes(game, "maps", "trunk"), core=core)
+    config = pretrained.EncoderConfig(**_sizes(game, "maps", "trunk"), core=core)
     return PretrainedEncoder(config, encoder.cpu(), processor, provenance)
 
 
@@ -178,7 +174,7 @@ def pretrained_belief(
         "instants": count,
         "frameskip": game.preset.recording.frameskip,
     }
-    config = BeliefConfig(**_sizes(game, "core"), **played)
+    config = pretrained.BeliefConfig(**_sizes(game, "core"), **played)
     encoder, processor = config.encoder(), config.processor()
     load_weights(encoder, read.tensors, "the reader")
     load_weights(processor.pipeline, donor.tensors, "the game's abstract pipeline")

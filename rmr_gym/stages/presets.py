@@ -17,7 +17,6 @@ from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuff
 from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
 from rmr_gym.runs.training import check_checkpoints
 
-NEGATIVES = ("paper", "code")
 PROBE_NAMES = ("ridge", "adam_raw", "adam_std")
 
 Named = TypeVar("Named")
@@ -158,7 +157,7 @@ class Natural:
 
     def __post_init__(self) -> None:
         known_name("objective", self.objective, OBJECTIVES)
-        known_name("kind of negatives", self.negatives, NEGATIVES)
+        known_name("kind of negatives", self.negatives, ("paper", "code"))
         known_name("precision of the convolutions", self.cnn, CNN_PRECISIONS)
         if self.episodes is not None and self.episodes < 1:
             raise RMRError(f"natural training needs 1 episode or more, got {self.episodes}")

@@ -21,13 +21,9 @@ from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains import clips as domain
 from rmr_gym.domains.clips import Clips
+from rmr_gym.models.rmr import processors
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
-from rmr_gym.models.rmr.processors import (
-    PassiveProcessor,
-    ProcessorSizes,
-    load_weights,
-    parameter_hash,
-)
+from rmr_gym.models.rmr.processors import ProcessorSizes, load_weights, parameter_hash
 from rmr_gym.models.world import frames as world
 from rmr_gym.models.world.crops import LocalWorld
 from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
@@ -529,9 +525,9 @@ class PlannedModel:
         return crop_scores(self, self.trained(seed), test or self.data, scoring, views, dropped)
 
 
-def inner_processor(model: nn.Module) -> PassiveProcessor:
+def inner_processor(model: nn.Module) -> processors.PassiveProcessor:
     """Return the P inside a world model."""
-    return next(part for part in model.modules() if isinstance(part, PassiveProcessor))
+    return next(part for part in model.modules() if isinstance(part, processors.PassiveProcessor))
 
 
 @stage(version=4)

@@ -21,7 +21,6 @@ from rmr_gym.envs.atari.games import GAMES, Game, find_game
 
 Env = TypeVar("Env")
 AnyEnv = gym.Env[Any, Any] | VectorEnv[Any, Any, Any]
-STORES = ("auto", "observation")
 _PACKAGES = ("rmr-gym", "gymnasium", "numpy", "h5py", "hdf5plugin", "zstandard", "xxhash")
 _OF_MAKE_VEC = ("num_envs", "vectorization_mode", "vector_kwargs", "wrappers", "max_episode_steps")
 _OF_VECTORS = ("workers", "threads", "copy", "autoreset_mode")
@@ -86,7 +85,7 @@ def describe(
     Raises:
         RMRError: What it shows or takes cannot be stored.
     """
-    known_name("choice of what to store", store, STORES)
+    known_name("choice of what to store", store, ("auto", "observation"))
     ale, kwargs = ale_of(env), dict(env.spec.kwargs) if env.spec else {}
     actions: Any = getattr(env, "single_action_space", env.action_space)
     tells = ale is not None or isinstance(env, VectorEnv)

@@ -13,8 +13,6 @@ Kind = tuple[float, float]
 Color = tuple[int, int, int]
 
 FRAMES = ("rgb", "binary")
-COLORS = ("distinct", "white")
-RENDERERS = ("raster", "mujoco")
 EXTRAS = ("velocities", "radii", "masses", "presence")
 SMALLEST_RADIUS = 0.03
 _MOST_BALLS = 254
@@ -218,7 +216,7 @@ def _is_color(value: Any) -> bool:
 
 def _check_colors(value: Any) -> None:
     if isinstance(value, str):
-        known_name("colors", value, COLORS)
+        known_name("colors", value, ("distinct", "white"))
     else:
         what = "colors to be one triple a ball (red, green, blue) of whole numbers from 0 to 255"
         _expect(lambda colors: colors and _all(_is_color, colors), what, value)
@@ -245,7 +243,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "curtain": lambda sides: sides is None or check_sides(sides),
     "observe": lambda names: [known_name("entry of observe", name, EXTRAS) for name in names],
     "masks": bool,
-    "renderer": partial(known_name, "renderer", choices=RENDERERS),
+    "renderer": partial(known_name, "renderer", choices=("raster", "mujoco")),
 }
 
 

@@ -15,9 +15,6 @@ from rmr_gym.core.errors import check_counts, known_name
 from rmr_gym.models.world import crops, frames
 from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise, mark_dropped
 
-TERMS = ("both", "local", "nonlocal")
-CODERS = ("mlp", "conv")
-
 Hidden = Float[Tensor, "batch slots dim"]
 Rows = Float[Tensor, "batch rows row"]
 Heads = Float[Tensor, "*batch members heads dim"]
@@ -43,7 +40,7 @@ class AttentionSizes:
     terms: str = "both"
 
     def __post_init__(self) -> None:
-        known_name("terms of attention", self.terms, TERMS)
+        known_name("terms of attention", self.terms, ("both", "local", "nonlocal"))
         check_counts(self)
 
 
@@ -231,7 +228,7 @@ class S2RMSizes:
 
     def __post_init__(self) -> None:
         check_counts(self)
-        known_name("coder of crops", self.coder, CODERS)
+        known_name("coder of crops", self.coder, ("mlp", "conv"))
         crops.SpherePositions(self.place, self.unit)
 
     def coding(self, channels: int, place: int = 0) -> crops.CropCoding:
