@@ -248,9 +248,7 @@ def _like(spec: ColumnSpec, rows: np.ndarray) -> ColumnSpec:
     return replace(spec, dtype=rows.dtype.name, shape=rows.shape[1:])
 
 
-def _episode(
-    data: "EpisodeData", about: Mapping[str, Any], index: int, manifest: Manifest
-) -> Episode:
+def _episode(data: "EpisodeData", about: Any, index: int, manifest: Manifest) -> Episode:
     terminated, truncated = data.terminations.astype(bool), data.truncations.astype(bool)
     ended = bool(terminated[-1:].any() or truncated[-1:].any())
     return Episode(

@@ -216,14 +216,12 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
     return kept, int((~keep).sum())
 
 
-def frame_statistics(
-    frames: GrayFrames, chunk: int = 2048
-) -> tuple[Float[Tensor, "height width"], float]:
+def frame_statistics(frames: GrayFrames) -> tuple[Float[Tensor, "height width"], float]:
     """Return the mean frame and the root mean square deviation from it, in gray levels."""
-    mean = sum(part.to(torch.float64).sum(0) for part in frames.split(chunk)) / len(frames)
+    mean = sum(part.to(torch.float64).sum(0) for part in frames.split(2048)) / len(frames)
     assert isinstance(mean, Tensor)
     squares = sum(
-        (part.to(torch.float64) - mean).square().sum().item() for part in frames.split(chunk)
+        (part.to(torch.float64) - mean).square().sum().item() for part in frames.split(2048)
     )
     return mean.to(torch.float32), float((squares / frames.numel()) ** 0.5)
 

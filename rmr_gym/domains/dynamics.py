@@ -52,9 +52,7 @@ class RandomWorld(NamedTuple):
         masks = rng.integers(0, 2, (ACTIONS, SLOTS, BITS), dtype=np.uint8)
         return cls(parent, rng.integers(0, BITS, SLOTS), order, masks)
 
-    def step(
-        self, bits: UInt8[np.ndarray, "rows bytes bits"], action: Int[np.ndarray, " rows"]
-    ) -> UInt8[np.ndarray, "rows bytes bits"]:
+    def step(self, bits: Bits, action: Int[np.ndarray, " rows"]) -> Bits:
         """Return the bits after ``action``."""
         moved = np.take_along_axis(bits, self.order[None], axis=-1) ^ self.masks[action]
         is_open = bits[:, self.parent, self.gate].astype(bool)

@@ -37,9 +37,7 @@ class SequenceBatch(NamedTuple):
     targets: Int[Tensor, "batch asked"] | Float[Tensor, "batch asked"]
 
 
-def copying_batch(
-    rng: np.random.Generator, batch: int, span: int, digits: int = 10
-) -> SequenceBatch:
+def copying_batch(rng: np.random.Generator, batch: int, span: int, digits: int) -> SequenceBatch:
     """Draw digits, blanks, the marker, blanks, and ask for blanks, then for the digits.
 
     Source: RIMs, section 4.1.1 and Appendix C.5.
@@ -78,9 +76,7 @@ def digit_images() -> tuple[Bool[np.ndarray, "images 8 8"], Int[np.ndarray, " im
     return images.reshape(-1, 8, 8)[order] >= images.max() / 2, classes[order]
 
 
-def digits_batch(
-    rng: np.random.Generator, batch: int, side: int, part: str = "training"
-) -> SequenceBatch:
+def digits_batch(rng: np.random.Generator, batch: int, side: int, part: str) -> SequenceBatch:
     """Draw different images of digits, read pixel by pixel in rows, and ask which they are.
 
     Source: RIMs, section 4.1.2 and Appendix C.6 (nearest neighbour, black and white).

@@ -16,15 +16,13 @@ def register_envs() -> None:
     """
     for game in GAMES.values():
         homes = ("atari.env:PairedAtariEnv", "atari.vector:PairedAtariVectorEnv")
-        _register(game.env_id, homes, game=game.name)
+        _register(game.env_id, homes, None, game=game.name)
     for name, preset in PRESETS.items():
         homes = ("balls.env:BouncingBallsEnv", "balls.env:BouncingBallsVectorEnv")
         _register(preset.env_id, homes, preset.steps, preset=name)
 
 
-def _register(
-    env_id: str, homes: tuple[str, str], steps: int | None = None, **arguments: str
-) -> None:
+def _register(env_id: str, homes: tuple[str, str], steps: int | None, **arguments: str) -> None:
     if env_id not in gym.registry:
         gym.register(
             id=env_id,

@@ -399,9 +399,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def circumstances(
-    started: datetime, workers: int, versions: Sequence[str] = VERSIONS
-) -> dict[str, Any]:
+def circumstances(started: datetime, workers: int, versions: Sequence[str]) -> dict[str, Any]:
     """Return what run.json says of versions, machine and time."""
     finished = datetime.now(UTC)
     return {

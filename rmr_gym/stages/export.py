@@ -28,7 +28,7 @@ from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.natural import kept_encoder, kept_step, pretrain
 from rmr_gym.stages.presets import ARMS, Preset, arm_core, find_arm, fresh_processor
-from rmr_gym.stages.probe import METRICS, Values, encode
+from rmr_gym.stages.probe import METRICS, Records, Values, encode
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +85,7 @@ def _processor(game: GameTasks, arm: str, artifact: Artifact, step: int) -> Any:
     return processor.cpu()
 
 
-def _scores(
-    game: GameTasks, task: Task, seed: int, step: int, store: Store
-) -> list[dict[str, Any]]:
+def _scores(game: GameTasks, task: Task, seed: int, step: int, store: Store) -> Records:
     """Return the probe's scores of the encoder and of what it must beat."""
     beside = {"untrained encoder": game.scored(UNTRAINED, seed)}
     beside["pixels through PCA"] = game.probed(game.pixels)

@@ -195,15 +195,13 @@ class NaturalRun(NamedTuple):
     donor: Artifact | None = None
 
 
-def natural_stack(
-    arguments: Sequence[Mapping[str, Any]], progress: Progress | None = None
-) -> list[Result]:
+def natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     """Train natural runs as one, each given by the arguments of the stage."""
     names = ("data", "model", "config", "device")
     data, model, config, device = (arguments[0][name] for name in names)
     runs = [NaturalRun(given["arm"], given["seed"], given["donor"]) for given in arguments]
     loaded = natural_data(data, model, config)
-    return train_natural_stack(config, model, loaded, runs, device=device, progress=progress)
+    return train_natural_stack(config, model, loaded, runs, device=device)
 
 
 def train_natural_stack(

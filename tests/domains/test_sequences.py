@@ -51,7 +51,7 @@ def test_parts_of_the_digits_are_whole_and_every_class_is_in_each():
     sizes = {"test": 500, "validation": 250, "training": 1047}
     assert {part: len(batch.inputs) for part, batch in parts.items()} == sizes
     assert all(sorted(batch.targets.unique().tolist()) == [*range(10)] for batch in parts.values())
-    drawn = digits_batch(generator(1), 40, 8)
+    drawn = digits_batch(generator(1), 40, 8, "training")
     assert len(drawn.inputs.unique(dim=0)) > 35
 
 
@@ -59,7 +59,7 @@ def test_without_scikit_learn_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digit_images.cache_clear()
     with pytest.raises(RMRError, match=r"expected scikit-learn.*pip install .rmr-gym\[digits\]"):
-        digits_batch(generator(0), 2, 8)
+        digits_batch(generator(0), 2, 8, "training")
 
 
 @pytest.mark.parametrize("length", [2, 7, 50])

@@ -147,9 +147,7 @@ class RamNetwork:
         return cls(tuple((wide[f"{n}.weight"], wide[f"{n}.bias"]) for n in range(len(widths) - 1)))
 
 
-def save_networks(
-    path: Path, networks: Mapping[str, RamNetwork], notes: Mapping[str, object]
-) -> None:
+def save_networks(path: Path, networks: Mapping[str, RamNetwork], notes: Mapping[str, Any]) -> None:
     """Write networks, each under a name, and notes about them, to one safetensors file.
 
     Raises:

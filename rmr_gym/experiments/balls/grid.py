@@ -115,9 +115,7 @@ def _with_processor(world: BallsWorld, model: BallsModel) -> BallsWorld:
     return replace(world, preset=replace(world.preset, pixels=pixels))
 
 
-def arm_rows(
-    world: BallsWorld, arms: Sequence[str], seed: int, donor: Task | None = None
-) -> list[Rows]:
+def arm_rows(world: BallsWorld, arms: Sequence[str], seed: int, donor: Task | None) -> list[Rows]:
     """Return where the rows of a seed's warm start and of its arms come from."""
     processor = world.preset.pixels.processor
     names = {"game": world.data.label, "core": processor.core, "dim": processor.dim, "seed": seed}

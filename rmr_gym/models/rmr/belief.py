@@ -23,7 +23,9 @@ from rmr_gym.models.rmr import pipeline as parts
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, Latents, RamLogits, draw_uniformly
 
 Bits = Float[Tensor, "batch slots bits"]
-Transition = Callable[[Bits, Int[Tensor, " batch"]], Bits]
+Gray = UInt8[Tensor, "rows height width"]
+Numbers = Int[Tensor, " batch"]
+Transition = Callable[[Bits, Numbers], Bits]
 """From the belief (probabilities) and the actions to the log-odds of the bits that follow."""
 
 LEAST = 1e-4
@@ -73,15 +75,13 @@ class Predicted:
         self._pipeline, self._batch = pipeline, batch
 
     @torch.no_grad()
-    def __call__(self, belief: Bits, action: Int[Tensor, " batch"]) -> Bits:
+    def __call__(self, belief: Bits, action: Numbers) -> Bits:
         """Return the log-odds of the bits that follow."""
         parts = zip(belief.split(self._batch), action.split(self._batch), strict=True)
         return torch.cat([log_odds(following_bits(self._pipeline, *part)) for part in parts])
 
 
-def following_bits(
-    pipeline: EncodeProcessDecode, belief: Bits, action: Int[Tensor, " batch"]
-) -> Bits:
+def following_bits(pipeline: EncodeProcessDecode, belief: Bits, action: Numbers) -> Bits:
     """Return the probabilities of the bits that follow: equation 5, without decisions."""
     logits = pipeline(belief, action)
     assert isinstance(logits, RamLogits)
@@ -116,7 +116,7 @@ class Fusion(nn.Module):
         self.register_buffer("trust", JOINED.repeat(len(AGES) + 1, 1))
         self.register_buffer("ages", torch.tensor(AGES), persistent=False)
 
-    def forward(self, prior: Bits, evidence: Bits, age: Int[Tensor, " batch"]) -> Bits:
+    def forward(self, prior: Bits, evidence: Bits, age: Numbers) -> Bits:
         """Return the log-odds of the belief.
 
         Args:
@@ -202,7 +202,7 @@ class PixelReader(nn.Module):
         self.register_buffer("mean", torch.zeros(slots, bits))
 
     @torch.no_grad()
-    def forward(self, frames: UInt8[Tensor, "rows height width"], chunk: int = 2048) -> Bits:
+    def forward(self, frames: Gray, chunk: int = 2048) -> Bits:
         """Return the evidence of frames."""
         parts = [self._scaled(part) @ self.weight for part in frames.split(chunk)]
         return torch.cat(parts).unflatten(1, self.mean.shape)
@@ -211,9 +211,7 @@ class PixelReader(nn.Module):
         return (frames.flatten(1).float() - self.middle) / PIXELS
 
     @torch.no_grad()
-    def fit(
-        self, frames: UInt8[Tensor, "rows height width"], bits: Bits, penalty: float
-    ) -> "PixelReader":
+    def fit(self, frames: Gray, bits: Bits, penalty: float) -> "PixelReader":
         """Fit by ridge regression in its dual form.
 
         Args:
@@ -265,7 +263,7 @@ class CompactReader(nn.Module):
         self.register_buffer("mean", torch.zeros(slots, bits))
 
     @torch.no_grad()
-    def forward(self, frames: UInt8[Tensor, "rows height width"]) -> Bits:
+    def forward(self, frames: Gray) -> Bits:
         """Return the evidence of frames."""
         return self._read(frames.flatten(1).float()) - self.offset
 
@@ -274,9 +272,7 @@ class CompactReader(nn.Module):
         return (looked @ self.along.float()).unflatten(1, self.mean.shape)
 
     @classmethod
-    def of(
-        cls, reader: PixelReader, frames: UInt8[Tensor, "rows height width"], lost: float
-    ) -> "CompactReader":
+    def of(cls, reader: PixelReader, frames: Gray, lost: float) -> "CompactReader":
         """Return a reader of the lowest rank that keeps another's evidence of these frames.
 
         What rounding does to a pixel is made good at the next one (error diffusion), so that it
@@ -319,13 +315,7 @@ class Filter(nn.Module):
         self.pipeline = EncodeProcessDecode(encoder, processor, decoder)
         self.fusion = Fusion(slots, bits)
 
-    def forward(
-        self,
-        belief: Bits,
-        action: Int[Tensor, " batch"],
-        evidence: Bits,
-        age: Int[Tensor, " batch"],
-    ) -> Bits:
+    def forward(self, belief: Bits, action: Numbers, evidence: Bits, age: Numbers) -> Bits:
         """Return the log-odds of the belief after an action, from those before and the evidence.
 
         ``age`` counts the steps since each belief's start, this one among them.
@@ -349,7 +339,7 @@ def follow(
     transition: Transition,
     fusion: Fusion,
     start: Bits,
-    actions: Sequence[Int[Tensor, " batch"]],
+    actions: Sequence[Numbers],
     evidence: Sequence[Bits],
 ) -> Track:
     """Carry beliefs on, from their own past, over as many steps as there are actions.
@@ -416,7 +406,7 @@ class Recurrent(nn.Module):
     def forward(
         self,
         start: Bits,
-        actions: Sequence[Int[Tensor, " batch"]],
+        actions: Sequence[Numbers],
         evidence: Sequence[Bits],
         learned: int | None = None,
     ) -> list[Bits]:
@@ -479,7 +469,7 @@ class LatentTransition(nn.Module):
         content: nn.Linear = pipeline.encoder.content
         self.register_buffer("inverse", torch.linalg.pinv(content.weight.detach()))
 
-    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+    def forward(self, belief: Latents, action: Numbers) -> Latents:
         """Return the latents that follow."""
         encoder = self.pipeline.encoder
         soft = ((belief - encoder.slot - encoder.content.bias) @ self.inverse.T).clamp(0, 1)
@@ -490,7 +480,7 @@ class LatentTransition(nn.Module):
 class LatentCopy(nn.Module):
     """The control that says that nothing changes."""
 
-    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+    def forward(self, belief: Latents, action: Numbers) -> Latents:
         """Return the latents as they are."""
         del action
         return belief
@@ -514,7 +504,7 @@ class LatentGRU(nn.Module):
         """Draw the weights of the cell as torch does."""
         draw_uniformly(self.cell.parameters(), self.cell.hidden_size, generator)
 
-    def forward(self, belief: Latents, action: Int[Tensor, " batch"]) -> Latents:
+    def forward(self, belief: Latents, action: Numbers) -> Latents:
         """Return the latents that follow."""
         heard = self.pressed.weight.T[action] + self.pressed.bias + belief.mean(1)
         inputs = heard[:, None].expand_as(belief)
