@@ -120,9 +120,8 @@ class CategoricalCEM(Solver):
 
     def learn(self, drawn: Tensor, scores: Tensor, spread: Tensor) -> Tensor:
         """Return how often each action is among the elites."""
-        chosen = torch.nn.functional.one_hot(
-            drawn[scores.topk(self.elites).indices], spread.shape[1]
-        )
+        elites = drawn[scores.topk(self.elites).indices]
+        chosen = F.one_hot(elites, spread.shape[1])
         often = reduce(chosen.float(), "elites decisions actions -> decisions actions", "mean")
         return (1 - EXPLORED) * often + EXPLORED / spread.shape[1]
 
