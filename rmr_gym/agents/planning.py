@@ -1,31 +1,36 @@
 """Planning: solvers that search for sequences of actions, of games and of continuous worlds."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from math import inf
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import reduce
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.data.sampling import bits_to_ram
+from rmr_gym.envs.atari.games import find_game
+from rmr_gym.stages.planning import Head, Model, Ram
+from rmr_gym.wrappers.features import RMRBeliefWrapper
 
-Plans = Shaped[Tensor, "candidates horizon *width"]
-Score = Callable[[Plans], Float[Tensor, " candidates"]]
+Score = Callable[[Shaped[Tensor, "candidates horizon *width"]], Float[Tensor, " candidates"]]
 """What is expected of each candidate; more is better."""
 
 MOST = 2**20
 """Actions of all candidates together that a solver takes on."""
 EXPLORED = 0.1
-"""Share of the candidates that a categorical search draws regardless of what it has learned."""
+"""Share of a categorical search's candidates that are drawn regardless of what it learned."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """Searches for the plan of the highest score: draws candidates, keeps what does well, again.
+    """Searches for the plan of the highest score: draws candidates, learns from the best, again.
 
     Attributes:
         horizon: Steps of a plan.
@@ -47,14 +52,12 @@ class Solver:
     def __post_init__(self) -> None:
         check_counts(self)
         if self.elites > self.candidates or self.horizon * self.candidates > MOST:
-            raise RMRError(
-                "a solver needs at most as many elites as candidates and at most "
-                f"{MOST:,} actions in all candidates together, got {self}"
-            )
+            limits = f"at most {MOST:,} actions in all, and at most as many elites as candidates"
+            raise RMRError(f"a solver needs {limits}, got {self}")
 
     @torch.no_grad()
     def solve(self, score: Score, width: int, generator: torch.Generator) -> Tensor:
-        """Return the best plan that was met [horizon *width].
+        """Return a plan [horizon *width].
 
         Args:
             score: What is expected of each plan.
@@ -66,96 +69,57 @@ class Solver:
         """
         if width < 1:
             raise RMRError(f"a solver needs a model of 1 or more actions, got {width}")
-        spread, best, most = self.start(width), None, -inf
+        spread = self.start(width)
         for _ in range(self.iterations):
-            drawn = self.draw(spread, generator)
-            plans = drawn.repeat_interleave(self.hold, 1)[:, : self.horizon]
-            scores = score(plans)
+            plans = self.draw(spread, generator)
+            scores = score(self._held(plans, 1))
             if scores.shape != plans.shape[:1] or not scores.isfinite().all():
-                raise RMRError(
-                    f"expected a finite score of each of {len(plans)} plans, got {scores}"
-                )
-            if float(scores.max()) > most:
-                most, best = float(scores.max()), plans[scores.argmax()]
-            spread = self.learn(drawn, scores, spread)
-        return self.answer(spread, best)
+                raise RMRError(f"expected a finite score of {len(plans)} plans each, got {scores}")
+            spread = self.learn(plans, scores, spread)
+        return self._held(self.answer(spread), 0)
+
+    def _held(self, plans: Tensor, dim: int) -> Tensor:
+        return plans.repeat_interleave(self.hold, dim).narrow(dim, 0, self.horizon)
 
     @property
     def decisions(self) -> int:
-        """Actions that a plan holds before any is held."""
+        """Actions of a plan that are chosen; the others are held."""
         return -(-self.horizon // self.hold)
 
     def start(self, width: int) -> Any:
-        """Return what candidates are first drawn from."""
-        raise AssertionError("every solver says it")
+        """Return what candidates are first drawn from: mean and deviation [decisions width]."""
+        return torch.zeros(self.decisions, width), torch.ones(self.decisions, width)
 
     def draw(self, spread: Any, generator: torch.Generator) -> Tensor:
-        """Draw candidates [candidates decisions *width]."""
-        raise AssertionError("every solver says it")
+        """Draw candidates, here of continuous actions [candidates decisions width]."""
+        mean, deviation = spread
+        noise = torch.randn(self.candidates, *mean.shape, generator=generator)
+        return (mean + deviation * noise).clamp(-1, 1)
 
-    def learn(self, drawn: Tensor, scores: Tensor, spread: Any) -> Any:
-        """Return what the next candidates are drawn from."""
-        raise AssertionError("every solver says it")
+    def learn(self, plans: Tensor, scores: Tensor, spread: Any) -> Any:
+        """Return what the next candidates are drawn from: mean and deviation of the elites."""
+        elites = plans[scores.topk(self.elites).indices]
+        return elites.mean(0), elites.std(0, correction=0)
 
-    def answer(self, spread: Any, best: Any) -> Tensor:
-        """Return the plan that is carried out: the best that was met."""
-        del spread
-        return best
-
-
-@dataclass(frozen=True)
-class CategoricalCEM(Solver):
-    """The cross-entropy method over sequences of discrete actions, each instant by itself.
-
-    Source: Rubinstein 1999. Differs: a tenth of the candidates' actions is always drawn evenly.
-    """
-
-    def start(self, width: int) -> Tensor:
-        """Return equal probabilities [decisions actions]."""
-        return torch.full((self.decisions, width), 1 / width)
-
-    def draw(self, spread: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw actions [candidates decisions]."""
-        return spread.multinomial(self.candidates, replacement=True, generator=generator).T
-
-    def learn(self, drawn: Tensor, scores: Tensor, spread: Tensor) -> Tensor:
-        """Return how often each action is among the elites."""
-        elites = drawn[scores.topk(self.elites).indices]
-        chosen = F.one_hot(elites, spread.shape[1])
-        often = reduce(chosen.float(), "elites decisions actions -> decisions actions", "mean")
-        return (1 - EXPLORED) * often + EXPLORED / spread.shape[1]
+    def answer(self, spread: Any) -> Tensor:
+        """Return the plan that is carried out: the mean."""
+        return spread[0]
 
 
-@dataclass(frozen=True)
 class GaussianCEM(Solver):
     """The cross-entropy method over continuous actions in [-1, 1]; each number by itself.
 
     Source: Rubinstein 1999; as in planners of learned models (Chua et al. 2018). Differs: none.
     """
 
-    def start(self, width: int) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation [decisions width]."""
-        return torch.zeros(self.decisions, width), torch.ones(self.decisions, width)
-
-    def draw(self, spread: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-        """Draw actions [candidates decisions width]."""
-        mean, deviation = spread
-        noise = torch.randn(self.candidates, *mean.shape, generator=generator)
-        return (mean + deviation * noise).clamp(-1, 1)
-
-    def learn(self, drawn: Tensor, scores: Tensor, spread: Any) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation of the elites."""
-        elites = drawn[scores.topk(self.elites).indices]
-        return elites.mean(0), elites.std(0, correction=0)
-
 
 @dataclass(frozen=True)
-class MPPI(GaussianCEM):
-    r"""Model predictive path integral control: a mean of all candidates, weighted by their scores.
+class MPPI(Solver):
+    r"""Model predictive path integral control: the mean of all candidates, weighted by scores.
 
     .. math:: \mu = \sum_i w_i u_i, \qquad w_i \propto \exp(s_i / \tau)
 
-    Source: Williams et al. 2017. Differs: the deviation stays 1 in all iterations.
+    Source: Williams et al. 2017. Differs: the deviation is that of the weighted candidates.
 
     Attributes:
         temperature: :math:`\tau`, above 0, in units of the score.
@@ -168,12 +132,116 @@ class MPPI(GaussianCEM):
         if not 0 < self.temperature < inf:
             raise RMRError(f"MPPI needs a temperature above 0, got {self.temperature}")
 
-    def learn(self, drawn: Tensor, scores: Tensor, spread: Any) -> tuple[Tensor, Tensor]:
-        """Return the weighted mean, and the deviation as it was."""
+    def learn(self, plans: Tensor, scores: Tensor, spread: Any) -> tuple[Tensor, Tensor]:
+        """Return the weighted mean and deviation."""
         weight = torch.softmax(scores / self.temperature, 0)
-        return torch.tensordot(weight, drawn, 1), spread[1]
+        mean = torch.tensordot(weight, plans, 1)
+        return mean, torch.tensordot(weight, (plans - mean).square(), 1).sqrt()
 
-    def answer(self, spread: tuple[Tensor, Tensor], best: Any) -> Tensor:
-        """Return the weighted mean, and not the best plan that was met."""
-        del best
-        return spread[0].repeat_interleave(self.hold, 0)[: self.horizon]
+
+class CategoricalCEM(Solver):
+    """The cross-entropy method over sequences of discrete actions, each instant by itself.
+
+    The plan is what most of the last elites do at each instant: a single candidate that does well
+    by an error of the model is outvoted.
+
+    Source: Rubinstein 1999. Differs: a tenth of the candidates' actions is always drawn evenly.
+    """
+
+    def start(self, width: int) -> Tensor:
+        """Return equal probabilities [decisions actions]."""
+        return torch.full((self.decisions, width), 1 / width)
+
+    def draw(self, spread: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw actions [candidates decisions]."""
+        even = torch.full_like(spread, 1 / spread.shape[1])
+        mixed = torch.lerp(spread, even, EXPLORED)
+        return mixed.multinomial(self.candidates, replacement=True, generator=generator).T
+
+    def learn(self, plans: Tensor, scores: Tensor, spread: Tensor) -> Tensor:
+        """Return how often the elites take each action."""
+        elites = plans[scores.topk(self.elites).indices]
+        return F.one_hot(elites, spread.shape[1]).float().mean(0)
+
+    def answer(self, spread: Tensor) -> Tensor:
+        """Return what most elites do [decisions]."""
+        return spread.argmax(1)
+
+
+class Emulated:
+    """The emulator itself in the place of a model; afterwards it is as it was.
+
+    Args:
+        ale: The emulator.
+        frameskip: Frames a step.
+    """
+
+    def __init__(self, ale: Any, frameskip: int = 4):
+        self._ale, self._frames = ale, frameskip
+
+    def __call__(self, start: Ram, plans: Int[Tensor, "rows horizon"]) -> Tensor:
+        """Return all RAM at the start and after each step of each plan."""
+        origin, futures = self._ale.cloneState(), []
+        for plan in plans.tolist():
+            self._ale.restoreState(origin)
+            futures.append(torch.stack([start[0], *map(self._after, plan)]))
+        self._ale.restoreState(origin)
+        return torch.stack(futures, 1)
+
+    def _after(self, action: int) -> Tensor:
+        for _ in range(self._frames):
+            self._ale.act(action)
+        return torch.from_numpy(np.append(self._ale.getRAM(), np.uint8(action)))
+
+
+@dataclass
+class Planner:
+    """Plans anew at each step of a game and takes the first action of the plan.
+
+    Args:
+        model: What plans are imagined with.
+        head: Says what imagined steps are worth.
+        solver: Searches.
+        actions: ALE's numbers of the actions that plans are made of.
+        drawn: Source of every draw.
+        start: What a plan starts from: entry "features" (a belief) or "ram" of what is shown.
+
+    Attributes:
+        plan: That was made last, ALE's numbers; its first action was taken.
+        now: RAM, and the action before, that it starts from.
+    """
+
+    model: Model
+    head: Head
+    solver: Solver
+    actions: Tensor
+    drawn: torch.Generator
+    start: str = "features"
+    plan: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long))
+
+    def __call__(self, shown: Mapping[str, Any]) -> int:
+        """Return the action that is taken."""
+        belief = bits_to_ram((shown["features"] > 0.5).astype(np.uint8))
+        ram = belief if self.start == "features" else shown["ram"]
+        self.now = torch.cat([torch.from_numpy(ram), self.plan[:1].byte()])[None]
+        chosen = self.solver.solve(self._score, len(self.actions), self.drawn)
+        self.plan = self.actions[chosen]
+        return int(self.plan[0])
+
+    def _score(self, chosen: Tensor) -> Tensor:
+        """Return discounted rewards on the way, and the value of what is reached."""
+        states = self.model(self.now.expand(len(chosen), -1), self.actions[chosen])
+        worth = torch.stack([self.head(*step) for step in pairwise(states)])
+        factors = self.head.discount ** torch.arange(len(worth) + 1.0)
+        return factors[:-1] @ worth[..., 0] + factors[-1] * worth[-1, :, 1]
+
+
+def planning_game(game: str) -> Any:
+    """Return a game that shows the shipped belief of its RAM, and RAM for references.
+
+    It starts after 1 to 30 frames without input, by the seed of the reset.
+
+    Raises:
+        RMRError: No belief of the game is shipped.
+    """
+    return RMRBeliefWrapper(gym.make(find_game(game).env_id, noop_max=30), keep=("ram",))

@@ -71,20 +71,20 @@ class AtariModel:
         return f"{self.core} dim {self.dim}"
 
 
-def make_core(model: AtariModel, core: str, seed: int) -> Processor:
+def make_core(model: AtariModel, core: str, seed: int, slots: int = SLOTS) -> Processor:
     """Make a processor with initial weights from (seed, "processor")."""
     options = {"aggregation": model.aggregation, "precision": model.precision}
-    factory = partial(make_processor, core, slots=SLOTS, actions=ACTIONS, dim=model.dim, **options)
+    factory = partial(make_processor, core, slots=slots, actions=ACTIONS, dim=model.dim, **options)
     return build_seeded(factory, seed, "processor")
 
 
-def abstract_pipeline(model: AtariModel, seed: int) -> AbstractPipeline:
+def abstract_pipeline(model: AtariModel, seed: int, slots: int = SLOTS) -> AbstractPipeline:
     """Make the RAM pipeline: linear encoder and decoders around the processor."""
     encoder = build_seeded(
-        lambda: models.RamEncoder(SLOTS, BITS, model.dim), seed, "abstract encoder"
+        lambda: models.RamEncoder(slots, BITS, model.dim), seed, "abstract encoder"
     )
     decoder = build_seeded(lambda: models.RamDecoder(model.dim, BITS), seed, "abstract decoder")
-    return EncodeProcessDecode(encoder, make_core(model, model.core, seed), decoder)
+    return EncodeProcessDecode(encoder, make_core(model, model.core, seed, slots), decoder)
 
 
 def pixel_encoder(model: AtariModel, seed: int, *, affine: bool = False) -> models.SlotCNN:

@@ -41,15 +41,6 @@ def test_mppi_weighs_candidates_as_the_formula_says() -> None:
     torch.testing.assert_close(mean, (2 * weight - 1).view(1, 1))
 
 
-def test_held_actions_repeat_and_are_cut_at_the_horizon() -> None:
-    plan = CategoricalCEM(horizon=5, candidates=8, elites=2, hold=2).solve(
-        lambda plans: plans.sum(1).float(), 9, torch_generator(1)
-    )
-    assert plan.shape == (5,)
-    assert plan[0] == plan[1]
-    assert plan[2] == plan[3]
-
-
 @pytest.mark.parametrize("kind", [CategoricalCEM, GaussianCEM, MPPI])
 def test_equal_seeds_give_equal_plans(kind: type[Solver]) -> None:
     def scored(plans: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Games played by planning in P, from pixels, beside controls in its place."""
