@@ -30,17 +30,24 @@ EXPLORED = 0.1
 
 @dataclass(frozen=True)
 class Solver:
-    """Searches for the plan of the highest score: draws candidates, learns from the best, again.
+    r"""Searches for the plan of the highest score: draws candidates, learns from the best, again.
+
+    In the cross-entropy method (CEM) all elites weigh alike; in model predictive path integral
+    control (MPPI) a candidate of score s weighs :math:`\exp(s / \tau)`.
+
+    Source: Rubinstein 1999 (CEM); Williams et al. 2017 (MPPI).
+    Differs: MPPI learns the deviation too, and weighs sequences of discrete actions as well.
 
     Attributes:
         horizon: Steps of a plan.
         candidates: Plans that are scored at once.
-        elites: The best of them, of which the next ones are made.
+        elites: The best of them, which CEM learns from.
         iterations: Times that candidates are drawn.
         hold: Steps that each action of a plan is held.
+        temperature: :math:`\tau` of MPPI in units of the score, above 0; None: CEM.
 
     Raises:
-        RMRError: A number below 1, more elites than candidates, or too much to hold in memory.
+        RMRError: A number out of range, or too much to hold in memory.
     """
 
     horizon: int = 8
@@ -48,11 +55,13 @@ class Solver:
     elites: int = 8
     iterations: int = 1
     hold: int = 1
+    temperature: float | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        if self.elites > self.candidates or self.horizon * self.candidates > MOST:
-            limits = f"at most {MOST:,} actions in all, and at most as many elites as candidates"
+        fits = self.elites <= self.candidates and self.horizon * self.candidates <= MOST
+        if not fits or not 0 < (self.temperature or 1.0) < inf or self.temperature == 0:
+            limits = f"at most {MOST:,} actions, elites among the candidates, a temperature above 0"
             raise RMRError(f"a solver needs {limits}, got {self}")
 
     @torch.no_grad()
@@ -69,102 +78,67 @@ class Solver:
         """
         if width < 1:
             raise RMRError(f"a solver needs a model of 1 or more actions, got {width}")
-        spread = self.start(width)
+        spread = self.start(-(-self.horizon // self.hold), width)
         for _ in range(self.iterations):
             plans = self.draw(spread, generator)
             scores = score(self._held(plans, 1))
             if scores.shape != plans.shape[:1] or not scores.isfinite().all():
                 raise RMRError(f"expected a finite score of {len(plans)} plans each, got {scores}")
-            spread = self.learn(plans, scores, spread)
+            spread = self.learn(plans, self.weights(scores), width)
         return self._held(self.answer(spread), 0)
 
     def _held(self, plans: Tensor, dim: int) -> Tensor:
         return plans.repeat_interleave(self.hold, dim).narrow(dim, 0, self.horizon)
 
-    @property
-    def decisions(self) -> int:
-        """Actions of a plan that are chosen; the others are held."""
-        return -(-self.horizon // self.hold)
+    def weights(self, scores: Float[Tensor, " candidates"]) -> Float[Tensor, " candidates"]:
+        """Return how much is learned from each candidate; the sum is 1."""
+        if self.temperature is not None:
+            return torch.softmax(scores / self.temperature, 0)
+        return torch.zeros_like(scores).index_fill(
+            0, scores.topk(self.elites).indices, 1 / self.elites
+        )
 
-    def start(self, width: int) -> Any:
-        """Return what candidates are first drawn from: mean and deviation [decisions width]."""
-        return torch.zeros(self.decisions, width), torch.ones(self.decisions, width)
+    def start(self, steps: int, width: int) -> Any:
+        """Return what candidates are first drawn from: mean and deviation [steps width]."""
+        return torch.zeros(steps, width), torch.ones(steps, width)
 
     def draw(self, spread: Any, generator: torch.Generator) -> Tensor:
-        """Draw candidates, here of continuous actions [candidates decisions width]."""
-        mean, deviation = spread
-        noise = torch.randn(self.candidates, *mean.shape, generator=generator)
-        return (mean + deviation * noise).clamp(-1, 1)
+        """Draw candidates, here of continuous actions [candidates steps width]."""
+        noise = torch.randn(self.candidates, *spread[0].shape, generator=generator)
+        return (spread[0] + spread[1] * noise).clamp(-1, 1)
 
-    def learn(self, plans: Tensor, scores: Tensor, spread: Any) -> Any:
-        """Return what the next candidates are drawn from: mean and deviation of the elites."""
-        elites = plans[scores.topk(self.elites).indices]
-        return elites.mean(0), elites.std(0, correction=0)
+    def learn(self, plans: Tensor, weights: Tensor, width: int) -> Any:
+        """Return what the next candidates are drawn from: weighted mean and deviation."""
+        mean = torch.tensordot(weights, plans, 1)
+        return mean, torch.tensordot(weights, (plans - mean).square(), 1).sqrt()
 
     def answer(self, spread: Any) -> Tensor:
         """Return the plan that is carried out: the mean."""
         return spread[0]
 
 
-class GaussianCEM(Solver):
-    """The cross-entropy method over continuous actions in [-1, 1]; each number by itself.
+class Discrete(Solver):
+    """A solver over sequences of discrete actions, each instant by itself.
 
-    Source: Rubinstein 1999; as in planners of learned models (Chua et al. 2018). Differs: none.
+    A tenth of the candidates' actions is always drawn evenly. The plan is what weighs most at each
+    instant: a single candidate that does well by an error of the model is outvoted.
     """
 
-
-@dataclass(frozen=True)
-class MPPI(Solver):
-    r"""Model predictive path integral control: the mean of all candidates, weighted by scores.
-
-    .. math:: \mu = \sum_i w_i u_i, \qquad w_i \propto \exp(s_i / \tau)
-
-    Source: Williams et al. 2017. Differs: the deviation is that of the weighted candidates.
-
-    Attributes:
-        temperature: :math:`\tau`, above 0, in units of the score.
-    """
-
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < inf:
-            raise RMRError(f"MPPI needs a temperature above 0, got {self.temperature}")
-
-    def learn(self, plans: Tensor, scores: Tensor, spread: Any) -> tuple[Tensor, Tensor]:
-        """Return the weighted mean and deviation."""
-        weight = torch.softmax(scores / self.temperature, 0)
-        mean = torch.tensordot(weight, plans, 1)
-        return mean, torch.tensordot(weight, (plans - mean).square(), 1).sqrt()
-
-
-class CategoricalCEM(Solver):
-    """The cross-entropy method over sequences of discrete actions, each instant by itself.
-
-    The plan is what most of the last elites do at each instant: a single candidate that does well
-    by an error of the model is outvoted.
-
-    Source: Rubinstein 1999. Differs: a tenth of the candidates' actions is always drawn evenly.
-    """
-
-    def start(self, width: int) -> Tensor:
-        """Return equal probabilities [decisions actions]."""
-        return torch.full((self.decisions, width), 1 / width)
+    def start(self, steps: int, width: int) -> Tensor:
+        """Return equal probabilities [steps actions]."""
+        return torch.full((steps, width), 1 / width)
 
     def draw(self, spread: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw actions [candidates decisions]."""
-        even = torch.full_like(spread, 1 / spread.shape[1])
-        mixed = torch.lerp(spread, even, EXPLORED)
+        """Draw actions [candidates steps]."""
+        mixed = torch.lerp(spread, torch.full_like(spread, 1 / spread.shape[1]), EXPLORED)
         return mixed.multinomial(self.candidates, replacement=True, generator=generator).T
 
-    def learn(self, plans: Tensor, scores: Tensor, spread: Tensor) -> Tensor:
-        """Return how often the elites take each action."""
-        elites = plans[scores.topk(self.elites).indices]
-        return F.one_hot(elites, spread.shape[1]).float().mean(0)
+    def learn(self, plans: Tensor, weights: Tensor, width: int) -> Tensor:
+        """Return how much each action weighs."""
+        return torch.tensordot(weights, F.one_hot(plans, width).float(), 1)
 
     def answer(self, spread: Tensor) -> Tensor:
-        """Return what most elites do [decisions]."""
+        """Return what weighs most at each instant [steps]."""
         return spread.argmax(1)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmr_gym.agents.planning import MPPI, CategoricalCEM, GaussianCEM, Solver
+from rmr_gym.agents.planning import Discrete, Solver
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import torch_generator
 
@@ -22,26 +22,36 @@ def nearness(plans: Tensor) -> Tensor:
     return -(plans - AIM).square().sum((1, 2))
 
 
-def test_categorical_search_finds_the_best_of_243_plans() -> None:
-    solver = CategoricalCEM(horizon=5, candidates=40, elites=5, iterations=6)
+@pytest.mark.parametrize("temperature", [None, 0.1])
+def test_discrete_search_finds_the_best_of_243_plans(temperature: float | None) -> None:
+    solver = Discrete(5, 40, 5, iterations=8, temperature=temperature)
     assert solver.solve(hits, 3, torch_generator(0)).tolist() == WANTED.tolist()
 
 
-@pytest.mark.parametrize("solver", [GaussianCEM(3, 200, 20, 10), MPPI(3, 400, 20, 10)])
-def test_continuous_search_comes_near(solver: Solver) -> None:
+@pytest.mark.parametrize("temperature", [None, 0.2])
+def test_continuous_search_comes_near(temperature: float | None) -> None:
+    solver = Solver(3, 1000, 20, iterations=10, temperature=temperature)
     found = solver.solve(nearness, 2, torch_generator(0))
     assert (found - AIM).abs().max() < 0.15
 
 
-def test_mppi_weighs_candidates_as_the_formula_says() -> None:
-    solver = MPPI(horizon=1, candidates=2, elites=1, temperature=0.5)
-    drawn, scores = torch.tensor([[[1.0]], [[-1.0]]]), torch.tensor([0.5, 0.0])
-    mean, _ = solver.learn(drawn, scores, solver.start(1))
-    weight = torch.tensor(1.0).exp() / (1 + torch.tensor(1.0).exp())
-    torch.testing.assert_close(mean, (2 * weight - 1).view(1, 1))
+def test_weights_are_those_of_the_formulas() -> None:
+    scores = torch.tensor([0.5, 0.0, 1.0])
+    assert Solver(candidates=3, elites=2).weights(scores).tolist() == [0.5, 0.0, 0.5]
+    expected = (scores / 0.5).exp() / (scores / 0.5).exp().sum()
+    torch.testing.assert_close(Solver(temperature=0.5).weights(scores), expected)
 
 
-@pytest.mark.parametrize("kind", [CategoricalCEM, GaussianCEM, MPPI])
+def test_held_actions_repeat_and_are_cut_at_the_horizon() -> None:
+    plan = Discrete(5, 8, 2, hold=2).solve(
+        lambda plans: plans.sum(1).float(), 9, torch_generator(1)
+    )
+    assert plan.shape == (5,)
+    assert plan[0] == plan[1]
+    assert plan[2] == plan[3]
+
+
+@pytest.mark.parametrize("kind", [Discrete, Solver])
 def test_equal_seeds_give_equal_plans(kind: type[Solver]) -> None:
     def scored(plans: Tensor) -> Tensor:
         return plans.flatten(1).float().sum(1)
@@ -56,13 +66,13 @@ def test_equal_seeds_give_equal_plans(kind: type[Solver]) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: CategoricalCEM(horizon=0), "horizon"),
-        (lambda: CategoricalCEM(candidates=4, elites=5), "at most as many elites"),
-        (lambda: GaussianCEM(horizon=2**12, candidates=2**12), "actions in all candidates"),
-        (lambda: MPPI(temperature=0.0), "temperature above 0"),
-        (lambda: CategoricalCEM().solve(hits, 0, torch_generator(0)), "1 or more actions"),
+        (lambda: Discrete(horizon=0), "horizon"),
+        (lambda: Discrete(candidates=4, elites=5), "elites among the candidates"),
+        (lambda: Solver(horizon=2**12, candidates=2**12), "actions, elites"),
+        (lambda: Solver(temperature=0.0), "temperature above 0"),
+        (lambda: Discrete().solve(hits, 0, torch_generator(0)), "1 or more actions"),
         (
-            lambda: CategoricalCEM().solve(
+            lambda: Discrete().solve(
                 lambda plans: torch.full((len(plans),), float("nan")), 2, torch_generator(0)
             ),
             "finite score",

@@ -48,6 +48,16 @@ def test_belief(tmp_path, capsys):
         assert shown.size == (2 * 160 + 3 * 12 + 2 * 32 * 12, 420)
 
 
+def test_planning(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rmr_gym.stages.planning.SETTLED", 0.2)
+    film, found = tmp_path / "pong.gif", ["--root", str(tiny["root"]), "--data", str(tiny["data"])]
+    sizes = ["--preset", "tiny", "--pretraining", "2", "--steps", "3", "--film", str(film)]
+    example("rmr_planning").main(["--game", "Pong", *found, *sizes])
+    assert "return of 3 steps" in capsys.readouterr().out
+    with Image.open(film) as shown:
+        assert shown.size == (320 + 2 * 420, 420)
+
+
 @pytest.mark.parametrize(("how", "agent"), [("frozen", "PPO"), ("fine_tuned", "DQN")])
 def test_agent(encoder, how, agent, tmp_path, capsys):
     sizes = ["--steps", "64", "--copies", "2", "--out", str(tmp_path)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rmr_gym.agents.planning import CategoricalCEM, Emulated, Planner, planning_game
+from rmr_gym.agents.planning import Discrete, Emulated, Planner, planning_game
 from rmr_gym.agents.players.graded import UNIFORM, networks, select_players
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel
@@ -27,7 +27,6 @@ KNOWN = "known"
 POLICIES = {"random": UNIFORM.name, "player": "high-e00-h00"}
 ARMS = (*planning.ARMS, KNOWN, planning.EMULATOR, *POLICIES)
 PHASES = (Phase(12000, 1e-3, 50), Phase(4000, 1e-3, 64, unroll=2), Phase(2000, 2e-4, 64, unroll=2))
-SMALL = {"phases": (Phase(40, 1e-3, 16),), "steps": 12, "horizons": (2,), "candidates": (8,)}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Episode:
     game: str
     arm: str
     model: AtariModel
-    solver: CategoricalCEM
+    solver: Discrete
     steps: int
     seed: int
     belief: str = ""
@@ -112,6 +111,7 @@ class Planning(AtariExperiment):
 
     kind = "planning"
 
+    seeds: int | None = 5
     games: tuple[str, ...] = ("Pong", "Breakout")
     arms: tuple[str, ...] = ARMS
     horizons: tuple[int, ...] = (8,)
@@ -120,16 +120,6 @@ class Planning(AtariExperiment):
     hold: int = 2
     discount: float = 0.95
     phases: tuple[Phase, ...] = PHASES
-
-    @property
-    def default_seeds(self) -> int:
-        """Number of seeds unless another one is asked for."""
-        return 5
-
-    @staticmethod
-    def proposals(name: str) -> dict[str, Any]:
-        """Return the fields that a preset proposes."""
-        return AtariExperiment.proposals(name) | (SMALL if name == "smoke" else {})
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
@@ -141,6 +131,7 @@ class Planning(AtariExperiment):
 
     def _rows(self, game: GameTasks) -> Iterator[Rows]:
         belief = PretrainedEncoder.of(None, of_ram=True, game=game.name)
+        assert belief.processor is not None
         hashed = parameter_hash(belief.encoder) + parameter_hash(belief.processor)
         learned = planning.dynamics(game.data, self.model, self.phases, PRETRAIN_SEED)
         yield Rows("dynamics", learned, {"game": game.name}, "curve")
@@ -150,9 +141,10 @@ class Planning(AtariExperiment):
             names = {"game": game.name, "arm": arm, "seed": seed}
             own = arm if arm in (*planning.ARMS, planning.EMULATOR) else "rmr"
             told = planning.head(game.data, self.model, own, self.discount, PRETRAIN_SEED, learned)
-            yield Rows("head", told, names)
+            if own == arm:
+                yield Rows("head", told, names)
             for steps, count in budgets[:1] if arm in POLICIES else budgets:
-                solver = CategoricalCEM(steps, count, max(1, count // 8), hold=self.hold)
+                solver = Discrete(steps, count, max(1, count // 8), hold=self.hold)
                 episode = Episode(game.name, arm, self.model, solver, self.steps, seed, hashed)
                 budget = {"horizon": steps, "candidates": count}
                 yield Rows("planning", planned(episode, learned, told), names | budget)

@@ -1,0 +1,114 @@
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from rmr_gym.agents.planning import Discrete, Emulated, Planner, planning_game
+from rmr_gym.core.errors import RMRError
+from rmr_gym.experiments import write_report
+from rmr_gym.experiments.base import run
+from rmr_gym.experiments.planning import report as pages
+from rmr_gym.experiments.planning.grid import ARMS, Episode, Planning, planned
+from rmr_gym.models.rmr.pipeline import torch_generator
+from rmr_gym.runs.store import Artifact
+from rmr_gym.runs.training import Phase
+from rmr_gym.stages import planning
+from rmr_gym.stages.planning import Head
+from tests.conftest import write_sweep
+
+RETURNS = {"rmr": -2.0, "shuffled_p": -5.0, "copy": -4.0, "random": -5.0}
+
+
+def test_the_emulator_foresees_and_is_put_back():
+    env = planning_game("Pong")
+    shown, _ = env.reset(seed=0)
+    start = torch.from_numpy(np.append(shown["ram"], np.uint8(0)))[None]
+    model, plans = Emulated(env.unwrapped.ale), torch.tensor([[3, 3, 4], [0, 4, 4]])
+    states = model(start.expand(2, -1), plans)
+    np.testing.assert_array_equal(env.unwrapped.ale.getRAM(), shown["ram"])
+    for ahead, action in enumerate(plans[1].tolist(), 1):
+        shown = env.step(action)[0]
+        np.testing.assert_array_equal(states[ahead, 1, :-1], shown["ram"])
+        assert states[ahead, 1, -1] == action
+
+
+class Wanting(Head):
+    """A head that wants byte 0 to be high."""
+
+    def __init__(self):
+        self.discount = torch.tensor(0.9)
+
+    def __call__(self, before, after):
+        return torch.stack([torch.zeros(len(after)), after[:, 0].float()], 1)
+
+
+def test_a_planner_takes_the_action_that_leads_where_the_head_wants():
+    def model(start, plans):
+        states = start.expand(plans.shape[1] + 1, len(plans), -1).clone()
+        states[1:, :, 0] = plans.T.cumsum(0).byte()
+        return states
+
+    planner = Planner(
+        model, Wanting(), Discrete(3, 64, 4), torch.tensor([1, 7]), torch_generator(0), "ram"
+    )
+    shown = {"ram": np.zeros(128, np.uint8), "features": np.zeros((128, 8), np.float32)}
+    assert planner(shown) == 7
+    assert planner.plan.tolist() == [7, 7, 7]
+    planner(shown)
+    assert planner.now[0, -1] == 7
+
+
+@pytest.fixture(scope="module")
+def learned(game):
+    return planning.dynamics.function(game.data, game.preset.model, (Phase(2, batch=4),), 0)
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_plays_and_plays_the_same_again(game, learned, arm, monkeypatch):
+    monkeypatch.setattr(planning, "SETTLED", 0.2)
+    model = game.preset.model
+    told = planning.head.function(game.data, model, "rmr", 0.9, 0, learned)
+    episode = Episode("Pong", arm, model, Discrete(2, 4, 2), 5, 1)
+    first, second = (planned.function(episode, learned, told).record["rows"][0] for _ in range(2))
+    assert first["steps"] == 5
+    assert first["return"] == second["return"]
+
+
+def test_a_head_of_another_game_is_refused(game, learned):
+    tensors = {"bytes": torch.tensor([1]), "discount": torch.tensor(0.9)}
+    episode = Episode("Pong", "rmr", game.preset.model, Discrete(2, 4, 2), 5, 1)
+    with pytest.raises(RMRError, match="head of Pong"):
+        planned.function(episode, learned, Artifact({}, tensors))
+
+
+def test_p_is_tested_against_every_control_by_seed(tmp_path):
+    budget = {"horizon": 8, "candidates": 32, "steps": 200, "ms": 9.0}
+    rows = [
+        {"game": "Pong", "arm": arm, "seed": seed, "return": RETURNS[arm] + seed} | budget
+        for arm, seed in product(RETURNS, range(5))
+    ]
+    write_sweep(tmp_path / "run", "planning", rows, {"games": ["Pong"]})
+    tests = pages.planning(tmp_path / "run").tables["planning_tests"]
+    assert set(tests["against"]) == {"shuffled_p", "copy", "random"}
+    assert (tests["verdict"] == "better").all()
+    path, text = write_report(tmp_path / "run")
+    assert "planning in P against weight-shuffled P" in text
+    assert "mean difference in return +3.000" in text
+    assert "the state stays" in path.read_text()
+
+
+def test_a_tiny_run_from_data_to_page(tiny, monkeypatch):
+    monkeypatch.setattr(planning, "SETTLED", 0.2)
+    options = {"arms": ("rmr", "copy", "random"), "phases": (Phase(2, batch=4),), "steps": 3}
+    options |= {"horizons": (2, 1), "candidates": (4, 8), "seeds": 1}
+    options |= {"games": ("Pong",)}
+    out, problems = run(Planning(**Planning.proposals("tiny"), **tiny, **options))
+    assert not problems
+    rows = pd.read_csv(out / "planning.csv")
+    budgets = [*zip(rows["arm"], rows["horizon"], rows["candidates"], strict=True)]
+    own = [("rmr", 2, 4), ("rmr", 1, 4), ("rmr", 2, 8)]
+    assert budgets == [*own, *(("copy", *rest) for _, *rest in own), ("random", 2, 4)]
+    path, _ = write_report(out)
+    assert "R2 of value" in path.read_text()
