@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import current_process, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
+from pathlib import Path
 from typing import Any
 
 from rmr_gym.core.errors import RMRError
@@ -69,6 +70,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(_TOP_PAD, TOP_PAD)
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_ARENA_MAX, 1)
+
+
+def processor_lines(*names: str) -> list[str]:
+    """Return the lines of /proc/cpuinfo that begin so; none where there is no such file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.startswith(names)]
 
 
 def worker_context() -> SpawnContext:

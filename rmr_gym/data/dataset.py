@@ -19,7 +19,7 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import lock
 from rmr_gym.data import reader as reading
 from rmr_gym.data import schema
-from rmr_gym.data.reader import Batch, Chosen, EpisodeInfo, Timeline, TransitionReader
+from rmr_gym.data.reader import MEMORY, Batch, Chosen, EpisodeInfo, Timeline, TransitionReader
 from rmr_gym.data.schema import Episode, Manifest
 from rmr_gym.data.writer import LOCK, DatasetWriter
 
@@ -199,11 +199,7 @@ class TransitionDataset:
         return Transitions(arrays, *reading.transition_rows([info.length for info in chosen]))
 
     def reader(
-        self,
-        columns: Sequence[str],
-        episodes: Chosen | None = None,
-        *,
-        memory: int = reading.MEMORY,
+        self, columns: Sequence[str], episodes: Chosen | None = None, *, memory: int = MEMORY
     ) -> TransitionReader:
         """Return random access to columns of some episodes, for data sets larger than memory.
 

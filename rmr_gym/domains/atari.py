@@ -382,12 +382,9 @@ def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 CATEGORIES = (
-    "agent_localisation",
-    "small_object_localisation",
-    "other_localisation",
-    "score_clock_lives_display",
-    "misc",
-)
+    "agent_localisation", "small_object_localisation", "other_localisation",
+    "score_clock_lives_display", "misc",
+)  # fmt: skip
 """The categories of Anand et al. 2019, Table 2."""
 
 

@@ -21,7 +21,6 @@ _AT_ONCE = 1024
 _STILL = 1e-4
 _EDGE = 1.5
 _SMALL = 1e-6
-_SCREEN = (84, 84, 1)
 _RECORD = (
     "record binary frames, for instance with `rmr-gym record --env rmr/RNEMBalls4-v0 --options "
     'observe=["radii","velocities"]`'
@@ -146,7 +145,7 @@ def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int
     spec, actions = manifest.columns.get("pixels"), manifest.actions or 0
     choices = actions if actions > 1 else 0
     if spec is not None and spec.encoding == "ale_palette":
-        return _SCREEN, choices
+        return (84, 84, 1), choices
     if spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
         raise RMRError(
             f"expected frames of one channel in the column 'pixels' of {data}, found "

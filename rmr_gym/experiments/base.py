@@ -21,6 +21,7 @@ import pandas as pd
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.files import alone, write_atomically
+from rmr_gym.core.processes import processor_lines
 from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan
 from rmr_gym.runs.store import Store, Task
 from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
@@ -419,9 +420,5 @@ def circumstances(started: datetime, workers: int, versions: Sequence[str]) -> d
 
 
 def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [line.split(":", 1)[1].strip() for line in processor_lines("model name")]
     return names[0] if names else platform.processor()

@@ -307,10 +307,7 @@ def abstract_curves(run: Run) -> Figure:
 
 
 def checkpoint_curves(
-    natural: pd.DataFrame,
-    games: Sequence[str],
-    probe: str = "ridge",
-    scores: Sequence[str] = ("micro_f1",),
+    natural: pd.DataFrame, games: Sequence[str], probe: str, scores: Sequence[str] = ("micro_f1",)
 ) -> Figure:
     """Draw probe scores against the checkpoint: lines are means, bands the range of seeds.
 

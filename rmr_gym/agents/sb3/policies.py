@@ -21,8 +21,6 @@ from rmr_gym.models.rmr.processors import freeze
 from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes
 from rmr_gym.wrappers.features import NO_OPERATION, Encoder
 
-MODES = ("frozen", "fine_tuned", "from_scratch")
-
 
 class RMRFeaturesExtractor(BaseFeaturesExtractor):
     """Slots of frames as an agent's features; frames stay bytes in its buffer.
@@ -74,7 +72,7 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         processed: bool = False,
         scaled: bool = True,
     ):
-        known_name("mode", mode, MODES)
+        known_name("mode", mode, ("frozen", "fine_tuned", "from_scratch"))
         encoder = PretrainedEncoder.of(encoder)
         config = encoder.config
         self._frame_shape = config.frame_shape

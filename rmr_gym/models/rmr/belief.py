@@ -25,6 +25,7 @@ from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, Latents, RamLogits,
 Bits = Float[Tensor, "batch slots bits"]
 Gray = UInt8[Tensor, "rows height width"]
 Numbers = Int[Tensor, " batch"]
+Actions = Sequence[Numbers]
 Transition = Callable[[Bits, Numbers], Bits]
 """From the belief (probabilities) and the actions to the log-odds of the bits that follow."""
 
@@ -336,11 +337,7 @@ class Track(NamedTuple):
 
 
 def follow(
-    transition: Transition,
-    fusion: Fusion,
-    start: Bits,
-    actions: Sequence[Numbers],
-    evidence: Sequence[Bits],
+    transition: Transition, fusion: Fusion, start: Bits, actions: Actions, evidence: Sequence[Bits]
 ) -> Track:
     """Carry beliefs on, from their own past, over as many steps as there are actions.
 
@@ -404,11 +401,7 @@ class Recurrent(nn.Module):
         draw_uniformly(self.cell.parameters(), self.cell.hidden_size, generator)
 
     def forward(
-        self,
-        start: Bits,
-        actions: Sequence[Numbers],
-        evidence: Sequence[Bits],
-        learned: int | None = None,
+        self, start: Bits, actions: Actions, evidence: Sequence[Bits], learned: int | None = None
     ) -> list[Bits]:
         """Return the log-odds after each step.
 

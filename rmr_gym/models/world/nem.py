@@ -83,21 +83,15 @@ class NEMSizes:
 class Update(nn.Module, ABC):
     """One step of the recurrence; the memory of a group is what is handed to the next step.
 
+    From each group's memory, its encoded input and the embedded action (the same for all groups, of
+    width 0 in a world without) ``forward`` returns the new memory, what the decoder is shown, and
+    who attends to whom.
+
     Attributes:
         vectors: Width of the memory in vectors as wide as theta.
     """
 
     vectors = 1
-
-    @abstractmethod
-    def forward(self, memory: Memory, seen: Seen, action: Action) -> Updated:
-        """Return the new memory, what the decoder is shown, and who attends to whom.
-
-        Args:
-            memory: Of each group.
-            seen: Encoded input of each group.
-            action: Embedding of the action, the same for all groups; of width 0 in a world without.
-        """
 
 
 class RecurrentUpdate(Update):

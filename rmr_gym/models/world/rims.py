@@ -39,11 +39,12 @@ def blockwise(
     return torch.baddbmm(bias[:, None], by_slot, weight).transpose(0, 1)
 
 
-class BlockDynamics(nn.Module, ABC):
+class BlockDynamics(nn.Module):
     """What LSTM and GRU in blocks have in common: weights, and the part that the input plays.
 
     The initial weights are uniform in +-1/sqrt(units), as torch's own. All cells go through one
-    batched product.
+    batched product. From drive, states and memories ``forward`` returns every cell's next state and
+    memory, as if all were active.
 
     Args:
         rims: Number of cells (slots), each with weights of its own.
@@ -70,10 +71,6 @@ class BlockDynamics(nn.Module, ABC):
     def drives(self, values: Float[Tensor, "*rest values"]) -> Float[Tensor, "*rest slots drive"]:
         """Return what each cell's gates get from a value, without biases."""
         return torch.einsum("...v,svg->...sg", values, self.input_weight)
-
-    @abstractmethod
-    def forward(self, drive: Drive, hidden: Hidden, memory: Memory) -> tuple[Hidden, Memory]:
-        """Return every cell's next state and memory, as if all were active."""
 
 
 class BlockLSTM(BlockDynamics):

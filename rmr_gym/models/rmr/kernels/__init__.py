@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.processes import processor_lines
 
 PAD = 32
 """Widths are padded to a multiple of this; the same as in messages.cpp."""
@@ -296,12 +297,7 @@ def _fingerprint(source: Path, compiler: list[str]) -> str:
 
 def _processor() -> str:
     """Return what ``-march=native`` depends on."""
-    names = ("model name", "flags", "Features")
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    known = sorted({line for line in lines if line.startswith(names)})
+    known = sorted({*processor_lines("model name", "flags", "Features")})
     return "\n".join([platform.machine(), platform.processor(), platform.platform(), *known])
 
 
