@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,19 @@ def test_copying_shows_accuracy_and_activity(tmp_path):
     saved = {file.name for file in (tmp_path / "figures").iterdir()}
     assert saved == {"errors.svg", "active_0.png"}
     assert "<h2>Which RIMs are active</h2>" in path.read_text(encoding="utf-8")
+
+
+def test_committed_digits_come_out_again(tmp_path):
+    folder = shutil.copytree(RESULTS / "sequences-digits", tmp_path / "run")
+    _, text = write_report(folder)
+    assert (
+        "Accuracy at 7 pixels across: RIMs 0.571 (5 seeds), LSTM 0.463 (5 seeds). RIMs less LSTM "
+        "+0.108 (better, not after correction)."
+    ) in text
+    again, committed = (
+        pd.read_csv(at / "pairs.csv") for at in (folder, RESULTS / "sequences-digits")
+    )
+    pd.testing.assert_frame_equal(again, committed, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["balls", "balls-natural", "sequences"])
