@@ -24,7 +24,7 @@ from rmr_gym.runs.store import Store
 from rmr_gym.runs.training import Phase
 from rmr_gym.stages import planning
 
-SIZE, LOWEST = 420, 240
+SIZE, LOWEST = 320, 240
 """Height of the film, and the row of what has no byte that says it."""
 COLOURS = {"ball": (255, 255, 255), "player": (92, 186, 92), "enemy": (213, 130, 74)}
 

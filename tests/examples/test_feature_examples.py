@@ -55,7 +55,7 @@ def test_planning(tiny, tmp_path, capsys, monkeypatch):
     example("rmr_planning").main(["--game", "Pong", *found, *sizes])
     assert "return of 3 steps" in capsys.readouterr().out
     with Image.open(film) as shown:
-        assert shown.size == (320 + 2 * 420, 420)
+        assert shown.size == (243 + 2 * 320, 320)
 
 
 @pytest.mark.parametrize(("how", "agent"), [("frozen", "PPO"), ("fine_tuned", "DQN")])
