@@ -7,8 +7,6 @@ from typing import Any
 
 from rmr_gym.core.errors import RMRError, known_name
 
-_LARGEST = 1e300
-
 
 def read_options(texts: Sequence[str], instance: str) -> dict[str, Any]:
     """Return the values of options ``name=value`` by name, as JSON or, failing that, as text.
@@ -79,7 +77,7 @@ def _like(now: Any, value: Any, path: str) -> Any:
     if isinstance(now, tuple) and now and isinstance(value, list | tuple) and value:
         return tuple(_like(now[0], part, path) for part in value)
     if isinstance(now, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) < _LARGEST:
+        if not abs(value) < 1e300:
             raise RMRError(f"expected a finite number for {path}, got {value}")
         return float(value)
     if isinstance(now, bool | int | str) and type(value) is type(now):

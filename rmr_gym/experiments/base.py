@@ -30,7 +30,6 @@ ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""
 
 VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
-TIMING_COLUMNS = ("game", "stage", "arm", "seed", "seconds")
 WRITE_EVERY_SECONDS = 20.0
 """Tables of what is finished are written at most so often."""
 
@@ -351,7 +350,7 @@ def _timing(rows: Rows, seconds: float) -> dict[str, Any]:
     names = rows.names
     game = next((names[name] for name in ("game", "recipient", "env") if name in names), "")
     known = {"game": game, "stage": rows.task.stage.name, "seconds": round(seconds, 2)}
-    return {name: (names | known).get(name) for name in TIMING_COLUMNS}
+    return {name: (names | known).get(name) for name in ("game", "stage", "arm", "seed", "seconds")}
 
 
 def _refuse_others(out: Path, kind: str, config: Mapping[str, Any], whole: bool = True) -> None:

@@ -13,7 +13,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import SLOTS, AtariModel
+from rmr_gym.domains.atari import SLOTS, AbstractData, AtariModel, NaturalData
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
@@ -39,7 +39,7 @@ class AbstractWorld(Protocol):
         """Return what decides results, as JSON."""
         ...
 
-    def abstract(self, part: str) -> atari.AbstractData:
+    def abstract(self, part: str) -> AbstractData:
         """Return the "training" or the "validation" transitions."""
         ...
 
@@ -110,7 +110,7 @@ def _trained(
 
 def rollout_loss(
     pipeline: EncodeProcessDecode,
-    data: atari.AbstractData,
+    data: AbstractData,
     bits: np.ndarray,
     steps: Sequence[np.ndarray],
     place: torch.device,
@@ -143,11 +143,7 @@ def with_flips(bits: np.ndarray, most: float, rng: np.random.Generator) -> np.nd
 
 
 def pretrain_checkpoint(
-    pipeline: EncodeProcessDecode,
-    data: atari.AbstractData,
-    scored: np.ndarray,
-    core: str,
-    step: int,
+    pipeline: EncodeProcessDecode, data: AbstractData, scored: np.ndarray, core: str, step: int
 ) -> Checkpoint:
     """Score the pipeline's predictions on the chosen RAM bytes."""
     predicted = atari.predict_ram(pipeline, data)
@@ -176,13 +172,13 @@ def _loss_at(curve: list[dict[str, Any]], step: int) -> float | None:
     return next((point["loss"] for point in reversed(curve) if point["step"] <= step), None)
 
 
-def copy_scores(data: atari.AbstractData, scored: np.ndarray) -> atari.RamScores:
+def copy_scores(data: AbstractData, scored: np.ndarray) -> atari.RamScores:
     """Score the baseline that says that nothing changes."""
     bits = data.bits[data.current]
     return atari.ram_scores(bits.astype(bool), bits, data.bits[data.current + 1], scored)
 
 
-def rows_to_score(data: atari.AbstractData, rows: int, seed: int) -> atari.AbstractData:
+def rows_to_score(data: AbstractData, rows: int, seed: int) -> AbstractData:
     """Return at most so many transitions to score on, drawn by the seed."""
     if rows >= len(data.current):
         return data
@@ -200,7 +196,7 @@ class Batch(NamedTuple):
 
 
 def natural_batch(
-    config: Natural, data: atari.NaturalData, seed: int, step: int, ahead: int = 0
+    config: Natural, data: NaturalData, seed: int, step: int, ahead: int = 0
 ) -> Batch:
     """Return the batch of a step: a function of the seed and the step, the same for every arm.
 
@@ -220,7 +216,7 @@ def natural_batch(
 
 
 def drawn_transitions(
-    config: Natural, data: atari.NaturalData, seed: int, step: int, names: np.ndarray | None = None
+    config: Natural, data: NaturalData, seed: int, step: int, names: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the transitions of a step, and each one's negative partner.
 
@@ -294,7 +290,7 @@ def natural(
 
 
 def initial_pipeline(
-    loaded: atari.NaturalData,
+    loaded: NaturalData,
     model: AtariModel,
     config: Natural,
     arm: str,
@@ -310,9 +306,7 @@ def initial_pipeline(
     return pipeline
 
 
-def natural_checkpoint(
-    pipeline: EncodeProcessDecode, data: atari.NaturalData, step: int
-) -> Checkpoint:
+def natural_checkpoint(pipeline: EncodeProcessDecode, data: NaturalData, step: int) -> Checkpoint:
     """Keep the whole pipeline; say stop where most slots are dead."""
     dead = count_dead_slots(pipeline.encoder, data)
     tensors = {f"{step}.{name}": tensor for name, tensor in pipeline.state_dict().items()}
@@ -351,7 +345,7 @@ def _mean_terms(
 
 
 @torch.no_grad()
-def count_dead_slots(encoder: nn.Module, data: atari.NaturalData) -> int:
+def count_dead_slots(encoder: nn.Module, data: NaturalData) -> int:
     """Count the slots that hardly move over frames spread evenly over the data.
 
     A slot is dead when its variance is below 1e-4 of the mean slot's, or vanishes altogether.
