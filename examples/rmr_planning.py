@@ -21,7 +21,6 @@ from rmr_gym.experiments.base import no_progress
 from rmr_gym.experiments.planning.grid import Episode, Planning, chooser
 from rmr_gym.report.pictures import write_film
 from rmr_gym.runs.store import Store
-from rmr_gym.runs.training import Phase
 from rmr_gym.stages import planning
 
 SIZE, LOWEST = 320, 240
@@ -58,18 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, help="folder of data sets; default: ROOT/data")
     parser.add_argument("--preset", default="laptop")
-    parser.add_argument("--pretraining", type=int, help="gradient steps, where no P is there")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--film", type=Path, help="a name that ends in .gif")
     options = parser.parse_args(arguments)
-    given = {"phases": (Phase(options.pretraining),)} if options.pretraining else {}
     run = Planning(
         **Planning.proposals(options.preset),
         games=(options.game,),
         root=options.root,
         data=options.data,
-        **given,
     )
     (game,) = run.recorded(no_progress)
     store = Store(run.root / "store")

@@ -51,7 +51,7 @@ def test_belief(tmp_path, capsys):
 def test_planning(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("rmr_gym.stages.planning.SETTLED", 0.2)
     film, found = tmp_path / "pong.gif", ["--root", str(tiny["root"]), "--data", str(tiny["data"])]
-    sizes = ["--preset", "tiny", "--pretraining", "2", "--steps", "3", "--film", str(film)]
+    sizes = ["--preset", "tiny", "--steps", "3", "--film", str(film)]
     example("rmr_planning").main(["--game", "Pong", *found, *sizes])
     assert "return of 3 steps" in capsys.readouterr().out
     with Image.open(film) as shown:

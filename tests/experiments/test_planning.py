@@ -101,7 +101,7 @@ def test_p_is_tested_against_every_control_by_seed(tmp_path):
 
 def test_a_tiny_run_from_data_to_page(tiny, monkeypatch):
     monkeypatch.setattr(planning, "SETTLED", 0.2)
-    options = {"arms": ("rmr", "copy", "random"), "phases": (Phase(2, batch=4),), "steps": 3}
+    options = {"arms": ("rmr", "copy", "random"), "steps": 3}
     options |= {"horizons": (2, 1), "candidates": (4, 8), "seeds": 1}
     options |= {"games": ("Pong",)}
     out, problems = run(Planning(**Planning.proposals("tiny"), **tiny, **options))

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -26,7 +27,6 @@ from rmr_gym.stages.games import PRETRAIN_SEED
 KNOWN = "known"
 POLICIES = {"random": UNIFORM.name, "player": "high-e00-h00"}
 ARMS = (*planning.ARMS, KNOWN, planning.EMULATOR, *POLICIES)
-PHASES = (Phase(12000, 1e-3, 50), Phase(4000, 1e-3, 64, unroll=2), Phase(2000, 2e-4, 64, unroll=2))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,6 @@ class Planning(AtariExperiment):
         steps: Steps of an episode.
         hold: Steps that each action of a plan is held.
         discount: Of rewards, a step.
-        phases: How P is pretrained.
     """
 
     kind = "planning"
@@ -119,7 +118,13 @@ class Planning(AtariExperiment):
     steps: int = 200
     hold: int = 2
     discount: float = 0.95
-    phases: tuple[Phase, ...] = PHASES
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """How P is pretrained: nine times as long as the preset says, in part over two steps."""
+        steps = self.pretraining.steps
+        two = partial(Phase, batch=64, unroll=2)
+        return Phase(6 * steps, 1e-3, 50), two(2 * steps, 1e-3), two(steps, 2e-4)
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
