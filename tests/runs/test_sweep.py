@@ -114,14 +114,14 @@ class TestInProcess:
 
     def test_a_full_disk_ends_the_sweep_and_loses_nothing(self, store, here, monkeypatch):
         tasks = [square(value, here) for value in range(4)]
-        fill = files.Path.replace
+        fill = files.Path.rename
 
         def full(path, target):
             if target == store.folder(tasks[2]):
                 raise OSError(28, "No space left on device")
             return fill(path, target)
 
-        monkeypatch.setattr(files.Path, "replace", full)
+        monkeypatch.setattr(files.Path, "rename", full)
         with pytest.raises(WriteError, match=r"No space left on device; what was finished is"):
             run_tasks(tasks, store)
         monkeypatch.undo()
