@@ -66,7 +66,7 @@ class Solver:
 
     @torch.no_grad()
     def solve(self, score: Score, width: int, generator: torch.Generator) -> Tensor:
-        """Return a plan [horizon *width].
+        """Return a plan: ``horizon`` actions, with continuous ones [horizon, width].
 
         Args:
             score: What is expected of each plan.
