@@ -245,7 +245,9 @@ def require_free(folder: AnyPath, overwrite: bool) -> Path:
         RMRError: Something is there.
     """
     if Path(folder).exists() and not overwrite:
-        raise RMRError(f"{folder} exists already: choose another folder or add --force")
+        raise RMRError(
+            f"{folder} exists already: choose another one or replace it (--force, overwrite=True)"
+        )
     return Path(folder)
 
 

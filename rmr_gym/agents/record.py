@@ -1,14 +1,16 @@
 """Recording: policies play episodes of any environment into a data set, in one resumable loop."""
 
 import copy
+import inspect
 import json
 import logging
 import os
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from importlib import import_module
 from itertools import chain
 from operator import attrgetter
@@ -118,8 +120,11 @@ class Plan:
         return (getattr(self.policy, "__name__", type(self.policy).__name__),)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the manifest says of the recording."""
-        return {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
+        """Return what the manifest says of the recording; of a function of yours its text too."""
+        told = {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
+        with suppress(OSError, TypeError):  # no function, or one without a file
+            told["policy"] = sha256(inspect.getsource(self.policy).encode()).hexdigest()
+        return told
 
     def episode_seed(self, index: int) -> int:
         """Return what the environment is reset with for an episode."""

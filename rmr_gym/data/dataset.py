@@ -519,7 +519,7 @@ def _joined(datasets: Sequence[TransitionDataset]) -> Manifest:
 
 
 def _without_seed(manifest: Manifest) -> Manifest:
-    kept = {k: v for k, v in manifest.settings.items() if k not in ("seed", "merged")}
+    kept = {k: v for k, v in manifest.settings.items() if k not in ("seed", "merged", "policy")}
     return replace(manifest, heads=(), settings=kept)
 
 

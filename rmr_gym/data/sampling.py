@@ -50,7 +50,8 @@ def split_episodes(
     if train + validation > count:
         raise RMRError(
             f"expected at least {train + validation} episodes to split into {train} for training "
-            f"and {validation} for validation, found {count}: record more or split into fewer"
+            f"and {validation} for validation, found {count}: record more, or split into fewer "
+            "(recording.train_episodes, recording.validation_episodes, or the preset smoke)"
         )
     order = generator(seed, "split").permutation(count).tolist()
     return sorted(order[:train]), sorted(order[train : train + validation])

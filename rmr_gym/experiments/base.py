@@ -227,7 +227,7 @@ def run(
             workers=workers,
             scheduler=experiment.scheduler,
             group=plan.group,
-            progress=progress_for(experiment.kind),
+            progress=progress_for(f"{experiment.kind} into {out}"),
             ended=run_folder.ended,
         )
         return out, run_folder.close(outcomes)

@@ -103,8 +103,10 @@ def read_plan(folder: Path) -> list[Planned]:
         jobs = json.loads((folder / PLAN).read_text())
         return [Planned(job["title"], Path(job["result"])) for job in jobs]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        inside = ", ".join(sorted(str(plan.parent) for plan in folder.glob(f"*/{PLAN}"))) or "none"
         raise RMRError(
-            f"{folder} holds no run: expected a folder of `rmr-gym run` with {PLAN} ({error})"
+            f"{folder} holds no run: expected a folder of `rmr-gym run` with {PLAN} ({error}); "
+            f"runs in it: {inside}"
         ) from error
 
 

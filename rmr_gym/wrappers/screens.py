@@ -156,9 +156,10 @@ class FrameReader:
             raise RMRError(
                 f"expected whole screens of {SCREEN[0]} x {SCREEN[1]} bytes (gray, palette or RGB) "
                 f"as observation or as its entry 'pixels', found {_described(space)}, and no "
-                "emulator to read them from: leave out what crops, resizes, scales or stacks, put "
-                "RMRObservationWrapper around each environment before it goes into a vector, or, "
-                "around bouncing balls, take an encoder of them"
+                "emulator to read them from: leave out what crops, resizes, scales or stacks (as "
+                "ALE's own vector; vectorization_mode='sync' does not), put RMRObservationWrapper "
+                "around each environment before it goes into a vector, or, around bouncing balls, "
+                "take an encoder of them"
             )
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:

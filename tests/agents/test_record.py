@@ -1,6 +1,8 @@
+import linecache
 import multiprocessing
 import os
 import pkgutil
+import runpy
 import shutil
 import signal
 import subprocess
@@ -374,6 +376,21 @@ def test_a_policy_of_ones_own(tmp_path):
         record(env, tmp_path / "b", policy=drift, episodes=episodes, max_steps=9)
     assert content(TransitionDataset(tmp_path / "b")) == content(dataset), "an environment will do"
     assert record(env, tmp_path / "c", episodes=1).manifest.heads == ("random",)
+
+
+def test_a_policy_that_was_edited_does_not_go_on(tmp_path):
+    def made(action):
+        (tmp_path / "mine.py").write_text(
+            f"import numpy\ndef follow(_):\n    return numpy.array({action}, numpy.float32)\n"
+        )
+        linecache.checkcache()
+        return runpy.run_path(str(tmp_path / "mine.py"))["follow"]
+
+    options = {"episodes": 2, "max_steps": 9}
+    for _ in range(2):
+        record("test/Walk-v0", tmp_path / "a", policy=made("[1.0, 0.0]"), **options)
+    with pytest.raises(RMRError, match=r"settings.*policy"):
+        record("test/Walk-v0", tmp_path / "a", policy=made("[-1.0, 0.0]"), **options)
 
 
 class Model:

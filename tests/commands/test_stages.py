@@ -122,7 +122,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(run, processor, encoder):
     files = (processor / "record.json", encoder / "config.json")
     before = [path.read_bytes() for path in files]
     for command, out in (("pretrain", processor), ("train", encoder)):
-        with pytest.raises(RMRError, match="exists already: choose another folder or add --force"):
+        with pytest.raises(RMRError, match="exists already: choose another one or replace it"):
             run(command, "--out", out, "--seed", 1)
     assert before == [path.read_bytes() for path in files]
     run("pretrain", "--out", processor, "--seed", 1, "--force")

@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -151,6 +152,14 @@ def test_what_a_page_shows_works(page, tmp_path, monkeypatch):
         elif block.language in SHELLS and not block.reason:
             for words in block.commands:
                 check(words, f"{place}: {shlex.join(words)}", page.name in WHOLE)
+
+
+def test_features_in_a_fresh_process():
+    """What a reader copies alone has no other block's imports before it."""
+    (code,) = (
+        block.code for block in blocks_of(ROOT / "README.md") if "RMRBeliefWrapper(" in block.code
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("page", by_name(page for page in PAGES if "\n```diff" in page.read_text()))

@@ -187,10 +187,11 @@ class TestFolder:
         run(Squares(**here))
         assert lengths == [0, 2, 4, 4]
 
-    def test_progress_is_told_under_the_name_of_the_experiment(self, here):
+    def test_progress_is_told_under_the_experiments_name_and_folder(self, here):
         seen = []
-        run(Squares(**here), lambda title: lambda *values: seen.append((title, *values)))
-        assert seen == [("squares", 1, 2), ("squares", 2, 2)]
+        out, _ = run(Squares(**here), lambda title: lambda *values: seen.append((title, *values)))
+        title = f"squares into {out}"
+        assert seen == [(title, 1, 2), (title, 2, 2)]
 
 
 class TestProblems:

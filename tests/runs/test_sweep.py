@@ -232,8 +232,12 @@ class TestStatus:
         titles = [job.title for job in write_plan(tmp_path, tasks, store)]
         assert titles[1::2] == [f"total ({task.key[:6]})" for task in tasks]
 
-    def test_a_folder_without_a_plan_is_said(self, tmp_path):
-        with pytest.raises(RMRError, match="holds no run: expected a folder of `rmr-gym run`"):
+    def test_a_folder_without_a_plan_is_said_with_the_runs_in_it(self, store, here, tmp_path):
+        with pytest.raises(RMRError, match=r"holds no run: expected a folder .* in it: none"):
+            read_plan(tmp_path)
+        (tmp_path / "first").mkdir()
+        write_plan(tmp_path / "first", [square(1, here)], store)
+        with pytest.raises(RMRError, match=r"runs in it: .*first"):
             read_plan(tmp_path)
 
     def test_a_store_may_be_looked_at_from_elsewhere(self, store, here, tmp_path, monkeypatch):
