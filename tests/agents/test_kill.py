@@ -116,7 +116,7 @@ class Nursery:
         said = self._lines(lambda lines: any(line.startswith("started") for line in lines))
         group = next(int(line.split()[1]) for line in said if line.startswith("started"))
         missing = reports - len(said) + 1
-        self._lines(lambda lines: len(lines) >= missing)
+        self._lines(lambda lines: len(lines) >= missing and "gone" not in lines)
         time.sleep(delay)
         os.killpg(group, kind)
         return self._lines(lambda lines: "gone" in lines)
