@@ -1,3 +1,4 @@
+import os
 import re
 import subprocess
 import sys
@@ -45,7 +46,9 @@ def test_importing_the_package_is_light_and_silent():
     assert out == ""
 
 
-def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium():
+def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium(tmp_path):
+    """Both from bytecode, as users import them, which the first of the runs writes."""
+    cached = os.environ | {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
     shares = []
     for _ in range(3):
         done = subprocess.run(
@@ -53,11 +56,12 @@ def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium():
             capture_output=True,
             text=True,
             check=True,
+            env=cached,
         )
         lines = re.findall(r"(\d+) \| (gymnasium|rmr_gym)$", done.stderr, re.MULTILINE)
         times = {name: int(time) for time, name in lines}
         shares.append(times["rmr_gym"] / times["gymnasium"])
-    assert min(shares) <= 0.1
+    assert min(shares[1:]) <= 0.1
 
 
 def test_the_module_in_an_id_registers_by_itself():

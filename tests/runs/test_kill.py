@@ -47,7 +47,7 @@ def kill_some(folder, times, stopped):
         The jobs that were at work when they were killed, and how many processes were killed late.
     """
     rng, killed, late = random.Random(0), set(), 0
-    while len(killed) < times and not stopped.is_set():
+    while len(killed) + late < times and not stopped.is_set():
         time.sleep(0.02)
         markers = [path for path in folder.glob("running *") if path.name not in killed]
         if markers:
@@ -66,7 +66,8 @@ def kill_some(folder, times, stopped):
 
 
 def test_killing_random_workers_changes_no_byte(store, tmp_path):
-    here, stopped, kills = Place(tmp_path), threading.Event(), 12
+    """As often as one job may die: those that wait for a killed worker count as dead with it."""
+    here, stopped, kills = Place(tmp_path), threading.Event(), ATTEMPTS - 1
     other = Store(tmp_path / "undisturbed")
     parts = [square(value, here, 0.3) for value in range(16)]
     tasks = [total(parts), *parts]
@@ -75,11 +76,11 @@ def test_killing_random_workers_changes_no_byte(store, tmp_path):
         outcomes = run_tasks(tasks, store, workers=2)
         stopped.set()
         killed, late = killer.result()
-    assert len(killed) == kills
+    assert len(killed) + late == kills
     assert all(outcome.error is None for outcome in outcomes.values())
     attempts = {task.title: traces(store, task).attempts for task in parts}
-    assert 0 <= sum(attempts.values()) - len(parts) - kills <= late
-    assert len(lines(tmp_path)) <= len(parts) + kills + late
+    assert 0 <= sum(attempts.values()) - len(parts) - len(killed) <= late
+    assert len(lines(tmp_path)) <= len(parts) + kills
     run_tasks(tasks, other)
     assert bytes_of(store, tasks) == bytes_of(other, tasks)
 
