@@ -131,14 +131,22 @@ def warn(text: str, style: str = "yellow") -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
-    """Print the named columns of rows, or all; floats to four places, errors in powers of ten."""
+    """Print the named columns of rows, or all; floats to four places, errors in powers of ten.
+
+    Where a table is wider than the terminal, each row becomes a line of text that wraps.
+    """
     from rich.table import Table  # noqa: PLC0415
 
     columns = tuple(rows[0]) if columns is None else columns
     table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(name, row[name]) for name in columns))
-    out_console.print(table)
+    cells = [[_cell(name, row[name]) for name in columns] for row in rows]
+    for texts in cells:
+        table.add_row(*texts)
+    unbounded = out_console.options.update(max_width=sys.maxsize)
+    if out_console.measure(table, options=unbounded).maximum > out_console.width:
+        say(*(", ".join(map(" ".join, zip(columns, texts, strict=True))) for texts in cells))
+    else:
+        out_console.print(table)
 
 
 def _cell(name: str, value: Any) -> str:

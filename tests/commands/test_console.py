@@ -32,3 +32,13 @@ def test_what_was_there_at_the_beginning_is_no_throughput(clock, capsys):
             clock[0] = now
             progress(done, 1000)
     assert capsys.readouterr().err.splitlines() == ["resumed: 910/1000, 21 s, 180 s left"]
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_rows_are_whole_on_a_narrow_terminal_too(width, monkeypatch, capsys):
+    monkeypatch.setattr(console.out_console, "width", width)
+    console.print_rows([{"name": "breakout_belief", "arm": "belief", "micro_f1": 0.97654}] * 2)
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert printed.count("breakout_belief") == printed.count("0.9765") == 2
+    assert ("┃" in printed) is (width == 100)
