@@ -46,7 +46,7 @@ def test_importing_the_package_is_light_and_silent():
     assert out == ""
 
 
-def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium(tmp_path):
+def test_importing_the_package_takes_at_most_a_twelfth_longer_than_gymnasium(tmp_path):
     """Both from bytecode, as users import them, which the first of the runs writes."""
     cached = os.environ | {"PYTHONPYCACHEPREFIX": str(tmp_path), "PYTHONDONTWRITEBYTECODE": ""}
     shares = []
@@ -61,7 +61,7 @@ def test_importing_the_package_takes_at_most_a_tenth_longer_than_gymnasium(tmp_p
         lines = re.findall(r"(\d+) \| (gymnasium|rmr_gym)$", done.stderr, re.MULTILINE)
         times = {name: int(time) for time, name in lines}
         shares.append(times["rmr_gym"] / times["gymnasium"])
-    assert min(shares[1:]) <= 0.1
+    assert min(shares[1:]) <= 1 / 12
 
 
 def test_the_module_in_an_id_registers_by_itself():

@@ -439,7 +439,7 @@ def test_the_card_shows_what_the_encoder_must_beat(name):
     assert {"this encoder", "untrained encoder", "pixels through PCA"} == set(scores)
     assert read.processor is not None
     card = (shipped_encoders()[name] / CARD).read_text()
-    assert all(f"{score:.4g}" in card for score in scores.values())
+    assert all(f" {score:.4g} |" in card for score in scores.values())
     row = " | ".join(f"{score:.4f}"[1:] for score in scores.values())
     assert f"| `{name}` | {row} |" in PAGE.read_text(), "the table of docs shows the card's figures"
     assert "license: mit" in card

@@ -40,13 +40,13 @@ def bytes_of(store, tasks):
     return records, tensors
 
 
-def kill_some(folder, times, stopped):
+def kill_some(folder, times, stopped, seed):
     """Kill the process of a random running job, again and again, never twice for one job.
 
     Returns:
         The jobs that were at work when they were killed, and how many processes were killed late.
     """
-    rng, killed, late = random.Random(0), set(), 0
+    rng, killed, late = random.Random(seed), set(), 0
     while len(killed) + late < times and not stopped.is_set():
         time.sleep(0.02)
         markers = [path for path in folder.glob("running *") if path.name not in killed]
@@ -65,14 +65,15 @@ def kill_some(folder, times, stopped):
     return killed, late
 
 
-def test_killing_random_workers_changes_no_byte(store, tmp_path):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killing_random_workers_changes_no_byte(store, tmp_path, seed):
     """As often as one job may die: those that wait for a killed worker count as dead with it."""
     here, stopped, kills = Place(tmp_path), threading.Event(), ATTEMPTS - 1
     other = Store(tmp_path / "undisturbed")
     parts = [square(value, here, 0.3) for value in range(16)]
     tasks = [total(parts), *parts]
     with ThreadPoolExecutor(1) as pool:
-        killer = pool.submit(kill_some, tmp_path, kills, stopped)
+        killer = pool.submit(kill_some, tmp_path, kills, stopped, seed)
         outcomes = run_tasks(tasks, store, workers=2)
         stopped.set()
         killed, late = killer.result()
