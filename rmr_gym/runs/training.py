@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
+from math import cos, inf, pi
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -47,6 +47,29 @@ class Phase:
         """Return the rate at a step of the phase, from 1."""
         del step
         return self.learning_rate
+
+
+@dataclass(frozen=True)
+class Falling(Phase):
+    """A stretch of training whose rate rises, and then falls along a cosine.
+
+    Attributes:
+        warmup: Steps over which the rate rises to ``learning_rate``.
+        end: Share of it that is left at the last step, down to which it follows a cosine.
+    """
+
+    warmup: int = 0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.warmup < 0 or not 0 <= self.end <= 1:
+            raise RMRError(f"expected a warmup of 0 or more and an end from 0 to 1, got {self}")
+
+    def rate(self, step: int) -> float:
+        """Return the rate at a step of the phase, from 1."""
+        fall = (1 - self.end) * (1 - cos(pi * step / self.steps)) / 2
+        return self.learning_rate * min(1.0, step / max(1, self.warmup)) * (1 - fall)
 
 
 def check_checkpoints(checkpoints: Sequence[int], steps: int | None = None) -> None:

@@ -103,8 +103,7 @@ def _trained(
     room: Room,
 ) -> Trained:
     """Train in the one phase that a configuration asks for, and keep all of its checkpoints."""
-    phases = [Phase(config.steps, config.learning_rate, config.batch)]
-    options: Any = {"phases": phases, "checkpoints": config.checkpoints, "room": room}
+    options: Any = {"phases": [config.phase], "checkpoints": config.checkpoints, "room": room}
     return train(model, step_at, checkpoint_at, **options)
 
 

@@ -15,7 +15,7 @@ from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
 from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
 from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
-from rmr_gym.runs.training import check_checkpoints
+from rmr_gym.runs.training import Falling, Phase, check_checkpoints
 
 PROBE_NAMES = ("ridge", "adam_raw", "adam_std")
 
@@ -64,6 +64,9 @@ class Pretraining:
         rollout: Steps that are predicted, each after the first from P's own prediction; the loss is
             their mean. 1 is the paper's.
         noise: Largest share of the bits that are flipped before a first step; 0 is the paper's.
+        warmup: Steps over which the rate rises to ``learning_rate``.
+        end: Share of the rate that is left at the last step, down to which it follows a cosine; 1
+            is the paper's.
     """
 
     steps: int = 20000
@@ -73,14 +76,22 @@ class Pretraining:
     validation_rows: int = 10000
     rollout: int = 1
     noise: float = 0.0
+    warmup: int = 0
+    end: float = 1.0
 
     def __post_init__(self) -> None:
-        check_checkpoints(self.checkpoints, self.steps)
+        check_checkpoints(self.checkpoints, self.phase.steps)
         if self.rollout < 1 or not 0 <= self.noise < 0.5:
             raise RMRError(
                 "pretraining needs a rollout of 1 or more and a noise from 0 to below 0.5, got "
                 f"{self.rollout} and {self.noise}"
             )
+
+    @property
+    def phase(self) -> Falling:
+        """The one phase of training."""
+        rates = (self.warmup, self.end)
+        return Falling(self.steps, self.learning_rate, self.batch, 1, *rates)
 
 
 class PredictedStep(NamedTuple):
@@ -172,6 +183,11 @@ class Natural:
     def steps(self) -> int:
         """Gradient steps in all: the last checkpoint."""
         return self.checkpoints[-1]
+
+    @property
+    def phase(self) -> Phase:
+        """The one phase of training."""
+        return Phase(self.steps, self.learning_rate, self.batch)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def _may_stack(task: Task) -> bool:
         return can_stack(arguments["config"], arguments["model"])
     if task.stage is not alone.pretrain or not isinstance(arguments["data"], GameData):
         return False
-    return arguments["config"].rollout == 1 and not arguments["config"].noise
+    config = arguments["config"]
+    return config.rollout == 1 and not config.noise and not config.warmup and config.end == 1
 
 
 def can_stack(config: Natural, model: AtariModel) -> bool:

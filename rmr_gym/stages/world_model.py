@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
-from math import cos, log, pi
+from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, train
+from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, train
 from rmr_gym.stages.games import Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare_processor, read_presets
 
@@ -42,34 +42,23 @@ WRONG = -log(world.SURE)
 
 
 @dataclass(frozen=True)
-class WorldTraining(Phase):
-    """How a model is trained: a `Phase` of at most so many steps.
+class WorldTraining(Falling):
+    """How a model is trained: a phase of at most so many steps.
 
     In ``unroll`` frames of a sequence it predicts the one after each.
 
     Attributes:
         check_every: Gradient steps between two validations.
         patience: Validations without improvement after which training ends.
-        warmup: Steps over which the rate rises to ``learning_rate``.
-        end: Share of it that is left at the last step, down to which it follows a cosine.
     """
 
     check_every: int = 250
     patience: int = 10
-    warmup: int = 0
-    end: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.check_every, self.patience) < 1:
             raise RMRError(f"expected check_every and patience of 1 or more, got {self}")
-        if self.warmup < 0 or not 0 <= self.end <= 1:
-            raise RMRError(f"expected a warmup of 0 or more and an end from 0 to 1, got {self}")
-
-    def rate(self, step: int) -> float:
-        """Return the rate at a step, from 1."""
-        fall = (1 - self.end) * (1 - cos(pi * step / self.steps)) / 2
-        return self.learning_rate * min(1.0, step / max(1, self.warmup)) * (1 - fall)
 
     @property
     def checkpoints(self) -> tuple[int, ...]:

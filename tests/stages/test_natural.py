@@ -338,3 +338,17 @@ class TestPretrainingOnItsOwnPredictions:
         for wrong in ({"rollout": 0}, {"noise": 0.5}, {"noise": -0.1}):
             with pytest.raises(RMRError, match="rollout of 1 or more"):
                 replace(game.preset.pretraining, **wrong)
+        for wrong in ({"warmup": -1}, {"end": 1.5}):
+            with pytest.raises(RMRError, match="a warmup of 0 or more and an end from 0 to 1"):
+                replace(game.preset.pretraining, **wrong)
+
+
+def test_the_rate_of_pretraining_rises_and_falls_as_it_is_told(game):
+    def moved(**rates):
+        config = replace(game.preset.pretraining, steps=2, checkpoints=(2,), **rates)
+        trained = pretrain.function(game.data, game.preset.model, config, 0).tensors
+        start = atari.abstract_pipeline(game.preset.model, 0).state_dict()
+        return max((trained[name] - start[name]).abs().max().item() for name in start)
+
+    assert moved(warmup=2000) == pytest.approx(moved() * 3 / 2 / 2000, rel=0.02)
+    assert moved(end=0.0) == pytest.approx(moved() / 4, rel=0.02)

@@ -354,6 +354,9 @@ class TestJobs:
         tasks = [game.pretrained(seed) for game in (quick, other, narrow) for seed in (0, 1)]
         stacks, _ = planned([*tasks, dynamics_donor("random_dynamics", quick.preset)], store, 9)
         assert [len(job.tasks) for job in stacks] == [4, 2]
+        for alone in ({"rollout": 2}, {"noise": 0.1}, {"warmup": 2}, {"end": 0.5}):
+            game = quick.with_preset(pretraining=alone)
+            assert planned([game.pretrained(seed) for seed in (0, 1)], store, 9)[0] == []
 
     def test_a_size_below_one_is_refused(self, store):
         with pytest.raises(RMRError, match="got 0"):
