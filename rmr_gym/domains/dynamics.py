@@ -83,7 +83,6 @@ class Algorithm(NamedTuple):
 
     def step(self, bits: Bits, action: Int[np.ndarray, " rows"]) -> Bits:
         """Return the bits after ``action``, which does not matter."""
-        del action
         return ram_to_bits(self.advanced(bits_to_ram(bits)))
 
 

@@ -36,7 +36,6 @@ WRITE_EVERY_SECONDS = 20.0
 
 def no_progress(title: str) -> Progress | None:
     """Show nothing."""
-    del title
 
 
 class Rows(NamedTuple):
@@ -277,7 +276,6 @@ class _RunFolder:
 
     def ended(self, outcome: Outcome) -> None:
         """Write the tables now and then."""
-        del outcome
         if time.monotonic() - self._written > WRITE_EVERY_SECONDS:
             self._write()
 

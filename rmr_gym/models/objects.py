@@ -301,12 +301,10 @@ class BroadcastDecoder(nn.Module):
 
     def _coordinates(self, slots: Tensor) -> Tensor:
         """Return the coordinates of the cells, as each slot sees them if they differ."""
-        del slots
         return self.cells
 
     def _coloured(self, pictures: Tensor, slots: Tensor) -> Tensor:
         """Return the pictures in the colours of their slots, where slots have one."""
-        del slots
         return pictures
 
 

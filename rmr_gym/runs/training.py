@@ -45,7 +45,6 @@ class Phase:
 
     def rate(self, step: int) -> float:
         """Return the rate at a step of the phase, from 1."""
-        del step
         return self.learning_rate
 
 

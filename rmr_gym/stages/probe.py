@@ -217,7 +217,6 @@ def _ridge(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int
 
     Single precision decides where its rounding cannot: see `_ridge_in`.
     """
-    del seed
     rows, held = split_rows(fit, train.device)
     parts = (train, bits, rows, held, test)
     predicted = _ridge_in(torch.float32, *parts)

@@ -115,7 +115,6 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "RMRFeaturesExtractor":
         """Change nothing: the policy would draw all weights anew here."""
-        del fn
         return self
 
 

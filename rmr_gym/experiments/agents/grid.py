@@ -53,7 +53,6 @@ def agent(config: worlds.AgentConfig, encoder: Weights, budget: Budget, place: P
         budget: How long and how often.
         place: Folder of the agent.
     """
-    del encoder
     train_agent(config, place.path, steps=budget.steps, checkpoints=budget.checkpoints)
     rows = []
     for path in kept_agents(place.path):
@@ -114,7 +113,6 @@ class Agents(Budget, base.Experiment):
 
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
-        del progress_for
         games = [worlds.find_world(name) for name in self.games]
         named = {"games": games, "features": self.features, "algorithms": self.algorithms}
         for kind, names in zip(_KINDS, named.values(), strict=True):

@@ -41,7 +41,6 @@ class SequencesRun(SequencePreset, base.Experiment):
 
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
-        del progress_for
         find_device(self.device)
         if self.task.kind == "digits":
             digit_images()

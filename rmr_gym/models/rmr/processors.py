@@ -66,7 +66,6 @@ class PassiveProcessor(nn.Module):
 
     def forward(self, z: Latents, action: Int[Tensor, " batch"] | None = None) -> Latents:
         """Return the latents one time step later, whatever the action."""
-        del action
         for core in self.cores:
             z = core(z) + z if self.skip else core(z)
         return z

@@ -400,7 +400,6 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
 
     def step(self, state: State, observation: world.Frame | None, action: Tensor | None) -> State:
         """Look at a frame, or at what was predicted; see `WorldModel.step`."""
-        del action
         if observation is None:
             crops = world.taken_in(self.logits(state.core, state.queries).sigmoid(), self.cut)
         else:
@@ -434,7 +433,6 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         self, frames: world.Sequences, actions: world.Played, generator: torch.Generator
     ) -> world.Losses:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
-        del actions
         logits, truth, _ = self.asked(frames, generator)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return losses.sum(dim=(3, 4, 5)).mean(dim=2)

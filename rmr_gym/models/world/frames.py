@@ -392,7 +392,6 @@ class LSTMRecurrence(Recurrence[LSTMState]):
 
     def start(self, batch: int, generator: torch.Generator) -> LSTMState:
         """Return a state of 0."""
-        del generator
         zeros = next(self.lstm.parameters()).new_zeros(1, batch, self.lstm.hidden_size)
         return zeros, zeros
 
@@ -464,7 +463,6 @@ class FrameSizes:
 
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "FrameSizes":
         """Return the sizes for frames of a shape, with as many convolutions as can halve them."""
-        del actions
         return replace(self, channels=halving(self.channels, shape))
 
 
@@ -587,7 +585,6 @@ class MemorylessSizes:
 
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "MemorylessSizes":
         """Return the sizes for a world of so many actions, whose noise is `WITH_ACTIONS`."""
-        del shape
         return replace(self, noise=WITH_ACTIONS if actions and self.noise else self.noise)
 
 
@@ -616,7 +613,6 @@ class Memoryless(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], sizes: MemorylessSizes, actions: int = 0):
         super().__init__()
-        del actions
         self.shape, self.noise, self.cut = shape, sizes.noise, CUT
         self.around = nn.Conv2d(shape[2], sizes.channels, sizes.kernel, padding=sizes.kernel // 2)
         self.pixel = nn.Conv2d(sizes.channels, shape[2], 1)
@@ -629,7 +625,6 @@ class Memoryless(nn.Module):
         self, state: MemorylessState, observation: Frame | None, action: Actions | None
     ) -> MemorylessState:
         """Return the frame, or what was predicted; see `WorldModel.step`."""
-        del action
         if observation is None:
             observation = taken_in(self.decode(state).frame, self.cut)
         return state._replace(frame=flipped(observation, self.noise, state.generator))
@@ -649,7 +644,6 @@ class Memoryless(nn.Module):
 
         Instants are computed one after another: all at once, their pictures leave the cache.
         """
-        del actions
         predicted = [
             self.predict(flipped(frame, self.noise, generator))
             for frame in frames[:, :-1].unbind(1)

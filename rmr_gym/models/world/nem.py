@@ -463,7 +463,6 @@ class GradientMixture(SpatialMixture):
     """
 
     def __init__(self, shape: tuple[int, int, int], sizes: NEMSizes, actions: int = 0):
-        del actions
         super().__init__(shape, sizes)
         self.decoder = world.FrameDecoder(sizes.dim, shape, sizes.channels, sizes.hidden)
         self.rate = nn.Parameter(torch.tensor(0.1))
@@ -475,7 +474,6 @@ class GradientMixture(SpatialMixture):
 
     def m_step(self, state: NEMState, action: world.Actions | None) -> NEMState:
         """Take one step of gradient ascent, and decode."""
-        del action
         memory = state.memory + self.rate * self.slope(state)
         return state._replace(memory=memory, pictures=self.decoder(memory))
 

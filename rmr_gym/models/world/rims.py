@@ -548,7 +548,6 @@ class SequenceLSTM(nn.Module):
 
     def forward(self, inputs: Sequences, generator: torch.Generator) -> SequenceOutput:
         """Read sequences of tokens or features; nothing is drawn."""
-        del generator
         floating = inputs.is_floating_point()
         read = inputs @ self.embedding if floating else F.embedding(inputs, self.embedding)
         hidden, _ = self.lstm(read)

@@ -426,7 +426,6 @@ class S2RM(crops.LocalWorld[Hidden]):
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the modules' states before the first frame; nothing is drawn."""
-        del generator
         return self.spatial.start(batch)
 
     def watch(self, core: Hidden, views: crops.Views) -> tuple[Tensor, Hidden]:
@@ -525,7 +524,6 @@ class CropRMC(Aggregated[Tensor]):
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return the memory before the first frame; nothing is drawn."""
-        del generator
         return self.core.start(batch)
 
     def run(self, core: Tensor, vectors: frames.Vectors) -> tuple[Tensor, Tensor]:
@@ -566,12 +564,10 @@ class CropOracle(Aggregated[Tensor]):
 
     def start(self, batch: int, generator: torch.Generator) -> Tensor:
         """Return a state of 0; nothing is drawn."""
-        del generator
         return self.second.bias.new_zeros(batch, self.second.out_features)
 
     def run(self, core: Tensor, vectors: frames.Vectors) -> tuple[Tensor, Tensor]:
         """Return what it makes of each sum of encoded crops, whatever came before."""
-        del core
         made = self.second(self.first(vectors).relu()).tanh()
         return made, made[:, -1]
 
