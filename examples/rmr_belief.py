@@ -24,10 +24,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--start", default="known", choices=["known", "unknown"])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--player", default="high-e05-h50")
+    parser.add_argument("--noop-max", type=int, default=0, help="frames without input at first")
     parser.add_argument("--film", help="a name that ends in .gif")
     options = parser.parse_args(arguments)
     belief = PretrainedEncoder.from_pretrained(options.belief or f"{options.game}_belief")
-    met = track(options.game, belief, options.steps, options.start, options.player, seed=0)
+    played = (options.steps, options.start, options.player, 0, options.noop_max)
+    met = track(options.game, belief, *played)
     scored, truth = belief.provenance["data"]["scored"], met["truth"]
     known = int(options.start == "known")  # a known start counts for none
     for now in sorted({*range(0, len(truth), 25), len(truth) - 1}):

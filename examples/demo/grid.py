@@ -54,7 +54,13 @@ LEARNING: dict[str, Any] = {"n_steps": 40, "learning_rate": 1e-3, "gamma": 0.95}
 
 
 def track(
-    game: str, belief: PretrainedEncoder, steps: int, start: str, player: str, seed: int
+    game: str,
+    belief: PretrainedEncoder,
+    steps: int,
+    start: str,
+    player: str,
+    seed: int,
+    noop_max: int = 0,
 ) -> dict[str, np.ndarray]:
     """Play an episode with a belief around the game; read its frames without memory beside.
 
@@ -65,11 +71,12 @@ def track(
         start: As in `rmr_gym.wrappers.features.RMRBeliefWrapper`.
         player: Name of the player.
         seed: Of the episode.
+        noop_max: At most so many frames without input before the first observation.
 
     Returns:
         An entry an instant: screens, truth (bits), and the bits as the `READERS` have them.
     """
-    options = {"pixels": "palette", "render_mode": "rgb_array"}
+    options = {"pixels": "palette", "render_mode": "rgb_array", "noop_max": noop_max}
     made = gym.make(f"rmr/{game}-v0", **options)
     env = RMRBeliefWrapper(made, belief, start=start, keep=("ram", "pixels"))
     met, shrink, config = [], frame_transform(84, 84), belief.config
