@@ -372,7 +372,7 @@ def windows_ahead(data: BallsData, steps: int) -> Index:
     return following
 
 
-def _batches(index: Index, size: int) -> list[Index]:
+def _batches(index: Index, size: int) -> list[Int[np.ndarray, " _"]]:
     return np.split(index, range(size, len(index), size))
 
 
@@ -516,6 +516,23 @@ def score_frames(
     if truth is not None:
         ari = float(np.nanmean(foreground_ari(truth, torch.cat(claimed).numpy())))
     return FrameScores(mse, copy_mse, ratio, ari)
+
+
+@torch.no_grad()
+def alone_error(pipeline: FramePipeline, data: BallsData, index: Index) -> float:
+    """Return the error of frames whose pixels one slot shows alone, over that of copying.
+
+    It is the slot of the largest share; the last of three frames is shown again.
+    Low errors say that slots are bound to objects, and no label is needed to tell.
+    """
+    errors, copied = [], []
+    for clip in _clips(pipeline, data, index):
+        decoded = _last_again(pipeline, clip[:, :HISTORY])
+        owner = decoded.masks.argmax(dim=1)[:, None, ..., None].expand(-1, -1, -1, -1, 3)
+        shown = decoded.pictures.gather(1, owner)[:, 0]
+        errors.append(_squared_errors(shown, clip[:, HISTORY - 1]))
+        copied.append(_squared_errors(clip[:, HISTORY - 2], clip[:, HISTORY - 1]))
+    return (torch.cat(errors).mean() / torch.cat(copied).mean()).item()
 
 
 def _last_again(pipeline: FramePipeline, clip: Tensor) -> objects.Decoded:

@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.seeding import generator
+from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains import balls as domain
@@ -22,7 +22,7 @@ from rmr_gym.models.objects import Clip
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, one_thread, read_artifact, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, Trained, train
 from rmr_gym.stages import presets
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
 
@@ -33,10 +33,13 @@ KIND = "balls processor"
 """What the record of a P that was pretrained on positions calls it."""
 
 PARTS = ("training", "validation")
-AHEAD = 8
-"""Frames of a scored rollout."""
+AHEAD, SHOWN = 8, 256
+"""Frames of a scored rollout, and training windows that tell whether slots are bound."""
 
 WARM_START, ALIGNED = "warm_start", "_aligned"
+BOUND = 0.1
+"""Slots that show pixels alone with less of the error of copying are bound to objects."""
+
 BALLS_ARMS: dict[str, presets.Arm] = {
     name + start: arm
     for start in ("", ALIGNED)
@@ -75,11 +78,17 @@ class WarmStart:
     Attributes:
         phases: One after another.
         handed_on: Number of phases, the last, that show clips of three frames, so that slots learn
-            to stay with their object; the others show single frames.
+            to stay with their object, and in which the error of a pixel is that of every slot's
+            picture, weighted by the shares, so that one slot shows it and not a sum of all; the
+            others show single frames.
+        attempts: At most so many, with other initial weights and batches, until slots are bound:
+            until frames in which the slot of the largest share alone shows a pixel have less than
+            `BOUND` of the error of copying the frame before.
     """
 
     phases: tuple[Phase, ...] = ()
     handed_on: int = 0
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,9 @@ class Prediction:
 
 _LONG_PRETRAINING = (Phase(2500), Phase(1000, 3e-4), Phase(500, 1e-4))
 _LONG_WARM_START = WarmStart(
-    (Phase(100, 2e-4, 32), Phase(600, 2e-3, 32), Phase(300, 1e-3, 12), Phase(100, 2e-4, 12)),
-    handed_on=2,
+    (Falling(500, 2e-3, 32, warmup=100), Falling(400, 1e-3, 12, warmup=100, end=0.1)),
+    handed_on=1,
+    attempts=5,
 )
 _LONG_PREDICTION = Prediction(
     (Phase(100, 1e-4, 32), Phase(300, 5e-4, 32), Phase(500, 5e-4, 32), Phase(200, 1e-4, 32)),
@@ -446,7 +456,7 @@ def frame_pipeline(
     return domain.pixel_pipeline(model, processor, seed, **sizes)
 
 
-@stage(version=3)
+@stage(version=4)
 def warm_start(
     data: RecordedBalls,
     model: PixelModel,
@@ -462,23 +472,44 @@ def warm_start(
     Args:
         data: Frames to learn from.
         model: Sizes.
-        config: Phases.
-        seed: Fixes initial weights and batches.
+        config: Phases and attempts.
+        seed: Fixes initial weights and batches of all attempts.
         device: Where to train.
         room: Room for unfinished state.
 
     Returns:
-        The pipeline's tensors; the record holds ``step`` and ``curve``.
+        The tensors of the attempt whose slots show pixels best alone; the record holds ``step``,
+        ``curve``, ``alone`` (their error over that of copying, on training frames) and
+        ``attempts``.
     """
+    made: list[Artifact] = []
+    while not made or (len(made) < config.attempts and made[-1].record["alone"] >= BOUND):
+        own = room.folder and room.folder / str(len(made))
+        drawn = integer_seed(seed, f"attempt {len(made)}") if made else seed
+        made.append(_attempt(data, model, config, drawn, device, replace(room, folder=own)))
+    best = min(made, key=lambda artifact: artifact.record["alone"])
+    return replace(best, record=best.record | {"seed": seed, "attempts": len(made)})
+
+
+def _attempt(
+    data: RecordedBalls, model: PixelModel, config: WarmStart, seed: int, device: str, room: Room
+) -> Artifact:
     pipeline = frame_pipeline(data, model, seed).to(find_device(device))
     alone = sum(phase.steps for phase in config.phases[: len(config.phases) - config.handed_on])
 
     def loss_at(step: int, clip: Clip) -> Tensor:
         last = clip[:, HISTORY - (HISTORY if step > alone else 1) : HISTORY]
-        return (domain.still(pipeline, last).frame - last.flatten(0, 1)).square().mean()
+        decoded, frames = domain.still(pipeline, last), last.flatten(0, 1)
+        if step <= alone:
+            return (decoded.frame - frames).square().mean()
+        errors = (decoded.pictures - frames[:, None]).square().mean(dim=-1)
+        return (decoded.masks * errors).sum(dim=1).mean()
 
     facts = {"arm": None, "seed": seed}
-    return _train_frames(pipeline, data, config.phases, facts, loss_at, room)
+    artifact = _train_frames(pipeline, data, config.phases, facts, loss_at, room)
+    frames = data.frames("training")
+    error = domain.alone_error(pipeline.eval(), frames, scored_windows(frames, SHOWN))
+    return replace(artifact, record=artifact.record | {"alone": error})
 
 
 @stage(version=3)
@@ -592,7 +623,7 @@ def kept_frames(data: RecordedBalls, model: PixelModel, artifact: Artifact) -> F
     return pipeline
 
 
-@stage(version=2)
+@stage(version=3)
 def frame_scores(
     data: RecordedBalls,
     model: PixelModel,
@@ -613,6 +644,7 @@ def frame_scores(
     truth = true_masks(data, evaluation.frames)
     scores = domain.score_frames(pipeline, frames, index, truth, again=arm is None)
     row = {"arm": arm or WARM_START, "step": trained.record["step"], **scores._asdict()}
+    row |= {name: trained.record.get(name, "") for name in ("alone", "attempts")}
     if arm is not None:
         longer = np.intersect1d(index, domain.windows_ahead(frames, AHEAD))
         errors = domain.score_imagined(pipeline, frames, longer, AHEAD)

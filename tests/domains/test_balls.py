@@ -295,6 +295,24 @@ def test_scores_of_a_copy_equal_the_copy_baseline(monkeypatch):
     assert np.isnan(balls.score_frames(model, data, np.arange(5)).ari)
 
 
+def test_slots_that_add_up_show_nothing_alone(monkeypatch):
+    """Two slots show half of each pixel; then one of them shows all of it."""
+    frames = torch.zeros(6, 16, 16, 3, dtype=torch.uint8)
+    for row in range(6):
+        frames[row, :, row : row + 4] = 255
+    data, share = data_of(frames, [6]), torch.tensor([0.4, 0.6])
+
+    def shown(brightness, _, clip):
+        seen = clip.flatten(0, 1)
+        masks = share.view(1, 2, 1, 1).expand(len(seen), 2, 16, 16)
+        return Decoded(seen, masks, torch.stack([seen, brightness * seen], dim=1))
+
+    for brightness, error in ((1.0, 0.0), (0.0, 2.0), (0.5, 0.5)):
+        monkeypatch.setattr(balls, "still", partial(shown, brightness))
+        found = balls.alone_error(pixels(), data, np.arange(3))
+        assert found == pytest.approx(error), "white: 4 of 16 columns; moved: 2 of them"
+
+
 def test_rollouts_of_frames_go_on_from_what_was_predicted():
     past = torch.rand(2, 3, 16, 16, 3)
     model = pixels()

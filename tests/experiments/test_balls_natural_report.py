@@ -23,10 +23,30 @@ def test_ratios_are_taken_within_a_seed():
     rows += [row("cswm", 1, 0.2), row("rmr", 2, 0.3)]
     (found,) = ratio_table(pd.DataFrame(rows)).to_dict("records")
     assert found == {
-        **{"error": "mse", "arm": "rmr", "seeds": 2, "ratio": pytest.approx(1.0)},
+        **{"error": "mse", "arm": "rmr", "against": "cswm", "seeds": 2},
+        **{"ratio": pytest.approx(1.0), "low": pytest.approx(0.5), "high": pytest.approx(2.0)},
+        **dict.fromkeys(("p_better_bh", "p_worse_bh"), pytest.approx(np.nan, nan_ok=True)),
         **{"lowest": pytest.approx(0.5), "highest": pytest.approx(2.0)},
         **{"p_better": pytest.approx(0.75), "p_worse": pytest.approx(0.75)},
     }
+
+
+def test_the_two_claims_are_corrected_and_arms_have_the_baseline_of_their_start():
+    rows = [
+        row(arm, seed, mse + seed / 1000)
+        for seed in range(8)
+        for arm, mse in (("rmr", 0.3), ("cswm", 0.2), ("rmr_aligned", 0.1), ("cswm_aligned", 0.15))
+    ]
+    rows[1]["mse"] = 0.5
+    table = ratio_table(pd.DataFrame(rows)).set_index(["arm", "against"])
+    own = ("rmr_aligned", "cswm_aligned")
+    assert set(table.index) == {("rmr", "cswm"), own, *((arm, "cswm") for arm in own)}
+    claims = table.loc[[("rmr", "cswm"), own]]
+    assert claims["p_better"].tolist()[1] == 1 / 256
+    assert claims["p_better_bh"].tolist()[1] == 2 / 256
+    assert table.drop(claims.index)["p_better_bh"].isna().all()
+    assert (table["low"] <= table["ratio"]).all()
+    assert (table["ratio"] <= table["high"]).all()
 
 
 def test_five_lower_errors_have_the_least_p_and_rollouts_a_row_of_their_own():

@@ -14,7 +14,7 @@ from rmr_gym.domains import balls as domain
 from rmr_gym.domains.balls import BallsModel, PixelModel
 from rmr_gym.models.objects import ClipEncoder
 from rmr_gym.models.rmr.processors import parameter_hash
-from rmr_gym.runs.store import Artifact, Store, write_artifact
+from rmr_gym.runs.store import Artifact, Room, Store, write_artifact
 from rmr_gym.runs.training import Phase
 from rmr_gym.stages import balls
 from rmr_gym.stages.balls import (
@@ -279,7 +279,64 @@ def test_clips_end_the_warm_start(world, monkeypatch):
 
     monkeypatch.setattr(ClipEncoder, "still", spied)
     balls.warm_start.function(world.data, TINY.pixels, TINY.warm_start, 0)
-    assert clips == [(4, 1)] * 3 + [(2, 3)]
+    assert clips[:4] == [(4, 1)] * 3 + [(2, 3)]
+    assert all(instants == 3 for _, instants in clips[4:]), "these tell whether slots are bound"
+
+
+def test_a_warm_start_starts_anew_until_slots_are_bound(world, monkeypatch, tmp_path):
+    errors, made = iter([0.5, 0.3, 0.4, 0.05, 0.4, 0.2, 0.3]), []
+    whole = balls._train_frames
+
+    def spied(pipeline, data, phases, facts, loss_at, room, **rest):
+        made.append((facts["seed"], room.folder))
+        return whole(pipeline, data, phases, facts, loss_at, room, **rest)
+
+    monkeypatch.setattr(balls, "_train_frames", spied)
+    monkeypatch.setattr(domain, "alone_error", lambda *_: next(errors))
+    often = replace(TINY.warm_start, attempts=4)
+    given = (world.data, TINY.pixels, often, 1)
+    bound = balls.warm_start.function(*given, room=Room(tmp_path)).record
+    assert (bound["attempts"], bound["alone"], bound["seed"]) == (4, 0.05, 1)
+    assert made[0] == (1, tmp_path / "0")
+    assert len({seed for seed, _ in made}) == len({folder for _, folder in made}) == 4
+    shorter = replace(often, attempts=3)
+    best = balls.warm_start.function(*given[:2], shorter, 1).record
+    assert (best["attempts"], best["alone"]) == (3, 0.2)
+
+
+def test_a_killed_second_attempt_ends_with_the_same_bytes(world, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(balls, "BOUND", 0.0)
+    twice = replace(TINY.warm_start, attempts=2)
+    task, killed, steps = with_preset(world, warm_start=twice).started(0), Store(tmp_path), []
+
+    def stop(done, total):
+        steps.append(done)
+        if len(steps) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("rmr_gym.runs.training.SAVE_EVERY_SECONDS", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        killed.compute(task, stop)
+    steps.clear()
+    resumed = killed.compute(task, lambda done, _: steps.append(done))
+    assert len(steps) < 4, "the first attempt is not trained again"
+    whole = store.compute(task)
+    assert same(whole.tensors, resumed.tensors)
+    for name in ("alone", "attempts", "seed"):
+        assert whole.record[name] == resumed.record[name]
+
+
+def test_slots_learn_not_to_share_the_pixels_of_clips(world):
+    sharing = {}
+    for clips in (0, 1):
+        config = WarmStart((Phase(80, 1e-2, batch=4),), handed_on=clips)
+        artifact = balls.warm_start.function(world.data, TINY.pixels, config, 0)
+        pipeline = balls.kept_frames(world.data, TINY.pixels, artifact)
+        clip = domain.windows(world.data.frames("training"), np.arange(8))[:, :3]
+        decoded = domain.still(pipeline, clip)
+        errors = (decoded.pictures - decoded.frame[:, None]).square().mean(dim=-1)
+        sharing[clips] = (decoded.masks * errors).sum(dim=1).mean().item()
+    assert sharing[1] < sharing[0] / 2
 
 
 def test_an_aligned_start_hands_the_abstract_pipeline_over_and_then_trains(world, store):
@@ -304,6 +361,7 @@ def test_scores_stand_beside_those_of_copying_and_hold_a_rollout(world, store):
     assert (mine["arm"], mine["step"]) == ("cswm", 4)
     assert warm["copy_mse"] == mine["copy_mse"]
     assert "rollout_mse" not in warm
+    assert (warm["attempts"], warm["alone"] > 0, mine["attempts"]) == (1, True, "")
     assert mine["rollout_mse"] > 0 < mine["rollout_copy_mse"]
     for row in (warm, mine):
         assert -1 <= row["ari"] <= 1

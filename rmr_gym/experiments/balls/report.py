@@ -14,7 +14,7 @@ from rmr_gym.report import charts
 from rmr_gym.report.charts import own_names, seed_lines
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
-from rmr_gym.report.statistics import means, paired
+from rmr_gym.report.statistics import CORRECTED, corrected, means, paired
 from rmr_gym.report.tables import called, grouped
 
 SCORES = (
@@ -30,7 +30,10 @@ ROLLED = {
 }
 """Tables of a run of abstract models."""
 
-REFERENCE, WARM_START = "cswm", "warm_start"
+REFERENCE, WARM_START, ALIGNED = "cswm", "warm_start", "_aligned"
+CLAIMED = [("rmr", REFERENCE), ("rmr" + ALIGNED, REFERENCE + ALIGNED)]
+"""Arms and what they are compared with, whose errors of the next frame are the claims."""
+
 ERRORS = {"mse": "next frame", "rollout_mse": "rollout of 8 frames"}
 POINT = ("game", "core", "dim")
 """Arms are compared within one point of a sweep."""
@@ -114,18 +117,21 @@ def worse_than_copy(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def ratio_table(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """Return, for each arm, its errors over those of the reference with the same seed.
+def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, for each arm, its errors over those of the baseline with the same seed.
+
+    Arms with an aligned start are compared with the baseline, and with that of the same start.
 
     Args:
         table: ``arm``, ``seed``, ``mse``, ``ratio_to_copy`` and, where they are known,
             ``rollout_mse`` and what `POINT` names.
-        reference: The arm to compare with.
 
     Returns:
-        Columns: those of `POINT`, ``error``, ``arm``, ``seeds``, ``ratio`` (geometric
-        mean over seeds), ``lowest``, ``highest``, and the exact one-sided p of Wilcoxon's
-        signed-rank test on the logarithms for lower errors (``p_better``) and for higher ones.
+        Columns: those of `POINT`, ``error``, ``arm``, ``against``, ``seeds``, ``ratio`` (geometric
+        mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), ``lowest``,
+        ``highest``, and the exact one-sided p of Wilcoxon's signed-rank test on the logarithms for
+        lower errors (``p_better``) and for higher ones, for `CLAIMED` also after Benjamini and
+        Hochberg's correction over them.
 
     Raises:
         RMRError: An arm is no better than copying the last frame; see `worse_than_copy`.
@@ -139,17 +145,28 @@ def ratio_table(table: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame
     logs = table.query("arm != @WARM_START")
     logs = logs.assign(**{name: np.log(logs[name]) for name in ERRORS if name in table})
     less = {name: -1 for name in ERRORS if name in table}
-    tests = paired(logs, less, "arm", (reference,), point, family=())
-    tests = where(tests, tests["pairs"] > 0).rename(columns={"pairs": "seeds", "score": "error"})
+    tests = paired(logs, less, "arm", _references, point)
+    tests = where(tests, tests["pairs"] > 0)
+    arms = list(zip(tests["arm"], tests["against"], strict=True))
+    claims = where(tests, np.array([pair in CLAIMED for pair in arms]), score="mse")
+    tests[[*CORRECTED[:2]]] = corrected(claims, point)[[*CORRECTED[:2]]]
+    tests = tests.rename(columns={"pairs": "seeds", "score": "error"})
     gaps = [np.exp(-gap) for gap in tests["gaps"]]
     tests = tests.assign(
         ratio=np.exp(-tests["difference"].astype(float)),
+        low=np.exp(-tests["high"].astype(float)),
+        high=np.exp(-tests["low"].astype(float)),
         lowest=[float(ratios.min()) for ratios in gaps],
         highest=[float(ratios.max()) for ratios in gaps],
     )
-    columns = [*point, "error", "arm", "seeds", "ratio", "lowest", "highest"]
+    columns = [*point, "error", "arm", "against", "seeds", "ratio", "low", "high"]
+    columns += ["lowest", "highest", "p_better", "p_worse", *CORRECTED[:2]]
     tests = tests.sort_values("error", kind="stable", key=lambda names: names.map([*less].index))
-    return pd.DataFrame(tests[[*columns, "p_better", "p_worse"]]).reset_index(drop=True)
+    return pd.DataFrame(tests[columns]).reset_index(drop=True)
+
+
+def _references(arm: str, arms: list[str]) -> list[str]:
+    return [REFERENCE, REFERENCE + ALIGNED] if arm.endswith(ALIGNED) else [REFERENCE]
 
 
 def arms_figure(table: pd.DataFrame) -> Figure:
@@ -183,7 +200,7 @@ def _over_copying(rows: pd.DataFrame, error: str) -> pd.DataFrame:
     """Return the ratios of every arm to copying, their geometric mean and a colour."""
     ratios = rows.assign(ratio=rows[error] / rows[error.replace("mse", "copy_mse")])
     shown = groups(ratios, "arm")["ratio"].agg(points=list, mean=gmean).reset_index()
-    aligned = shown["arm"].str.endswith("_aligned")
+    aligned = shown["arm"].str.endswith(ALIGNED)
     return shown.assign(row=shown["arm"], color=np.where(aligned, *charts.CYCLE[2::-2]))
 
 
