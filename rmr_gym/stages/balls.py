@@ -107,9 +107,7 @@ class Prediction:
 
 _LONG_PRETRAINING = (Phase(2500), Phase(1000, 3e-4), Phase(500, 1e-4))
 _LONG_WARM_START = WarmStart(
-    (Falling(500, 2e-3, 32, warmup=100), Falling(400, 1e-3, 12, warmup=100, end=0.1)),
-    handed_on=1,
-    attempts=5,
+    (Falling(500, 2e-3, 32, warmup=100), Falling(400, 1e-3, 12, warmup=100, end=0.1)), 1, attempts=5
 )
 _LONG_PREDICTION = Prediction(
     (Phase(100, 1e-4, 32), Phase(300, 5e-4, 32), Phase(500, 5e-4, 32), Phase(200, 1e-4, 32)),
@@ -505,9 +503,8 @@ def _attempt(
         errors = (decoded.pictures - frames[:, None]).square().mean(dim=-1)
         return (decoded.masks * errors).sum(dim=1).mean()
 
-    facts = {"arm": None, "seed": seed}
+    facts, frames = {"arm": None, "seed": seed}, data.frames("training")
     artifact = _train_frames(pipeline, data, config.phases, facts, loss_at, room)
-    frames = data.frames("training")
     error = domain.alone_error(pipeline.eval(), frames, scored_windows(frames, SHOWN))
     return replace(artifact, record=artifact.record | {"alone": error})
 

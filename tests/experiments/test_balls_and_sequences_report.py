@@ -22,9 +22,10 @@ def test_committed_ratios_of_balls_come_out_again(tmp_path):
     rows = pd.read_csv(RESULTS / "balls_natural.csv").assign(game="B", core="mpnn", dim=32)
     path, text = write_report(run_of(tmp_path, "balls-natural", balls_natural=rows))
     assert "rmr_aligned over cswm on B, mpnn, 32 wide: next frame 0.372 (0.349 to 0.395)" in text
-    again = pd.read_csv(tmp_path / "balls_natural_ratios.csv").set_index(["error", "arm"])
+    names = ["error", "arm", "against"]
+    again = pd.read_csv(tmp_path / "balls_natural_ratios.csv").set_index(names)
     committed = pd.read_csv(RESULTS / "balls_natural_ratios.csv")
-    committed = committed.set_index(["error", "arm"])
+    committed = committed.set_index(names)
     columns = list(committed)
     pd.testing.assert_frame_equal(again.loc[committed.index, columns], committed, rtol=1.1e-5)
     assert "data:image/svg" in path.read_text(encoding="utf-8")

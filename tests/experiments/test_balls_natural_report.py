@@ -26,7 +26,6 @@ def test_ratios_are_taken_within_a_seed():
         **{"error": "mse", "arm": "rmr", "against": "cswm", "seeds": 2},
         **{"ratio": pytest.approx(1.0), "low": pytest.approx(0.5), "high": pytest.approx(2.0)},
         **dict.fromkeys(("p_better_bh", "p_worse_bh"), pytest.approx(np.nan, nan_ok=True)),
-        **{"lowest": pytest.approx(0.5), "highest": pytest.approx(2.0)},
         **{"p_better": pytest.approx(0.75), "p_worse": pytest.approx(0.75)},
     }
 

@@ -31,14 +31,18 @@ ROLLED = {
 """Tables of a run of abstract models."""
 
 REFERENCE, WARM_START, ALIGNED = "cswm", "warm_start", "_aligned"
-CLAIMED = [("rmr", REFERENCE), ("rmr" + ALIGNED, REFERENCE + ALIGNED)]
+CLAIMED = {"rmr": REFERENCE, "rmr" + ALIGNED: REFERENCE + ALIGNED}
 """Arms and what they are compared with, whose errors of the next frame are the claims."""
 
+_GAPS = {"ratio": "difference", "low": "high", "high": "low"}
 ERRORS = {"mse": "next frame", "rollout_mse": "rollout of 8 frames"}
 POINT = ("game", "core", "dim")
 """Arms are compared within one point of a sweep."""
 
-_VALUES = ("mse", "copy_mse", "ratio_to_copy", "ari", "rollout_mse", "rollout_copy_mse")
+_VALUES = (
+    *("mse", "copy_mse", "ratio_to_copy", "ari"),
+    *("alone", "attempts", "rollout_mse", "rollout_copy_mse"),
+)
 TRAINED = {"balls_natural": Schema((*POINT, "arm", "seed"), _VALUES)}
 """Table of a run on pixels."""
 
@@ -128,10 +132,9 @@ def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns: those of `POINT`, ``error``, ``arm``, ``against``, ``seeds``, ``ratio`` (geometric
-        mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), ``lowest``,
-        ``highest``, and the exact one-sided p of Wilcoxon's signed-rank test on the logarithms for
-        lower errors (``p_better``) and for higher ones, for `CLAIMED` also after Benjamini and
-        Hochberg's correction over them.
+        mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), and the exact one-sided
+        p of Wilcoxon's signed-rank test on the logarithms for lower errors (``p_better``) and for
+        higher ones, for `CLAIMED` also after Benjamini and Hochberg's correction over them.
 
     Raises:
         RMRError: An arm is no better than copying the last frame; see `worse_than_copy`.
@@ -147,22 +150,13 @@ def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
     less = {name: -1 for name in ERRORS if name in table}
     tests = paired(logs, less, "arm", _references, point)
     tests = where(tests, tests["pairs"] > 0)
-    arms = list(zip(tests["arm"], tests["against"], strict=True))
-    claims = where(tests, np.array([pair in CLAIMED for pair in arms]), score="mse")
+    claims = where(tests, [*map(CLAIMED.get, tests["arm"])] == tests["against"], score="mse")
     tests[[*CORRECTED[:2]]] = corrected(claims, point)[[*CORRECTED[:2]]]
-    tests = tests.rename(columns={"pairs": "seeds", "score": "error"})
-    gaps = [np.exp(-gap) for gap in tests["gaps"]]
-    tests = tests.assign(
-        ratio=np.exp(-tests["difference"].astype(float)),
-        low=np.exp(-tests["high"].astype(float)),
-        high=np.exp(-tests["low"].astype(float)),
-        lowest=[float(ratios.min()) for ratios in gaps],
-        highest=[float(ratios.max()) for ratios in gaps],
-    )
-    columns = [*point, "error", "arm", "against", "seeds", "ratio", "low", "high"]
-    columns += ["lowest", "highest", "p_better", "p_worse", *CORRECTED[:2]]
+    ratios = {name: np.exp(-tests[gap].astype(float)) for name, gap in _GAPS.items()}
+    tests = tests.assign(**ratios).rename(columns={"pairs": "seeds", "score": "error"})
+    columns = [*point, "error", "arm", "against", "seeds", *_GAPS, "p_better", "p_worse"]
     tests = tests.sort_values("error", kind="stable", key=lambda names: names.map([*less].index))
-    return pd.DataFrame(tests[columns]).reset_index(drop=True)
+    return pd.DataFrame(tests[[*columns, *CORRECTED[:2]]]).reset_index(drop=True)
 
 
 def _references(arm: str, arms: list[str]) -> list[str]:
