@@ -1,7 +1,8 @@
-"""Planning: solvers that search for sequences of actions, of games and of continuous worlds."""
+"""Planning: solvers that search for sequences of actions, and what they are for: games, pushes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from math import inf
 from typing import Any
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.data.sampling import bits_to_ram
+from rmr_gym.domains.balls import PUSHED, Past, Rollout, nearest_push
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.stages.planning import Head, Model, Ram
+from rmr_gym.envs.balls.env import BallsWorld
+from rmr_gym.stages.planning import Foreseen, Head, Model, Ram
 from rmr_gym.wrappers.features import RMRBeliefWrapper
 
 Score = Callable[[Shaped[Tensor, "candidates horizon *width"]], Float[Tensor, " candidates"]]
@@ -26,6 +29,8 @@ MOST = 2**20
 """Actions of all candidates together that a solver takes on."""
 EXPLORED = 0.1
 """Share of a categorical search's candidates that are drawn regardless of what it learned."""
+LATE = 0.02
+"""What a step costs on the way to a goal, in units of half the box."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +213,100 @@ class Planner:
         worth = torch.stack([self.head(*step) for step in pairwise(states)])
         factors = self.head.discount ** torch.arange(len(worth) + 1.0)
         return factors[:-1] @ worth[..., 0] + factors[-1] * worth[-1, :, 1]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a ball is pushed for.
+
+    Attributes:
+        moved: Number of the ball that matters: 0, the agent's, or 1, its target.
+        steps: Of an episode at most.
+        near: How near it must come.
+        struck: Number of the ball that it must come to; None: to a place.
+        lead: Weight of the agent's distance to the target, which makes pushes matter that have not
+            yet moved the target.
+    """
+
+    moved: int
+    steps: int
+    near: float
+    struck: int | None = None
+    lead: float = 0.0
+
+    def missing(
+        self, balls: Float[Tensor, "*shape slots 2"], place: Float[Tensor, " 2"]
+    ) -> Float[Tensor, "*shape"]:
+        """Return how far the ball is from where it is done, 0 there."""
+        aim = place if self.struck is None else balls[..., self.struck, :]
+        return ((balls[..., self.moved, :] - aim).norm(dim=-1) - self.near).clamp(min=0)
+
+
+TASKS = {
+    "reach": Task(0, 20, 0.1),
+    "strike": Task(0, 20, 2 * PUSHED.largest_radius, struck=1),
+    "bring": Task(1, 40, 0.15, lead=0.2),
+}
+"""To bring the agent's ball to a place, to strike the target with it, to bring the target there."""
+
+
+class Simulated:
+    """The simulator of pushed balls itself in the place of a model; it is left as it is.
+
+    Args:
+        env: The world, `rmr_gym.envs.balls.env.BouncingBallsEnv`, wrapped or not.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]):
+        self._env: Any = env.unwrapped
+
+    def __call__(self, past: Past, plans: Int[Tensor, "rows horizon"]) -> Rollout:
+        """Return where balls are after each step of each plan, from where they are now."""
+        world = BallsWorld(self._env.config, len(past))
+        world.begin_as(self._env.world)
+        motions = [world.mover(actions)() for actions in plans.T.numpy()]
+        places = np.stack([motion.positions[:, -1] for motion in motions], 1)
+        return torch.from_numpy(places).float()
+
+
+@dataclass
+class Pusher:
+    """Plans pushes anew at each step and takes the first one of the plan.
+
+    Plans are continuous, and each push is the nearest of the world's.
+
+    Args:
+        model: What plans are imagined with.
+        task: What balls are pushed for.
+        place: Where to.
+        solver: Searches.
+        drawn: Source of every draw.
+
+    Attributes:
+        plan: Actions of the plan that was made last; the first one was taken.
+    """
+
+    model: Foreseen
+    task: Task
+    place: Float[Tensor, " 2"]
+    solver: Solver
+    drawn: torch.Generator
+    plan: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long))
+
+    def __call__(self, past: Past, shown: Any = None) -> int:
+        """Return the action that is taken, whatever else is shown."""
+        del shown
+        score = partial(self._score, past)
+        self.plan = nearest_push(self.solver.solve(score, 2, self.drawn))
+        return int(self.plan[0])
+
+    def _score(self, past: Past, plans: Float[Tensor, "candidates horizon 2"]) -> Tensor:
+        """Return how near each plan comes, and how early."""
+        actions = nearest_push(plans)
+        balls = self.model(past.expand(len(plans), -1, -1, -1), actions)
+        late = LATE * torch.arange(actions.shape[1])
+        lead = (balls[..., 0, :] - balls[..., 1, :]).norm(dim=-1).amin(1)
+        return -(self.task.missing(balls, self.place) + late).amin(1) - self.task.lead * lead
 
 
 def planning_game(game: str) -> Any:

@@ -1,5 +1,6 @@
 """What ties bouncing balls to the models: pipelines on positions and on pixels, windows, scores."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
+from rmr_gym.envs.balls.config import PRESETS
+from rmr_gym.envs.balls.env import DIRECTIONS
 from rmr_gym.models import objects
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
@@ -42,6 +45,8 @@ Past = Float[Tensor, "batch 3 slots 2"]
 Positions = Float[Tensor, "batch slots 2"]
 Rollout = Float[Tensor, "batch time slots 2"]
 Window = Float[Tensor, "batch time *shape"]
+Pushes = Float[Tensor, "batch time slots 2"]
+"""Direction of the push of every ball, zeros where there is none."""
 
 Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
 """From three past instants, positions or frames, to the next."""
@@ -130,35 +135,38 @@ class PositionEncoder(nn.Linear):
     """From three past positions of every ball to its latent vector, f.
 
     It sees the three positions where the next one is predicted; otherwise the last position and
-    the last two velocities, the later one first.
+    the last two velocities, the later one first; and the push that each ball is given, if any can.
 
     Source: RMR, section 4 and Appendix A (f linear, one vector a ball).
-    Differs: velocities; the map from positions to them is linear too.
+    Differs: velocities; the map from positions to them is linear too; pushes.
     """
 
-    def __init__(self, dim: int, predict: str):
-        super().__init__(2 * HISTORY, dim)
+    def __init__(self, dim: int, predict: str, pushed: bool = False):
+        super().__init__(2 * (HISTORY + pushed), dim)
         self.predict = predict
 
     def forward(self, input: Past) -> models.Latents:
-        """Encode three positions."""
-        seen = oldest, previous, last = input.unbind(1)
+        """Encode three positions, and pushes as a fourth."""
+        oldest, previous, last, *pushes = input.unbind(1)
+        seen = oldest, previous, last
         if self.predict != "position":
             seen = last, (last - previous) / FRAME, (previous - oldest) / FRAME
-        return super().forward(torch.cat(seen, dim=-1))
+        return super().forward(torch.cat([*seen, *pushes], dim=-1))
 
 
 PositionPipeline = EncodeProcessDecode[PositionEncoder, nn.Module, nn.Linear]
 FramePipeline = EncodeProcessDecode[objects.ClipEncoder, nn.Module, objects.BroadcastDecoder]
 
 
-def abstract_pipeline(model: BallsModel, seed: int, slots: int = 10) -> PositionPipeline:
+def abstract_pipeline(
+    model: BallsModel, seed: int, slots: int = 10, pushed: bool = False
+) -> PositionPipeline:
     """Make the pipeline on positions, with f and g from (seed, "abstract encoder and decoder").
 
     Source: RMR, section 4 and Appendix A (f and g linear, one vector a ball). Differs: none.
     """
     drawn = models.torch_generator(integer_seed(seed, "abstract encoder and decoder"))
-    encoder = models.build(lambda: PositionEncoder(model.dim, model.predict), drawn)
+    encoder = models.build(lambda: PositionEncoder(model.dim, model.predict, pushed), drawn)
     decoder = models.build(lambda: nn.Linear(model.dim, 2), drawn)
     return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
 
@@ -175,7 +183,7 @@ def next_positions(pipeline: PositionPipeline, past: Past) -> Positions:
     Differs: "change" and "acceleration"; the function class is that of linear f and g with a linear
     skip from x to y.
     """
-    outcome, (_, previous, last) = pipeline(past), past.unbind(1)
+    outcome, (_, previous, last) = pipeline(past), past[:, :HISTORY].unbind(1)
     if pipeline.encoder.predict == "position":
         return outcome
     kept = last if pipeline.encoder.predict == "change" else last + (last - previous)
@@ -376,22 +384,30 @@ def _batches(index: Index, size: int) -> list[Int[np.ndarray, " _"]]:
     return np.split(index, range(size, len(index), size))
 
 
-def rollout(predict: Predictor, past: Float[Tensor, "batch 3 *shape"], steps: int) -> Window:
-    """Predict ``steps`` instants, each from those predicted before."""
+def rollout(
+    predict: Predictor,
+    past: Float[Tensor, "batch 3 *shape"],
+    steps: int,
+    pushes: Pushes | None = None,
+) -> Window:
+    """Predict ``steps`` instants, each from those predicted before and from the push, if any."""
     predicted = []
-    for _ in range(steps):
-        predicted.append(predict(past))
+    for step in range(steps):
+        given = past if pushes is None else torch.cat([past, pushes[:, step, None]], dim=1)
+        predicted.append(predict(given))
         past = torch.cat([past[:, 1:], predicted[-1][:, None]], dim=1)
     return torch.stack(predicted, dim=1)
 
 
-def rollout_loss(predict: Predictor, window: Window) -> Float[Tensor, ""]:
+def rollout_loss(
+    predict: Predictor, window: Window, pushes: Pushes | None = None
+) -> Float[Tensor, ""]:
     """Return the mean squared error over all instants of a window after the first three.
 
-    Source: RMR, Appendix A, for one instant. Differs: more than one is an option.
+    Source: RMR, Appendix A, for one instant. Differs: more than one is an option; pushes.
     """
     past, future = window[:, :HISTORY], window[:, HISTORY:]
-    return (rollout(predict, past, future.shape[1]) - future).square().mean()
+    return (rollout(predict, past, future.shape[1], pushes) - future).square().mean()
 
 
 def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
@@ -416,6 +432,74 @@ def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
         return torch.minimum(there_and_back, 4 * walls - there_and_back) - walls
 
     return {"copy": copy, "linear": linear, "reflected": reflected}
+
+
+PUSHED = PRESETS["pushed"].config
+ROUNDS = 5
+"""Rounds of k-means over the pixels of a colour."""
+
+
+def pushes_of(actions: Int[Tensor, "*shape"], slots: int) -> Float[Tensor, "*shape slots 2"]:
+    """Return the direction of the push of every ball; only the first, the agent's, is pushed."""
+    pushes = torch.zeros(*actions.shape, slots, 2)
+    pushes[..., 0, :] = torch.from_numpy(DIRECTIONS).float()[actions]
+    return pushes
+
+
+def nearest_push(wanted: Float[Tensor, "*shape 2"]) -> Int[Tensor, "*shape"]:
+    """Return the action whose push is nearest to a wanted one."""
+    directions = torch.from_numpy(DIRECTIONS).float()
+    return (wanted @ directions.T - directions.square().sum(1) / 2).argmax(-1)
+
+
+def extrapolated(past: Past, pushes: Pushes) -> Rollout:
+    """Roll out that balls keep their velocities, but for known pushes and walls."""
+    kick, wall = FRAME * PUSHED.push, 1 - PUSHED.largest_radius
+    place, way, places = past[:, -1], past[:, -1] - past[:, -2], []
+    for push in pushes.unbind(1):
+        way = way + kick * push
+        inside = (place + way).clamp(-wall, wall)
+        way, place = torch.where(place + way == inside, way, -way), 2 * inside - place - way
+        places.append(place)
+    return torch.stack(places, dim=1)
+
+
+def seen_places(
+    frames: UInt8[Tensor, "batch height width 3"], before: Positions | None = None
+) -> Positions:
+    """Return where the pushed balls are, from pixels and without any label.
+
+    A pixel's share of each colour is linear in it; the place of a ball is the mean of the pixels of
+    its colour. Those of balls that share a colour are parted by k-means.
+
+    Args:
+        frames: On black ground.
+        before: Places a frame before, so that every ball of a colour keeps its row; None: in any
+            order among those of a colour.
+    """
+    palette = Counter(PUSHED.palette()[:-1])
+    colours = torch.linalg.pinv(torch.tensor([*palette], dtype=torch.float32))
+    shares = (frames.float() @ colours).clamp(0, 1).flatten(1, 2)
+    cells, places, first = objects.cell_centres(frames.shape[1]), [], 0
+    for share, count in zip(shares.unbind(-1), palette.values(), strict=True):
+        known = None if before is None else before[:, first : first + count]
+        centres = _far_apart(share, cells, count) if known is None else known
+        for _ in range(ROUNDS):
+            nearest = torch.cdist(cells.expand(len(share), -1, -1), centres).argmin(-1)
+            own = nn.functional.one_hot(nearest, count) * share[..., None]
+            centres = own.mT @ cells / own.sum(1)[..., None].clamp(min=1e-6)
+        places, first = [*places, centres], first + count
+    return torch.cat(places, dim=1)
+
+
+def _far_apart(share: Tensor, cells: Tensor, count: int) -> Float[Tensor, "batch count 2"]:
+    """Return cells of a colour, each as far as can be from those before."""
+    centres = cells[share.argmax(1)][:, None]
+    for _ in range(count - 1):
+        away = torch.cdist(cells.expand(len(share), -1, -1), centres).amin(-1)
+        farthest = (away * (share > 0.5)).argmax(1)
+        centres = torch.cat([centres, cells[farthest][:, None]], dim=1)
+    return centres
 
 
 class BallsScores(NamedTuple):

@@ -1,11 +1,14 @@
-"""What planning needs of a recorded game: P of the bytes that change, and a head for their worth.
+"""What planning needs of a recorded world: P that knows actions, and for games a head for worth.
 
-P is pretrained as that of the abstract pipeline, on those RAM bytes that ever change: what never
-changes is not predicted, and a step is cheaper by the square of the rest. The action before is a
-byte of its own: where an emulated paddle is turned, RAM shows it a step later.
+P of games is pretrained as that of the abstract pipeline, on those RAM bytes that ever change: what
+never changes is not predicted, and a step is cheaper by the square of the rest. The action before
+is a byte of its own: where an emulated paddle is turned, RAM shows it a step later. P of pushed
+balls is that of positions, with the push of the agent's ball beside them.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +19,13 @@ from torch import Tensor
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, bits_to_ram, ram_to_bits, shifted_inside
-from rmr_gym.domains import atari
+from rmr_gym.domains import atari, balls
+from rmr_gym.domains.balls import HISTORY
 from rmr_gym.models.rmr.pipeline import predicted_bits, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, train
+from rmr_gym.stages.balls import RecordedBalls
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.natural import rollout_loss
 
@@ -34,6 +39,9 @@ ARMS = ("rmr", "shuffled_p", "random_p", "copy")
 
 EMULATOR = "emulator"
 """True futures in place of imagined ones."""
+SCRATCH, EXTRAPOLATED = "scratch_p", "extrapolated"
+PUSHED_ARMS = (*ARMS, SCRATCH, EXTRAPOLATED)
+"""What pushes are planned with; scratch_p learned from places that pixels show."""
 AHEAD, STARTS = 8, 6000
 """Steps that a head is fitted to, and recorded starts of them."""
 UNITS, PENALTY = 500, 0.1
@@ -81,11 +89,18 @@ def dynamics(
         bits = training.bits[training.current[index]]
         return Step(rollout_loss(pipeline, training, bits, steps, torch.device("cpu")))
 
+    learned = _learned(pipeline, step_at, phases, room)
+    learned.tensors["bytes"] = torch.from_numpy(kept)
+    return learned
+
+
+def _learned(pipeline: Any, step_at: Any, phases: tuple[Phase, ...], room: Room) -> Artifact:
+    """Train, and return the curve and the tensors of the last step."""
     last = (sum(phase.steps for phase in phases),)
     options: Any = {"phases": phases, "checkpoints": last, "room": room}
     made = train(pipeline, step_at, lambda step: Checkpoint({}, {"step": step}), **options)
     tensors = {name: tensor.detach() for name, tensor in pipeline.state_dict().items()}
-    return Artifact({"curve": made.curve}, tensors | {"bytes": torch.from_numpy(kept)})
+    return Artifact({"curve": made.curve}, tensors)
 
 
 class Imagined:
@@ -140,12 +155,130 @@ def imagination(arm: str, model: atari.AtariModel, learned: Artifact | None, see
     if "processor.action_encoder.weight" not in tensors or not len(kept):
         raise RMRError("planning needs a model of what actions do: give it what `dynamics` left")
     pipeline = atari.abstract_pipeline(model, seed, len(kept))
+    _put_p(pipeline, tensors, arm, seed)
+    return Imagined(pipeline, kept)
+
+
+def _put_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> None:
+    """Load what was learned into a fresh pipeline, but for P in the arms that stand against it."""
+    fresh = deepcopy(pipeline.processor)
     load_weights(pipeline, tensors, "the model that is planned in")
     if arm == "random_p":
-        pipeline.processor = atari.make_core(model, model.core, seed, len(kept))
+        pipeline.processor = fresh
     if arm == "shuffled_p":
         shuffle_weights(pipeline.processor, generator(seed, "shuffled P"))
-    return Imagined(pipeline, kept)
+
+
+Foreseen = Callable[[balls.Past, Int[Tensor, "rows horizon"]], balls.Rollout]
+"""From three past positions in each row, and pushes as actions, to those that follow."""
+
+
+@stage(version=1)
+def pushed_dynamics(
+    data: RecordedBalls,
+    model: balls.BallsModel,
+    phases: tuple[Phase, ...],
+    arm: str,
+    seed: int,
+    room: Room = NOWHERE,
+) -> Artifact:
+    """Pretrain P, its encoder and decoder on positions of balls and the pushes of the agent's.
+
+    Args:
+        data: Pushed balls; training episodes are learned from.
+        model: Sizes.
+        phases: How it is trained; at most `AHEAD` instants are unrolled.
+        arm: "rmr": on recorded positions; "scratch_p": on those that pixels show.
+        seed: Fixes initial weights and batches.
+        room: Room for unfinished state.
+
+    Returns:
+        Tensors of the pipeline; the record holds ``curve``.
+    """
+    positions, actions = pushed_positions(data, "training", seen=arm == SCRATCH)
+    pipeline = balls.abstract_pipeline(model, seed, positions.slots, pushed=True)
+    predict = partial(balls.next_positions, pipeline)
+
+    def step_at(step: int, phase: Phase) -> Step:
+        index = batch_indices(positions, phase.batch, seed, "pushed balls", step)
+        window = balls.windows(positions, index, phase.unroll)
+        given = actions[positions.current[index][:, None] + np.arange(phase.unroll)]
+        return Step(balls.rollout_loss(predict, window, balls.pushes_of(given, positions.slots)))
+
+    return _learned(pipeline, step_at, phases, room)
+
+
+def pushed_positions(
+    data: RecordedBalls, part: str, *, seen: bool = False
+) -> tuple[balls.BallsData, Int[Tensor, " rows"]]:
+    """Return positions, recorded ones or those that pixels show, and the action at each instant."""
+    opened, column = data.open(), "pixels" if seen else "state"
+    loaded = opened.dataset.load(columns=(column, "action"), episodes=getattr(opened, part))
+    positions = balls.balls_data(loaded, column, AHEAD)
+    if seen:
+        episodes = positions.seen.unflatten(0, (int(loaded.episode[-1]) + 1, -1))
+        places = [balls.seen_places(episodes[:, 0])]
+        for frames in episodes[:, 1:].unbind(1):
+            places.append(balls.seen_places(frames, places[-1]))
+        positions = positions._replace(seen=torch.stack(places, 1).flatten(0, 1))
+    actions = torch.zeros(len(positions.seen), dtype=torch.long)
+    actions[loaded.current] = torch.from_numpy(loaded["action"]).long()
+    return positions, actions
+
+
+def foreseen(
+    arm: str, model: balls.BallsModel, learned: Artifact | None, seed: int, slots: int = 5
+) -> Foreseen:
+    """Return what pushes are imagined with.
+
+    Args:
+        arm: A name in `PUSHED_ARMS`.
+        model: Sizes of P.
+        learned: What `pushed_dynamics` left.
+        seed: Fixes a random P and the permutation of a shuffled one.
+        slots: Number of balls.
+
+    Raises:
+        RMRError: There is no such arm, or what was learned does not know pushes.
+    """
+    if known_name("arm of planning", arm, PUSHED_ARMS) == "copy":
+        return lambda past, plans: past[:, -1:].expand(-1, plans.shape[1], -1, -1)
+    if arm == EXTRAPOLATED:
+        return lambda past, plans: balls.extrapolated(past, balls.pushes_of(plans, slots))
+    pipeline = balls.abstract_pipeline(model, seed, slots, pushed=True)
+    _put_p(pipeline, learned.tensors if learned else {}, arm, seed)
+    predict = partial(balls.next_positions, pipeline.eval())
+
+    @torch.inference_mode()
+    def imagine(past: balls.Past, plans: Tensor) -> Tensor:
+        return balls.rollout(predict, past, plans.shape[1], balls.pushes_of(plans, slots))
+
+    return imagine
+
+
+@stage(version=1)
+def foresight(
+    data: RecordedBalls, model: balls.BallsModel, arm: str, seed: int, learned: Artifact | None
+) -> Artifact:
+    """Return how far from the truth balls are imagined after 1, 4 and 8 recorded pushes.
+
+    Args:
+        data: Pushed balls; starts are of validation episodes.
+        model: Sizes of P.
+        arm: A name in `PUSHED_ARMS`.
+        seed: As in `foreseen`.
+        learned: What `pushed_dynamics` left.
+
+    Returns:
+        The record's ``rows``: mean distance, in units of half the box.
+    """
+    positions, actions = pushed_positions(data, "validation")
+    order = generator(0, "starts of foresight").permutation(len(positions.current))[:500]
+    window = balls.windows(positions, order, AHEAD)
+    plans = actions[positions.current[order][:, None] + np.arange(AHEAD)]
+    imagined = foreseen(arm, model, learned, seed, positions.slots)(window[:, :HISTORY], plans)
+    away = (imagined - window[:, HISTORY:]).norm(dim=-1).mean((0, 2))
+    return Artifact({"rows": [{f"after_{n}": away[n - 1].item() for n in (1, 4, AHEAD)}]})
 
 
 class Head:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,8 @@ from rmr_gym.envs.balls.pictures import Centres, MujocoCamera, Radii, Rasterizer
 
 RENDER_MODES = ("rgb_array",)
 ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
-_DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+"""Of the push of each action."""
 _AGENT, _TARGET = 0, 1
 _PUSH_COST = 0.01
 _SHADE = 64
@@ -77,6 +79,9 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
             it puts `gymnasium.wrappers.HumanRendering` around the environment.
         **options: Fields of `rmr_gym.envs.balls.config.BallsConfig` that change the preset.
 
+    Attributes:
+        world: The simulation.
+
     Raises:
         RMRError: A preset, renderer or option that does not exist, a world that cannot be, or
             OpenGL that is asked for and missing; always before anything is simulated.
@@ -97,27 +102,27 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
         EzPickle.__init__(self, preset, render_mode=render_mode, **options)
         self.config = configure(preset, options)
         self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
-        self._world = BallsWorld(self.config, 1)
+        self.world = BallsWorld(self.config, 1)
         self._started = False
-        self.metadata = {**self.metadata, "render_fps": self._world.render_fps}
-        self.observation_space = self._world.observation_space
-        self.action_space = self._world.action_space
+        self.metadata = {**self.metadata, "render_fps": self.world.render_fps}
+        self.observation_space = self.world.observation_space
+        self.action_space = self.world.action_space
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin an episode; `BouncingBallsEnv` says what ``options`` may set."""
         super().reset(seed=arguments.plain_seed(seed), options=options)
-        self._world.start([self.np_random], options)
+        self.world.start([self.np_random], options)
         self._started = True
-        return _alone(self._world.observe()), _alone(self._world.truth())
+        return _alone(self.world.observe()), _alone(self.world.truth())
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
         """Move the balls on by one frame, after a push if the action is one."""
         if not self._started:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        actions = np.array([arguments.one_action(action, self._world.actions)])
-        self._world.settle(self._world.mover(actions)(), actions)
-        reward = float(self._world.rewards[0])
-        return _alone(self._world.observe()), reward, False, False, _alone(self._world.truth())
+        actions = np.array([arguments.one_action(action, self.world.actions)])
+        self.world.settle(self.world.mover(actions)(), actions)
+        reward = float(self.world.rewards[0])
+        return _alone(self.world.observe()), reward, False, False, _alone(self.world.truth())
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
         """Return the picture of this instant; None without a render mode."""
@@ -125,15 +130,15 @@ class BouncingBallsEnv(gym.Env[Any, Any], EzPickle):
             return arguments.warn_of_no_render_mode()
         if not self._started:
             raise RMRError("expected an episode to show, found none: call reset() before render()")
-        return self._world.pictures()[0]
+        return self.world.pictures()[0]
 
     def close(self) -> None:
         """Close the renderers; may be called again."""
-        self._world.close()
+        self.world.close()
 
     def get_action_meanings(self) -> list[str]:
         """Return the names of the actions."""
-        return list(ACTIONS[: self._world.actions])
+        return list(ACTIONS[: self.world.actions])
 
 
 def _alone(batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -199,6 +204,12 @@ class BallsWorld:
             size = config.resolution
             for row, rng in enumerate(generators):
                 self._curtains[row] = draw_curtain(rng, config.curtain, size, size)
+
+    def begin_as(self, world: "BallsWorld") -> None:
+        """Begin in every simulation where the first one of a world of the same config is now."""
+        bodies, other = self._physics, vars(world._physics)
+        first = {entry.name: other[entry.name][0] for entry in fields(physics.Start)}
+        bodies.start([physics.Start(**first)] * len(self._hits))
 
     def mover(self, actions: Int[np.ndarray, " batch"] | None = None) -> Callable[[], Motion]:
         """Push, and return the call that moves every simulation by one frame.
@@ -271,7 +282,7 @@ class BallsWorld:
         overlaps small and velocities inside their space.
         """
         velocities, masses = self._physics.velocities, self._physics.masses
-        directions, mass = _DIRECTIONS[actions], masses[:, _AGENT]
+        directions, mass = DIRECTIONS[actions], masses[:, _AGENT]
         limit = 0.5 * self._config.speeds[1] ** 2 * masses.sum(axis=1)
         room = np.maximum(limit - physics.kinetic_energy(velocities, masses), 0)
         along = (velocities[:, _AGENT] * directions).sum(axis=1)
