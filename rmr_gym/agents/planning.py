@@ -1,4 +1,4 @@
-"""Planning: solvers that search for sequences of actions, and what they are for: games, pushes."""
+"""Planning: solvers that search for sequences of actions, and who plans with them: games, balls."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,11 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import bits_to_ram
-from rmr_gym.domains.balls import PUSHED, Past, Rollout, nearest_push
+from rmr_gym.domains.balls import HISTORY, PUSHED, Actions, Past, Rollout, seen_places
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.envs.balls.env import BallsWorld
+from rmr_gym.envs.balls.env import DIRECTIONS, BallsWorld
 from rmr_gym.stages.planning import Foreseen, Head, Model, Ram
 from rmr_gym.wrappers.features import RMRBeliefWrapper
 
@@ -29,8 +30,12 @@ MOST = 2**20
 """Actions of all candidates together that a solver takes on."""
 EXPLORED = 0.1
 """Share of a categorical search's candidates that are drawn regardless of what it learned."""
-LATE = 0.02
-"""What a step costs on the way to a goal, in units of half the box."""
+
+TASKS = {"reach": 20, "strike": 20, "bring": 40}
+"""Steps for tasks with pushed balls: the agent's to a place, or to the target; that to a place."""
+FARTHEST, LATE, LEAD, SIZE = 0.7, 0.02, 0.2, 32
+"""Largest coordinate of a place, what a step on the way costs, what the agent's distance counts
+where the target is brought, and height and width of frames."""
 
 
 @dataclass(frozen=True)
@@ -215,98 +220,108 @@ class Planner:
         return factors[:-1] @ worth[..., 0] + factors[-1] * worth[-1, :, 1]
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a ball is pushed for.
+class Pushing(gym.Wrapper[Any, Any, Any, Any]):
+    """Pushed balls with a task: it shows three past positions as pixels do; reward 1 if it is done.
+
+    An episode begins with two steps without a push.
+
+    Args:
+        task: A name in `TASKS`.
 
     Attributes:
-        moved: Number of the ball that matters: 0, the agent's, or 1, its target.
-        steps: Of an episode at most.
-        near: How near it must come.
-        struck: Number of the ball that it must come to; None: to a place.
-        lead: Weight of the agent's distance to the target, which makes pushes matter that have not
-            yet moved the target.
+        place: Where a ball shall go.
     """
 
-    moved: int
-    steps: int
-    near: float
-    struck: int | None = None
-    lead: float = 0.0
+    def __init__(self, task: str):
+        super().__init__(gym.make("rmr/PushedBalls-v0", resolution=SIZE))
+        self.task = task
 
-    def missing(
-        self, balls: Float[Tensor, "*shape slots 2"], place: Float[Tensor, " 2"]
-    ) -> Float[Tensor, "*shape"]:
-        """Return how far the ball is from where it is done, 0 there."""
-        aim = place if self.struck is None else balls[..., self.struck, :]
-        return ((balls[..., self.moved, :] - aim).norm(dim=-1) - self.near).clamp(min=0)
+    def reset(self, **options: Any) -> Any:
+        """Begin an episode; the seed draws the place too."""
+        drawn = generator(options["seed"], "place").uniform(-FARTHEST, FARTHEST, 2)
+        self.place, self._seen = torch.from_numpy(drawn).float(), ()
+        self._look(self.env.reset(**options)[0])
+        self.step(0)
+        return self.step(0)[0], {}
+
+    def step(self, action: int) -> Any:
+        """Push."""
+        shown, struck, *_ = self.env.step(action)
+        self._look(shown)
+        there = missing(self.task, torch.from_numpy(shown["state"]), self.place) == 0
+        done = struck > 0.5 if self.task == "strike" else bool(there)
+        return {"past": torch.stack(self._seen, 1)}, float(done), done, False, {}
+
+    def _look(self, shown: Any) -> None:
+        before, frames = [None, *self._seen][-1], torch.from_numpy(shown["pixels"])[None]
+        self._seen = (*self._seen, seen_places(frames, before))[-HISTORY:]
 
 
-TASKS = {
-    "reach": Task(0, 20, 0.1),
-    "strike": Task(0, 20, 2 * PUSHED.largest_radius, struck=1),
-    "bring": Task(1, 40, 0.15, lead=0.2),
-}
-"""To bring the agent's ball to a place, to strike the target with it, to bring the target there."""
+def missing(
+    task: str, balls: Float[Tensor, "*shape slots 2"], place: Float[Tensor, " 2"]
+) -> Float[Tensor, "*shape"]:
+    """Return how far balls are from where a task is done, 0 there."""
+    agent, target = balls[..., 0, :], balls[..., 1, :]
+    moved, aim = (target if task == "bring" else agent), (target if task == "strike" else place)
+    near = PUSHED.largest_radius * (2 if task == "strike" else 1)
+    return ((moved - aim).norm(dim=-1) - near).clamp(min=0)
 
 
 class Simulated:
-    """The simulator of pushed balls itself in the place of a model; it is left as it is.
-
-    Args:
-        env: The world, `rmr_gym.envs.balls.env.BouncingBallsEnv`, wrapped or not.
-    """
+    """The simulator of pushed balls itself in the place of a model; it is left as it is."""
 
     def __init__(self, env: gym.Env[Any, Any]):
         self._env: Any = env.unwrapped
 
-    def __call__(self, past: Past, plans: Int[Tensor, "rows horizon"]) -> Rollout:
-        """Return where balls are after each step of each plan, from where they are now."""
+    def __call__(self, past: Past, actions: Actions) -> Rollout:
+        """Return where balls are after each action, from where they are now."""
         world = BallsWorld(self._env.config, len(past))
         world.begin_as(self._env.world)
-        motions = [world.mover(actions)() for actions in plans.T.numpy()]
+        motions = [world.mover(column)() for column in actions.T.numpy()]
         places = np.stack([motion.positions[:, -1] for motion in motions], 1)
         return torch.from_numpy(places).float()
 
 
 @dataclass
 class Pusher:
-    """Plans pushes anew at each step and takes the first one of the plan.
+    """Plans pushes anew at each step and takes the first one.
 
-    Plans are continuous, and each push is the nearest of the world's.
+    Plans are continuous; each push is carried out as the nearest that there is.
 
     Args:
         model: What plans are imagined with.
-        task: What balls are pushed for.
-        place: Where to.
+        env: Has the task and the place.
         solver: Searches.
         drawn: Source of every draw.
 
     Attributes:
-        plan: Actions of the plan that was made last; the first one was taken.
+        plan: Actions of the plan that was made last.
     """
 
     model: Foreseen
-    task: Task
-    place: Float[Tensor, " 2"]
+    env: Pushing
     solver: Solver
     drawn: torch.Generator
     plan: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long))
 
-    def __call__(self, past: Past, shown: Any = None) -> int:
-        """Return the action that is taken, whatever else is shown."""
-        del shown
-        score = partial(self._score, past)
+    def __call__(self, shown: Mapping[str, Any]) -> int:
+        """Return the action that is taken."""
+        score = partial(self._score, shown["past"])
         self.plan = nearest_push(self.solver.solve(score, 2, self.drawn))
         return int(self.plan[0])
 
     def _score(self, past: Past, plans: Float[Tensor, "candidates horizon 2"]) -> Tensor:
         """Return how near each plan comes, and how early."""
-        actions = nearest_push(plans)
-        balls = self.model(past.expand(len(plans), -1, -1, -1), actions)
-        late = LATE * torch.arange(actions.shape[1])
+        balls = self.model(past.expand(len(plans), -1, -1, -1), nearest_push(plans))
+        left = missing(self.env.task, balls, self.env.place) + LATE * torch.arange(plans.shape[1])
         lead = (balls[..., 0, :] - balls[..., 1, :]).norm(dim=-1).amin(1)
-        return -(self.task.missing(balls, self.place) + late).amin(1) - self.task.lead * lead
+        return -left.amin(1) - LEAD * (self.env.task == "bring") * lead
+
+
+def nearest_push(wanted: Float[Tensor, "*shape 2"]) -> Int[Tensor, "*shape"]:
+    """Return the action whose push is nearest to a wanted one."""
+    directions = torch.from_numpy(DIRECTIONS).float()
+    return (wanted @ directions.T - directions.square().sum(1) / 2).argmax(-1)
 
 
 def planning_game(game: str) -> Any:

@@ -1,6 +1,5 @@
 """What ties bouncing balls to the models: pipelines on positions and on pixels, windows, scores."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -38,6 +37,11 @@ OUTSIDE = 0.01
 """A ball counts as outside where its centre is so far beyond where the wall stops it; the
 simulator's own go 0.006 beyond."""
 
+PUSHED = PRESETS["pushed"].config
+FAR, ROUNDS = 9.0, 5
+"""A distance that there is not in the box, and rounds of k-means over the pixels of a colour."""
+
+Actions = Int[Tensor, "batch time"]
 Index = Int[np.ndarray, " chosen"]
 """Numbers of windows."""
 
@@ -45,8 +49,6 @@ Past = Float[Tensor, "batch 3 slots 2"]
 Positions = Float[Tensor, "batch slots 2"]
 Rollout = Float[Tensor, "batch time slots 2"]
 Window = Float[Tensor, "batch time *shape"]
-Pushes = Float[Tensor, "batch time slots 2"]
-"""Direction of the push of every ball, zeros where there is none."""
 
 Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
 """From three past instants, positions or frames, to the next."""
@@ -135,7 +137,7 @@ class PositionEncoder(nn.Linear):
     """From three past positions of every ball to its latent vector, f.
 
     It sees the three positions where the next one is predicted; otherwise the last position and
-    the last two velocities, the later one first; and the push that each ball is given, if any can.
+    the last two velocities, the later one first; beside them pushes, where there are any.
 
     Source: RMR, section 4 and Appendix A (f linear, one vector a ball).
     Differs: velocities; the map from positions to them is linear too; pushes.
@@ -146,7 +148,7 @@ class PositionEncoder(nn.Linear):
         self.predict = predict
 
     def forward(self, input: Past) -> models.Latents:
-        """Encode three positions, and pushes as a fourth."""
+        """Encode three positions, and pushes where a fourth entry holds them."""
         oldest, previous, last, *pushes = input.unbind(1)
         seen = oldest, previous, last
         if self.predict != "position":
@@ -384,30 +386,22 @@ def _batches(index: Index, size: int) -> list[Int[np.ndarray, " _"]]:
     return np.split(index, range(size, len(index), size))
 
 
-def rollout(
-    predict: Predictor,
-    past: Float[Tensor, "batch 3 *shape"],
-    steps: int,
-    pushes: Pushes | None = None,
-) -> Window:
-    """Predict ``steps`` instants, each from those predicted before and from the push, if any."""
+def rollout(predict: Predictor, past: Float[Tensor, "batch 3 *shape"], steps: int) -> Window:
+    """Predict ``steps`` instants, each from those predicted before."""
     predicted = []
-    for step in range(steps):
-        given = past if pushes is None else torch.cat([past, pushes[:, step, None]], dim=1)
-        predicted.append(predict(given))
+    for _ in range(steps):
+        predicted.append(predict(past))
         past = torch.cat([past[:, 1:], predicted[-1][:, None]], dim=1)
     return torch.stack(predicted, dim=1)
 
 
-def rollout_loss(
-    predict: Predictor, window: Window, pushes: Pushes | None = None
-) -> Float[Tensor, ""]:
+def rollout_loss(predict: Predictor, window: Window) -> Float[Tensor, ""]:
     """Return the mean squared error over all instants of a window after the first three.
 
-    Source: RMR, Appendix A, for one instant. Differs: more than one is an option; pushes.
+    Source: RMR, Appendix A, for one instant. Differs: more than one is an option.
     """
     past, future = window[:, :HISTORY], window[:, HISTORY:]
-    return (rollout(predict, past, future.shape[1], pushes) - future).square().mean()
+    return (rollout(predict, past, future.shape[1]) - future).square().mean()
 
 
 def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
@@ -434,32 +428,26 @@ def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
     return {"copy": copy, "linear": linear, "reflected": reflected}
 
 
-PUSHED = PRESETS["pushed"].config
-ROUNDS = 5
-"""Rounds of k-means over the pixels of a colour."""
+def under_pushes(pipeline: PositionPipeline, actions: Actions) -> Predictor:
+    """Return what predicts successive instants, the first ball being pushed before each."""
+    given = iter(torch.from_numpy(DIRECTIONS).float()[actions].unbind(1))
+
+    def predict(past: Past) -> Positions:
+        push = torch.zeros_like(past[:, :1])
+        push[:, 0, 0] = next(given)
+        return next_positions(pipeline, torch.cat([past, push], dim=1))
+
+    return predict
 
 
-def pushes_of(actions: Int[Tensor, "*shape"], slots: int) -> Float[Tensor, "*shape slots 2"]:
-    """Return the direction of the push of every ball; only the first, the agent's, is pushed."""
-    pushes = torch.zeros(*actions.shape, slots, 2)
-    pushes[..., 0, :] = torch.from_numpy(DIRECTIONS).float()[actions]
-    return pushes
-
-
-def nearest_push(wanted: Float[Tensor, "*shape 2"]) -> Int[Tensor, "*shape"]:
-    """Return the action whose push is nearest to a wanted one."""
-    directions = torch.from_numpy(DIRECTIONS).float()
-    return (wanted @ directions.T - directions.square().sum(1) / 2).argmax(-1)
-
-
-def extrapolated(past: Past, pushes: Pushes) -> Rollout:
-    """Roll out that balls keep their velocities, but for known pushes and walls."""
-    kick, wall = FRAME * PUSHED.push, 1 - PUSHED.largest_radius
+def extrapolated(past: Past, actions: Actions) -> Rollout:
+    """Roll out that balls keep their velocities, but for known pushes of the first, and walls."""
+    wall, kicks = 1 - PUSHED.largest_radius, FRAME * PUSHED.push * torch.from_numpy(DIRECTIONS)
     place, way, places = past[:, -1], past[:, -1] - past[:, -2], []
-    for push in pushes.unbind(1):
-        way = way + kick * push
-        inside = (place + way).clamp(-wall, wall)
-        way, place = torch.where(place + way == inside, way, -way), 2 * inside - place - way
+    for kick in kicks.float()[actions].unbind(1):
+        ahead = place + way + nn.functional.pad(kick[:, None], (0, 0, 0, past.shape[2] - 1))
+        mirrored = 2 * ahead.clamp(-wall, wall) - ahead
+        way, place = torch.where(ahead == mirrored, 1, -1) * (ahead - place), mirrored
         places.append(place)
     return torch.stack(places, dim=1)
 
@@ -469,37 +457,30 @@ def seen_places(
 ) -> Positions:
     """Return where the pushed balls are, from pixels and without any label.
 
-    A pixel's share of each colour is linear in it; the place of a ball is the mean of the pixels of
-    its colour. Those of balls that share a colour are parted by k-means.
+    A pixel's share of each colour is linear in it; a ball's place is the mean of the pixels of its
+    colour, and balls that share one are parted by k-means.
 
     Args:
         frames: On black ground.
-        before: Places a frame before, so that every ball of a colour keeps its row; None: in any
-            order among those of a colour.
+        before: Places a frame before, so that every ball of a colour keeps its row; None: balls of
+            a colour come in any order.
     """
-    palette = Counter(PUSHED.palette()[:-1])
-    colours = torch.linalg.pinv(torch.tensor([*palette], dtype=torch.float32))
-    shares = (frames.float() @ colours).clamp(0, 1).flatten(1, 2)
-    cells, places, first = objects.cell_centres(frames.shape[1]), [], 0
-    for share, count in zip(shares.unbind(-1), palette.values(), strict=True):
-        known = None if before is None else before[:, first : first + count]
-        centres = _far_apart(share, cells, count) if known is None else known
-        for _ in range(ROUNDS):
-            nearest = torch.cdist(cells.expand(len(share), -1, -1), centres).argmin(-1)
-            own = nn.functional.one_hot(nearest, count) * share[..., None]
-            centres = own.mT @ cells / own.sum(1)[..., None].clamp(min=1e-6)
-        places, first = [*places, centres], first + count
-    return torch.cat(places, dim=1)
-
-
-def _far_apart(share: Tensor, cells: Tensor, count: int) -> Float[Tensor, "batch count 2"]:
-    """Return cells of a colour, each as far as can be from those before."""
-    centres = cells[share.argmax(1)][:, None]
-    for _ in range(count - 1):
-        away = torch.cdist(cells.expand(len(share), -1, -1), centres).amin(-1)
-        farthest = (away * (share > 0.5)).argmax(1)
-        centres = torch.cat([centres, cells[farthest][:, None]], dim=1)
-    return centres
+    palette, cells = PUSHED.palette()[:-1], objects.cell_centres(frames.shape[1])
+    colours = [*dict.fromkeys(palette)]
+    shares = (frames.float() @ torch.linalg.pinv(torch.tensor(colours).float())).clamp(0, 1)
+    shares, cells = shares.flatten(1, 2), cells.expand(len(frames), -1, -1)
+    alike = torch.tensor([[ball == colour for ball in palette] for colour in colours])
+    others = torch.where(alike, 0.0, FAR)
+    places = torch.full((len(frames), len(palette), 2), FAR) if before is None else before
+    for ball in range(0 if before is not None else len(palette)):
+        colour = colours.index(palette[ball])
+        away = (torch.cdist(cells, places) + others[colour]).amin(-1) * (shares[..., colour] > 0.5)
+        places[:, ball] = cells[torch.arange(len(frames)), away.argmax(1)]
+    for _ in range(ROUNDS):
+        nearest = (torch.cdist(cells, places)[:, :, None] + others).argmin(-1)
+        own = (nn.functional.one_hot(nearest, len(palette)) * shares[..., None]).sum(2)
+        places = own.mT @ cells / own.sum(1)[..., None].clamp(min=1e-6)
+    return places
 
 
 class BallsScores(NamedTuple):

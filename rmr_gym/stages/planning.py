@@ -8,7 +8,6 @@ balls is that of positions, with the push of the agent's ball beside them.
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, bits_to_ram, ram_to_bits, shifted_inside
 from rmr_gym.domains import atari, balls
-from rmr_gym.domains.balls import HISTORY
 from rmr_gym.models.rmr.pipeline import predicted_bits, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
@@ -37,11 +35,14 @@ Model = Callable[[Ram, Int[Tensor, "rows horizon"]], UInt8[Tensor, "instants row
 ARMS = ("rmr", "shuffled_p", "random_p", "copy")
 """What a plan is imagined with: P, or what stands in its place."""
 
-EMULATOR = "emulator"
-"""True futures in place of imagined ones."""
 SCRATCH, EXTRAPOLATED = "scratch_p", "extrapolated"
 PUSHED_ARMS = (*ARMS, SCRATCH, EXTRAPOLATED)
 """What pushes are planned with; scratch_p learned from places that pixels show."""
+Foreseen = Callable[[balls.Past, balls.Actions], balls.Rollout]
+"""From three past positions in each row, and actions, to those that follow."""
+
+EMULATOR = "emulator"
+"""True futures in place of imagined ones."""
 AHEAD, STARTS = 8, 6000
 """Steps that a head is fitted to, and recorded starts of them."""
 UNITS, PENALTY = 500, 0.1
@@ -95,7 +96,6 @@ def dynamics(
 
 
 def _learned(pipeline: Any, step_at: Any, phases: tuple[Phase, ...], room: Room) -> Artifact:
-    """Train, and return the curve and the tensors of the last step."""
     last = (sum(phase.steps for phase in phases),)
     options: Any = {"phases": phases, "checkpoints": last, "room": room}
     made = train(pipeline, step_at, lambda step: Checkpoint({}, {"step": step}), **options)
@@ -155,11 +155,10 @@ def imagination(arm: str, model: atari.AtariModel, learned: Artifact | None, see
     if "processor.action_encoder.weight" not in tensors or not len(kept):
         raise RMRError("planning needs a model of what actions do: give it what `dynamics` left")
     pipeline = atari.abstract_pipeline(model, seed, len(kept))
-    _put_p(pipeline, tensors, arm, seed)
-    return Imagined(pipeline, kept)
+    return Imagined(_with_p(pipeline, tensors, arm, seed), kept)
 
 
-def _put_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> None:
+def _with_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> Any:
     """Load what was learned into a fresh pipeline, but for P in the arms that stand against it."""
     fresh = deepcopy(pipeline.processor)
     load_weights(pipeline, tensors, "the model that is planned in")
@@ -167,10 +166,7 @@ def _put_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> No
         pipeline.processor = fresh
     if arm == "shuffled_p":
         shuffle_weights(pipeline.processor, generator(seed, "shuffled P"))
-
-
-Foreseen = Callable[[balls.Past, Int[Tensor, "rows horizon"]], balls.Rollout]
-"""From three past positions in each row, and pushes as actions, to those that follow."""
+    return pipeline.eval()
 
 
 @stage(version=1)
@@ -197,13 +193,12 @@ def pushed_dynamics(
     """
     positions, actions = pushed_positions(data, "training", seen=arm == SCRATCH)
     pipeline = balls.abstract_pipeline(model, seed, positions.slots, pushed=True)
-    predict = partial(balls.next_positions, pipeline)
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(positions, phase.batch, seed, "pushed balls", step)
-        window = balls.windows(positions, index, phase.unroll)
         given = actions[positions.current[index][:, None] + np.arange(phase.unroll)]
-        return Step(balls.rollout_loss(predict, window, balls.pushes_of(given, positions.slots)))
+        window = balls.windows(positions, index, phase.unroll)
+        return Step(balls.rollout_loss(balls.under_pushes(pipeline, given), window))
 
     return _learned(pipeline, step_at, phases, room)
 
@@ -214,20 +209,19 @@ def pushed_positions(
     """Return positions, recorded ones or those that pixels show, and the action at each instant."""
     opened, column = data.open(), "pixels" if seen else "state"
     loaded = opened.dataset.load(columns=(column, "action"), episodes=getattr(opened, part))
-    positions = balls.balls_data(loaded, column, AHEAD)
+    positions, places = balls.balls_data(loaded, column, AHEAD), [None]
     if seen:
-        episodes = positions.seen.unflatten(0, (int(loaded.episode[-1]) + 1, -1))
-        places = [balls.seen_places(episodes[:, 0])]
-        for frames in episodes[:, 1:].unbind(1):
+        episodes = positions.seen.unflatten(0, (len(getattr(opened, part)), -1))
+        for frames in episodes.unbind(1):
             places.append(balls.seen_places(frames, places[-1]))
-        positions = positions._replace(seen=torch.stack(places, 1).flatten(0, 1))
+        positions = positions._replace(seen=torch.stack(places[1:], 1).flatten(0, 1))
     actions = torch.zeros(len(positions.seen), dtype=torch.long)
     actions[loaded.current] = torch.from_numpy(loaded["action"]).long()
     return positions, actions
 
 
 def foreseen(
-    arm: str, model: balls.BallsModel, learned: Artifact | None, seed: int, slots: int = 5
+    arm: str, model: balls.BallsModel, learned: Artifact, seed: int, slots: int = 5
 ) -> Foreseen:
     """Return what pushes are imagined with.
 
@@ -242,43 +236,14 @@ def foreseen(
         RMRError: There is no such arm, or what was learned does not know pushes.
     """
     if known_name("arm of planning", arm, PUSHED_ARMS) == "copy":
-        return lambda past, plans: past[:, -1:].expand(-1, plans.shape[1], -1, -1)
+        return lambda past, actions: past[:, -1:].expand(-1, actions.shape[1], -1, -1)
     if arm == EXTRAPOLATED:
-        return lambda past, plans: balls.extrapolated(past, balls.pushes_of(plans, slots))
+        return balls.extrapolated
     pipeline = balls.abstract_pipeline(model, seed, slots, pushed=True)
-    _put_p(pipeline, learned.tensors if learned else {}, arm, seed)
-    predict = partial(balls.next_positions, pipeline.eval())
-
-    @torch.inference_mode()
-    def imagine(past: balls.Past, plans: Tensor) -> Tensor:
-        return balls.rollout(predict, past, plans.shape[1], balls.pushes_of(plans, slots))
-
-    return imagine
-
-
-@stage(version=1)
-def foresight(
-    data: RecordedBalls, model: balls.BallsModel, arm: str, seed: int, learned: Artifact | None
-) -> Artifact:
-    """Return how far from the truth balls are imagined after 1, 4 and 8 recorded pushes.
-
-    Args:
-        data: Pushed balls; starts are of validation episodes.
-        model: Sizes of P.
-        arm: A name in `PUSHED_ARMS`.
-        seed: As in `foreseen`.
-        learned: What `pushed_dynamics` left.
-
-    Returns:
-        The record's ``rows``: mean distance, in units of half the box.
-    """
-    positions, actions = pushed_positions(data, "validation")
-    order = generator(0, "starts of foresight").permutation(len(positions.current))[:500]
-    window = balls.windows(positions, order, AHEAD)
-    plans = actions[positions.current[order][:, None] + np.arange(AHEAD)]
-    imagined = foreseen(arm, model, learned, seed, positions.slots)(window[:, :HISTORY], plans)
-    away = (imagined - window[:, HISTORY:]).norm(dim=-1).mean((0, 2))
-    return Artifact({"rows": [{f"after_{n}": away[n - 1].item() for n in (1, 4, AHEAD)}]})
+    pipeline = _with_p(pipeline, learned.tensors, arm, seed)
+    return lambda past, actions: balls.rollout(
+        balls.under_pushes(pipeline, actions), past, actions.shape[1]
+    )
 
 
 class Head:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -207,9 +206,9 @@ class BallsWorld:
 
     def begin_as(self, world: "BallsWorld") -> None:
         """Begin in every simulation where the first one of a world of the same config is now."""
-        bodies, other = self._physics, vars(world._physics)
-        first = {entry.name: other[entry.name][0] for entry in fields(physics.Start)}
-        bodies.start([physics.Start(**first)] * len(self._hits))
+        names, bodies = physics.Start.__annotations__, vars(world._physics)
+        now = physics.Start(**{name: bodies[name][0] for name in names})
+        self._physics.start([now] * len(self._hits))
 
     def mover(self, actions: Int[np.ndarray, " batch"] | None = None) -> Callable[[], Motion]:
         """Push, and return the call that moves every simulation by one frame.

@@ -11,7 +11,6 @@ PLACE = ["game", "horizon", "candidates"]
 TABLES = {
     "planning": Schema((*PLACE, "arm", "seed"), ("return", "steps", "ms")),
     "head": Schema(("game", "arm", "seed"), ("reward_r2", "value_r2")),
-    "foresight": Schema(("game", "arm"), ("after_1", "after_4", "after_8")),
 }
 
 
@@ -28,7 +27,6 @@ def planning(folder: Path) -> Page:
     summary = means(rows, [*PLACE, "arm"], ["return", "ms"])
     heads = means(run["head"], ["game", "arm"], ["reward_r2", "value_r2"])
     tables = {"planning_summary": summary, "planning_tests": tests, "planning_heads": heads}
-    tables["planning_foresight"] = run["foresight"].copy()
     for table in tables.values():
         column = "against" if "against" in table else "arm"
         table.insert(0, "label", called(table[column], labels))
