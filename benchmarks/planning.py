@@ -1,20 +1,33 @@
 """How many decisions a second planning makes, by what plans are imagined with.
 
 P has random weights, which do not matter for its speed; as many bytes of RAM change as in Pong.
+Decisions on pushed balls include the places that are read from pixels.
 
 Run it: `python benchmarks/planning.py` (options: `--help`).
 """
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from rmr_gym.agents.planning import Discrete, Emulated, Planner, planning_game
+from rmr_gym.agents.planning import (
+    Discrete,
+    Emulated,
+    Planner,
+    Pusher,
+    Pushing,
+    Solver,
+    planning_game,
+    simulated,
+)
 from rmr_gym.domains.atari import AtariModel, abstract_pipeline, ram_labels
+from rmr_gym.domains.balls import abstract_pipeline as balls_pipeline
 from rmr_gym.models.rmr.pipeline import torch_generator
-from rmr_gym.stages.planning import UNITS, Head, Imagined, copied
+from rmr_gym.runs.store import Artifact
+from rmr_gym.stages.planning import PUSHED_MODEL, UNITS, Head, Imagined, copied, foreseen
 
 
 def drawn_head(game: str) -> Head:
@@ -37,6 +50,18 @@ def drawn_head(game: str) -> Head:
     )
 
 
+def timed(name: str, decide: Callable[[], object], options: argparse.Namespace) -> None:
+    """Print how many decisions a second are made."""
+    seconds = []
+    for _ in range(options.decisions):
+        start = time.perf_counter()
+        decide()
+        seconds.append(time.perf_counter() - start)
+    best, middle = min(seconds), float(np.median(seconds))
+    sizes = f"{options.candidates} candidates x {options.horizon} steps"
+    print(f"{name:28} {sizes}: {1 / best:6.1f} decisions/s at best, {1 / middle:6.1f} median")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--horizon", type=int, default=10)
@@ -49,6 +74,15 @@ def main(arguments: list[str] | None = None) -> None:
     shown, _ = env.reset(seed=0)
     kept = torch.cat([torch.arange(40, 39 + options.bytes), torch.tensor([128])])
     model = AtariModel(precision="bf16")
+    env_balls = Pushing("bring")
+    learned = Artifact({}, balls_pipeline(PUSHED_MODEL, 0, 5, pushed=True).state_dict())
+    for arm in ("rmr", "extrapolated", "the simulator"):
+        true = simulated(env_balls) if arm == "the simulator" else None
+        solver = Solver(options.horizon, options.candidates, options.candidates // 8)
+        dreamt = true or foreseen(arm, learned, 0)
+        pusher = Pusher(dreamt, env_balls, solver, torch_generator(0))
+        pushed = env_balls.reset(seed=0)[0]
+        timed(f"balls: {arm}", lambda: env_balls.step(pusher(pushed)), options)  # noqa: B023
     models = {
         "P of the bytes that change": Imagined(abstract_pipeline(model, 0, len(kept)), kept),
         "the emulator": Emulated(env.unwrapped.ale),
@@ -58,14 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name, dreamt in models.items():
         solver = Discrete(options.horizon, options.candidates, options.candidates // 8)
         planner = Planner(dreamt, drawn_head("Pong"), solver, actions, torch_generator(0), "ram")
-        seconds = []
-        for _ in range(options.decisions):
-            start = time.perf_counter()
-            planner(shown)
-            seconds.append(time.perf_counter() - start)
-        best, middle = min(seconds), float(np.median(seconds))
-        sizes = f"{options.candidates} candidates x {options.horizon} steps"
-        print(f"{name:28} {sizes}: {1 / best:6.1f} decisions/s at best, {1 / middle:6.1f} median")
+        timed(name, lambda: planner(shown), options)  # noqa: B023
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""A game played by planning in P: the game, what P imagines of its plan, and what truly follows.
+"""A world played by planning in P: the world, what P imagines of its plan, and what truly follows.
 
-Run it: `python examples/rmr_planning.py --game Breakout --film breakout.gif`.
+Run it: `python examples/rmr_planning.py --game Breakout --film breakout.gif`, or with pushed balls
+`python examples/rmr_planning.py --game bring --film bring.gif`.
 
 What `rmr-gym run planning` left under `--root` is found there; what it did not is trained now.
 Beside the game stand the places of ball and paddles, as RAM has them, at each instant of the plan
 that was just made (the later, the darker): in the middle as P imagines them, at the right as the
-emulator computes them for the same actions.
+emulator computes them for the same actions. Of pushed balls those of the agent's (white), of its
+target (red) and of the others; a cross marks the place that a ball shall go to.
 """
 
 import argparse
@@ -15,8 +17,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rmr_gym.agents.planning import Discrete, Emulated, planning_game
+from rmr_gym.agents.planning import (
+    TASKS,
+    Discrete,
+    Emulated,
+    Pushing,
+    Solver,
+    planning_game,
+    simulated,
+)
 from rmr_gym.domains.atari import ram_labels
+from rmr_gym.domains.balls import PALETTE, RADIUS
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.experiments.planning.grid import Episode, Planning, chooser
 from rmr_gym.report.pictures import write_film
@@ -50,9 +61,47 @@ def drawn(states: np.ndarray, game: str, title: str) -> np.ndarray:
     return picture
 
 
+def drawn_balls(future: np.ndarray, env: Pushing, title: str) -> np.ndarray:
+    """Draw where balls are at each instant [instants slots 2], the later the darker."""
+    picture, scale = np.zeros((SIZE, SIZE, 3), np.uint8), SIZE / 2
+    for ahead in range(len(future) - 1, -1, -1):
+        shade = 1 - 0.8 * ahead / len(future)
+        for (x, y), colour in zip(future[ahead], PALETTE, strict=False):
+            centre = int((x + 1) * scale), int((1 - y) * scale)
+            tint = tuple(int(part * shade) & 0xE0 for part in colour)
+            cv2.circle(picture, centre, int(RADIUS * scale), tint, 2)
+    if env.task != "strike":
+        x, y = env.place.tolist()
+        cross = int((x + 1) * scale), int((1 - y) * scale)
+        cv2.drawMarker(picture, cross, (224, 224, 0), cv2.MARKER_CROSS, 20, 2)
+    cv2.putText(picture, title, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (224, 224, 224))
+    return picture
+
+
+def push(run: Planning, options: argparse.Namespace) -> tuple[float, list[np.ndarray]]:
+    """Return the return of an episode with pushed balls, and its film."""
+    task = run.pushed_dynamics(run.pushed_data(no_progress), options.arm)
+    learned = Store(run.root / "store").compute(task)
+    env, solver = Pushing(options.game), Solver(10, 64, 8, hold=run.hold)
+    names = options.game, options.arm, run.model, solver, options.steps, options.seed
+    pusher, true = chooser(env, Episode(*names), learned, None), simulated(env)
+    shown, total, over, frames = env.reset(seed=options.seed)[0], 0.0, False, []
+    while len(frames) < options.steps and not over:
+        screen = cv2.resize(env.unwrapped.world.pictures()[0], (SIZE, SIZE))
+        action = pusher(shown)
+        panels = [
+            drawn_balls(model(shown["past"], pusher.plan[None])[0].numpy(), env, title)
+            for model, title in ((pusher.model, "imagined by P"), (true, "true"))
+        ]
+        frames.append(np.hstack([screen, *panels]))
+        shown, reward, over, *_ = env.step(action)
+        total += reward
+    return total, frames
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--game", default="Breakout")
+    parser.add_argument("--game", default="Breakout", help="or reach, strike, bring")
     parser.add_argument("--arm", default="rmr", choices=planning.ARMS)
     parser.add_argument("--root", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, help="folder of data sets; default: ROOT/data")
@@ -67,6 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         root=options.root,
         data=options.data,
     )
+    total, frames = push(run, options) if options.game in TASKS else play(run, options)
+    print(f"return of {len(frames)} steps: {total:.0f}")
+    if options.film:
+        print(f"written: {write_film(options.film, frames, fps=10.0)}")
+
+
+def play(run: Planning, options: argparse.Namespace) -> tuple[float, list[np.ndarray]]:
+    """Return the return of an episode of a game, and its film."""
     (game,) = run.recorded(no_progress)
     store = Store(run.root / "store")
     learned = planning.dynamics(game.data, run.model, run.phases, 0)
@@ -87,9 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         frames.append(np.hstack([screen, *panels]))
         shown, reward, over, _, _ = env.step(action)
         total += reward
-    print(f"return of {len(frames)} steps: {total:.0f}")
-    if options.film:
-        print(f"written: {write_film(options.film, frames, fps=10.0)}")
+    return total, frames
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from torch import Tensor
 from rmr_gym.core.errors import RMRError, check_counts
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import bits_to_ram
-from rmr_gym.domains.balls import HISTORY, PUSHED, Actions, Past, Rollout, seen_places
+from rmr_gym.domains.balls import HISTORY, PUSHES, RADIUS, Actions, Past, Rollout, seen_places
 from rmr_gym.envs.atari.games import find_game
-from rmr_gym.envs.balls.env import DIRECTIONS, BallsWorld
+from rmr_gym.envs.balls.env import BallsWorld
 from rmr_gym.stages.planning import Foreseen, Head, Model, Ram
 from rmr_gym.wrappers.features import RMRBeliefWrapper
 
@@ -249,7 +249,7 @@ class Pushing(gym.Wrapper[Any, Any, Any, Any]):
         shown, struck, *_ = self.env.step(action)
         self._look(shown)
         there = missing(self.task, torch.from_numpy(shown["state"]), self.place) == 0
-        done = struck > 0.5 if self.task == "strike" else bool(there)
+        done = float(struck) > 0.5 if self.task == "strike" else bool(there)
         return {"past": torch.stack(self._seen, 1)}, float(done), done, False, {}
 
     def _look(self, shown: Any) -> None:
@@ -263,23 +263,20 @@ def missing(
     """Return how far balls are from where a task is done, 0 there."""
     agent, target = balls[..., 0, :], balls[..., 1, :]
     moved, aim = (target if task == "bring" else agent), (target if task == "strike" else place)
-    near = PUSHED.largest_radius * (2 if task == "strike" else 1)
+    near = RADIUS * (2 if task == "strike" else 1)
     return ((moved - aim).norm(dim=-1) - near).clamp(min=0)
 
 
-class Simulated:
-    """The simulator of pushed balls itself in the place of a model; it is left as it is."""
+def simulated(env: Any) -> Foreseen:
+    """Return the simulator of pushed balls itself in the place of a model; it is left as it is."""
 
-    def __init__(self, env: gym.Env[Any, Any]):
-        self._env: Any = env.unwrapped
+    def imagine(past: Past, actions: Actions) -> Rollout:
+        world = BallsWorld(env.unwrapped.config, len(past))
+        world.begin_as(env.unwrapped.world)
+        places = [world.mover(column)().positions[:, -1] for column in actions.T.numpy()]
+        return torch.from_numpy(np.stack(places, 1)).float()
 
-    def __call__(self, past: Past, actions: Actions) -> Rollout:
-        """Return where balls are after each action, from where they are now."""
-        world = BallsWorld(self._env.config, len(past))
-        world.begin_as(self._env.world)
-        motions = [world.mover(column)() for column in actions.T.numpy()]
-        places = np.stack([motion.positions[:, -1] for motion in motions], 1)
-        return torch.from_numpy(places).float()
+    return imagine
 
 
 @dataclass
@@ -320,8 +317,7 @@ class Pusher:
 
 def nearest_push(wanted: Float[Tensor, "*shape 2"]) -> Int[Tensor, "*shape"]:
     """Return the action whose push is nearest to a wanted one."""
-    directions = torch.from_numpy(DIRECTIONS).float()
-    return (wanted @ directions.T - directions.square().sum(1) / 2).argmax(-1)
+    return (wanted @ PUSHES.T - PUSHES.square().sum(1) / 2).argmax(-1)
 
 
 def planning_game(game: str) -> Any:

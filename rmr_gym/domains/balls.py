@@ -13,8 +13,6 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
-from rmr_gym.envs.balls.config import PRESETS
-from rmr_gym.envs.balls.env import DIRECTIONS
 from rmr_gym.models import objects
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
@@ -37,7 +35,12 @@ OUTSIDE = 0.01
 """A ball counts as outside where its centre is so far beyond where the wall stops it; the
 simulator's own go 0.006 beyond."""
 
-PUSHED = PRESETS["pushed"].config
+PUSHES = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+"""Direction of each action's push of ball 0 in rmr/PushedBalls."""
+KICK, RADIUS = 0.5 * FRAME, 0.15
+"""Way a frame that a push adds in its direction, and radius of every ball, there."""
+PALETTE = ((255, 255, 255), (230, 60, 50), *[(70, 110, 200)] * 3)
+"""Colour of each ball there: the agent's, its target, the others."""
 FAR, ROUNDS = 9.0, 5
 """A distance that there is not in the box, and rounds of k-means over the pixels of a colour."""
 
@@ -46,6 +49,8 @@ Index = Int[np.ndarray, " chosen"]
 """Numbers of windows."""
 
 Past = Float[Tensor, "batch 3 slots 2"]
+Given = Float[Tensor, "batch instants slots 2"]
+"""Three past positions, and the push of every ball as a fourth where balls are pushed."""
 Positions = Float[Tensor, "batch slots 2"]
 Rollout = Float[Tensor, "batch time slots 2"]
 Window = Float[Tensor, "batch time *shape"]
@@ -147,7 +152,7 @@ class PositionEncoder(nn.Linear):
         super().__init__(2 * (HISTORY + pushed), dim)
         self.predict = predict
 
-    def forward(self, input: Past) -> models.Latents:
+    def forward(self, input: Given) -> models.Latents:
         """Encode three positions, and pushes where a fourth entry holds them."""
         oldest, previous, last, *pushes = input.unbind(1)
         seen = oldest, previous, last
@@ -173,7 +178,7 @@ def abstract_pipeline(
     return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
 
 
-def next_positions(pipeline: PositionPipeline, past: Past) -> Positions:
+def next_positions(pipeline: PositionPipeline, past: Given) -> Positions:
     r"""Predict positions: the outcome of g, or where a ball would be without it and the outcome.
 
     .. math:: \hat x_{t+1} = x_t + \delta u \;\text{(change)}, \qquad
@@ -430,7 +435,7 @@ def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
 
 def under_pushes(pipeline: PositionPipeline, actions: Actions) -> Predictor:
     """Return what predicts successive instants, the first ball being pushed before each."""
-    given = iter(torch.from_numpy(DIRECTIONS).float()[actions].unbind(1))
+    given = iter(PUSHES[actions].unbind(1))
 
     def predict(past: Past) -> Positions:
         push = torch.zeros_like(past[:, :1])
@@ -442,11 +447,11 @@ def under_pushes(pipeline: PositionPipeline, actions: Actions) -> Predictor:
 
 def extrapolated(past: Past, actions: Actions) -> Rollout:
     """Roll out that balls keep their velocities, but for known pushes of the first, and walls."""
-    wall, kicks = 1 - PUSHED.largest_radius, FRAME * PUSHED.push * torch.from_numpy(DIRECTIONS)
     place, way, places = past[:, -1], past[:, -1] - past[:, -2], []
-    for kick in kicks.float()[actions].unbind(1):
-        ahead = place + way + nn.functional.pad(kick[:, None], (0, 0, 0, past.shape[2] - 1))
-        mirrored = 2 * ahead.clamp(-wall, wall) - ahead
+    for push in PUSHES[actions].unbind(1):
+        kick = nn.functional.pad(KICK * push[:, None], (0, 0, 0, past.shape[2] - 1))
+        ahead = place + way + kick
+        mirrored = 2 * ahead.clamp(RADIUS - 1, 1 - RADIUS) - ahead
         way, place = torch.where(ahead == mirrored, 1, -1) * (ahead - place), mirrored
         places.append(place)
     return torch.stack(places, dim=1)
@@ -465,20 +470,19 @@ def seen_places(
         before: Places a frame before, so that every ball of a colour keeps its row; None: balls of
             a colour come in any order.
     """
-    palette, cells = PUSHED.palette()[:-1], objects.cell_centres(frames.shape[1])
-    colours = [*dict.fromkeys(palette)]
+    cells, colours = objects.cell_centres(frames.shape[1]), [*dict.fromkeys(PALETTE)]
     shares = (frames.float() @ torch.linalg.pinv(torch.tensor(colours).float())).clamp(0, 1)
     shares, cells = shares.flatten(1, 2), cells.expand(len(frames), -1, -1)
-    alike = torch.tensor([[ball == colour for ball in palette] for colour in colours])
+    alike = torch.tensor([[ball == colour for ball in PALETTE] for colour in colours])
     others = torch.where(alike, 0.0, FAR)
-    places = torch.full((len(frames), len(palette), 2), FAR) if before is None else before
-    for ball in range(0 if before is not None else len(palette)):
-        colour = colours.index(palette[ball])
+    places = torch.full((len(frames), len(PALETTE), 2), FAR) if before is None else before
+    for ball in range(0 if before is not None else len(PALETTE)):
+        colour = colours.index(PALETTE[ball])
         away = (torch.cdist(cells, places) + others[colour]).amin(-1) * (shares[..., colour] > 0.5)
         places[:, ball] = cells[torch.arange(len(frames)), away.argmax(1)]
     for _ in range(ROUNDS):
         nearest = (torch.cdist(cells, places)[:, :, None] + others).argmin(-1)
-        own = (nn.functional.one_hot(nearest, len(palette)) * shares[..., None]).sum(2)
+        own = (nn.functional.one_hot(nearest, len(PALETTE)) * shares[..., None]).sum(2)
         places = own.mT @ cells / own.sum(1)[..., None].clamp(min=1e-6)
     return places
 

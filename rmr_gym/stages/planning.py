@@ -38,6 +38,7 @@ ARMS = ("rmr", "shuffled_p", "random_p", "copy")
 SCRATCH, EXTRAPOLATED = "scratch_p", "extrapolated"
 PUSHED_ARMS = (*ARMS, SCRATCH, EXTRAPOLATED)
 """What pushes are planned with; scratch_p learned from places that pixels show."""
+PUSHED_MODEL = balls.BallsModel(dim=64, predict="acceleration")
 Foreseen = Callable[[balls.Past, balls.Actions], balls.Rollout]
 """From three past positions in each row, and actions, to those that follow."""
 
@@ -171,18 +172,12 @@ def _with_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> A
 
 @stage(version=1)
 def pushed_dynamics(
-    data: RecordedBalls,
-    model: balls.BallsModel,
-    phases: tuple[Phase, ...],
-    arm: str,
-    seed: int,
-    room: Room = NOWHERE,
+    data: RecordedBalls, phases: tuple[Phase, ...], arm: str, seed: int, room: Room = NOWHERE
 ) -> Artifact:
     """Pretrain P, its encoder and decoder on positions of balls and the pushes of the agent's.
 
     Args:
         data: Pushed balls; training episodes are learned from.
-        model: Sizes.
         phases: How it is trained; at most `AHEAD` instants are unrolled.
         arm: "rmr": on recorded positions; "scratch_p": on those that pixels show.
         seed: Fixes initial weights and batches.
@@ -192,7 +187,7 @@ def pushed_dynamics(
         Tensors of the pipeline; the record holds ``curve``.
     """
     positions, actions = pushed_positions(data, "training", seen=arm == SCRATCH)
-    pipeline = balls.abstract_pipeline(model, seed, positions.slots, pushed=True)
+    pipeline = balls.abstract_pipeline(PUSHED_MODEL, seed, positions.slots, pushed=True)
 
     def step_at(step: int, phase: Phase) -> Step:
         index = batch_indices(positions, phase.batch, seed, "pushed balls", step)
@@ -209,8 +204,9 @@ def pushed_positions(
     """Return positions, recorded ones or those that pixels show, and the action at each instant."""
     opened, column = data.open(), "pixels" if seen else "state"
     loaded = opened.dataset.load(columns=(column, "action"), episodes=getattr(opened, part))
-    positions, places = balls.balls_data(loaded, column, AHEAD), [None]
+    positions = balls.balls_data(loaded, column, AHEAD)
     if seen:
+        places: list[Any] = [None]
         episodes = positions.seen.unflatten(0, (len(getattr(opened, part)), -1))
         for frames in episodes.unbind(1):
             places.append(balls.seen_places(frames, places[-1]))
@@ -220,17 +216,13 @@ def pushed_positions(
     return positions, actions
 
 
-def foreseen(
-    arm: str, model: balls.BallsModel, learned: Artifact, seed: int, slots: int = 5
-) -> Foreseen:
+def foreseen(arm: str, learned: Artifact, seed: int) -> Foreseen:
     """Return what pushes are imagined with.
 
     Args:
         arm: A name in `PUSHED_ARMS`.
-        model: Sizes of P.
         learned: What `pushed_dynamics` left.
         seed: Fixes a random P and the permutation of a shuffled one.
-        slots: Number of balls.
 
     Raises:
         RMRError: There is no such arm, or what was learned does not know pushes.
@@ -239,11 +231,14 @@ def foreseen(
         return lambda past, actions: past[:, -1:].expand(-1, actions.shape[1], -1, -1)
     if arm == EXTRAPOLATED:
         return balls.extrapolated
-    pipeline = balls.abstract_pipeline(model, seed, slots, pushed=True)
-    pipeline = _with_p(pipeline, learned.tensors, arm, seed)
-    return lambda past, actions: balls.rollout(
-        balls.under_pushes(pipeline, actions), past, actions.shape[1]
-    )
+    fresh = balls.abstract_pipeline(PUSHED_MODEL, seed, len(balls.PALETTE), pushed=True)
+    pipeline = _with_p(fresh, learned.tensors, arm, seed)
+
+    @torch.no_grad()
+    def imagine(past: balls.Past, actions: balls.Actions) -> balls.Rollout:
+        return balls.rollout(balls.under_pushes(pipeline, actions), past, actions.shape[1])
+
+    return imagine
 
 
 class Head:

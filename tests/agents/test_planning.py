@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rmr_gym.agents.planning import Discrete, Solver
+from rmr_gym.agents.planning import Discrete, Pushing, Solver, missing, nearest_push, simulated
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import torch_generator
 
@@ -82,3 +82,26 @@ def test_equal_seeds_give_equal_plans(kind: type[Solver]) -> None:
 def test_bad_input_gets_a_sentence(make: Callable[[], object], sentence: str) -> None:
     with pytest.raises(RMRError, match=sentence):
         make()
+
+
+def test_the_nearest_push_is_taken():
+    wanted = torch.tensor([[0.4, -0.4], [0.9, 0.8], [0.1, -0.7], [-0.6, 0.0], [0.3, 0.6]])
+    assert nearest_push(wanted).tolist() == [0, 1, 4, 3, 2]
+
+
+def test_what_is_missing_is_nothing_where_a_task_is_done():
+    balls, place = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.9, 0.9]]), torch.tensor([0.0, 0.35])
+    left = [float(missing(task, balls, place)) for task in ("reach", "strike", "bring")]
+    assert left == pytest.approx([0.2, 0.2, 0.6103 - 0.15], abs=1e-4)
+    assert float(missing("strike", balls * 0.6, place)) == 0
+
+
+def test_the_simulator_foresees_and_is_left_as_it_is():
+    env = Pushing("strike")
+    past = env.reset(seed=2)[0]["past"]
+    plans = torch.tensor([[1, 1, 0, 2], [0, 0, 0, 0]])
+    futures = simulated(env)(past.expand(2, -1, -1, -1), plans)
+    for step, action in enumerate(plans[0].tolist()):
+        seen = env.step(action)[0]["past"][0, -1]
+        assert (seen[:2] - futures[0, step, :2]).norm(dim=-1).max() < 0.02
+    assert not torch.equal(futures[0], futures[1])

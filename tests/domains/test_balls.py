@@ -12,6 +12,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import Transitions
 from rmr_gym.domains import balls
 from rmr_gym.domains.balls import BallsModel, PixelModel
+from rmr_gym.envs.balls.config import PRESETS
 from rmr_gym.models.objects import Decoded
 from rmr_gym.models.rmr.processors import CORES, PassiveProcessor
 
@@ -381,3 +382,42 @@ def test_windows_ahead_are_followed_by_their_episode():
     data = data_of(torch.zeros(13, 4, 4, 3, dtype=torch.uint8), [6, 7])
     reach = [(row, row + 3) for row in data.current[balls.windows_ahead(data, 3)]]
     assert reach == [(2, 5), (8, 11), (9, 12)]
+
+
+def test_places_of_pushed_balls_are_seen_in_pixels_and_keep_their_rows():
+    envs = gym.make_vec("rmr/PushedBalls-v0", num_envs=8, threads=1, resolution=32)
+    seen, places = envs.reset(seed=3)[0], None
+    for step in range(25):
+        before, places = places, balls.seen_places(torch.from_numpy(seen["pixels"]), places)
+        true = torch.from_numpy(seen["state"])
+        assert (places - true)[:, :2].norm(dim=-1).max() < 0.02
+        away = torch.cdist(places[:, 2:], true[:, 2:]).min(dim=-1)
+        assert away.values.max() < 0.02
+        assert (away.indices.sort().values == torch.arange(3)).all()
+        if before is not None:
+            assert (places - before).norm(dim=-1).max() < 0.4
+        seen = envs.step(np.full(8, step % 5))[0]
+    envs.close()
+
+
+def test_velocities_are_kept_but_for_walls_and_pushes():
+    first = torch.tensor([[0.0, 0.0], [0.7, 0.5]])
+    way = torch.tensor([[0.0, 0.0], [0.1, 0.0]])
+    window = torch.stack([first, first + way / 2, first + way])[None, [0, 1, 2]]
+    future = balls.extrapolated(window, torch.tensor([[1, 0, 2]]))
+    kick = balls.KICK
+    expected = torch.tensor([[kick, 0], [2 * kick, 0], [3 * kick, kick]])
+    torch.testing.assert_close(future[0, :, 0], expected)
+    torch.testing.assert_close(future[0, :, 1, 0], torch.tensor([0.85, 0.8, 0.75]))
+
+
+def test_what_is_known_of_pushed_balls_is_so():
+    config = PRESETS["pushed"].config
+    assert (*balls.PALETTE,) == (*config.palette()[:-1],)
+    assert config.radii == balls.RADIUS
+    assert config.push / config.masses / config.fps == balls.KICK
+    env = gym.make("rmr/PushedBalls-v0", observe=["velocities"], speeds=(0.01, 1.5))
+    for action, push in enumerate(balls.PUSHES.numpy()):
+        before = env.reset(seed=1)[0]["velocities"][0]
+        after = env.step(action)[0]["velocities"][0]
+        np.testing.assert_allclose(after - before, config.push * push, atol=1e-5)

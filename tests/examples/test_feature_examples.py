@@ -58,6 +58,15 @@ def test_planning(tiny, tmp_path, capsys, monkeypatch):
         assert shown.size == (243 + 2 * 320, 320)
 
 
+def test_planning_with_pushed_balls(tiny, tmp_path, capsys):
+    film, sizes = tmp_path / "bring.gif", ["--preset", "tiny", "--steps", "2"]
+    found = ["--root", str(tiny["root"]), "--film", str(film)]
+    example("rmr_planning").main(["--game", "bring", *found, *sizes])
+    assert "return of 2 steps" in capsys.readouterr().out
+    with Image.open(film) as shown:
+        assert shown.size == (3 * 320, 320)
+
+
 @pytest.mark.parametrize(("how", "agent"), [("frozen", "PPO"), ("fine_tuned", "DQN")])
 def test_agent(encoder, how, agent, tmp_path, capsys):
     sizes = ["--steps", "64", "--copies", "2", "--out", str(tmp_path)]

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from rmr_gym.agents.planning import Discrete, Emulated, Planner, planning_game
+from rmr_gym.agents.planning import Discrete, Emulated, Planner, Solver, planning_game
 from rmr_gym.core.errors import RMRError
+from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.base import run
 from rmr_gym.experiments.planning import report as pages
@@ -112,3 +113,24 @@ def test_a_tiny_run_from_data_to_page(tiny, monkeypatch):
     assert budgets == [*own, *(("copy", *rest) for _, *rest in own), ("random", 2, 4)]
     path, _ = write_report(out)
     assert "R2 of value" in path.read_text()
+
+
+def test_pushed_balls_from_data_to_page(tiny):
+    options = {"arms": ("rmr", "scratch_p", "extrapolated", "emulator", "random"), "seeds": 1}
+    options |= {"games": ("bring", "strike"), "steps": 2, "horizons": (2,), "candidates": (4,)}
+    out, problems = run(Planning(**Planning.proposals("tiny"), **tiny, **options))
+    assert not problems
+    rows = pd.read_csv(out / "planning.csv")
+    played = [*zip(rows["game"], rows["arm"], strict=True)]
+    assert played == [*product(options["games"], options["arms"])]
+    assert (rows["steps"] <= 2).all()
+    path, _ = write_report(out)
+    assert "velocities are kept" in path.read_text()
+
+
+def test_who_knows_the_future_reaches_the_place_and_who_knows_nothing_does_not():
+    done = []
+    for arm in (planning.EMULATOR, "copy"):
+        episode = Episode("reach", arm, AtariModel(), Solver(8, 64, 8, hold=2), 12, 3)
+        done.append(planned.function(episode, Artifact({}, {})).record["rows"][0]["return"])
+    assert done == [1.0, 0.0]

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.runs.store import Artifact
 from rmr_gym.runs.training import Phase
 from rmr_gym.stages import planning
-from rmr_gym.stages.planning import Head, dynamics, head, imagination
+from rmr_gym.stages.balls import RecordedBalls
+from rmr_gym.stages.planning import Head, dynamics, foreseen, head, imagination, pushed_dynamics
 
 PHASES = (Phase(3, batch=4), Phase(2, batch=4, unroll=2))
 
@@ -85,3 +87,25 @@ def test_bad_input_gets_a_sentence(game, learned):
     tensors = {"bytes": torch.tensor([1, 2]), "discount": torch.tensor(0.9)}
     with pytest.raises(RMRError, match="head of Pong"):
         Head(tensors, "Pong")
+
+
+def test_p_of_pushed_balls_hears_pushes_and_controls_differ_in_p_alone(tmp_path):
+    record("rmr/PushedBalls-v0", tmp_path / "balls", episodes=3, max_steps=20, resolution=32)
+    data = RecordedBalls("PushedBalls", tmp_path / "balls")
+    seen, actions = planning.pushed_positions(data, "training", seen=True)
+    known, _ = planning.pushed_positions(data, "training")
+    assert (seen.seen - known.seen)[:, :2].norm(dim=-1).max() < 0.02
+    phases = Phase(2, batch=8), Phase(1, batch=8, unroll=2)
+    learned = pushed_dynamics.function(data, phases, "rmr", 0)
+    past, plans = known.seen[None, :3], torch.tensor([[0, 1]])
+    futures = {arm: foreseen(arm, learned, 0) for arm in planning.PUSHED_ARMS}
+    with torch.no_grad():
+        still, pushed = (futures["rmr"](past, actions) for actions in (0 * plans, plans))
+        assert torch.equal(still[:, 0], pushed[:, 0])
+        assert not torch.equal(still[:, 1], pushed[:, 1])
+        for arm in ("random_p", "shuffled_p"):
+            assert not torch.equal(futures[arm](past, plans), pushed)
+    assert torch.equal(futures["copy"](past, plans)[0, 1], past[0, -1])
+    with pytest.raises(RMRError, match="do not fit"):
+        foreseen("rmr", Artifact({}, {}), 0)
+    assert len(actions) == len(known.seen)

@@ -23,8 +23,7 @@ from rmr_gym.envs.balls.pictures import Centres, MujocoCamera, Radii, Rasterizer
 
 RENDER_MODES = ("rgb_array",)
 ACTIONS = ("no-op", "push right", "push up", "push left", "push down")
-DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
-"""Of the push of each action."""
+_DIRECTIONS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
 _AGENT, _TARGET = 0, 1
 _PUSH_COST = 0.01
 _SHADE = 64
@@ -281,7 +280,7 @@ class BallsWorld:
         overlaps small and velocities inside their space.
         """
         velocities, masses = self._physics.velocities, self._physics.masses
-        directions, mass = DIRECTIONS[actions], masses[:, _AGENT]
+        directions, mass = _DIRECTIONS[actions], masses[:, _AGENT]
         limit = 0.5 * self._config.speeds[1] ** 2 * masses.sum(axis=1)
         room = np.maximum(limit - physics.kinetic_energy(velocities, masses), 0)
         along = (velocities[:, _AGENT] * directions).sum(axis=1)

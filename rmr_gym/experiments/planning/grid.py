@@ -15,7 +15,6 @@ from rmr_gym.agents.planning import TASKS, Discrete, Planner, Pusher, Pushing, S
 from rmr_gym.agents.players.graded import UNIFORM, networks, select_players
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.domains.balls import BallsModel
 from rmr_gym.experiments.atari import AtariExperiment
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_known
 from rmr_gym.experiments.worlds import PLAYABLE, Playing, balls_world, find_data
@@ -33,7 +32,6 @@ KNOWN = "known"
 POLICIES = {"random": UNIFORM.name, "player": "high-e00-h00"}
 ARMS = (*planning.ARMS, KNOWN, planning.EMULATOR, *POLICIES)
 PUSHED_ARMS = (*planning.PUSHED_ARMS, planning.EMULATOR, "random")
-PUSHED_MODEL = BallsModel(dim=64, predict="acceleration")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Episode:
 
     game: str
     arm: str
-    model: AtariModel | BallsModel
+    model: AtariModel
     solver: Solver
     steps: int
     seed: int
@@ -90,8 +88,8 @@ def chooser(env: Any, episode: Episode, learned: Artifact, told: Artifact | None
     if told is None and arm == "random":
         return lambda shown: int(torch.randint(env.action_space.n, (), generator=drawn))
     if told is None:
-        known = arm == planning.EMULATOR and agents.Simulated(env)
-        model = known or planning.foreseen(arm, episode.model, learned, PRETRAIN_SEED)
+        true = arm == planning.EMULATOR and agents.simulated(env)
+        model = true or planning.foreseen(arm, learned, PRETRAIN_SEED)
         return Pusher(model, env, episode.solver, drawn)
     if arm in POLICIES:
         (player,) = select_players([POLICIES[arm]])
@@ -171,13 +169,13 @@ class Planning(AtariExperiment):
         steps, batch = self.pretraining.steps, 2 * self.pretraining.batch
         phases = Phase(steps, 1e-3, batch), Phase(-(-steps // 2), 3e-4, batch, unroll=4)
         own = arm if arm == planning.SCRATCH else "rmr"
-        return planning.pushed_dynamics(data, PUSHED_MODEL, phases, own, PRETRAIN_SEED)
+        return planning.pushed_dynamics(data, phases, own, PRETRAIN_SEED)
 
     def _pushed(self, task: str, data: RecordedBalls) -> Iterator[Rows]:
         steps, arms = min(self.steps, TASKS[task]), [arm for arm in self.arms if arm in PUSHED_ARMS]
         for arm, seed, (ahead, count) in self._grid(arms):
             solver = Solver(ahead, count, max(1, count // 8), hold=self.hold)
-            episode = Episode(task, arm, PUSHED_MODEL, solver, steps, seed)
+            episode = Episode(task, arm, self.model, solver, steps, seed)
             names = {"game": task, "arm": arm, "seed": seed, "horizon": ahead, "candidates": count}
             yield Rows("planning", planned(episode, self.pushed_dynamics(data, arm)), names)
 
