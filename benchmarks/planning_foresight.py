@@ -1,9 +1,10 @@
 """What P foresees of the places of things, and how right the belief is while P plans.
 
 Places are the labelled bytes whose names end in x or y; right is within 3 units. P and the head
-are those of `rmr-gym run planning --preset laptop`, found under --root or made now.
+are those of `rmr-gym run planning --preset laptop`, found under --root or made now. Of pushed balls
+it says how far from the truth they are imagined, on held-out episodes.
 
-Run it: `python benchmarks/planning_foresight.py` (options: `--help`).
+Run it: `python benchmarks/planning_foresight.py`, for those with `--games balls`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import torch
 from rmr_gym.agents.planning import Discrete, planning_game
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import ram_labels
+from rmr_gym.domains.balls import HISTORY, windows
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.experiments.planning.grid import Episode, Planning, chooser
 from rmr_gym.runs.store import Store
@@ -28,6 +30,21 @@ def right(found: np.ndarray, true: np.ndarray) -> np.ndarray:
     return np.abs(found.astype(int) - true.astype(int)) <= RIGHT
 
 
+def balls(run: Planning, store: Store, starts: int) -> None:
+    """Print mean distances from the truth after recorded pushes, in units of half the box."""
+    data = run.pushed_data(no_progress)
+    positions, actions = planning.pushed_positions(data, "validation")
+    chosen = generator(0, "foresight").permutation(len(positions.current))[:starts]
+    window = windows(positions, chosen, HORIZON)
+    plans = actions[positions.current[chosen][:, None] + np.arange(HORIZON)]
+    for arm in planning.PUSHED_ARMS:
+        learned = store.compute(run.pushed_dynamics(data, arm))
+        imagined = planning.foreseen(arm, learned, 0)(window[:, :HISTORY], plans)
+        away = (imagined - window[:, HISTORY:]).norm(dim=-1).mean((0, 2))
+        far = ", ".join(f"{away[k - 1]:.4f} after {k}" for k in (1, 2, 4, 8))
+        print(f"pushed balls, {arm}: away by {far} ({len(chosen)} starts)")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Print both for each game."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -39,10 +56,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args(arguments)
-    proposed = Planning.proposals(given.preset) | {"games": tuple(given.games)}
+    games = [game for game in given.games if game != "balls"]
+    proposed = Planning.proposals(given.preset) | {"games": tuple(games)}
     run = Planning(**proposed, root=given.root, data=given.data)
     store = Store(run.root / "store")
-    for game in run.recorded(no_progress):
+    if "balls" in given.games:
+        balls(run, store, given.starts)
+    for game in run.recorded(no_progress) if games else ():
         labels = ram_labels(game.name)
         places = {label.name: label.ram for label in labels if label.name[-1] in "xy"}
         at = list(places.values())
