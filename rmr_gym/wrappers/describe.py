@@ -51,17 +51,17 @@ class Source:
     env: gym.Env[Any, Any] | None = None
 
 
-def source_of(env: AnyEnv) -> Source:
-    """Return what an environment or a vector of Gymnasium tells of itself."""
+def source_of(env: Any) -> Source:
+    """Return what an environment tells of itself, or a vector of Gymnasium or Stable-Baselines3."""
     return Source(
         space=getattr(env, "single_observation_space", env.observation_space),
-        count=env.num_envs if isinstance(env, VectorEnv) else 1,
-        game=name_of_game(env.unwrapped, env.spec),
-        palette=shows_palette(env.unwrapped, env.spec),
+        count=1 if isinstance(env, gym.Env) else env.num_envs,
+        game=name_of_game(env),
+        palette=shows_palette(env),
         stacked=stacks_frames(env),
         action_names=partial(action_names, env),
         frameskip=frames_of_a_step(env),
-        env=None if isinstance(env, VectorEnv) else env,
+        env=env if isinstance(env, gym.Env) else None,
     )
 
 
@@ -89,7 +89,7 @@ def describe(
     ale, kwargs = ale_of(env), dict(env.spec.kwargs) if env.spec else {}
     actions: Any = getattr(env, "single_action_space", env.action_space)
     tells = ale is not None or isinstance(env, VectorEnv)
-    game = GAMES.get(name_of_game(env.unwrapped, env.spec) or "") if tells else None
+    game = GAMES.get(name_of_game(env) or "") if tells else None
     rom = game.rom if game else ale and kwargs.get("game")
     packages = (*_PACKAGES, "ale-py" if game or ale else "mujoco")
     return Manifest(
@@ -157,12 +157,17 @@ def columns_now(env: AnyEnv, observation: Any, *, emulator: bool) -> Mapping[str
     return {**flatten(observation), **emulated}
 
 
-def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:
+def spec_of(env: Any) -> EnvSpec | None:
+    """Return what an environment was made by, and a vector; of Stable-Baselines3 its first copy."""
+    return env.get_attr("spec", 0)[0] if hasattr(env, "env_method") else env.spec
+
+
+def name_of_game(env: Any) -> str | None:
     """Return the name of what an environment plays, in our table or not, as far as it tells.
 
     A spec tells by an argument, or by its id where that is of a game.
     """
-    game = getattr(unwrapped, "game", None)
+    game, spec = getattr(env.unwrapped, "game", None), spec_of(env)
     if isinstance(game, Game):
         return game.name
     of_games = spec is not None and spec.namespace in ("ALE", "rmr")
@@ -173,9 +178,9 @@ def name_of_game(unwrapped: Any, spec: EnvSpec | None) -> str | None:
         return spec and spec.name
 
 
-def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
+def shows_palette(env: Any) -> bool:
     """Tell whether an environment's screens of one channel hold palette indices."""
-    pixels = getattr(unwrapped, "pixels", None)
+    pixels, spec = getattr(env.unwrapped, "pixels", None), spec_of(env)
     if spec is not None:
         pixels = spec.kwargs.get("pixels", pixels)
         for wrapper in spec.additional_wrappers:
@@ -183,13 +188,14 @@ def shows_palette(unwrapped: Any, spec: EnvSpec | None) -> bool:
     return pixels == "palette"
 
 
-def frames_of_a_step(env: AnyEnv) -> int | None:
+def frames_of_a_step(env: Any) -> int | None:
     """Return how many frames are emulated in a step, as far as an environment or a vector tells.
 
     Wrappers that repeat actions, Gymnasium's and Stable-Baselines3's, count.
     """
-    kwargs = env.spec.kwargs if env.spec else {}
-    if "frameskip" not in kwargs and not (env.spec and env.spec.namespace in ("ALE", "rmr")):
+    spec = spec_of(env)
+    kwargs = spec.kwargs if spec else {}
+    if "frameskip" not in kwargs and not (spec and spec.namespace in ("ALE", "rmr")):
         return None
     repeats = (getattr(layer, "frame_skip", getattr(layer, "_skip", 1)) for layer in _layers(env))
     return prod(repeats) * kwargs.get("frameskip", 4)
@@ -314,7 +320,7 @@ def _shows_indices(envs: VectorEnv[Any, Any, Any]) -> bool:
         isinstance(layer, VectorObservationWrapper) for layer in _layers(envs)
     )
     within = envs.spec is not None and envs.spec.kwargs.get("wrappers")
-    return not changed and not within and shows_palette(envs.unwrapped, envs.spec)
+    return not changed and not within and shows_palette(envs)
 
 
 def _layers(env: Any) -> list[Any]:

@@ -263,17 +263,8 @@ class RMRVecEnv(vec_env.VecEnvWrapper):
                 f"expected a VecEnv of Stable-Baselines3, found {type(venv).__name__}: make one "
                 "with stable_baselines3.common.env_util.make_vec_env"
             )
-        spec = venv.get_attr("spec", 0)[0]
-        source = describe.Source(
-            venv.observation_space,
-            count=venv.num_envs,
-            game=describe.name_of_game(None, spec),
-            palette=describe.shows_palette(None, spec),
-            stacked=describe.stacks_frames(venv),
-            action_names=partial(describe.action_names, venv),
-        )
         shown = from_options(Options, {"output": output, **options})
-        self._stream = FeatureStream(encoder, shown, source)
+        self._stream = FeatureStream(encoder, shown, describe.source_of(venv))
         super().__init__(venv, observation_space=self._stream.space)
         self._taken = np.zeros(venv.num_envs, np.int64)
 
@@ -289,14 +280,10 @@ class RMRVecEnv(vec_env.VecEnvWrapper):
     def step_wait(self) -> Any:
         """Return what the environments answered."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        infos = self._with_terminal_features(infos, np.flatnonzero(dones))
+        name, last = "terminal_observation", partial(self._stream.last, self._taken)
+        final = describe.with_final({"final_obs": [info.get(name) for info in infos]}, dones, last)
+        infos = [
+            {**info, name: shown} if over else info
+            for info, shown, over in zip(infos, final["final_obs"], dones, strict=True)
+        ]
         return self._stream.step(observations, self._taken, dones), rewards, dones, infos
-
-    def _with_terminal_features(self, infos: Any, ended: np.ndarray) -> Any:
-        if not len(ended):
-            return infos
-        given = [infos[i]["terminal_observation"] for i in ended]
-        changed = list(infos)
-        for i, shown in zip(ended, self._stream.last(self._taken, given, ended), strict=True):
-            changed[i] = {**infos[i], "terminal_observation": shown}
-        return changed
