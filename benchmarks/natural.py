@@ -33,7 +33,6 @@ from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core, pixel
 from rmr_gym.experiments.atari import recorded_folder
 from rmr_gym.experiments.base import no_progress
 from rmr_gym.models.rmr.pipeline import find_device
-from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
 from rmr_gym.runs.store import Room
 from rmr_gym.stages.export import processor_artifact
 from rmr_gym.stages.games import GameData, ProbeSets, natural_data
@@ -256,7 +255,9 @@ class Parts:
 
 def parts(options: argparse.Namespace, data: GameData) -> list[dict[str, object]]:
     """Return what each part of a step costs, and how many times faster bf16 is."""
-    cases = {(arm, cnn): Parts(data, arm, cnn) for arm in ("rmr", "cswm") for cnn in CNN_PRECISIONS}
+    cases = {
+        (arm, cnn): Parts(data, arm, cnn) for arm in ("rmr", "cswm") for cnn in ("fp32", "bf16")
+    }
     for _ in range(WARM_UP + options.timed):
         for case in cases.values():
             case.step()

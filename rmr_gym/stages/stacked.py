@@ -258,14 +258,14 @@ def _train_natural(
     ]
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
     stack = StackedPipeline(pipelines, config.cnn)
-    feed, actions = NaturalFeed(config, data, [run.seed for run in runs]), data.action.to(place)
-    frames = data.frames.to(place)
+    rows_at = natural_rows(config, data, [run.seed for run in runs])
+    actions, frames = data.action.to(place), data.frames.to(place)
 
     def terms_of(*latents: Tensor) -> ContrastiveTerms:
         return objective.terms(config, PredictedStep(*latents))
 
     def terms_at(step: int) -> dict[str, Tensor]:
-        rows, action, permutation = (part[stack.runs].to(place) for part in feed.rows(step))
+        rows, action, permutation = (part[stack.runs].to(place) for part in rows_at(step))
         both = torch.cat([rows, rows + 1], dim=1)
         latents = stack.encoder(frames[both.T].transpose(0, 1))
         current, following = latents.chunk(2, dim=1)
@@ -280,7 +280,7 @@ def _train_natural(
             runs[run].arm, pipelines[run], before[run], trained
         ),
         config,
-        feed.rows,
+        rows_at,
         progress,
     )
 
@@ -296,15 +296,7 @@ def _artifacts(
 ) -> list[Result]:
     """Train a stack; each of its artifacts is said to have taken its share of the time."""
     started = time.perf_counter()
-    results: list[Any] = train_stack(
-        stack,
-        terms_at,
-        checkpoint_at,
-        checkpoints=config.checkpoints,
-        learning_rate=config.learning_rate,
-        prepare=prepare,
-        progress=progress,
-    )
+    results: list[Any] = train_stack(stack, terms_at, checkpoint_at, config, prepare, progress)
     shared = {"seconds": time.perf_counter() - started, "runs": len(results)}
     for run, result in enumerate(results):
         if isinstance(result, Trained):
@@ -348,14 +340,14 @@ def _train_abstract(
     held_out = [
         alone.rows_to_score(run.validation, config.validation_rows, run.seed) for run in runs
     ]
-    stack, feed = StackedPipeline(pipelines), _AbstractFeed(config, runs, place)
+    stack, (all_bits, rows_at) = StackedPipeline(pipelines), _abstract_rows(config, runs, place)
 
     def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
         return ram_loss(RamLogits(mask, written), bits, following)
 
     def terms_at(step: int) -> dict[str, Tensor]:
-        rows, action = (part[stack.runs].to(place) for part in feed.rows(step))
-        bits, following = (feed.bits[at].float() for at in (rows, rows + 1))
+        rows, action = (part[stack.runs].to(place) for part in rows_at(step))
+        bits, following = (all_bits[at].float() for at in (rows, rows + 1))
         mask, written = stack.decoder(stack.process(stack.encoder(bits), action))
         return {"loss": torch.vmap(loss)(mask, written, bits, following)}
 
@@ -367,42 +359,32 @@ def _train_abstract(
         copied = alone.copy_scores(held_out[run], runs[run].scored_bytes)
         return alone.pretrain_artifact(pipelines[run], trained, copied)
 
-    return _artifacts(stack, terms_at, checkpoint_at, finish, config, feed.rows)
+    return _artifacts(stack, terms_at, checkpoint_at, finish, config, rows_at)
 
 
-class NaturalRows(NamedTuple):
-    """Where the batches of a step are found, for runs that may differ in their seeds."""
+def natural_rows(
+    config: Natural, data: NaturalData, seeds: Sequence[int]
+) -> Callable[[int], tuple[Int[Tensor, "runs batch"], ...]]:
+    """Return what gives the rows of a step's `rmr_gym.stages.natural.natural_batch` of many runs.
 
-    frames: Int[Tensor, "runs batch"]
-    transitions: Int[Tensor, "runs batch"]
-    permutation: Int[Tensor, "runs batch"]
-
-
-class NaturalFeed:
-    """Gives the rows of `rmr_gym.stages.natural.natural_batch` for many seeds.
+    These are rows of frames, numbers of transitions and partners.
 
     Args:
         config: Objective and batch size.
         data: Frames (in the processor's memory) and actions.
         seeds: One a run; equal ones are drawn once.
     """
+    distinct, places = np.unique(seeds, return_inverse=True)
+    uniform = OBJECTIVES[config.objective].sampling == "uniform"
+    names = None if uniform else frame_names(data.frames)
 
-    def __init__(self, config: Natural, data: NaturalData, seeds: Sequence[int]):
-        self._config, self._data = config, data
-        self._distinct, places = np.unique(seeds, return_inverse=True)
-        self._places = torch.from_numpy(places)
-        uniform = OBJECTIVES[config.objective].sampling == "uniform"
-        self._names = None if uniform else frame_names(data.frames)
-        self.rows = lru_cache(maxsize=2)(self._rows)
+    @lru_cache(maxsize=2)
+    def rows_at(step: int) -> tuple[Tensor, ...]:
+        drawn = [alone.drawn_transitions(config, data, int(s), step, names) for s in distinct]
+        index, partners = (np.stack(part)[places] for part in zip(*drawn, strict=True))
+        return tuple(map(torch.from_numpy, (data.current[index], index, partners)))
 
-    def _rows(self, step: int) -> NaturalRows:
-        drawn = [self._drawn(int(seed), step) for seed in self._distinct]
-        columns = (np.stack(column) for column in zip(*drawn, strict=True))
-        return NaturalRows(*(torch.from_numpy(column)[self._places] for column in columns))
-
-    def _drawn(self, seed: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        index, partners = alone.drawn_transitions(self._config, self._data, seed, step, self._names)
-        return self._data.current[index], index, partners
+    return rows_at
 
 
 def frame_names(frames: UInt8[Tensor, "rows height width"]) -> UInt8[np.ndarray, "rows 16"]:
@@ -411,38 +393,33 @@ def frame_names(frames: UInt8[Tensor, "rows height width"]) -> UInt8[np.ndarray,
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
 
 
-class _AbstractFeed:
-    """Bits of all games on the device, and the rows of each run's batches."""
+def _abstract_rows(
+    config: Pretraining, runs: Sequence[AbstractRun], place: torch.device
+) -> tuple[Tensor, Callable[[int], tuple[Tensor, Tensor]]]:
+    """Return the bits of all games, and what gives each run's rows and actions of a step."""
+    games = list({id(run.training): run.training for run in runs}.values())
+    bits = [torch.from_numpy(game.bits) for game in games]
+    starts = dict(zip(map(id, games), np.cumsum([0, *map(len, bits)][:-1]).tolist(), strict=True))
 
-    def __init__(self, config: Pretraining, runs: Sequence[AbstractRun], place: torch.device):
-        self._config, self._runs = config, runs
-        games = list({id(run.training): run.training for run in runs}.values())
-        bits = [torch.from_numpy(game.bits) for game in games]
-        self.bits = torch.cat(bits).to(place)
-        self._starts = dict(
-            zip(map(id, games), np.cumsum([0, *map(len, bits)][:-1]).tolist(), strict=True)
-        )
-        self.rows = lru_cache(maxsize=2)(self._rows)
-
-    def _rows(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return rows [runs batch] of the states before, and the actions."""
+    @lru_cache(maxsize=2)
+    def rows_at(step: int) -> tuple[Tensor, Tensor]:
         rows, actions = [], []
-        for run in self._runs:
+        for run in runs:
             data = run.training
-            index = batch_indices(data, self._config.batch, run.seed, "pretrain", step)
-            rows.append(data.current[index] + self._starts[id(data)])
+            index = batch_indices(data, config.batch, run.seed, "pretrain", step)
+            rows.append(data.current[index] + starts[id(data)])
             actions.append(data.action[index])
         return torch.from_numpy(np.stack(rows)), torch.from_numpy(np.stack(actions))
+
+    return torch.cat(bits).to(place), rows_at
 
 
 def train_stack(
     stack: StackedPipeline,
     terms_at: Callable[[int], Mapping[str, Tensor]],
     checkpoint_at: Callable[[int, int], Checkpoint],
-    *,
-    checkpoints: tuple[int, ...],
-    learning_rate: float,
-    prepare: Callable[[int], object] = lambda step: None,
+    config: Natural | Pretraining,
+    prepare: Callable[[int], object],
     progress: Progress | None = None,
 ) -> list[Trained | DivergedError]:
     """Train every run of a stack with its own batches, its own Adam state and its own end.
@@ -454,17 +431,16 @@ def train_stack(
         stack: Its frozen weights stay out of the optimizer.
         terms_at: Gives the "loss" of each run that is still there and the figures to log, [runs].
         checkpoint_at: Called with step and run after the run's weights were written back.
-        checkpoints: Rising steps; training ends at the last.
-        learning_rate: Of Adam.
+        config: Its checkpoints, at the last of which training ends, and the rate of Adam.
         prepare: Called with the next step while the device is busy with this one.
         progress: Called after every step.
 
     Returns:
         What each run leaves, or the error that ended it.
     """
-    optimizer = torch.optim.Adam(stack.trainable(), lr=learning_rate, fused=True)
+    optimizer = torch.optim.Adam(stack.trainable(), lr=config.learning_rate, fused=True)
     results: list[Trained | DivergedError] = [Trained() for _ in stack.runs]
-    steps = checkpoints[-1]
+    steps = config.checkpoints[-1]
     log_every = max(1, steps // CURVE_POINTS)
     for step in range(1, steps + 1):
         terms = _gradients(stack, optimizer, results, terms_at, step, prepare)
@@ -478,7 +454,7 @@ def train_stack(
                 trained.curve.append(
                     {"step": step} | {name: column[row] for name, column in values}
                 )
-        if step in checkpoints:
+        if step in config.checkpoints:
             stack.write_back()
             for run, trained in zip(stack.runs, going, strict=True):
                 trained.add(checkpoint_at(step, run), "all")

@@ -23,9 +23,9 @@ from rmr_gym.stages.natural import natural, natural_batch
 from rmr_gym.stages.presets import ARMS, Natural, Pretraining
 from rmr_gym.stages.stacked import (
     AbstractRun,
-    NaturalFeed,
     NaturalRun,
     frame_names,
+    natural_rows,
     pretrain_stack,
     stacking,
     train_natural_stack,
@@ -127,13 +127,13 @@ class TestNaturalStacks:
     @pytest.mark.parametrize("objective", ["cswm", "infonce"])
     def test_rows_are_those_of_the_batches_of_the_runs_alone(self, data, objective):
         config, seeds = Natural(objective=objective, checkpoints=(1,), batch=6), [4, 2, 4]
-        rows, frames = NaturalFeed(config, data, seeds).rows(7), data.frames
+        rows, transitions, partners = natural_rows(config, data, seeds)(7)
         for index, seed in enumerate(seeds):
             batch = natural_batch(config, data, seed, 7)
-            assert torch.equal(frames[rows.frames[index]], batch.frames)
-            assert torch.equal(frames[rows.frames[index] + 1], batch.following)
-            assert torch.equal(data.action[rows.transitions[index]], batch.action)
-            assert torch.equal(rows.permutation[index], batch.permutation)
+            assert torch.equal(data.frames[rows[index]], batch.frames)
+            assert torch.equal(data.frames[rows[index] + 1], batch.following)
+            assert torch.equal(data.action[transitions[index]], batch.action)
+            assert torch.equal(partners[index], batch.permutation)
 
     def test_equal_frames_and_no_others_have_equal_names(self, data):
         names = frame_names(data.frames)
