@@ -34,11 +34,11 @@ def refused(capsys, *arguments):
         (("run", "compare", "--games", "Pong", "pong"), "each game may be named once"),
         (("run", "compare", "--preset", "laptp"), "did you mean 'laptop'"),
         (("run", "compare", "--natural.objective", "cswn"), "did you mean 'cswm'"),
-        (("run", "compare", "--seeds", "0"), "seeds must be 1 or more"),
+        (("run", "compare", "--seeds", "0"), "at least 1 as seeds"),
         (("run", "compare", "--out", "x.csv"), "expected a folder for --out"),
         (("run", "compare", "--device", "cuda:7"), "'cuda:7' is not there: choose one of cpu"),
         (("run", "compare", "--device", "gpu"), "'gpu' is not there"),
-        (("run", "compare", "--workers", "0"), "workers must be 1 or more"),
+        (("run", "compare", "--workers", "0"), "at least 1 as workers"),
         (("record", "--game", "Brekout", "--out", "x"), "did you mean 'Breakout'"),
         (
             ("record", "--game", "Pong", "--out", "x", "--players", "unifrm"),

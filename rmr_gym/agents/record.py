@@ -25,13 +25,13 @@ from gymnasium.vector import VectorEnv
 
 from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError, unknown_name
+from rmr_gym.core.errors import RMRError, limit, unknown_name, whole_number
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
-from rmr_gym.envs.arguments import limit, probability, whole_number
+from rmr_gym.envs.arguments import probability
 from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.wrappers.describe import AnyEnv, columns_now, describe, row_of
 
@@ -376,10 +376,9 @@ def _recorded(
     plan: Plan, rounds: Sequence[Sequence[int]], writer: DatasetWriter, workers: int
 ) -> Iterator[int]:
     """Record round after round, and yield the number of episodes of each."""
-    processes = min(workers, len(rounds))
-    if processes > 1:
+    if min(workers, len(rounds)) > 1:
         calls = [(plan, indices, writer.path, writer.manifest) for indices in rounds]
-        yield from in_processes(_record_in_worker, calls, processes, f"recorded into {writer.path}")
+        yield from in_processes(_record_in_worker, calls, workers, f"recorded into {writer.path}")
     else:
         for indices in rounds:
             yield record_round(plan, indices, writer)

@@ -1,7 +1,7 @@
 """`rmr-gym players`: train, grade, measure and list the players that data are recorded with."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from rmr_gym.agents.players import graded
 from rmr_gym.commands.console import print_rows, progress_bar, say
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.processes import in_processes
-from rmr_gym.envs.atari.games import GAMES
 
+DONE = "worked on players"
 Games = tyro.conf.Positional[tuple[str, ...]]
 
 
@@ -41,7 +41,8 @@ def train(
     names = _names(games)
     job = partial(_train_one, out=out, steps=steps, episodes=episodes, seed=seed)
     with progress_bar("training players") as progress:
-        for done, path in enumerate(_in_processes(job, names, workers), 1):
+        calls = [(name,) for name in names]
+        for done, path in enumerate(in_processes(job, calls, workers, DONE), 1):
             progress(done, len(names))
             say(f"written: {path}")
 
@@ -76,7 +77,8 @@ def evaluate(
     measured = {"episodes": episodes, "max_steps": max_steps, "seed": seed}
     job = partial(evaluate_players, folder=weights or graded.SHIPPED, **measured)
     with progress_bar("measuring players") as progress:
-        for done, found in enumerate(_in_processes(job, missing, workers), 1):
+        calls = [(name,) for name in missing]
+        for done, found in enumerate(in_processes(job, calls, workers, DONE), 1):
             rows = sorted([*rows, *found], key=lambda row: row["game"])
             write_returns(out, rows)
             progress(done, len(missing))
@@ -123,13 +125,10 @@ def _best_of_each(rows: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _names(games: Iterable[str]) -> list[str]:
-    from rmr_gym.experiments.base import require_distinct  # noqa: PLC0415  (torch)
+def _names(games: Sequence[str]) -> list[str]:
+    from rmr_gym.experiments.atari import game_names  # noqa: PLC0415  (torch)
 
-    chosen = [*games]
-    names = list(GAMES) if chosen in ([], ["all"]) else [graded.game_name(game) for game in chosen]
-    require_distinct("game", names)
-    return names
+    return game_names(games or ("all",))
 
 
 def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) -> Path:
@@ -143,17 +142,6 @@ def _train_one(game: str, *, out: Path, steps: int, episodes: int, seed: int) ->
         return final
     checkpoints = train_player(game, out, steps=steps, seed=seed)
     return grade(game, checkpoints, out / "weights", episodes=episodes, seed=seed)
-
-
-def _in_processes(job: Callable[[str], Any], games: list[str], workers: int) -> Iterator[Any]:
-    """Yield what ``job`` returns for each game, as they finish."""
-    if workers < 1:
-        raise RMRError(f"workers must be 1 or more, got {workers}")
-    if workers == 1 or len(games) < 2:
-        yield from map(job, games)
-        return
-    calls = [(game,) for game in games]
-    yield from in_processes(job, calls, min(workers, len(games)), "worked on players")
 
 
 PLAYERS = {"train": train, "evaluate": evaluate, "list": list_players}

@@ -1,5 +1,6 @@
 """Errors that a user can mend: what was expected, what came, what to do, in one sentence."""
 
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -65,6 +66,35 @@ def from_options(kind: type[Made], options: Mapping[str, Any]) -> Made:
     """
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     return kind(**{known_name("option", name, names): value for name, value in options.items()})
+
+
+def whole_number(name: str, value: Any, at_least: int = 0) -> int:
+    """Return a whole number.
+
+    Raises:
+        RMRError: It is none, or too small.
+    """
+    number = whole(value)
+    if number < at_least:
+        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
+    return number
+
+
+def limit(name: str, value: Any) -> int | None:
+    """Return a whole number of at least 1, or None for no limit.
+
+    Raises:
+        RMRError: It is neither.
+    """
+    return None if value is None else whole_number(name, value, at_least=1)
+
+
+def whole(value: Any) -> int:
+    """Return a whole number as Python's own, -1 for what is none."""
+    try:
+        return -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return -1
 
 
 def letters(text: str) -> str:

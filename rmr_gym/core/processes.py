@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from itertools import starmap
 from multiprocessing import current_process, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.files import end_process
 
 
@@ -106,16 +107,19 @@ def in_processes(
     Args:
         function: What is called; it and its arguments must be such that processes can pass them.
         calls: The arguments of each call.
-        processes: Number of worker processes.
+        processes: Number of worker processes; of 1, or for one call, this one is it.
         what: What they did, for the message if one dies, for instance "recorded into pong".
 
     Raises:
-        RMRError: A worker died.
+        RMRError: A worker died, or there shall be none.
     """
+    if min(whole_number("workers", processes, 1), len(calls)) < 2:
+        yield from starmap(function, calls)
+        return
     context = worker_context()
     lifeline, hold = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_end_with, initargs=(lifeline,)
+        min(processes, len(calls)), context, initializer=_end_with, initargs=(lifeline,)
     )
     try:
         with _no_interrupt():

@@ -18,7 +18,7 @@ import xxhash
 import zstandard
 from jaxtyping import Bool, Int, Int64, Shaped
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.processes import interrupts_later
 from rmr_gym.data import schema
 from rmr_gym.data.schema import ColumnSpec, Manifest
@@ -341,9 +341,8 @@ class Timeline:
             RMRError: ``length`` or ``stride`` is below 1, or there is no window where one is
                 needed.
         """
-        for name, value in (("length", length), ("stride", stride)):
-            if value < 1:
-                raise RMRError(f"expected windows of a {name} of 1 or more, found {value}")
+        whole_number("length of windows", length, 1)
+        whole_number("stride of windows", stride, 1)
         rows = np.bincount(self.episode) + 1
         if needed and (longest := max(rows, default=0)) < length:
             raise RMRError(

@@ -1,6 +1,5 @@
 """What every environment checks of what it is given: whole numbers, actions, seeds."""
 
-import operator
 import os
 from collections.abc import Sequence
 from numbers import Real
@@ -11,7 +10,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from jaxtyping import Int
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, whole, whole_number
+from rmr_gym.core.errors import limit as limit  # noqa: PLC0414  (environments take it from here)
 
 Arrays = dict[str, np.ndarray]
 """What an environment, or a vector of them, shows."""
@@ -24,27 +24,6 @@ Seed = int | np.integer | None
 
 Seeds = Seed | Sequence[Seed] | np.ndarray
 """The same for a vector: of the first environment, or one an environment."""
-
-
-def whole_number(name: str, value: Any, at_least: int = 0) -> int:
-    """Return a whole number.
-
-    Raises:
-        RMRError: It is none, or too small.
-    """
-    number = _index(value)
-    if number < at_least:
-        raise RMRError(f"expected a whole number of at least {at_least} as {name}, found {value!r}")
-    return number
-
-
-def limit(name: str, value: Any) -> int | None:
-    """Return a whole number of at least 1, or None for no limit.
-
-    Raises:
-        RMRError: It is neither.
-    """
-    return None if value is None else whole_number(name, value, at_least=1)
 
 
 def probability(name: str, value: Any) -> float:
@@ -64,7 +43,7 @@ def one_action(action: Any, choices: int) -> int:
     Raises:
         RMRError: It is none of the ``choices``.
     """
-    index = _index(action)
+    index = whole(action)
     if not 0 <= index < choices:
         raise RMRError(
             f"expected an action from 0 to {choices - 1}, found {action!r}: see "
@@ -141,11 +120,3 @@ def parallel(name: str, value: Any, at_least: int) -> int:
     if value is not None:
         return whole_number(name, value, at_least)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _index(value: Any) -> int:
-    """Return a whole number as Python's own, -1 for what is none."""
-    try:
-        return -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        return -1

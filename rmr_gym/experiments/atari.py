@@ -8,7 +8,7 @@ from typing import Any
 
 from rmr_gym.agents.players.graded import PLAYER, game_name
 from rmr_gym.agents.record import record
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, limit
 from rmr_gym.domains.dynamics import DYNAMICS
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.experiments.base import Experiment, Plan, ProgressFor, Rows, require_distinct
@@ -18,7 +18,7 @@ from rmr_gym.stages import export
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.presets import AtariPreset, Recording, as_json
-from rmr_gym.stages.stacked import check_stack, stacking
+from rmr_gym.stages.stacked import stacking
 
 
 def abstract_rows(game: GameTasks, seed: int) -> list[Rows]:
@@ -96,7 +96,7 @@ class AtariExperiment(AtariPreset, Experiment):
         """
         find_device(self.device)
         len(self.seed_list)  # refuses numbers that cannot be, before anything is recorded for them
-        check_stack(self.stack)
+        limit("stack", self.stack)
         preset, workers = self.chosen, self.worker_count
         chosen = game_names(names or self.games or preset.games)
         if self.data is not None and not self.data.is_dir():

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, limit
 from rmr_gym.core.files import alone, write_atomically
 from rmr_gym.core.processes import processor_lines
 from rmr_gym.runs.status import DONE, PLAN, JobState, write_plan
@@ -120,10 +120,7 @@ class Experiment:
             RMRError: Fewer than one.
         """
         default = (os.cpu_count() or 1) if self.device == "cpu" else 1
-        workers = default if self.workers is None else self.workers
-        if workers < 1:
-            raise RMRError(f"workers must be 1 or more, got {workers}")
-        return workers
+        return limit("workers", self.workers) or default
 
     @property
     def default_seeds(self) -> int:
@@ -137,10 +134,7 @@ class Experiment:
         Raises:
             RMRError: None was asked for.
         """
-        seeds = self.default_seeds if self.seeds is None else self.seeds
-        if seeds < 1:
-            raise RMRError(f"seeds must be 1 or more, got {seeds}")
-        return range(seeds)
+        return range(limit("seeds", self.seeds) or self.default_seeds)
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.files import WriteError, os_errors, write_atomically
 from rmr_gym.runs.store import Store, Task, one_thread
 
@@ -368,8 +368,7 @@ def run_tasks(
     Raises:
         RMRError: Fewer than one worker, a file that cannot be written, no scheduler at the address.
     """
-    if workers < 1:
-        raise RMRError(f"workers must be 1 or more, got {workers}")
+    whole_number("workers", workers, 1)
     jobs = group(jobs_of(tasks, store))
 
     def tell(outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_type_h
 
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, limit
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
@@ -169,8 +169,7 @@ class Natural:
         known_name("objective", self.objective, OBJECTIVES)
         known_name("kind of negatives", self.negatives, ("paper", "code"))
         known_name("precision of the convolutions", self.cnn, ("fp32", "bf16"))
-        if self.episodes is not None and self.episodes < 1:
-            raise RMRError(f"natural training needs 1 episode or more, got {self.episodes}")
+        limit("episodes", self.episodes)
         check_checkpoints(self.checkpoints)
 
     @property

@@ -22,7 +22,7 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, limit
 from rmr_gym.data.sampling import batch_indices
 from rmr_gym.domains.atari import AbstractData, AtariModel, NaturalData, abstract_pipeline
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, RamLogits, find_device, ram_loss
@@ -62,18 +62,8 @@ def stacking(store: Store, size: int | None) -> Callable[[Sequence[Job]], list[J
     Raises:
         RMRError: A size below 1.
     """
-    check_stack(size)
+    limit("stack", size)
     return partial(_with_stacks, store=store, size=size)
-
-
-def check_stack(size: int | None) -> None:
-    """Refuse a number of runs that train as one.
-
-    Raises:
-        RMRError: It is below 1.
-    """
-    if size is not None and size < 1:
-        raise RMRError(f"a stack must be of 1 run or more, got {size}")
 
 
 def _with_stacks(jobs: Sequence[Job], store: Store, size: int | None) -> list[Job]:

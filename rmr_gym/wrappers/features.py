@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int, Shaped
 
 from rmr_gym.core.actions import ACTION_NAMES, ale_actions
-from rmr_gym.core.errors import RMRError, from_options, known_name
+from rmr_gym.core.errors import RMRError, from_options, known_name, whole_number
 from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
@@ -247,8 +247,7 @@ class Options:
             known_name("entry to stack", name, (self.own_name, *self.keep))
             if name == "ram":
                 raise RMRError("RAM is not stacked: it is the whole state of the machine already")
-            if type(length) is not int or length < 1:
-                raise RMRError(f"expected a history of 1 or more steps of {name}, found {length!r}")
+            whole_number(f"history of {name}", length, 1)
 
     @property
     def own_name(self) -> str:

@@ -115,7 +115,7 @@ def test_shipping_listing_showing(run, capsys):
         (("--preset", "smok"), "did you mean 'smoke'"),
         (("--game", "breakou"), "did you mean 'Breakout'"),
         (("--device", "tpu"), "tpu"),
-        (("--seeds", "0"), "seeds must be 1 or more"),
+        (("--seeds", "0"), "at least 1 as seeds"),
         (("--arm", "belief"), "make it with `rmr-gym encoder train`"),
     ],
 )

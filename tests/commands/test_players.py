@@ -59,7 +59,7 @@ def test_lists(capsys):
         (("list", "enduro"), "no players of Enduro come with the package"),
         (("train", "Pong", "pong"), "each game may be named once"),
         (("train", "Pong", "--steps", "10"), "at least 1024 steps of training, found 10"),
-        (("train", "Pong", "--workers", "0"), "workers must be 1 or more"),
+        (("train", "Pong", "--workers", "0"), "at least 1 as workers"),
         (("evaluate", "Pong", "--weights", "nowhere"), "no trained players of Pong in nowhere"),
         (("evaluate", "Pong", "--episodes", "0", "--workers", "1"), "1 or more episodes"),
         (("list", "Pogn"), "did you mean 'Pong'"),

@@ -427,7 +427,7 @@ def test_steps_of_nothing():
 
 @pytest.mark.parametrize(("length", "stride"), [(0, 1), (-1, 1), (2, 0)])
 def test_windows_that_cannot_be(length, stride):
-    with pytest.raises(RMRError, match=r"of a (length|stride) of 1 or more, found (0|-1)"):
+    with pytest.raises(RMRError, match=r"at least 1 as (length|stride) of windows, found (0|-1)"):
         transitions_of([3]).windows(length, stride)
 
 

@@ -86,7 +86,7 @@ def test_workers(recorded, start):
 
 
 def test_wrong_lengths(recorded):
-    with pytest.raises(RMRError, match="windows of a length of 1 or more, found 0"):
+    with pytest.raises(RMRError, match="at least 1 as length of windows, found 0"):
         WindowDataset(recorded.reader(COLUMNS), 0)
 
 

@@ -446,9 +446,9 @@ class TestAll:
         [
             ({"games": ("Pong", "pong")}, "each game may be named once"),
             ({"games": ("Pongo",)}, "did you mean"),
-            ({"seeds": 0}, "seeds must be 1 or more"),
+            ({"seeds": 0}, "at least 1 as seeds"),
             ({"device": "tpu"}, "tpu"),
-            ({"stack": 0}, "must be of 1 run or more, got 0"),
+            ({"stack": 0}, "at least 1 as stack, found 0"),
         ],
     )
     def test_bad_input_is_said_before_anything_is_written(

@@ -84,7 +84,7 @@ def test_bad_input_ends_before_anything_is_computed(recorded, tmp_path):
         ({"arms": ("rmr", "rmr")}, "rmr more than once"),
         ({"arms": ()}, "one arm or more, got none"),
         ({"processor": tmp_path}, "holds no record"),
-        ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"seeds": 0}, "at least 1 as seeds"),
     ):
         with pytest.raises(RMRError, match=message):
             computed(BallsNatural, data=recorded, root=tmp_path, **options)

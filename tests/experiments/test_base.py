@@ -255,7 +255,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"workers": 0}, "workers must be 1 or more, got 0"),
+            ({"workers": 0}, "at least 1 as workers, found 0"),
             ({"values": ()}, "expected one value or more, got none"),
             ({"values": (2, 2)}, "each value may be named once, got 2 more than once"),
         ],
@@ -268,7 +268,7 @@ class TestOptions:
     def test_seeds_and_known_names(self):
         assert list(Squares(seeds=2).seed_list) == [0, 1]
         assert list(Squares().seed_list) == [0]
-        with pytest.raises(RMRError, match="seeds must be 1 or more, got 0"):
+        with pytest.raises(RMRError, match="at least 1 as seeds, found 0"):
             list(Squares(seeds=0).seed_list)
         require_known("arm", ["rmr"], ["rmr", "cswm"])
         with pytest.raises(RMRError, match="did you mean 'rmr'"):

@@ -74,7 +74,7 @@ def test_without_scikit_learn_nothing_is_computed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"seeds": 0}, "at least 1 as seeds"),
         ({"models": ("rims", "elman")}, "unknown model 'elman'"),
         ({"models": ()}, "one model or more, got none"),
         ({"out": "sequences.csv"}, "expected a folder for --out"),

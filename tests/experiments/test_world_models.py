@@ -216,7 +216,7 @@ def test_an_environment_that_cannot_be_played_is_told(world_models, tmp_path, na
         ({"models": ("rnn",), "groups": 3}, "2 groups or more in .*, got 3 and rnn"),
         ({"test_groups": (5,)}, "--tests or one for each, got 1 for 0 test sets"),
         ({"device": "abacus"}, "device"),
-        ({"seeds": 0}, "seeds must be 1 or more"),
+        ({"seeds": 0}, "at least 1 as seeds"),
         ({"steps": 0, "overrides": ()}, "a phase needs steps, batch and unroll of 1 or more"),
         ({"overrides": (("training.learning_rat=1",),)}, "did you mean 'training.learning_rate'"),
         ({"overrides": (("sizes.dim=wide",),)}, "type int for sizes.dim, which is 8, got 'wide'"),

@@ -83,7 +83,7 @@ class TestInProcess:
         assert (traces(store, interrupt()).attempts, traces(store, interrupt()).crashes) == (1, 0)
 
     def test_fewer_than_one_worker_is_refused(self, store):
-        with pytest.raises(RMRError, match="workers must be 1 or more, got 0"):
+        with pytest.raises(RMRError, match="at least 1 as workers, found 0"):
             run_tasks([], store, workers=0)
 
     def test_what_is_done_is_not_computed_again_nor_what_it_needed(self, store, here, tmp_path):

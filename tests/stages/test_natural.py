@@ -252,7 +252,7 @@ class TestNatural:
         assert set(data(2).episode) == {0, 1}
         with pytest.raises(RMRError, match="there are 4 for training"):
             data(50)
-        with pytest.raises(RMRError, match="1 episode or more"):
+        with pytest.raises(RMRError, match="at least 1 as episodes"):
             data(0)
 
     def test_several_steps_stay_within_an_episode(self, game):

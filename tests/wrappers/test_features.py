@@ -231,8 +231,8 @@ class Screens(gym.Env):
         ({"keep": ("features",)}, "makes its own"),
         ({"keep": ("ram",), "history": {"ram": 2}}, "RAM is not stacked"),
         ({"history": {"pixels": 2}}, "unknown entry to stack 'pixels'"),
-        ({"history": 0}, "1 or more steps"),
-        ({"history": True}, "1 or more steps"),
+        ({"history": 0}, "at least 1 as history"),
+        ({"history": True}, "at least 1 as history"),
         ({"pixels": "cmyk"}, "unknown kind of pixels"),
     ],
 )

@@ -22,7 +22,7 @@ from rmr_gym.agents.players.graded import Policy
 from rmr_gym.agents.sb3.policies import RIMsPolicy, RMRFeaturesExtractor
 from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
@@ -60,8 +60,7 @@ def train_agent(
     Raises:
         RMRError: The folder holds an agent of another configuration, or bad settings.
     """
-    if steps < 1:
-        raise RMRError(f"expected 1 or more steps of training, found {steps}")
+    whole_number("steps", steps, 1)
     if not 1 <= checkpoints <= steps:
         raise RMRError(f"expected 1 to {steps} checkpoints, found {checkpoints}")
     if tensorboard and find_spec("tensorboard") is None:
@@ -215,9 +214,7 @@ def play(config: AgentConfig, choose: Policy, *, episodes: int, seed: int) -> li
         episodes: How many.
         seed: Of the episodes.
     """
-    if episodes < 1:
-        raise RMRError(f"expected 1 or more episodes, found {episodes}")
-    venv = make_games(config, copies=episodes, learning=False)
+    venv = make_games(config, copies=whole_number("episodes", episodes, 1), learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game))
     observation = venv.reset()
     points, playing = np.zeros(episodes), np.ones(episodes, bool)
