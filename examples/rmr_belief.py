@@ -11,10 +11,11 @@ import argparse
 from pathlib import Path
 
 from demo.grid import READERS, track
+from demo.pictures import belief_frames
 
 from rmr_gym.core.metrics import bit_f1
 from rmr_gym.models.pretrained import PretrainedEncoder
-from rmr_gym.report.pictures import belief_frames, write_film
+from rmr_gym.report.pictures import write_film
 
 
 def main(arguments: list[str] | None = None) -> None:

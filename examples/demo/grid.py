@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,17 +16,19 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 from torch import Tensor
 
-from rmr_gym.agents.players.graded import watched
+from demo.pictures import belief_frames
+from rmr_gym.agents.players.graded import networks, select_players
 from rmr_gym.agents.sb3.agent import Keep, beside, movements, random_returns
 from rmr_gym.agents.sb3.worlds import BALLS, AgentConfig, make_games
 from rmr_gym.core.files import write_atomically
 from rmr_gym.core.metrics import bit_f1
+from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.domains.atari import frame_transform
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows, natural_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows
 from rmr_gym.models.pretrained import WEIGHTS, PretrainedEncoder, find_artifact
-from rmr_gym.report.pictures import Pixels, belief_frames, enlarged, film_bytes
+from rmr_gym.report.pictures import Pixels, enlarged, film_bytes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Store, stage
 from rmr_gym.stages.games import PRETRAIN_SEED
 from rmr_gym.stages.presets import AtariPreset, Natural, Pretraining, Probing
@@ -51,6 +53,27 @@ SETTINGS: dict[str, Any] = {
 EPISODE = 200
 LEARNING: dict[str, Any] = {"n_steps": 40, "learning_rate": 1e-3, "gamma": 0.95}
 """Steps of an episode of pushed balls, and how PPO learns it: hits follow soon on pushes."""
+
+
+def watched(env: gym.Env[Any, Any], game: str, name: str, steps: int, seed: int) -> Iterator[Any]:
+    """Play an episode of a game and yield what the environment shows, from the reset on.
+
+    Args:
+        env: Shows RAM.
+        game: Of which the player's networks are.
+        name: Of a player.
+        steps: At most so many.
+        seed: Of the episode and of the player's choices.
+    """
+    (player,) = select_players([name])
+    choose = player.policy(generator(seed, "film"), networks(game).get(player.skill))
+    shown, _ = env.reset(seed=seed)
+    yield shown
+    for _ in range(steps):
+        shown, _, terminated, truncated, _ = env.step(choose(shown))
+        yield shown
+        if terminated or truncated:
+            return
 
 
 def track(

@@ -21,7 +21,6 @@ from safetensors.numpy import save
 from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.core.files import write_atomically
-from rmr_gym.core.seeding import generator
 from rmr_gym.envs.atari.games import GAMES, find_game
 
 if TYPE_CHECKING:
@@ -298,61 +297,31 @@ def _drawn(cumulative: np.ndarray, uniform: Any) -> Any:
     return np.searchsorted(cumulative[:-1], uniform, side="right")
 
 
-def _towards(*directions: str) -> tuple[float, ...]:
-    """Return four fifths of the probability on the actions that are named, the rest on all."""
-    named = np.array([any(word in name for word in directions) for name in ACTION_NAMES])
-    return _normalised(0.2 / named.size + 0.8 * named / named.sum())
+SHIPPED = Path(str(files("rmr_gym.agents.players") / "weights"))
+"""Folder of the players, weights and returns that come with the package."""
 
 
-def _mixture(name: str) -> tuple[float, ...]:
-    """Return a lopsided distribution, the same for ever."""
-    rng = generator(0, "behaviour head", name)
-    return _normalised(rng.dirichlet(np.full(len(ACTION_NAMES), 0.4)))
-
-
-def _normalised(weights: Float64[np.ndarray, " actions"]) -> tuple[float, ...]:
-    return tuple((weights / weights.sum()).tolist())
-
-
-_PREFERENCES: dict[str, tuple[float, ...]] = {
-    "uniform": _normalised(np.ones(len(ACTION_NAMES))),
-    "fire": _towards("FIRE"),
-    "horizontal": _towards("LEFT", "RIGHT"),
-    "vertical": _towards("UP", "DOWN"),
-    "up": _towards("UP"),
-    **{name: _mixture(name) for name in ("mix_a", "mix_b", "mix_c")},
-}
-
-_HOLDS = {1: 0.0, 2: 0.5, 5: 0.8, 20: 0.95}
-_EXPLORATION = (0.0, 0.05, 0.2, 0.5)
-_PERSISTENCE = (0.0, 0.5)
-
-
-def _unskilled_rows() -> Iterator[Player]:
-    for row, (name, preference) in enumerate(_PREFERENCES.items()):
-        steps = list(_HOLDS)[(row + row // len(_HOLDS)) % len(_HOLDS)]
-        yield Player(f"{name}-{steps}", UNSKILLED, 1.0, _HOLDS[steps], preference)
-
-
-def _skilled_rows(skill: str) -> Iterator[Player]:
-    for row in range(len(_EXPLORATION) * len(_PERSISTENCE)):
-        explore, hold = _EXPLORATION[row % 4], _PERSISTENCE[(row + row // 4) % 2]
-        name = f"{skill}-e{100 * explore:02.0f}-h{100 * hold:02.0f}"
-        yield Player(name, skill, explore, hold, _PREFERENCES["uniform"])
+def _read_table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 def _rows() -> Iterator[Player]:
     """Yield one player of each skill in turn, so that the first few already differ."""
-    low, middle, high = map(_skilled_rows, SKILLS)
-    for players in zip(high, _unskilled_rows(), middle, low, strict=True):
-        yield from players
+    preferences = {
+        row["preference"]: tuple(float(row[action]) for action in ACTION_NAMES)
+        for row in _read_table(SHIPPED / "preferences.csv")
+    }
+    for row in _read_table(SHIPPED / "players.csv"):
+        how_often = float(row["exploration"]), float(row["hold"])
+        yield Player(row["player"], row["skill"], *how_often, preferences[row["preference"]])
 
 
 PLAYERS: tuple[Player, ...] = tuple(_rows())
 """The 32 players of every game, in the order in which episodes take turns.
 
 24 of trained skill: 3 levels x 4 rates of exploration x 2 lengths of holding; 8 without: as many
-preferences for actions, held for 1, 2, 5 or 20 steps on average.
+preferences for actions, held for 1, 2, 5 or 20 steps on average. Preferences for some actions put
+four fifths of the probability on these, the rest on all; mixtures were drawn once (Dirichlet, .4).
 
 Source: RMR, section 5 (transitions from the 32 policy heads of an Agent57).
 Differs: those are not public. These grade what PPO learns from the RAM in a modest budget;
@@ -387,30 +356,6 @@ def select_players(choice: str | Sequence[str]) -> tuple[Player, ...]:
         raise RMRError(f"expected players, each named once, found {names}")
     return tuple(table[name] for name in names)
 
-
-def watched(env: gym.Env[Any, Any], game: str, name: str, steps: int, seed: int) -> Iterator[Any]:
-    """Play an episode of a game and yield what the environment shows, from the reset on.
-
-    Args:
-        env: Shows RAM, see `ram_of`.
-        game: Of which the player's networks are.
-        name: Of a player.
-        steps: At most so many.
-        seed: Of the episode and of the player's choices.
-    """
-    (player,) = select_players([name])
-    choose = player.policy(generator(seed, "film"), networks(game).get(player.skill))
-    shown, _ = env.reset(seed=seed)
-    yield shown
-    for _ in range(steps):
-        shown, _, terminated, truncated, _ = env.step(choose(shown))
-        yield shown
-        if terminated or truncated:
-            return
-
-
-SHIPPED = Path(str(files("rmr_gym.agents.players") / "weights"))
-"""Folder of the weights and returns that come with the package."""
 
 COLUMNS = ("game", "head", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length")
 """Of a table of returns, in which players are called heads."""
@@ -496,10 +441,6 @@ def read_returns(path: Path = SHIPPED / "returns.csv") -> list[dict[str, str]]:
     if rows and tuple(rows[0]) != COLUMNS:
         raise RMRError(f"expected the columns {', '.join(COLUMNS)} in {path}: choose another file")
     return rows
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
 PLAYER = "player"
