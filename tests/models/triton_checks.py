@@ -19,7 +19,6 @@ from rmr_gym.models.rmr import message_passing
 from rmr_gym.models.rmr.message_passing import (
     describe_backend,
     fully_connected_messages,
-    use_backend,
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -225,6 +224,6 @@ def test_what_the_kernels_cannot_take_falls_back_and_says_so_once(caplog):
         assert reason in caplog.text
 
 
-def test_the_description_names_what_runs():
-    with use_backend("triton"):
-        assert describe_backend(DEVICE, "bf16") == "Triton, bf16"
+def test_the_description_names_what_runs(monkeypatch):
+    monkeypatch.setenv("RMR_GYM_MESSAGES", "triton")
+    assert describe_backend(DEVICE, "bf16") == "Triton, bf16"

@@ -9,9 +9,6 @@ compute them again in the backward pass, so that memory grows with the slots, no
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -36,7 +33,6 @@ SLOTS_WORTH_CHUNKING, PAIRS_WORTH_CHUNKING = 32, 2**22
 """Slots, and numbers in a hidden layer of all pairs, from which blocks beat one large tensor."""
 
 _log = logging.getLogger(__name__)
-_override: ContextVar[str] = ContextVar("backend", default="auto")
 
 
 Engine = Any
@@ -76,47 +72,29 @@ def fully_connected_messages(
         aggregation: ``"max"``, ``"sum"`` or ``"mean"``.
         backend: ``"reference"`` (plain PyTorch, every dtype and device), ``"chunked"`` (PyTorch in
             blocks), ``"cpu"`` (compiled kernel, float32), ``"triton"`` (NVIDIA GPUs, float32), or
-            ``"auto"``, the fastest of them that can take the input. `use_backend` and the
-            environment variable ``RMR_GYM_MESSAGES`` decide what ``"auto"`` means. A back end that
-            cannot take the input falls back to the next slower one and says so once in the log.
+            ``"auto"``: what the environment variable ``RMR_GYM_MESSAGES`` names, or else the
+            fastest of them that can take the input. A back end that cannot take the input falls
+            back to the next slower one and says so once in the log.
         precision: ``"fp32"``; ``"bf16"``: the fast back ends may round the operands of the products
             to bfloat16; ``"tf32"``: ``"triton"`` may round them to TF32. Sums stay in float32.
 
     Raises:
         RMRError: An unknown name, no slot, or shapes that do not belong together.
     """
-    wanted = _wanted(backend)
-    _check_names(aggregation, wanted, precision)
+    known_name("aggregation", aggregation, AGGREGATIONS)
     inputs = (receivers, senders, w2, b2, w3, b3)
     _check_shapes(inputs)
-    engine = _engine(wanted, inputs, precision)
+    engine = _engine(_wanted(backend, precision), inputs, precision)
     if engine is None:
         return reference(*inputs, aggregation=aggregation)
     return _fast(engine, inputs, aggregation)
-
-
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Let ``backend="auto"`` mean ``name`` inside the ``with`` block.
-
-    Raises:
-        RMRError: ``name`` is no back end.
-    """
-    _check_names("max", name, "fp32")
-    token = _override.set(name)
-    try:
-        yield
-    finally:
-        _override.reset(token)
 
 
 def describe_backend(device: str, precision: str) -> str:
     """Return what ``"auto"`` runs on a device for 128 slots of 64 numbers, in words."""
     sizes = ((8, 128, 64), (8, 128, 64), (64, 64), (64,), (64, 64), (64,))
     inputs = tuple(torch.empty(size, dtype=torch.float32, device=device) for size in sizes)
-    wanted = _wanted("auto")
-    _check_names("max", wanted, precision)
-    engine = _engine(wanted, inputs, precision)
+    engine = _engine(_wanted("auto", precision), inputs, precision)
     return engine.description if engine else "PyTorch, all pairs at once, fp32"
 
 
@@ -132,9 +110,10 @@ def reference(*inputs: Tensor, aggregation: str = "max") -> Tensor:
     return F.linear(hidden.sum(dim=-2), w3, senders.shape[-2] * b3)
 
 
-def _wanted(backend: str) -> str:
-    wanted = backend if backend != "auto" else _override.get()
-    return wanted if wanted != "auto" else os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+def _wanted(backend: str, precision: str) -> str:
+    known_name("precision", precision, PRECISIONS)
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE, "auto") if backend == "auto" else backend
+    return known_name("backend", wanted, BACKENDS)
 
 
 def _fast(engine: Engine, inputs: Inputs, aggregation: str) -> Tensor:
@@ -243,12 +222,6 @@ def _plain(inputs: Inputs) -> bool:
 @cache
 def _say_once(message: str) -> None:
     _log.warning("%s", message)
-
-
-def _check_names(aggregation: str, backend: str, precision: str) -> None:
-    known_name("aggregation", aggregation, AGGREGATIONS)
-    known_name("backend", backend, BACKENDS)
-    known_name("precision", precision, PRECISIONS)
 
 
 def _check_shapes(inputs: Inputs) -> None:
