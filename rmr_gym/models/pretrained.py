@@ -38,8 +38,6 @@ _CHOICES = {
     "precision": ("precision", ("fp32", "bf16")),
 }
 """By the field that names a choice: its kind and the choices."""
-_TYPES = {torch.float32: "F32", torch.float64: "F32", torch.float16: "F16", torch.int8: "I8"}
-"""How tensors are written; a caller whose default is double precision reads the same files."""
 _JSON_BYTES = 1 << 20
 _NEVER_READ = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -100,11 +98,6 @@ class EncoderConfig(_GameConfig):
     maps: int = 1
     trunk: str = "nature"
     affine: bool = False
-
-    def __post_init__(self) -> None:
-        if type(self.affine) is not bool:
-            raise RMRError(f"expected affine as true or false, found {self.affine!r}")
-        super().__post_init__()
 
     def encoder(self) -> SlotCNN:
         """Make an encoder of these sizes, with weights from torch's own generator."""
@@ -306,7 +299,7 @@ class PretrainedEncoder:
         folder = find_artifact(folder_or_name)
         record = _read_record(folder)
         config = _config_of(record, folder)
-        with torch.device("meta"):
+        with torch.device("meta"), single_precision():
             expected = _together(config.encoder(), config.processor()).state_dict()
         tensors = _read_tensors(folder, expected, record.get("weights_sha256"))
         provenance = record.get("provenance") or {}
@@ -462,9 +455,9 @@ def _config_of(record: dict[str, Any], folder: Path) -> AnyEncoderConfig:
     try:
         if not isinstance(values, dict) or set(values) != set(types):
             raise RMRError(f"expected config with {', '.join(sorted(types))}")
-        for name, text in types.items():
-            if text in (str, str | None) and not isinstance(values[name], cast(Any, text)):
-                raise RMRError(f"expected text for {name}")
+        for name, kind in types.items():
+            if kind in (str, str | None, bool) and not isinstance(values[name], cast(Any, kind)):
+                raise RMRError(f"expected {'true or false' if kind is bool else 'text'} for {name}")
         if not isinstance(record.get("provenance", {}), dict):
             raise RMRError("expected provenance as a JSON object")
         return config(**values)
@@ -473,7 +466,7 @@ def _config_of(record: dict[str, Any], folder: Path) -> AnyEncoderConfig:
 
 
 def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -> dict[str, Tensor]:
-    """Read the weights, after their header was found to name just the tensors expected.
+    """Read the weights, if they are just the tensors expected.
 
     Args:
         folder: Of the artifact.
@@ -490,37 +483,26 @@ def _read_tensors(folder: Path, expected: Mapping[str, Tensor], checksum: Any) -
         raise RMRError(f"{folder} holds no {WEIGHTS}{never}: write the artifact again")
     numbers = sum(4 * tensor.numel() for tensor in expected.values())
     content = _bytes_of(path, 8 + _JSON_BYTES + numbers)
-    _check_header(content, expected, path)
     try:
         tensors = load(content)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, KeyError) as error:  # KeyError: a type that torch lacks
         raise _damaged(path, str(error)) from error
+    shapes, there = (
+        {name: f"{part.dtype}{[*part.shape]}" for name, part in parts.items()}
+        for parts in (expected, tensors)
+    )
+    if wrong := sorted(name for name in there | shapes if there.get(name) != shapes.get(name)):
+        first = wrong[0]
+        raise RMRError(
+            f"{path} does not fit {CONFIG}: expected {shapes.get(first)} as {_short(first)}, found "
+            f"{there.get(first)} ({len(wrong)} tensors differ); nothing was loaded"
+        )
     broken = sorted(name for name, part in tensors.items() if not bool(part.isfinite().all()))
     if broken:
         raise RMRError(f"{path} holds numbers that are not finite, in {', '.join(broken[:3])}")
     if sha256(content).hexdigest() != checksum:
         raise _damaged(path, f"its sha256 is not the one in {CONFIG}")
     return tensors
-
-
-def _check_header(content: bytes, expected: Mapping[str, Tensor], path: Path) -> None:
-    """Check the JSON that a safetensors file begins with; `load` checks the places of tensors."""
-    length = int.from_bytes(content[:8], "little")
-    if not 2 <= length <= min(_JSON_BYTES, len(content) - 8):
-        raise RMRError(f"{path} is no safetensors file, or damaged: write the artifact again")
-    header = _json(content[8 : 8 + length], path)
-    header.pop("__metadata__", None)
-    shapes = {name: [_TYPES[part.dtype], [*part.shape]] for name, part in expected.items()}
-    there = {
-        name: [entry.get("dtype"), entry.get("shape")] if isinstance(entry, dict) else None
-        for name, entry in header.items()
-    }
-    if wrong := sorted(n for n in there | shapes if there.get(n) != shapes.get(n)):
-        first = wrong[0]
-        raise RMRError(
-            f"{path} does not fit {CONFIG}: expected {_short(shapes.get(first))} as {_short(first)}"
-            f", found {_short(there.get(first))} ({len(wrong)} tensors differ); nothing was loaded"
-        )
 
 
 def _json(content: bytes, path: Path) -> dict[str, Any]:

@@ -167,6 +167,7 @@ HUGE = {"encoder.project.weight": {"dtype": "F32", "shape": [2**40], "data_offse
         (lambda f: change(f, trunk=["nature"]), "expected text for trunk"),
         (lambda f: change(f, core="os.system"), "unknown processor"),
         (lambda f: change(f, core=3), "expected text for core"),
+        (lambda f: change(f, affine=1), "expected true or false for affine"),
         (lambda f: change(f, game="../../x"), "expected the name of a game"),
         (lambda f: change(f, config=[1]), "expected config with"),
         (lambda f: change(f, provenance=[1]), "expected provenance"),
@@ -175,11 +176,11 @@ HUGE = {"encoder.project.weight": {"dtype": "F32", "shape": [2**40], "data_offse
         (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
         (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "damaged"),
         (lambda f: (f / "config.json").write_text(" " * (2 << 20)), "at most"),
-        (lambda f: (f / "weights.safetensors").write_bytes(b""), "no safetensors file"),
-        (lambda f: (f / "weights.safetensors").write_bytes(b"\xff" * 64), "no safetensors file"),
-        (lambda f: write_header(f, HUGE), "does not fit"),
-        (lambda f: write_header(f, []), "expected a JSON object"),
-        (lambda f: write_header(f, {"encoder.project.weight": 3}), "does not fit"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b""), "damaged"),
+        (lambda f: (f / "weights.safetensors").write_bytes(b"\xff" * 64), "damaged"),
+        (lambda f: write_header(f, HUGE), "damaged"),
+        (lambda f: write_header(f, []), "damaged"),
+        (lambda f: write_header(f, {"encoder.project.weight": 3}), "damaged"),
     ],
 )
 def test_damaged_and_hostile_folders(folder, spoil, message):
@@ -202,7 +203,7 @@ def test_pickles_are_never_read(folder, tmp_path):
     (folder / "pytorch_model.bin").write_bytes(bomb)
     PretrainedEncoder.from_pretrained(folder)
     (folder / "weights.safetensors").write_bytes(bomb)
-    with pytest.raises(RMRError, match="no safetensors file"):
+    with pytest.raises(RMRError, match="damaged"):
         PretrainedEncoder.from_pretrained(folder)
     (folder / "weights.safetensors").unlink()
     with pytest.raises(RMRError, match=r"pytorch_model\.bin can run code and is never read"):
@@ -214,10 +215,10 @@ def test_other_tensors_types_and_numbers(folder):
     path = folder / "weights.safetensors"
     tensors = artifacts._together(make().encoder, make().processor).state_dict()
     save_file({**tensors, "extra": torch.zeros(1)}, path)
-    with pytest.raises(RMRError, match=r"found \['F32', \[1\]\]"):
+    with pytest.raises(RMRError, match=r"found torch\.float32\[1\]"):
         PretrainedEncoder.from_pretrained(folder)
     path.write_bytes(save({name: tensor.half() for name, tensor in tensors.items()}))
-    with pytest.raises(RMRError, match="'F16'"):
+    with pytest.raises(RMRError, match=r"torch\.float16"):
         PretrainedEncoder.from_pretrained(folder)
     tensors["encoder.project.bias"][0] = float("nan")
     save_file(tensors, path)
@@ -371,7 +372,7 @@ def test_weights_of_balls_have_the_right_names(tmp_path):
     path = folder / "weights.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"encoder.join.bias"', b'"encoder.join.bizz"'))
-    with pytest.raises(RMRError, match=r"expected \['F32', \[8\]\] as 'encoder.join.bias'"):
+    with pytest.raises(RMRError, match=r"expected torch.float32\[8\] as 'encoder.join.bias'"):
         PretrainedEncoder.from_pretrained(folder)
 
 
