@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.domains.atari import ACTIONS, SLOTS, AtariModel, ProbeData, make_core
+from rmr_gym.domains.atari import SLOTS, AtariModel, ProbeData, make_core
 from rmr_gym.domains.balls import HISTORY
 from rmr_gym.domains.dynamics import Dynamics
 from rmr_gym.models import pretrained
@@ -358,8 +358,8 @@ class ProcessorFolder:
         """Return the hash of the weights."""
         return str(read_artifact(self.path).record.get("processor_hash"))
 
-    def tensors(self, model: AtariModel) -> dict[str, Tensor]:
-        """Return the weights of P.
+    def processor(self, model: AtariModel) -> Processor:
+        """Return P with these weights.
 
         Those of balls, which know no actions and may make several passes, give the core of their
         first pass; the action encoder is a fresh one.
@@ -367,27 +367,13 @@ class ProcessorFolder:
         Raises:
             RMRError: The folder is missing, holds something else, or does not fit the model.
         """
-        artifact = read_artifact(self.path)
+        processor, artifact = make_core(model, model.core, PRETRAIN_SEED), read_artifact(self.path)
         tensors = artifact.part("processor")
-        if any(name.startswith("cores.") for name in tensors):
-            tensors = _with_fresh_actions(tensors, model)
-        if "action_encoder.weight" not in tensors:
-            raise RMRError(
-                f"the donor {self.label!r} holds no processor with an action encoder: expected a "
-                "folder written by `rmr-gym pretrain`"
-            )
-        dim, actions = tensors["action_encoder.weight"].shape
-        if (dim, actions) != (model.dim, ACTIONS):
-            raise RMRError(
-                f"the donor {self.label!r} has latents of width {dim} and {actions} actions, "
-                f"expected {model.dim} and {ACTIONS}: pretrain it with the sizes of the recipients"
-            )
-        return tensors
-
-    def processor(self, model: AtariModel) -> Processor:
-        """Return P with these weights; see `tensors` for errors."""
-        processor = make_core(model, model.core, PRETRAIN_SEED)
-        load_weights(processor, self.tensors(model), f"the donor {self.label!r}")
+        if first := artifact.part("processor.cores.0"):
+            fresh = processor.action_encoder.state_dict()
+            tensors = {f"action_encoder.{name}": tensor for name, tensor in fresh.items()}
+            tensors |= {f"core.{name}": tensor for name, tensor in first.items()}
+        load_weights(processor, tensors, f"the donor {self.label!r}")
         return processor
 
 
@@ -409,15 +395,3 @@ def given_processor(folder: ProcessorFolder, model: AtariModel) -> Artifact:
     encoder = read_artifact(folder.path).part("encoder")
     artifact.tensors.update({f"encoder.{name}": tensor for name, tensor in encoder.items()})
     return artifact
-
-
-def _with_fresh_actions(tensors: dict[str, Any], model: AtariModel) -> dict[str, Tensor]:
-    start = "cores.0."
-    fresh = make_core(model, model.core, PRETRAIN_SEED).state_dict()
-    actions = {name: value for name, value in fresh.items() if name.startswith("action_encoder.")}
-    core = {
-        f"core.{name.removeprefix(start)}": value
-        for name, value in tensors.items()
-        if name.startswith(start)
-    }
-    return actions | core
