@@ -72,9 +72,9 @@ class AtariExperiment(AtariPreset, Experiment):
     stack: int | None = None
 
     @property
-    def default_seeds(self) -> int:
-        """As many as the preset says."""
-        return self.chosen.seeds
+    def seed_list(self) -> range:
+        """The paired seeds, as many as the preset says where no number was asked for."""
+        return range(limit("seeds", self.seeds) or self.chosen.seeds)
 
     @property
     def config(self) -> dict[str, Any]:

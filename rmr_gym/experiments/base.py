@@ -123,18 +123,13 @@ class Experiment:
         return limit("workers", self.workers) or default
 
     @property
-    def default_seeds(self) -> int:
-        """Number of seeds unless another one is asked for."""
-        return 1
-
-    @property
     def seed_list(self) -> range:
         """The paired seeds.
 
         Raises:
             RMRError: None was asked for.
         """
-        return range(limit("seeds", self.seeds) or self.default_seeds)
+        return range(limit("seeds", self.seeds) or 1)
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -158,11 +158,7 @@ class BallsExperiment(BallsPreset, Experiment):
     """
 
     data: Path
-
-    @property
-    def default_seeds(self) -> int:
-        """As many as in RMR, section 4."""
-        return 3
+    seeds: int | None = 3
 
     @property
     def config(self) -> dict[str, Any]:

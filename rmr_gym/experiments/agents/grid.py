@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -37,19 +36,15 @@ class Budget:
     episodes: int = 10
 
 
-class Weights(NamedTuple):
-    """Hash of the weights of an encoder, None without one: it counts, and no title says it."""
-
-    sha256: str | None
-
-
 @stage(version=1)
-def agent(config: worlds.AgentConfig, encoder: Weights, budget: Budget, place: Place) -> Artifact:
+def agent(
+    config: worlds.AgentConfig, encoder: tuple[str | None], budget: Budget, place: Place
+) -> Artifact:
     """Train an agent, or go on where it stopped, and measure all that were kept of it.
 
     Args:
         config: What to train; the path of its encoder decides nothing.
-        encoder: What its encoder holds.
+        encoder: Hash of its weights, None without one: it counts, and no title says it.
         budget: How long and how often.
         place: Folder of the agent.
     """
@@ -89,17 +84,13 @@ class Agents(Budget, base.Experiment):
 
     kind = "agents"
     folder_name = "agents-comparison"
+    seeds: int | None = 5
     games: tuple[str, ...] = ("Pong", "Breakout", worlds.BALLS)
     features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
     algorithms: tuple[str, ...] = ("ppo",)
     copies: int = 8
     max_steps: int = 4500
     encoders: Path = Path("runs/encoders")
-
-    @property
-    def default_seeds(self) -> int:
-        """Number of seeds unless another one is asked for."""
-        return 5
 
     @property
     def config(self) -> dict[str, int]:
@@ -192,10 +183,10 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     )
 
 
-def weights_of(config: worlds.AgentConfig) -> Weights:
-    """Return what an agent's encoder holds, once it is known to fit."""
+def weights_of(config: worlds.AgentConfig) -> tuple[str | None]:
+    """Return the hash of an encoder's weights, once it is known to fit; None without one."""
     if config.encoder is None:
-        return Weights(None)
+        return (None,)
     worlds.encoder_of(config)
     content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
-    return Weights(hashlib.sha256(content).hexdigest())
+    return (hashlib.sha256(content).hexdigest(),)
