@@ -25,8 +25,6 @@ RESAMPLES = 2000
 FEATURE_LABELS, ALGORITHM_LABELS = labels_of("features"), labels_of("algorithm")
 LOOKS = looks_of("features")
 MEASURES = {"final": "final score", "efficiency": "sample efficiency"}
-ALIGNED = "_aligned"
-"""How arms of bouncing balls end that start aligned."""
 
 _STROKES: Any = ("-", "-.", (0, (2, 1)), "--", (0, (5, 1, 1, 1)))
 _DASHES = dict(zip(ALGORITHM_LABELS, _STROKES, strict=True))
@@ -121,8 +119,7 @@ def pooled(found: pd.DataFrame) -> pd.DataFrame:
 def _place(kind: str) -> tuple[str, int, str]:
     algorithm, _, features = kind.partition(" ")
     order = [*FEATURE_LABELS]
-    plain = features.removesuffix(ALIGNED)
-    return algorithm, order.index(plain) if plain in order else len(order), features
+    return algorithm, order.index(features) if features in order else len(order), features
 
 
 def strata_of(rows: pd.DataFrame, column: str) -> Strata:
@@ -190,21 +187,11 @@ def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
 def _compared(tests: pd.DataFrame) -> dict[str, Any]:
     """Return in what two kinds of agents differ, and what they have in common."""
     alike = tests["algorithm"] == tests["second_algorithm"]
-    features = [tests[name].map(feature_label) for name in ("first", "second")]
-    algorithms = [tests[name].map(algorithm_label) for name in ("algorithm", "second_algorithm")]
+    features = [tests[name].replace(FEATURE_LABELS) for name in ("first", "second")]
+    both = (tests[name] for name in ("algorithm", "second_algorithm"))
+    algorithms = [names.replace(ALGORITHM_LABELS) for names in both]
     one, other = (seen.where(alike, how) for seen, how in zip(features, algorithms, strict=True))
     return {"one": one, "other": other, "both": algorithms[0].where(alike, features[0])}
-
-
-def feature_label(features: str) -> str:
-    """Return what agents see in words."""
-    plain = features.removesuffix(ALIGNED)
-    return FEATURE_LABELS.get(plain, plain) + (", aligned start" if plain != features else "")
-
-
-def algorithm_label(name: str) -> str:
-    """Return what an algorithm is called."""
-    return ALGORITHM_LABELS.get(name, name)
 
 
 def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
@@ -315,10 +302,11 @@ def _profiles(found: pd.DataFrame) -> list[charts.Line]:
 
 def _label(kind: str) -> str:
     algorithm, _, features = kind.partition(" ")
-    return f"{feature_label(features)}, {algorithm_label(algorithm)}"
+    names = FEATURE_LABELS.get(features, features), ALGORITHM_LABELS.get(algorithm, algorithm)
+    return ", ".join(names)
 
 
 def _style(kind: str) -> dict[str, Any]:
     algorithm, _, features = kind.partition(" ")
-    style = {"color": charts.OTHER, "marker": "o"} | LOOKS.get(features.removesuffix(ALIGNED), {})
+    style = {"color": charts.OTHER, "marker": "o"} | LOOKS.get(features, {})
     return style | {"linestyle": _DASHES.get(algorithm, "-.")}
