@@ -39,9 +39,6 @@ ENOUGH = 10
 Check = tuple[str, str, str]
 """What was looked for, what was found, and what it costs that it is not as it should be."""
 
-NEEDED = ("packages", "store")
-"""Without these nothing works."""
-
 
 def doctor(root: Path = Path("runs")) -> None:
     """Print what this machine has and lacks, and what each missing thing costs.
@@ -54,7 +51,7 @@ def doctor(root: Path = Path("runs")) -> None:
     """
     table, broken = Table("", "what", "found"), []
     for what, found, cost in (*_packages(), *_kernels(), *_machine(root)):
-        mark = ("broken" if what in NEEDED else "less") if cost else "ok"
+        mark = ("broken" if what in ("packages", "store") else "less") if cost else "ok"
         style = {"broken": "bold red", "less": "yellow", "ok": "green"}[mark]
         words = Text.assemble(found, ("\n" * bool(cost) + cost, style), overflow="fold")
         table.add_row(Text(mark, style), Text(what, overflow="fold"), words)

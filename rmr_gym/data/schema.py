@@ -21,10 +21,6 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 EPISODES = "episodes"
 STEP_COLUMNS = ("action", "reward", "terminated", "truncated")
-SIMULATORS = ("ale-py", "mujoco")
-"""Packages whose version decides what an episode holds; the others are only noted."""
-
-Encoding = Literal["raw", "ale_palette"]
 
 
 def require_version(version: int, path: Path) -> None:
@@ -75,7 +71,7 @@ class ColumnSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    encoding: Encoding = "raw"
+    encoding: Literal["raw", "ale_palette"] = "raw"
     start: int = 0
     entry: bool = False
 
@@ -193,7 +189,7 @@ class Manifest:
         kwargs = content.pop("env_kwargs")
         nested = {"env_kwargs": kwargs, "settings": settings}
         named = {f"{part} {key}": value for part, of in nested.items() for key, value in of.items()}
-        simulators = {f"version of {name}": versions.get(name) for name in SIMULATORS}
+        simulators = {f"version of {name}": versions.get(name) for name in ("ale-py", "mujoco")}
         return {**content, **named, **simulators}
 
 

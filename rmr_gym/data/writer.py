@@ -26,8 +26,6 @@ from rmr_gym.data.schema import ColumnSpec, Episode, Manifest
 
 LOCK = ".lock"
 _LEVEL = 3
-_FRAMES_A_CHUNK = 4
-_CHUNK_BYTES = 65536
 
 _log = logging.getLogger(__name__)
 _proven = threading.Event()
@@ -329,7 +327,7 @@ class _GrowingColumn:
 def _rows_a_chunk(spec: ColumnSpec) -> int:
     """Return 4 rows for frames, of which one alone is read, and about 64 KiB for small rows."""
     row_bytes = max(1, math.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-    return _FRAMES_A_CHUNK if row_bytes >= FRAME_BYTES else _CHUNK_BYTES // row_bytes
+    return 4 if row_bytes >= FRAME_BYTES else 65_536 // row_bytes
 
 
 def _typed(

@@ -15,7 +15,6 @@ from rmr_gym.models.rmr.pipeline import Latents, draw_uniformly
 Clip = Float[Tensor, "batch time height width 3"]
 """Successive frames; colours are in [0, 1]."""
 
-EPSILON = 1e-8
 LAYERS, KERNEL = 5, 3
 _ZOOM, _EVEN = 4.0, 0.25
 MOMENTS = 5
@@ -70,7 +69,7 @@ class SlotAttention(nn.Module):
         shares = torch.empty(0)
         for _ in range(iterations):
             queries = self.query(self.norm_slots(slots))
-            won = (queries @ keys.transpose(1, 2) * self.scale).softmax(dim=1) + EPSILON
+            won = (queries @ keys.transpose(1, 2) * self.scale).softmax(dim=1) + 1e-8
             shares = won / won.sum(dim=-1, keepdim=True)
             update = shares @ values
             slots = self.gru(update.flatten(0, 1), slots.flatten(0, 1)).view_as(slots)

@@ -33,9 +33,6 @@ _LOCAL_SETTINGS = {
 killed while it started, is given up after so long, and asked for anew. Only the job that a worker
 computed, and none that waited for it, is held responsible for its death."""
 
-_LOADED = ["distributed", "rmr_gym.runs.sweep"]
-"""What the process that workers are forked from has imported, torch with it."""
-
 
 class Workers:
     """Processes that compute jobs, see `local_workers` and `workers_at`."""
@@ -88,7 +85,7 @@ def local_workers(compute: Compute, count: int) -> Iterator[Workers]:
     """Give processes of this machine."""
     with dask.config.set(_LOCAL_SETTINGS):
         if _FORKS:
-            get_mp_context().set_forkserver_preload(_LOADED)
+            get_mp_context().set_forkserver_preload(["distributed", "rmr_gym.runs.sweep"])
         with (
             cast("Any", LocalCluster)(
                 n_workers=count,

@@ -21,7 +21,6 @@ from rmr_gym.wrappers.describe import ale_of
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""
 
-_GRAY_BYTES = PALETTE_GRAY.tobytes()
 _LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
 _UPWARDS = 0.5001
 """Rounds means that end in .5 upwards, whatever the last bits of a sum are."""
@@ -245,5 +244,5 @@ def _from_gray(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pi
 
 
 def _from_palette(shown: UInt8[np.ndarray, "strips _"]) -> Float32[np.ndarray, "*pixels"]:
-    gray = np.frombuffer(shown.tobytes().translate(_GRAY_BYTES), np.uint8)
+    gray = np.frombuffer(shown.tobytes().translate(PALETTE_GRAY.tobytes()), np.uint8)
     return gray.astype(np.float32)

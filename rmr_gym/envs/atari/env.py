@@ -95,7 +95,6 @@ def choose_mode(ale: ALEInterface, game: Game, mode: int | None, difficulty: int
 
 
 _NOOP = 0
-_FRAMES_A_SECOND = 60
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         EzPickle.__init__(self, game, **options)
         self.game, self.options = find_game(game), from_options(AtariOptions, options)
         self.render_mode = self.options.render_mode
-        rate = max(1, _FRAMES_A_SECOND // self.options.frameskip)
+        rate = max(1, 60 // self.options.frameskip)
         self.metadata = {**self.metadata, "render_fps": rate}
         self.ale = load(self.game, self.options.max_num_frames_per_episode or 0)
         choose_mode(self.ale, self.game, self.options.mode, self.options.difficulty)

@@ -16,7 +16,6 @@ from rmr_gym.experiments import base
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
 from rmr_gym.runs.store import Artifact, Place, stage
 
-_KINDS = ("game", "kind of features", "algorithm")
 RANDOM = "random"
 EVALUATION_SEED = 0
 
@@ -106,9 +105,9 @@ class Agents(Budget, base.Experiment):
         """Return what is to be computed."""
         games = [worlds.find_world(name) for name in self.games]
         named = {"games": games, "features": self.features, "algorithms": self.algorithms}
-        for kind, names in zip(_KINDS, named.values(), strict=True):
-            base.require_distinct(kind, names)
-        base.require_known("features", self.features, worlds.FEATURES)
+        base.require_distinct("game", games)
+        base.require_known("kind of features", self.features, worlds.FEATURES)
+        base.require_known("algorithm", self.algorithms, worlds.ALGORITHMS)
         configs = list(self.configs(games))
         if not configs:
             raise RMRError("a comparison of agents needs at least one game that has the features")

@@ -15,8 +15,6 @@ from rmr_gym.stages.chain import REFERENCES, GameTasks
 from rmr_gym.stages.games import PRETRAIN_SEED, probe_sets
 from rmr_gym.stages.presets import ARMS
 
-EXAMPLE_FRAMES = 4
-
 
 def comparison(games: Sequence[GameTasks], seeds: Sequence[int]) -> list[Rows]:
     """Return where the rows of a comparison come from; pixels have no seed."""
@@ -62,7 +60,7 @@ def _write_frames(out: Path, games: Sequence[GameTasks]) -> None:
     for game in games:
         episodes = game.data.open()
         loaded = episodes.dataset.load(columns=("pixels", "ram"), episodes=episodes.validation[:1])
-        rows = np.linspace(0, len(loaded["ram"]) - 1, EXAMPLE_FRAMES).astype(int)
+        rows = np.linspace(0, len(loaded["ram"]) - 1, 4).astype(int)
         arrays[f"{game.name}_rgb"] = palette_to_rgb(loaded["pixels"][rows])
         arrays[f"{game.name}_ram"] = loaded["ram"][rows]
     write_arrays(out / "frames.npz", arrays)

@@ -20,8 +20,6 @@ Places = Float[Tensor, "*batch views place"]
 Vectors = Float[Tensor, "*batch views dim"]
 FeatureMap = Float[Tensor, "batch channels height width"]
 
-_BASE = 10000.0
-
 
 class Views(NamedTuple):
     """What is seen of each world at one instant.
@@ -176,7 +174,7 @@ class SpherePositions(nn.Module):
         if not unit > 0:
             raise RMRError(f"expected a unit of places above 0 pixels, got {unit}")
         exponents = torch.arange(dim // 4, dtype=torch.float64) * (4 / dim)
-        self.register_buffer("frequencies", (_BASE**-exponents / unit).float(), persistent=False)
+        self.register_buffer("frequencies", (10_000.0**-exponents / unit).float(), persistent=False)
 
     def forward(self, centres: Int[Tensor, "*batch 2"]) -> Float[Tensor, "*batch dim"]:
         """Return the points of pixels (row, column), of length 1."""
