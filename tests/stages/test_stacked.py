@@ -359,7 +359,7 @@ class TestJobs:
             assert planned([game.pretrained(seed) for seed in (0, 1)], store, 9)[0] == []
 
     def test_a_size_below_one_is_refused(self, store):
-        with pytest.raises(RMRError, match="got 0"):
+        with pytest.raises(RMRError, match="found 0"):
             stacking(store, 0)
 
     def test_stacked_sweeps_give_what_plain_ones_give(self, quick, chain, store):
