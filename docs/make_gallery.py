@@ -82,8 +82,8 @@ def games() -> Iterator[tuple[str, list[np.ndarray], float]]:
 def balls() -> Iterator[tuple[str, list[np.ndarray], float]]:
     """Yield a film a preset of bouncing balls, as people see it."""
     for preset in PRESETS:
-        shown = play(preset, FRAMES, 120)
-        yield preset, shown.rendered, shown.fps
+        _, rendered, fps = play(preset, FRAMES, 120)
+        yield preset, rendered, fps
 
 
 def variants() -> Iterator[tuple[str, list[np.ndarray], float]]:

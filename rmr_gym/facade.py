@@ -14,6 +14,7 @@ from typing import Any
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.files import require_free
 from rmr_gym.core.options import overridden
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel
@@ -236,19 +237,6 @@ def checkpoint_of(preset: Preset, arm: str, step: int | None = None) -> int:
 def _chosen(kind: Any, preset: AnyPreset, settings: Settings | None) -> Any:
     options = kind(**kind.proposals(preset)) if isinstance(preset, str) else preset
     return overridden(options, settings or {})
-
-
-def require_free(folder: AnyPath, overwrite: bool) -> Path:
-    """Return a folder that may be written.
-
-    Raises:
-        RMRError: Something is there.
-    """
-    if Path(folder).exists() and not overwrite:
-        raise RMRError(
-            f"{folder} exists already: choose another one or replace it (--force, overwrite=True)"
-        )
-    return Path(folder)
 
 
 def _model_of(folder: Path) -> AtariModel:

@@ -32,7 +32,9 @@ def info(path: Positional[Path], duplicates: bool = False) -> None:
     if dataset.episodes:
         print_rows(_heads(dataset))
     if duplicates:
-        print_rows([_duplicates(dataset, spec.name) for spec in dataset.manifest.observations])
+        columns = [spec.name for spec in dataset.manifest.observations]
+        counted = {name: datasets.duplicate_report(dataset.by_episode(name)) for name in columns}
+        print_rows([{"column": name} | counts for name, counts in counted.items()])
     _warn_if_written(path)
 
 
@@ -109,12 +111,6 @@ def merge(
     with progress_bar(f"merging into {out}") as progress:
         dataset = datasets.merge_datasets(out, sources, overwrite=force, progress=progress)
     say(repr(dataset))
-
-
-def _duplicates(dataset: datasets.TransitionDataset, column: str) -> dict[str, Any]:
-    report = datasets.duplicate_report(dataset.by_episode(column))
-    counts = {"within an episode": report.within, "across episodes": report.across}
-    return {"column": column, "rows": report.rows, "repeated": report.repeated, **counts}
 
 
 def _facts(dataset: datasets.TransitionDataset) -> list[str]:

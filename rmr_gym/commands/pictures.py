@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -44,23 +43,17 @@ def films(
     chosen = list(PRESETS) if presets == ("all",) else presets
     require_known("preset", chosen, PRESETS)
     for preset in chosen:
-        episode = play(preset, frames, size, seed)
-        sheet = [episode.seen[n * (len(episode.seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
-        pictures.write_film(out / f"{preset}.gif", episode.rendered, episode.fps)
+        seen, rendered, fps = play(preset, frames, size, seed)
+        sheet = [seen[n * (len(seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
+        pictures.write_film(out / f"{preset}.gif", rendered, fps)
         pictures.write_sheet(out / f"{preset}.png", sheet)
         _say_written(out / f"{preset}.gif", out / f"{preset}.png")
 
 
-class Episode(NamedTuple):
-    """What models see, what people see, and the frames a second."""
-
-    seen: list[np.ndarray]
-    rendered: list[np.ndarray]
-    fps: float
-
-
-def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
-    """Play one episode of a preset."""
+def play(
+    preset: str, frames: int, size: int, seed: int = 0
+) -> tuple[list[np.ndarray], list[np.ndarray], float]:
+    """Play one episode of a preset: what models see, what people see, and the frames a second."""
     import gymnasium  # noqa: PLC0415
 
     options = {"render_mode": "rgb_array", "render_size": size, "max_episode_steps": frames}
@@ -75,7 +68,7 @@ def play(preset: str, frames: int, size: int, seed: int = 0) -> Episode:
         over = terminated or truncated
     fps = float(env.metadata["render_fps"])
     env.close()
-    return Episode(seen, rendered, fps)
+    return seen, rendered, fps
 
 
 @dataclass(frozen=True, kw_only=True)

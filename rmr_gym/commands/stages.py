@@ -11,6 +11,7 @@ import tyro
 from rmr_gym import facade
 from rmr_gym.commands import console
 from rmr_gym.core.errors import RMRError, letters
+from rmr_gym.core.files import require_free
 from rmr_gym.experiments.atari import game_names
 from rmr_gym.experiments.belief.grid import Belief, tracked
 from rmr_gym.experiments.worlds import is_of_balls
@@ -227,7 +228,7 @@ class TrainEncoder(Belief):
         if self.out is not None and (self.ship or len(names) > 1):
             other = "--ship" if self.ship else "--game all"
             raise RMRError(f"expected either --out or {other}, found both")
-        folders = {name: facade.require_free(self._folder(name), self.force) for name in names}
+        folders = {name: require_free(self._folder(name), self.force) for name in names}
         self._announce(len(names))
         for name, folder in folders.items():
             with console.progress_bars() as progress_for:

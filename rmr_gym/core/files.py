@@ -27,6 +27,19 @@ TEMPORARY = ".tmp"
 """How the names of files end that are not finished; a finished file never has such a name."""
 
 
+def require_free(folder: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Return a folder that may be written.
+
+    Raises:
+        RMRError: Something is there.
+    """
+    if Path(folder).exists() and not overwrite:
+        raise RMRError(
+            f"{folder} exists already: choose another one or replace it (--force, overwrite=True)"
+        )
+    return Path(folder)
+
+
 def write_atomically(path: Path, content: bytes | str) -> Path:
     """Write a file with `write_file`, making missing folders.
 

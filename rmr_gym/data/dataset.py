@@ -347,39 +347,29 @@ def being_written(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class DuplicateReport:
-    """How many rows are byte-equal to an earlier row.
-
-    Attributes:
-        rows: Rows that were looked at.
-        within: Of these, equal to an earlier row of the same episode.
-        across: Of these, equal to a row of an earlier episode.
-        repeated: Of these, equal to an earlier row of any episode.
-    """
-
-    rows: int
-    within: int
-    across: int
-    repeated: int
-
-
-def duplicate_report(episodes: Iterable[Shaped[np.ndarray, "rows ..."]]) -> DuplicateReport:
+def duplicate_report(episodes: Iterable[Shaped[np.ndarray, "rows ..."]]) -> dict[str, int]:
     """Count the repeated rows of episodes, which are looked at one after another.
+
+    Returns:
+        ``rows`` that were looked at; of these, how many are byte-equal to an earlier row
+        ``within an episode``, to a row of an earlier episode (``across episodes``), and to any
+        earlier row (``repeated``).
 
     Example:
         >>> duplicate_report(dataset.by_episode("pixels"))  # doctest: +SKIP
     """
-    rows = within = across = repeated = 0
+    counts: dict[str, int] = dict.fromkeys(
+        ("rows", "repeated", "within an episode", "across episodes"), 0
+    )
     known: set[bytes] = set()
     for episode in episodes:
         listed = list(_digests(episode))
-        rows += len(listed)
-        within += len(listed) - len(set(listed))
-        across += sum(digest in known for digest in listed)
-        repeated += len(listed) - len(set(listed) - known)
+        counts["rows"] += len(listed)
+        counts["repeated"] += len(listed) - len(set(listed) - known)
+        counts["within an episode"] += len(listed) - len(set(listed))
+        counts["across episodes"] += sum(digest in known for digest in listed)
         known.update(listed)
-    return DuplicateReport(rows, within, across, repeated)
+    return counts
 
 
 def duplicate_rows(

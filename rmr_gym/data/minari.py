@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import replacing, write_atomically
+from rmr_gym.core.files import replacing, require_free, write_atomically
 from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset, copy_episodes
 from rmr_gym.data.reader import verify_episode
@@ -65,9 +65,7 @@ def export_minari(
     minari = _minari()
     if not dataset.episodes:
         raise RMRError(f"expected at least one episode to export, found none in {dataset.path}")
-    final = _place(minari, dataset_id, root)
-    if final.exists() and not overwrite:
-        raise RMRError(f"{final} exists already: choose another id or add --force")
+    final = require_free(_place(minari, dataset_id, root), overwrite)
     with replacing(final) as folder:
         storage = _new_storage(minari, dataset.manifest, dataset_id, folder)
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):

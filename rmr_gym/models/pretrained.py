@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
-from rmr_gym.core.files import replacing
+from rmr_gym.core.files import replacing, require_free
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr import processors
 from rmr_gym.models.rmr.belief import CompactReader, Filter
@@ -414,8 +414,7 @@ def _together(encoder: nn.Module, processor: nn.Module | None) -> nn.ModuleDict:
 
 
 def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    if not overwrite:
-        raise RMRError(f"{folder} exists already: choose another folder or overwrite it")
+    require_free(folder, overwrite)
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {"a file"}
     if not inside <= {CONFIG, WEIGHTS, CARD}:
         raise RMRError(

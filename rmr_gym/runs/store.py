@@ -42,7 +42,7 @@ from torch import Tensor
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import alone, os_errors, replacing
+from rmr_gym.core.files import alone, os_errors, replacing, require_free
 
 _TENSORS, RECORD, _SUMS = "tensors.safetensors", "record.json", "sha256.json"
 
@@ -74,10 +74,7 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
         RMRError: If the folder exists and ``overwrite`` is off, or cannot be written.
     """
     with replacing(folder, wait=True) as hidden:
-        if folder.exists() and not overwrite:
-            raise RMRError(
-                f"{folder} exists already: choose another folder or overwrite it (--force)"
-            )
+        require_free(folder, overwrite)
         _fill(hidden, artifact)
     return folder
 

@@ -123,7 +123,7 @@ def test_export_and_import(run, recorded, tmp_path):
     assert "3 episodes by 2 heads" in run(*back)
     dataset = TransitionDataset(tmp_path / "back", verify=True)
     assert dataset.fingerprint == TransitionDataset(recorded).fingerprint
-    with pytest.raises(RMRError, match="exists already: choose another id or add --force"):
+    with pytest.raises(RMRError, match="exists already: choose another one or replace it"):
         run(*export)
     run(*export, "--force")
 

@@ -305,7 +305,7 @@ def test_actions_that_cannot_be_imported(root, tmp_path):
 def test_nothing_is_overwritten_without_being_asked(recorded, root):
     folder = export_minari(recorded, "balls-v0")
     content = (folder / "data" / "main_data.hdf5").read_bytes()
-    with pytest.raises(RMRError, match=r"exists already: choose another id or add --force"):
+    with pytest.raises(RMRError, match=r"exists already: choose another one or replace it"):
         export_minari(recorded, "balls-v0")
     assert (folder / "data" / "main_data.hdf5").read_bytes() == content
     (recorded.path / "episodes" / "000003.h5").unlink()

@@ -8,7 +8,6 @@ from gymnasium import spaces
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import (
-    DuplicateReport,
     TransitionDataset,
     being_written,
     duplicate_report,
@@ -127,8 +126,9 @@ def test_asking_who_writes_changes_nothing(tmp_path):
 def test_a_report_by_hand():
     first = np.array([[1, 2], [1, 2], [3, 4], [1, 2]])
     second = np.array([[3, 4], [5, 6], [5, 6], [3, 4]])
-    assert duplicate_report([first, second]) == DuplicateReport(8, within=4, across=2, repeated=5)
-    assert duplicate_report([]) == DuplicateReport(0, 0, 0, 0)
+    counts = {"rows": 8, "repeated": 5, "within an episode": 4, "across episodes": 2}
+    assert duplicate_report([first, second]) == counts
+    assert duplicate_report([]) == dict.fromkeys(counts, 0)
 
 
 def test_duplicate_rows_by_hand():
