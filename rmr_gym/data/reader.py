@@ -165,19 +165,17 @@ class ColumnReader:
     def __len__(self) -> int:
         return sum(self._lengths)
 
-    def read(
-        self, rows: Int[np.ndarray, " rows"], out: Shaped[np.ndarray, "rows ..."] | None = None
-    ) -> Shaped[np.ndarray, "rows ..."]:
-        """Return the rows in the order wanted, read into ``out`` where there is one.
+    def read(self, rows: Int[np.ndarray, " rows"]) -> Shaped[np.ndarray, "rows ..."]:
+        """Return the rows in the order wanted.
 
         Raises:
             RMRError: A row is out of range, or a file is damaged.
         """
         rows = positions(rows, len(self), "rows")
-        out = np.empty((len(rows), *self._spec.shape), self._spec.stored) if out is None else out
         if self._small:
             self._read_episodes(rows)
-            return np.take(self._whole, rows, axis=0, out=out, mode="clip")
+            return np.take(self._whole, rows, axis=0, mode="clip")
+        out = np.empty((len(rows), *self._spec.shape), self._spec.stored)
         unknown = self._frames.put(rows, out)
         if unknown.size:
             self._decompress(rows, unknown, out)
@@ -280,8 +278,7 @@ class _KnownFrames:
         unknown = np.flatnonzero(~known)
         if len(unknown) == len(rows):
             return unknown
-        direct = not unknown.size and out.flags.c_contiguous
-        frames = out if direct else np.empty((known.sum(), *out.shape[1:]), out.dtype)
+        frames = out if not unknown.size else np.empty((known.sum(), *out.shape[1:]), out.dtype)
         flat = frames.reshape(-1).view(self._word)
         np.concatenate([self._grounds[number] for number in numbers[known].tolist()], out=flat)
         starts, counts = self._spans[rows[known]].T
@@ -289,7 +286,7 @@ class _KnownFrames:
         changes = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
         at = np.repeat(np.arange(0, len(flat), self._width), counts) + self._places[changes]
         flat[at] = self._words[changes]
-        if not direct:
+        if unknown.size:
             out[known] = frames
         return unknown
 

@@ -164,10 +164,7 @@ def _window(
 
 def _drawn_episode(transitions: Any, batch: int, rng: np.random.Generator) -> tuple[int, int]:
     """Return the first transition of the drawn episode and the first one after it."""
-    episode = getattr(transitions, "episode", None)
-    if episode is None or len(episode) != len(transitions.current):
-        raise TypeError("window batches need the episode of every transition in .episode")
-    _, firsts, lengths = np.unique(episode, return_index=True, return_counts=True)
+    _, firsts, lengths = np.unique(transitions.episode, return_index=True, return_counts=True)
     weights = np.where(lengths >= batch, lengths, 0)
     if not weights.any():
         raise RMRError(

@@ -68,7 +68,8 @@ class Planned(NamedTuple):
             failure = traces.failure
         if failure is None:
             return JobState(self.title, WAITING, None, traces.attempts)
-        return JobState(self.title, FAILED, None, traces.attempts, last_line(failure))
+        error = failure.strip().rpartition("\n")[2]
+        return JobState(self.title, FAILED, None, traces.attempts, error)
 
 
 def write_plan(out: Path, tasks: Iterable[Task], store: Store) -> list[Planned]:
@@ -108,11 +109,6 @@ def read_plan(folder: Path) -> list[Planned]:
             f"{folder} holds no run: expected a folder of `rmr-gym run` with {PLAN} ({error}); "
             f"runs in it: {inside}"
         ) from error
-
-
-def last_line(error: str) -> str:
-    """Return the last line of an error, which says what happened."""
-    return error.strip().rpartition("\n")[2]
 
 
 class Estimate(NamedTuple):

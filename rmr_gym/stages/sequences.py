@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains import sequences as domain
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
-from rmr_gym.models.world.rims import RIMSizes, SequenceLSTM, SequenceRIMs
+from rmr_gym.models.world.rims import LSTMSizes, RIMSizes, SequenceLSTM, SequenceRIMs
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
 from rmr_gym.runs.training import Checkpoint, Phase, Step, check_checkpoints, train
 from rmr_gym.stages.presets import find_preset, read_presets
@@ -68,20 +68,6 @@ class SequenceTask:
             )
 
 
-@dataclass(frozen=True)
-class LSTMSizes:
-    """Sizes of the baseline.
-
-    Attributes:
-        units: Width of its state.
-    """
-
-    units: int = 600
-
-    def __post_init__(self) -> None:
-        check_counts(self)
-
-
 Sizes = RIMSizes | LSTMSizes
 
 
@@ -115,9 +101,7 @@ SEQUENCE_PRESETS = read_presets("sequences", SequencePreset)
 
 SEQUENCE_MODELS: dict[str, Callable[[int, int, int, Any], nn.Module]] = {
     "rims": SequenceRIMs,
-    "lstm": lambda inputs, outputs, embedding, sizes: SequenceLSTM(
-        inputs, outputs, embedding, sizes.units
-    ),
+    "lstm": SequenceLSTM,
 }
 """Makers of models of sequences by name, from the number of tokens or features, that of outputs,
 the width of an embedding and their own sizes, those of the preset's field of the same name."""

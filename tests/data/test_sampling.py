@@ -127,14 +127,6 @@ def test_too_few_transitions():
         batch_indices(listed(900), 401, 0, "a", 0, kind="window")
 
 
-def test_window_needs_episodes():
-    class Bare(NamedTuple):
-        current: np.ndarray
-
-    with pytest.raises(TypeError, match="episode"):
-        batch_indices(Bare(np.arange(60)), 50, 0, "a", 0, kind="window")
-
-
 def test_an_unknown_kind_is_named():
     with pytest.raises(RMRError, match="did you mean 'window'"):
         batch_indices(listed(60), 5, 0, "a", 0, kind="windows")

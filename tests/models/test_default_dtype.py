@@ -14,7 +14,7 @@ from rmr_gym.models.pretrained import BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.message_passing import describe_backend
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.world.frames import unroll
-from rmr_gym.models.world.rims import RIMSizes, SequenceLSTM, SequenceRIMs
+from rmr_gym.models.world.rims import LSTMSizes, RIMSizes, SequenceLSTM, SequenceRIMs
 from rmr_gym.stages.measures import predict_labels
 from rmr_gym.stages.world_model import WORLD_MODELS
 from rmr_gym.wrappers.features import RMRObservationWrapper
@@ -66,7 +66,7 @@ def test_world_models(name):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: SequenceRIMs(5, 5, 6, RIMSizes()), lambda: SequenceLSTM(5, 5, 6, 4)]
+    "make", [lambda: SequenceRIMs(5, 5, 6, RIMSizes()), lambda: SequenceLSTM(5, 5, 6, LSTMSizes(4))]
 )
 def test_models_of_tokens(make):
     def compute():

@@ -522,6 +522,20 @@ class SequenceRIMs(nn.Module):
         return map(self.cell.read(self.embedding).at, inputs.unbind(1))
 
 
+@dataclass(frozen=True)
+class LSTMSizes:
+    """Sizes of the baseline.
+
+    Attributes:
+        units: Width of its state.
+    """
+
+    units: int = 600
+
+    def __post_init__(self) -> None:
+        check_counts(self)
+
+
 class SequenceLSTM(nn.Module):
     """Embedding, one LSTM, linear decoder: the baseline.
 
@@ -531,14 +545,14 @@ class SequenceLSTM(nn.Module):
         inputs: Number of tokens, or of features.
         outputs: Width of what is said at every instant.
         embedding: Width of the embedding of an instant.
-        units: Width of the LSTM.
+        sizes: Of the LSTM.
     """
 
-    def __init__(self, inputs: int, outputs: int, embedding: int, units: int):
+    def __init__(self, inputs: int, outputs: int, embedding: int, sizes: LSTMSizes):
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(inputs, embedding))
-        self.lstm = nn.LSTM(embedding, units, batch_first=True)
-        self.decoder = nn.Linear(units, outputs)
+        self.lstm = nn.LSTM(embedding, sizes.units, batch_first=True)
+        self.decoder = nn.Linear(sizes.units, outputs)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -8,7 +8,15 @@ from torch.nn import functional as F
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
-from rmr_gym.models.world.rims import RIMCell, RIMSizes, SequenceLSTM, SequenceRIMs, dropout, least
+from rmr_gym.models.world.rims import (
+    LSTMSizes,
+    RIMCell,
+    RIMSizes,
+    SequenceLSTM,
+    SequenceRIMs,
+    dropout,
+    least,
+)
 
 SMALL = RIMSizes(rims=5, active=2, units=6, keys=4, heads=2, message=3, dropout=0.0)
 ELEMENTS, BATCH = 7, 4
@@ -303,7 +311,7 @@ def test_communication_through_a_processor_hears_who_is_present():
 TOKEN_SIZES = RIMSizes(rims=3, active=2, units=8, keys=4, heads=2, message=4, dropout=0.0)
 TOKEN_MODELS = {
     "rims": lambda: SequenceRIMs(5, 5, 6, TOKEN_SIZES),
-    "lstm": lambda: SequenceLSTM(5, 5, 6, 16),
+    "lstm": lambda: SequenceLSTM(5, 5, 6, LSTMSizes(16)),
 }
 TOKENS = torch.tensor([[1, 2, 0, 0], [3, 4, 0, 0], [2, 2, 0, 0]])
 
