@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, whole_number
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import TransitionDataset
 
@@ -42,11 +42,8 @@ def split_episodes(
         RMRError: There are not enough episodes, or a size is out of range.
     """
     count = dataset if isinstance(dataset, int) else len(dataset.episodes)
-    if train < 1 or validation < 0:
-        raise RMRError(
-            "expected 1 or more training and 0 or more validation episodes, found "
-            f"{train} and {validation}"
-        )
+    whole_number("training episodes", train, 1)
+    whole_number("validation episodes", validation, 0)
     if train + validation > count:
         raise RMRError(
             f"expected at least {train + validation} episodes to split into {train} for training "

@@ -136,10 +136,6 @@ def test_what_stays_in_memory_is_what_was_read(game, memory):
     for count in (1, 3, 7, 50, 200, 200):
         rows = rng.integers(0, len(reader), count)
         assert reader.read(rows).tobytes() == column[rows].tobytes()
-        apart = np.zeros((count, 2, *spec.shape), spec.dtype)
-        reader.read(rows, apart[:, 1])
-        assert apart[:, 1].tobytes() == column[rows].tobytes()
-        assert not apart[:, 0].any()
 
 
 def test_frames_that_were_read_need_no_file(game):

@@ -40,7 +40,7 @@ def test_too_few_episodes():
 
 @pytest.mark.parametrize(("train", "validation"), [(0, 3), (2, -1)])
 def test_sizes_out_of_range(train, validation):
-    with pytest.raises(RMRError, match=f"found {train} and {validation}"):
+    with pytest.raises(RMRError, match=r"as (training|validation) episodes, found (0|-1)"):
         split_episodes(10, train, validation, 0)
 
 

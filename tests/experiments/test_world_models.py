@@ -297,7 +297,7 @@ def test_a_condition_that_fails_stops_no_other(views, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"models": ("rims",)}, "models of crops out of .*, got rims"),
+        ({"models": ("rims",)}, "unknown model of crops 'rims'"),
         ({"models": ()}, "expected one model or more"),
         ({"seen": (5,)}, "expected 1 to 4 crops .* got 5"),
         ({"seen": (0,)}, "expected 1 to 4 crops .* got 0"),

@@ -6,11 +6,10 @@ from itertools import product
 from pathlib import Path
 
 from rmr_gym.domains.balls import BallsModel
-from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_known
 from rmr_gym.experiments.worlds import PLAYABLE, BallsExperiment, Playing
 from rmr_gym.runs.store import Task
 from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsWorld, given_balls
-from rmr_gym.stages.presets import find_arm
 
 DIMS = (2, 4, 8, 16, 32, 64)
 """Widths of the latents in RMR, Appendix C."""
@@ -91,9 +90,7 @@ class BallsNatural(BallsExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_distinct("arm", self.arms)
-        for arm in self.arms:
-            find_arm(arm, BALLS_ARMS)
+        require_known("arm", self.arms, BALLS_ARMS)
         given = BallsFolder(self.processor) if self.processor else None
         donor = given_balls(given) if given and given.read() else None
         episodes, resolution = (20, 16) if self.preset == "smoke" else (600, 32)

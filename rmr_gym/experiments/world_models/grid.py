@@ -6,11 +6,11 @@ from itertools import product
 from pathlib import Path
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, write_arrays
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_known, write_arrays
 from rmr_gym.experiments.worlds import HELD_OUT, WorldExperiment
 from rmr_gym.models.world.s2rm import S2RM_MODELS
 from rmr_gym.runs.store import Store
-from rmr_gym.stages.world_model import PlannedModel, RecordedFrames, enclaves
+from rmr_gym.stages.world_model import WORLD_MODELS, PlannedModel, RecordedFrames, enclaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class WorldModels(WorldExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_distinct("model", self.models)
+        require_known("world model", self.models, WORLD_MODELS)
         len(self.seed_list)
         counts = self._test_groups()
         models = self.planned(self.models, progress_for, self.groups, self.processor)
@@ -100,12 +100,7 @@ class Views(WorldExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_distinct("model", self.models)
-        wrong = [name for name in self.models if name not in S2RM_MODELS]
-        if wrong:
-            raise RMRError(
-                f"expected models of crops out of {', '.join(S2RM_MODELS)}, got {', '.join(wrong)}"
-            )
+        require_known("model of crops", self.models, S2RM_MODELS)
         models = self.planned(self.models, progress_for)
         parts = [max(1, model.parts) for model in models]
         crops = models[0].preset.sizes.views
