@@ -209,8 +209,8 @@ def test_an_environment_that_cannot_be_played_is_told(world_models, tmp_path, na
     ("options", "message"),
     [
         ({"models": ("rnen",)}, "unknown world model 'rnen': did you mean"),
-        ({"models": ()}, "expected one model or more"),
-        ({"models": ("rnn", "rnn")}, "each model may be named once"),
+        ({"models": ()}, "expected one world model or more"),
+        ({"models": ("rnn", "rnn")}, "each world model may be named once"),
         ({"preset": "large"}, "unknown preset 'large'"),
         ({"groups": 1}, "2 groups or more"),
         ({"models": ("rnn",), "groups": 3}, "2 groups or more in .*, got 3 and rnn"),
@@ -298,7 +298,7 @@ def test_a_condition_that_fails_stops_no_other(views, tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"models": ("rims",)}, "unknown model of crops 'rims'"),
-        ({"models": ()}, "expected one model or more"),
+        ({"models": ()}, "expected one model of crops or more"),
         ({"seen": (5,)}, "expected 1 to 4 crops .* got 5"),
         ({"seen": (0,)}, "expected 1 to 4 crops .* got 0"),
         ({"dropped": (3,)}, "expected 0 to 2 modules .* got 3"),
