@@ -11,7 +11,6 @@ from gymnasium.vector import VectorEnv
 from jaxtyping import Int
 
 from rmr_gym.core.errors import RMRError, whole, whole_number
-from rmr_gym.core.errors import limit as limit  # noqa: PLC0414  (environments take it from here)
 
 Arrays = dict[str, np.ndarray]
 """What an environment, or a vector of them, shows."""

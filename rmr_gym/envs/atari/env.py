@@ -11,7 +11,7 @@ from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
 from rmr_gym.core.actions import ACTION_NAMES
-from rmr_gym.core.errors import RMRError, from_options, known_name
+from rmr_gym.core.errors import RMRError, from_options, known_name, limit, whole_number
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seed
 from rmr_gym.envs.atari.games import Game, find_game
@@ -129,9 +129,9 @@ class AtariOptions:
     render_mode: str | None = None
 
     def __post_init__(self) -> None:
-        arguments.whole_number("frameskip", self.frameskip, at_least=1)
-        arguments.whole_number("noop_max", self.noop_max)
-        arguments.limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
+        whole_number("frameskip", self.frameskip, at_least=1)
+        whole_number("noop_max", self.noop_max)
+        limit("max_num_frames_per_episode", self.max_num_frames_per_episode)
         arguments.probability("repeat_action_probability", self.repeat_action_probability)
         if self.max_pool and (self.pixels == "palette" or self.frameskip < 2):
             raise RMRError(

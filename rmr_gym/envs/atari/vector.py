@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, utils
 from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.actions import ACTION_NAMES
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, limit, whole_number
 from rmr_gym.core.processes import worker_context
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seeds
@@ -349,8 +349,8 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     ):
         own = {"workers": workers, "copy": copy, "autoreset_mode": autoreset_mode, **options}
         EzPickle.__init__(self, game, num_envs, max_episode_steps=max_episode_steps, **own)
-        self.num_envs = arguments.whole_number("num_envs", num_envs, at_least=1)
-        steps = arguments.limit("max_episode_steps", max_episode_steps)
+        self.num_envs = whole_number("num_envs", num_envs, at_least=1)
+        steps = limit("max_episode_steps", max_episode_steps)
         workers = min(_processes(workers), self.num_envs)
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels

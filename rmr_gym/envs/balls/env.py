@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import Int, UInt8
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, limit, whole_number
 from rmr_gym.envs import arguments
 from rmr_gym.envs.arguments import Arrays, Info, Seed, Seeds
 from rmr_gym.envs.balls import physics
@@ -382,8 +382,8 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         own = {"threads": threads, "render_mode": render_mode, **options}
         EzPickle.__init__(self, num_envs, preset, max_episode_steps=max_episode_steps, **own)
         self.config = config = configure(preset, options)
-        self.num_envs = arguments.whole_number("num_envs", num_envs, 1)
-        self._limit = arguments.limit("max_episode_steps", max_episode_steps)
+        self.num_envs = whole_number("num_envs", num_envs, 1)
+        self._limit = limit("max_episode_steps", max_episode_steps)
         self.render_mode = render_mode and known_name("render mode", render_mode, RENDER_MODES)
         threads = arguments.parallel("threads", threads, at_least=1)
         self._world = world = BallsWorld(config, self.num_envs, threads=threads)
