@@ -596,9 +596,8 @@ def alone_error(pipeline: FramePipeline, data: BallsData, index: Index) -> float
     """
     errors, copied = [], []
     for clip in _clips(pipeline, data, index):
-        decoded = _last_again(pipeline, clip[:, :HISTORY])
-        owner = decoded.masks.argmax(dim=1)[:, None, ..., None].expand(-1, -1, -1, -1, 3)
-        shown = decoded.pictures.gather(1, owner)[:, 0]
+        _, masks, pictures = _last_again(pipeline, clip[:, :HISTORY])
+        shown = pictures.take_along_dim(masks.argmax(dim=1)[:, None, ..., None], dim=1)[:, 0]
         errors.append(_squared_errors(shown, clip[:, HISTORY - 1]))
         copied.append(_squared_errors(clip[:, HISTORY - 2], clip[:, HISTORY - 1]))
     return (torch.cat(errors).mean() / torch.cat(copied).mean()).item()

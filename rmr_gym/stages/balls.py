@@ -553,8 +553,7 @@ def natural_balls(
     pipeline.to(find_device(device))
     before = parameter_hash(processor)
 
-    def loss_at(step: int, clip: Clip) -> Tensor:
-        del step
+    def loss_at(_: int, clip: Clip) -> Tensor:
         return (pipeline(clip[:, :HISTORY]).frame - clip[:, HISTORY]).square().mean()
 
     def hold(phase: int) -> None:
@@ -586,15 +585,8 @@ def _train_frames(
 
     trained, ends = Trained(), _ends(phases)
     if phases:
-        trained = train(
-            pipeline,
-            step_at,
-            lambda step: Checkpoint({}, {"step": step}),
-            phases=phases,
-            checkpoints=ends,
-            begin=begin,
-            room=room,
-        )
+        named: Any = {"phases": phases, "checkpoints": ends, "begin": begin, "room": room}
+        trained = train(pipeline, step_at, lambda step: Checkpoint({}, {"step": step}), **named)
     record = facts | {"step": ends[-1] if ends else 0, "curve": trained.curve}
     return Artifact(record, _tensors(pipeline))
 
