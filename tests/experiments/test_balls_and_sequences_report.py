@@ -31,6 +31,17 @@ def test_committed_ratios_of_balls_come_out_again(tmp_path):
     assert "data:image/svg" in path.read_text(encoding="utf-8")
 
 
+def test_the_claims_about_balls_come_out_again(tmp_path):
+    folder = shutil.copytree(RESULTS / "balls-natural", tmp_path / "run")
+    committed = pd.read_csv(folder / "balls_natural_ratios.csv")
+    _, text = write_report(folder)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "balls_natural_ratios.csv"), committed)
+    claims = committed.dropna(subset="p_better_bh").set_index("arm")
+    assert dict(claims["against"]) == {"rmr": "cswm", "rmr_aligned": "cswm_aligned"}
+    assert claims.loc["rmr_aligned", "p_better_bh"] < 0.05 < claims.loc["rmr", "p_better_bh"]
+    assert "rmr_aligned over cswm_aligned on BouncingBalls, mpnn, 128 wide: next frame 0.4" in text
+
+
 def test_widths_of_balls_are_drawn(tmp_path):
     rows = pd.read_csv(RESULTS / "balls_natural_bottleneck.csv").assign(game="B")
     _, text = write_report(run_of(tmp_path, "balls-natural", balls_natural=rows))
