@@ -186,7 +186,7 @@ def arms_figure(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(rows["arm"]))
     figure = charts.dots(panels, names, 1.0, most=2, file="balls_natural.csv")
     for ax in figure.axes:
-        ax.set_xscale("log")
+        ax.set_xscale("log", subs=[2, 5])
     return figure
 
 
