@@ -39,7 +39,8 @@ def test_the_claims_about_balls_come_out_again(tmp_path):
     claims = committed.dropna(subset="p_better_bh").set_index("arm")
     assert dict(claims["against"]) == {"rmr": "cswm", "rmr_aligned": "cswm_aligned"}
     assert claims.loc["rmr_aligned", "p_better_bh"] < 0.05 < claims.loc["rmr", "p_better_bh"]
-    assert "rmr_aligned over cswm_aligned on BouncingBalls, mpnn, 128 wide: next frame 0.4" in text
+    ratio = f"mpnn, 128 wide: next frame {claims.loc['rmr_aligned', 'ratio']:.3f} ("
+    assert f"rmr_aligned over cswm_aligned on BouncingBalls, {ratio}" in text
 
 
 def test_widths_of_balls_are_drawn(tmp_path):
