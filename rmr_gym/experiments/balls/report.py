@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import gmean
 
-from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
 from rmr_gym.report.charts import own_names, seed_lines
 from rmr_gym.report.page import Page
@@ -93,23 +92,22 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
 
 
 def balls_natural(folder: Path) -> Page:
-    """Return the page of a comparison on pixels; no ratios while an arm is worse than copying.
+    """Return the page of a comparison on pixels; it says which arms are no better than copying.
 
     Raises:
         RMRError: If the folder is no such run, or a file in it is damaged.
     """
     run = load_run(folder, TRAINED, "balls_natural")
     rows = run["balls_natural"]
-    worse = worse_than_copy(rows)
-    ratios = pd.DataFrame() if worse or rows.empty else ratio_table(rows)
+    ratios = pd.DataFrame() if rows.empty else ratio_table(rows)
     figures = {"arms": partial(arms_figure, rows), "widths": partial(ratio_curves, rows)}
-    return Page(run, {"balls_natural_ratios": ratios}, figures, {"worse": worse})
+    return Page(run, {"balls_natural_ratios": ratios}, figures, {"worse": worse_than_copy(rows)})
 
 
 def worse_than_copy(table: pd.DataFrame) -> list[str]:
     """Return the arms and seeds whose frames are no better than the last frame seen.
 
-    While there is one, no ratio between arms means anything.
+    A ratio that one of them takes part in says that a training failed, and not by how much.
 
     Args:
         table: ``arm``, ``seed``, ``ratio_to_copy`` and what `POINT` names, where it is known.
@@ -135,15 +133,7 @@ def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
         mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), and the exact one-sided
         p of Wilcoxon's signed-rank test on the logarithms for lower errors (``p_better``) and for
         higher ones, for `CLAIMED` also after Benjamini and Hochberg's correction over them.
-
-    Raises:
-        RMRError: An arm is no better than copying the last frame; see `worse_than_copy`.
     """
-    if worse := worse_than_copy(table):
-        raise RMRError(
-            f"no ratio between arms means anything while {worse[0]} is no better than copying the "
-            "last frame: train longer or take a simpler world"
-        )
     point = [name for name in POINT if name in table]
     logs = table.query("arm != @WARM_START")
     logs = logs.assign(**{name: np.log(logs[name]) for name in ERRORS if name in table})
