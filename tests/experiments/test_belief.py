@@ -51,6 +51,19 @@ def test_errors_are_those_left_of_the_best_controls(folder):
     assert row["best"] == "belief copied"
     assert row["rmr"] == pytest.approx(0.97 + 0.002 + 0.005)
     assert row["lower"] == pytest.approx(100 * (1 - 0.023 / 0.043))
+    assert row["other_lower"] == pytest.approx(row["lower"])
+
+
+def test_p_alone_is_a_control_that_can_be_left_out(folder):
+    summary = pages.belief(folder).tables["belief_summary"]
+    summary.loc[summary["arm"] == "p_alone", "micro_f1_mean"] = 0.96
+    (row,) = pages.errors(summary).query("game == 'Pong' and k == 16 and bytes == 'all'").iloc
+    assert (row["best"], row["other_best"]) == ("P alone, no frames", "belief copied")
+    assert row["lower"] == pytest.approx(100 * (1 - 0.023 / 0.04))
+    assert row["other_lower"] == pytest.approx(100 * (1 - 0.023 / 0.043))
+    table = pages.errors(summary[summary["arm"].isin(["rmr", "p_alone"])])
+    assert table["other_lower"].isna().all()
+    assert table["lower"].notna().all()
 
 
 def test_p_is_tested_against_every_control_by_seed(folder):

@@ -95,15 +95,17 @@ def errors(summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row a game, number of labels, kind of bytes and step. Columns are these, rmr and control
         (mean bit F1), best (the control), lower (per cent of the control's errors; below 0 where
-        P's are more).
+        P's are more); and the last three, called ``other_...``, with P alone left out, which is P
+        itself without frames.
     """
     own = where(summary, arm="rmr").set_index([*PLACE])["micro_f1_mean"]
+    table = pd.DataFrame({"rmr": own})
     others = where(summary, summary["arm"] != "rmr").dropna(subset=["micro_f1_mean"])
-    best = others.loc[groups(others, *PLACE)["micro_f1_mean"].idxmax()].set_index([*PLACE])
-    table = pd.DataFrame({"rmr": own, "control": best["micro_f1_mean"], "best": best["label"]})
-    table = table.dropna().reset_index()
-    table["lower"] = 100 * (1 - (1 - table["rmr"]) / (1 - table["control"]))
-    return table
+    for name, left in (("", others), ("other_", where(others, others["arm"] != "p_alone"))):
+        best = left.loc[groups(left, *PLACE)["micro_f1_mean"].idxmax()].set_index([*PLACE])
+        table[f"{name}control"], table[f"{name}best"] = best["micro_f1_mean"], best["label"]
+        table[f"{name}lower"] = 100 * (1 - (1 - own) / (1 - table[f"{name}control"]))
+    return table.dropna(subset=["rmr", "control"]).reset_index()
 
 
 def belief_curves(rows: pd.DataFrame, kind: str, labels: Labels = BELIEF_LABELS) -> Figure:
