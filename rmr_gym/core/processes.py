@@ -158,8 +158,12 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it.
+
+    A pool of which one process has ended terminates the others, in the middle of a file.
+    """
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
 
     def wait_for_the_end() -> None:
         lifeline.poll(None)

@@ -3,10 +3,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
-from rmr_gym.core.processes import KEPT, interrupts_later
+from rmr_gym.core import files
+from rmr_gym.core.errors import RMRError
+from rmr_gym.core.processes import KEPT, in_processes, interrupts_later
 
 COUNT = """
 import resource
@@ -72,3 +75,21 @@ def test_threads_and_handlers_of_others_are_left_alone():
     thread.start()
     thread.join()
     assert met == [signal.getsignal(signal.SIGINT)]
+
+
+def hold_and_write(folder, turn):
+    """End one process early; let the other take its time over a file, as a slow disk does."""
+    if turn == 0:
+        while not (folder / "begun").exists():
+            time.sleep(0.01)
+        os._exit(1)
+    with files._writing:
+        (folder / "begun").touch()
+        time.sleep(1.0)
+        (folder / "whole").touch()
+
+
+def test_a_pool_that_broke_leaves_files_that_are_being_written_to_their_writers(tmp_path):
+    with pytest.raises(RMRError, match="died"):
+        list(in_processes(hold_and_write, [(tmp_path, 0), (tmp_path, 1)], 2, "wrote"))
+    assert (tmp_path / "whole").exists()
