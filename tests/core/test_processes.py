@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -93,3 +94,16 @@ def test_a_pool_that_broke_leaves_files_that_are_being_written_to_their_writers(
     with pytest.raises(RMRError, match="died"):
         list(in_processes(hold_and_write, [(tmp_path, 0), (tmp_path, 1)], 2, "wrote"))
     assert (tmp_path / "whole").exists()
+
+
+def start_one_that_stays(kind):
+    """Leave a process behind, as an environment does that was not closed."""
+    multiprocessing.get_context(kind).Process(target=time.sleep, args=(60,), daemon=True).start()
+    return kind
+
+
+@pytest.mark.parametrize("kind", multiprocessing.get_all_start_methods())
+def test_what_a_worker_started_ends_with_it(kind):
+    begun = time.monotonic()
+    assert list(in_processes(start_one_that_stays, [(kind,)] * 2, 2, "started")) == [kind] * 2
+    assert time.monotonic() - begun < 50
