@@ -14,6 +14,7 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
 from rmr_gym.models.rmr.processors import Processor, freeze, load_weights, shuffle_weights
+from rmr_gym.models.rmr.stacked import CNN_PRECISIONS
 from rmr_gym.runs.training import Falling, Phase, check_checkpoints
 
 PROBE_NAMES = ("ridge", "adam_raw", "adam_std")
@@ -168,7 +169,7 @@ class Natural:
     def __post_init__(self) -> None:
         known_name("objective", self.objective, OBJECTIVES)
         known_name("kind of negatives", self.negatives, ("paper", "code"))
-        known_name("precision of the convolutions", self.cnn, ("fp32", "bf16"))
+        known_name("precision of the convolutions", self.cnn, CNN_PRECISIONS)
         limit("episodes", self.episodes)
         check_checkpoints(self.checkpoints)
 

@@ -39,16 +39,28 @@ def test_the_claims_about_balls_come_out_again(tmp_path):
     claims = committed.dropna(subset="p_better_bh").set_index("arm")
     assert dict(claims["against"]) == {"rmr": "cswm", "rmr_aligned": "cswm_aligned"}
     assert claims.loc["rmr_aligned", "p_better_bh"] < 0.05 < claims.loc["rmr", "p_better_bh"]
-    ratio = f"mpnn, 128 wide: next frame {claims.loc['rmr_aligned', 'ratio']:.3f} ("
-    assert f"rmr_aligned over cswm_aligned on BouncingBalls, {ratio}" in text
+    assert claims["ratio"].isna().all(), "two runs are no better than copying"
+    tested = "mpnn, 128 wide: next frame p of lower errors 0.00781, 8 seeds"
+    assert f"rmr_aligned over cswm_aligned on BouncingBalls, {tested}" in text
 
 
 def test_widths_of_balls_are_drawn(tmp_path):
     rows = pd.read_csv(RESULTS / "balls_natural_bottleneck.csv").assign(game="B")
     _, text = write_report(run_of(tmp_path, "balls-natural", balls_natural=rows))
-    start = "No better than copying the last frame, so that ratios between arms mean little: "
-    assert text.startswith(f"{start}game B core mpnn dim 4 rmr seed 0, ")
+    assert text.startswith("No ratio between arms: game B core mpnn dim 4 rmr seed 0, ")
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {"arms.svg", "widths.svg"}
+
+
+def test_no_ratios_while_an_arm_is_worse_than_copying(tmp_path):
+    rows = pd.read_csv(RESULTS / "balls_natural.csv").assign(game="B", core="mpnn", dim=32)
+    _, text = write_report(
+        run_of(tmp_path, "balls-natural", balls_natural=rows.assign(ratio_to_copy=1.5))
+    )
+    assert text.startswith("No ratio between arms: ")
+    assert "no better than copying the last frame." in text
+    table = pd.read_csv(tmp_path / "balls_natural_ratios.csv")
+    assert table[["ratio", "low", "high"]].isna().all(axis=None)
+    assert table["p_better"].notna().all()
 
 
 def test_rollouts_of_balls(tmp_path):

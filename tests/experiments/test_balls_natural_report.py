@@ -9,10 +9,12 @@ def row(arm, seed, mse, **more):
     return {"arm": arm, "seed": seed, "mse": mse, "ratio_to_copy": mse, **more}
 
 
-def test_arms_no_better_than_a_copy_are_named_and_stay_in_the_table():
+def test_no_ratio_while_an_arm_is_no_better_than_a_copy():
     table = pd.DataFrame([row("warm_start", 0, 9.0), row("rmr", 0, 0.2), row("cswm", 0, 1.0)])
     assert worse_than_copy(table) == ["cswm seed 0"]
-    assert ratio_table(table)["ratio"].tolist() == [pytest.approx(0.2)]
+    (found,) = ratio_table(table).to_dict("records")
+    assert np.isnan([found[name] for name in ("ratio", "low", "high")]).all()
+    assert found["p_better"] == 0.5, "ranks are what they are"
     assert worse_than_copy(pd.DataFrame([row("rmr", 0, np.nan)])) == ["rmr seed 0"]
 
 

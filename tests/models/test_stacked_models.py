@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import (
     EncodeProcessDecode,
     LatentDecoder,
@@ -137,3 +138,10 @@ def test_bfloat16_convolutions_change_little_and_only_when_asked_for():
     assert half.dtype == torch.float32
     difference = (half - plain).norm() / plain.norm()
     assert 1e-5 < difference < 0.05
+    with pytest.raises(RMRError, match="bf16"):
+        StackedModule(encoders, "bf61")
+
+
+def test_what_cannot_be_stacked_is_refused():
+    with pytest.raises(RMRError, match="one by one"):
+        StackedModule([SlotCNN(84, 84, slots=SLOTS, dim=DIM, trunk="nature", affine=True)])

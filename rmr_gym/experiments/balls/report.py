@@ -92,7 +92,7 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
 
 
 def balls_natural(folder: Path) -> Page:
-    """Return the page of a comparison on pixels; it says which arms are no better than copying.
+    """Return the page of a comparison on pixels; no ratios while an arm is no better than copying.
 
     Raises:
         RMRError: If the folder is no such run, or a file in it is damaged.
@@ -107,7 +107,7 @@ def balls_natural(folder: Path) -> Page:
 def worse_than_copy(table: pd.DataFrame) -> list[str]:
     """Return the arms and seeds whose frames are no better than the last frame seen.
 
-    A ratio that one of them takes part in says that a training failed, and not by how much.
+    While there is one, no ratio between arms means anything; tests, which rank, do.
 
     Args:
         table: ``arm``, ``seed``, ``ratio_to_copy`` and what `POINT` names, where it is known.
@@ -130,7 +130,8 @@ def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns: those of `POINT`, ``error``, ``arm``, ``against``, ``seeds``, ``ratio`` (geometric
-        mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), and the exact one-sided
+        mean over seeds), ``low`` and ``high`` (its 95% bootstrap interval), these three empty while
+        an arm is no better than copying the last frame (`worse_than_copy`), and the exact one-sided
         p of Wilcoxon's signed-rank test on the logarithms for lower errors (``p_better``) and for
         higher ones, for `CLAIMED` also after Benjamini and Hochberg's correction over them.
     """
@@ -143,6 +144,8 @@ def ratio_table(table: pd.DataFrame) -> pd.DataFrame:
     claims = where(tests, [*map(CLAIMED.get, tests["arm"])] == tests["against"], score="mse")
     tests[[*CORRECTED[:2]]] = corrected(claims, point)[[*CORRECTED[:2]]]
     ratios = {name: np.exp(-tests[gap].astype(float)) for name, gap in _GAPS.items()}
+    if worse_than_copy(table):
+        ratios = dict.fromkeys(_GAPS, np.nan)
     tests = tests.assign(**ratios).rename(columns={"pairs": "seeds", "score": "error"})
     columns = [*point, "error", "arm", "against", "seeds", *_GAPS, "p_better", "p_worse"]
     tests = tests.sort_values("error", kind="stable", key=lambda names: names.map([*less].index))

@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, SlotCNN
 from rmr_gym.models.rmr.processors import Processor, parameter_hash
+
+CNN_PRECISIONS = ("fp32", "bf16")
 
 
 class StackedModule:
@@ -31,9 +34,18 @@ class StackedModule:
     Args:
         modules: One a run; parameters that need no gradient need none in the stack.
         cnn: "fp32", or "bf16": convolutions in bfloat16 with the channels last in memory.
+
+    Raises:
+        RMRError: An encoder with an affine map a slot, or no such precision.
     """
 
     def __init__(self, modules: Sequence[nn.Module], cnn: str = "fp32"):
+        if getattr(modules[0], "affine", None) is not None:
+            raise RMRError(
+                "encoders with an affine map a slot cannot be stacked: train such runs one by one "
+                "(a stack of 1)"
+            )
+        known_name("precision of the convolutions", cnn, CNN_PRECISIONS)
         self.modules, self.cnn = list(modules), cnn
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
         self.weights = {
