@@ -90,8 +90,7 @@ class Pretraining:
     @property
     def phase(self) -> Falling:
         """The one phase of training."""
-        rates = (self.warmup, self.end)
-        return Falling(self.steps, self.learning_rate, self.batch, 1, *rates)
+        return Falling(self.steps, self.learning_rate, self.batch, 1, self.warmup, self.end)
 
 
 class PredictedStep(NamedTuple):

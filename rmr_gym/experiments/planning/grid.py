@@ -144,7 +144,7 @@ class Planning(AtariExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_known("arm", self.arms, {*ARMS, *PUSHED_ARMS})
+        require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
         games = self.recorded(progress_for, names) if names else []
         rows = [row for game in games for row in self._rows(game)]

@@ -41,10 +41,7 @@ class StackedModule:
 
     def __init__(self, modules: Sequence[nn.Module], cnn: str = "fp32"):
         if getattr(modules[0], "affine", None) is not None:
-            raise RMRError(
-                "encoders with an affine map a slot cannot be stacked: train such runs one by one "
-                "(a stack of 1)"
-            )
+            raise RMRError("encoders with an affine map a slot train one by one: a stack of 1")
         known_name("precision of the convolutions", cnn, CNN_PRECISIONS)
         self.modules, self.cnn = list(modules), cnn
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
