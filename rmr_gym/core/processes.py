@@ -8,7 +8,6 @@ was a third of the time of a natural step on one core (`benchmarks/memory.py`,
 """
 
 import ctypes
-import os
 import signal
 import sys
 import threading
@@ -16,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import starmap
 from multiprocessing import current_process, get_context, resource_tracker
 from multiprocessing.connection import Connection
@@ -126,6 +124,8 @@ def in_processes(
     try:
         with _no_interrupt():
             futures = [pool.submit(function, *call) for call in calls]
+        for process in pool._processes.values():  # else a pool that broke ends them amid a file
+            process.terminate = lambda: None
         for future in as_completed(futures):
             yield future.result()
         pool.shutdown()
@@ -160,15 +160,8 @@ def _no_interrupt() -> Iterator[None]:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it.
-
-    A pool of which one process has ended terminates the others, in the middle of a file. Processes
-    that an environment starts in here can be terminated: what is ignored they would inherit.
-    """
+    """End this process when the one that started it closes its end or dies; leave Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=partial(signal.signal, signal.SIGTERM, signal.SIG_DFL))
 
     def wait_for_the_end() -> None:
         lifeline.poll(None)
