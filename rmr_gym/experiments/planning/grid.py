@@ -57,7 +57,7 @@ class Episode:
     belief: str = ""
 
 
-@stage(version=1)
+@stage(version=2)
 def planned(episode: Episode, learned: Artifact, told: Artifact | None = None) -> Artifact:
     """Play an episode and add its rewards up; see `chooser`."""
     make = Pushing if episode.game in TASKS else planning_game
