@@ -90,12 +90,20 @@ def object_rows(true: Sequence[Boxes], believed: Sequence[Boxes]) -> list[Row]:
 
 
 def byte_rows(game: str, true: np.ndarray, believed: np.ndarray) -> list[Row]:
-    """Return the same of the labelled bytes, those that are no place under their category."""
+    """Return the same of labelled bytes; those that are no place are named by their category."""
     labels = ram_labels(game)
     values = [label_values(ram[1:], labels).astype(int) for ram in (true, believed)]
     names = [one.name if "local" in one.category else one.category for one in labels]
     gaps = zip(names, abs(values[0] - values[1]).T.tolist(), strict=True)
     return [(f"byte: {name}", "pair", float(gap)) for name, column in gaps for gap in column]
+
+
+def bit_rows(game: str, wrong: np.ndarray, scored: Sequence[int]) -> list[Row]:
+    """Return how many bits of a scored byte are wrong, of bytes with and without a label."""
+    labelled = {label.ram for label in ram_labels(game)}
+    kinds = ["wrong bits: labelled" if at in labelled else "wrong bits: others" for at in scored]
+    counts = wrong[1:, scored].sum(-1).T.tolist()
+    return [(kind, "pair", float(n)) for kind, of in zip(kinds, counts, strict=True) for n in of]
 
 
 def scores(rows: pd.DataFrame) -> pd.Series:
@@ -157,6 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     game = options.game
     seen(game, np.zeros((0, 128)))  # OCAtari is there, before anything is played
     belief = PretrainedEncoder.from_pretrained(options.belief or f"{game}_belief")
+    scored = belief.provenance["data"]["scored"]
     tables, shares, film = [], [], []
     for seed in range(UNSEEN, UNSEEN + options.episodes):
         met = track(game, belief, options.steps, options.start, options.player, seed)
@@ -166,6 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
             rows = [
                 *object_rows(boxes["truth"], boxes[name]),
                 *byte_rows(game, ram["truth"], ram[name]),
+                *bit_rows(game, met["truth"] != met[name], scored),
             ]
             table = pd.DataFrame(rows, columns=["what", "kind", "far"])
             tables.append(table.assign(reader=name, seed=seed))

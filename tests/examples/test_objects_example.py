@@ -48,6 +48,14 @@ def test_labelled_bytes_are_compared_by_their_values():
     assert far["byte: score_clock_lives_display"] == [0] * 4
 
 
+def test_wrong_bits_are_counted_a_byte_after_the_first_instant():
+    wrong = np.zeros((3, 128, 8), bool)
+    wrong[0], wrong[1, 49, :3], wrong[2, 8, 0] = True, True, True
+    labelled, others = "wrong bits: labelled", "wrong bits: others"
+    expected = [(labelled, "pair", 3), (labelled, "pair", 0), (others, "pair", 0)]
+    assert rmr_objects.bit_rows("Pong", wrong, [49, 8]) == [*expected, (others, "pair", 1)]
+
+
 @pytest.fixture
 def ball_only(monkeypatch):
     """Stand in for OCAtari: Pong's ball as it has it, and RAM that it cannot read."""
