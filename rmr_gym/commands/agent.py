@@ -6,8 +6,8 @@ from statistics import fmean, median
 
 import tyro
 
-from rmr_gym.agents.sb3.agent import film, record_agent, returns, train_agent
-from rmr_gym.agents.sb3.worlds import AgentConfig
+from rmr_gym.agents.sb3.agent import film, load_agent, record_agent, returns, train_agent
+from rmr_gym.agents.sb3.worlds import AgentConfig, read_config
 from rmr_gym.commands.console import print_rows, progress_bar, say
 
 Positional = tyro.conf.Positional
@@ -55,7 +55,7 @@ def evaluate(agent: Positional[Path], episodes: int = 10, seed: int = 0) -> None
         episodes: Number of episodes.
         seed: Of the episodes.
     """
-    points = returns(agent, episodes=episodes, seed=seed)
+    points = returns(read_config(agent), load_agent(agent), episodes=episodes, seed=seed)
     row = {"episodes": len(points), "mean": fmean(points), "median": float(median(points))}
     print_rows([row | {"lowest": min(points), "highest": max(points)}])
 

@@ -24,6 +24,7 @@ IMPORTED = ("torch", "ale_py", "mujoco", "h5py", "hdf5plugin", "cv2", "stable_ba
 EXTRAS = (
     ("minari", "minari", "No data set goes to Minari or comes from there."),
     ("digits", "scikit-learn", "`rmr-gym run sequences --preset digits` has no images."),
+    ("minigrid", "minigrid", "No agent plays in worlds of MiniGrid and BabyAI."),
     ("video", "imageio-ffmpeg", "Films are GIF, not MP4."),
     ("video", "moviepy", "Gymnasium's RecordVideo is refused."),
     ("window", "pygame-ce", 'No environment opens a window (render_mode="human").'),

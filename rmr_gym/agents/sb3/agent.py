@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rmr_gym.agents import record
 from rmr_gym.agents.players.graded import Policy
-from rmr_gym.agents.sb3.policies import RIMsPolicy, RMRFeaturesExtractor
+from rmr_gym.agents.sb3.policies import POLICY_SIZES, Embedded, RIMsPolicy, RMRFeaturesExtractor
 from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, whole_number
@@ -30,6 +30,13 @@ from rmr_gym.data.schema import Manifest
 from rmr_gym.report.pictures import check_film, write_film
 from rmr_gym.wrappers.describe import Source, describe
 from rmr_gym.wrappers.features import FeatureStream, Options
+
+GRID_PPO = {"n_steps": 64, "batch_size": 512, "learning_rate": 1e-3}
+GRID_CORES: dict[str, dict[str, Any]] = {
+    "recurrent_ppo": {"lstm_hidden_size": 140},
+    "rims_ppo": {"rims": replace(POLICY_SIZES, units=20)},
+}
+"""In MiniGrid: PPO reads 64 steps at a time; cores of 115,360 (LSTM) and 117,096 parameters."""
 
 
 def train_agent(
@@ -89,6 +96,7 @@ def train_agent(
 def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
     make, options = ALGORITHMS[config.algorithm]
     policy, extractor = _policy_of(config)
+    options = options | (GRID_PPO if config.in_grid and "n_epochs" in options else {})
     fixed = {"seed": integer_seed(config.seed, "agent", config.game), "device": "cpu", **options}
     return make(policy, venv, policy_kwargs=extractor, tensorboard_log=log, **fixed)
 
@@ -110,11 +118,14 @@ def _save(agent: BaseAlgorithm, folder: Path, steps: int) -> Path:
 def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
     """Return the policy, with the encoder inside where a replay buffer shall hold bytes."""
     on_pixels = config.features == "cnn"
+    made: dict[str, Any] = {"features_extractor_class": NatureCNN} if on_pixels else {}
+    if config.in_grid:
+        made = {"features_extractor_class": Embedded, **GRID_CORES.get(config.algorithm, {})}
     if config.algorithm == "rims_ppo":
-        return RIMsPolicy, {"features_extractor_class": NatureCNN} if on_pixels else {}
+        return RIMsPolicy, made
     kind = "LstmPolicy" if config.algorithm == "recurrent_ppo" else "Policy"
     if not config.encodes_inside:
-        return f"{'Cnn' if on_pixels else 'Mlp'}{kind}", {}
+        return f"{'Cnn' if on_pixels else 'Mlp'}{kind}", made
     return f"Cnn{kind}", {
         "features_extractor_class": RMRFeaturesExtractor,
         "features_extractor_kwargs": {"encoder": encoder_of(config), "mode": "frozen"},
@@ -174,21 +185,19 @@ class Keep(BaseCallback):
 
 
 def returns(
-    folder: Path, *, episodes: int, seed: int = 0, agent: BaseAlgorithm | None = None
+    config: AgentConfig, agent: BaseAlgorithm, *, episodes: int, seed: int = 0
 ) -> Sequence[float]:
     """Return the points of each of some episodes.
 
     Args:
-        folder: Of the agent.
+        config: Where it plays and what it sees.
+        agent: Who plays.
         episodes: How many; the n-th of a seed begins alike for every agent of the game.
         seed: Of the episodes and of the agent's choices.
-        agent: Who plays; None: the most trained one of the folder.
 
     Raises:
-        RMRError: No episodes, or no agent.
+        RMRError: No episodes.
     """
-    config = read_config(folder)
-    agent = agent or load_agent(folder)
     agent.set_random_seed(integer_seed(seed, "evaluating agent", config.game))
     return play(config, record.chooser(agent), episodes=episodes, seed=seed)
 

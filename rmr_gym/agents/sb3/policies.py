@@ -155,6 +155,24 @@ def _drawn_anew(encoder: PretrainedEncoder) -> nn.Module:
     return fresh
 
 
+class Embedded(BaseFeaturesExtractor):
+    """A layer of ReLUs on what is shown; of one-hot cells it adds their embeddings.
+
+    Args:
+        observation_space: A Box.
+        features_dim: Width of the layer.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], features_dim: int = 64):
+        super().__init__(observation_space, features_dim)
+        layer = nn.Linear(prod(observation_space.shape or ()), features_dim)
+        self.layers = nn.Sequential(nn.Flatten(), layer, nn.ReLU())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Return features [batch, features]."""
+        return self.layers(observations)
+
+
 POLICY_SIZES = RIMSizes(rims=6, active=4, units=60, dropout=0.0)
 """On 512 features a core has 3% fewer parameters than sb3-contrib's LSTM of 256 units."""
 

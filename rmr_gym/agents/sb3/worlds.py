@@ -1,9 +1,12 @@
 """What an agent is trained on: a world, RMR features or others of it, rewards to learn from."""
 
 import json
+import re
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,18 @@ Around = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
 BALLS = "PushedBalls"
 
+GRIDS = (
+    "BabyAI-GoToRedBallGrey-v0",
+    "BabyAI-GoToRedBall-v0",
+    "BabyAI-OneRoomS8-v0",
+    "MiniGrid-DoorKey-5x5-v0",
+    "MiniGrid-MultiRoom-N2-S4-v0",
+)
+"""Worlds of MiniGrid whose mission is always the same, so that no agent has to read it."""
+
+MOST_DISTRACTORS = 12
+"""More leave something unreachable in nearly every room of 6 x 6 that is drawn."""
+
 _PPO = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "ent_coef": 0.01}
 _DQN = {"buffer_size": 20_000, "learning_starts": 1_000, "target_update_interval": 1_000}
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -49,7 +64,7 @@ ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
 ENCODED = tuple(dict.fromkeys((*ENCODERS, *BALLS_ARMS)))
 """Features of a frozen encoder, by the arm that made it."""
 
-FEATURES = (*ENCODED, "cnn", "ram", "state")
+FEATURES = (*ENCODED, "cnn", "ram", "state", "view")
 
 
 def shipped_arm(world: str) -> str:
@@ -62,14 +77,15 @@ class AgentConfig:
     """What fixes the training of an agent, but for its length.
 
     Attributes:
-        game: Name of the game, for instance Pong or any other of ALE's; or PushedBalls.
+        game: Name of the game, for instance Pong or any other of ALE's; PushedBalls; or a world of
+            MiniGrid, for instance BabyAI-GoToRedBallN3-v0, with 3 distractors.
         features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
             cswm, random_p, shuffled_p, no_p, untrained, supervised); cnn (SB3's NatureCNN on the
-            last 4 frames, end to end); ram (its bits) or, of balls, state (positions and
-            velocities of all).
+            last 4 frames, end to end); ram (its bits); of balls, state (positions and velocities
+            of all); of MiniGrid, view (the 7 x 7 cells ahead, one-hot).
         algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
-        encoder: Folder or shipped name of the encoder; none with cnn, ram and state; default with
-            rmr, of balls rmr_aligned: the shipped one.
+        encoder: Folder or shipped name of the encoder; none with cnn, ram, state and view; default
+            with rmr, of balls rmr_aligned: the shipped one.
         seed: Of training.
         copies: Games that are played side by side.
         max_steps: Steps after which an episode is cut.
@@ -104,7 +120,7 @@ class AgentConfig:
         if self.encoder is not None and self.features not in ENCODED:
             raise RMRError(
                 f"expected no encoder with features {self.features!r}, found {self.encoder!r}: "
-                "cnn, ram and state need none"
+                "cnn, ram, state and view need none"
             )
 
     def key(self) -> dict[str, Any]:
@@ -117,6 +133,11 @@ class AgentConfig:
         return f"{self.game} {self.features} {self.algorithm} {self.seed}"
 
     @property
+    def in_grid(self) -> bool:
+        """Whether it plays in a world of MiniGrid."""
+        return is_grid(self.game)
+
+    @property
     def encodes_inside(self) -> bool:
         """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
         replays = issubclass(ALGORITHMS[self.algorithm][0], OffPolicyAlgorithm)
@@ -124,22 +145,52 @@ class AgentConfig:
 
 
 def features_of(game: str) -> tuple[str, ...]:
-    """Return the features that there are of a game, or of the pushed balls."""
+    """Return the features that there are of a world, for reference the last."""
+    if is_grid(game):
+        return ("view",)
     return (*BALLS_ARMS, UNTRAINED, "cnn", "state") if game == BALLS else (*ENCODERS, "cnn", "ram")
 
 
+def is_grid(name: str) -> bool:
+    """Tell whether a world is one of MiniGrid."""
+    return name.startswith(("BabyAI-", "MiniGrid-"))
+
+
+def grid_options(name: str) -> tuple[str, dict[str, int]]:
+    """Return id and options of a world of MiniGrid: N3 at the end means 3 distractors.
+
+    Raises:
+        RMRError: MiniGrid is missing, there is no such world, or so many distractors do not fit.
+    """
+    numbered = re.fullmatch(r"(BabyAI-GoToRedBall(?:Grey)?)N(-?\d+)(-v0)", name)
+    env_id = numbered[1] + numbered[3] if numbered else name
+    known_name("world of MiniGrid with a mission that never changes", env_id, GRIDS)
+    number = int(numbered[2]) if numbered else 0
+    if not 0 <= number <= MOST_DISTRACTORS:
+        raise RMRError(f"expected 0 to {MOST_DISTRACTORS} distractors, found {number} in {name}")
+    if find_spec("minigrid") is None:
+        raise RMRError(
+            f"expected MiniGrid, of which {name} is a world, found that it is not installed: "
+            'install it with `pip install "rmr-gym[minigrid]"`'
+        )
+    return env_id, {"num_dists": number} if numbered else {}
+
+
 def find_world(name: str) -> str:
-    """Return the name of a game, or of the pushed balls, in any spelling.
+    """Return the name of a game, or of the pushed balls, in any spelling, or of a MiniGrid.
 
     Raises:
         RMRError: There is none of the name.
     """
+    if is_grid(name):
+        grid_options(name)
+        return name
     if letters(name) in ("pushedballs", "rmrpushedballsv0", "balls"):
         return BALLS
     try:
         return game_name(name)
     except RMRError as error:
-        raise unknown_name("game", name, (*GAMES, BALLS)) from error
+        raise unknown_name("game", name, (*GAMES, BALLS, *GRIDS)) from error
 
 
 def read_config(folder: Path) -> AgentConfig:
@@ -168,14 +219,15 @@ def make_games(
     Args:
         config: Game and features.
         copies: Number of games.
-        learning: Reward signs of points in Atari games; else the points.
+        learning: Reward signs of points in Atari games; else the points. In MiniGrid success is
+            always 1 point.
         around: Put around each game, inside of what makes the features.
 
     Raises:
         RMRError: The encoder cannot be read, or was not made by the arm that the features name.
     """
     games = vec_env.DummyVecEnv([partial(_game, config, learning, around)] * copies)
-    if config.features in ("ram", "state"):
+    if config.features in ("ram", "state", "view"):
         return games
     if config.features == "cnn" and config.game == BALLS:
         return vec_env.VecFrameStack(vec_env.VecTransposeImage(games), FRAMES)
@@ -209,6 +261,8 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
     env: Any = wrappers.TimeLimit(_made(config.game), config.max_steps)
     if around is not None:
         env = around(env)
+    if config.in_grid:
+        return wrappers.FlattenObservation(ClipRewardEnv(env))
     if learning and not balls:
         env = ClipRewardEnv(env)
     if config.features == "ram":
@@ -224,12 +278,31 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
 
 def _made(game: str) -> gym.Env[Any, Any]:
     """Make a game, one of ALE's own like ours: all actions, no sticky ones, up to 30 no-ops."""
+    if is_grid(game):
+        return _grid(game)
     env_id = "rmr/PushedBalls-v0" if game == BALLS else str(game_id(game))
     if not env_id.startswith("ALE/"):
         options: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
         return gym.make(env_id, render_mode="rgb_array", **options)
     env = gym.make(env_id, render_mode="rgb_array", **game_options(env_id))
     return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
+
+
+def _grid(name: str) -> gym.Env[Any, Any]:
+    """Make a world of MiniGrid that shows what is in each cell ahead, its colour and its state."""
+    env_id, options = grid_options(name)
+    from minigrid import wrappers as views  # noqa: PLC0415 - optional
+
+    env = _Quiet(gym.make(env_id, render_mode="rgb_array", **options))
+    return views.ImgObsWrapper(views.OneHotPartialObsWrapper(env))
+
+
+class _Quiet(gym.Wrapper[Any, Any, Any, Any]):
+    """Keeps MiniGrid from printing a line for each room that it drew in vain."""
+
+    def reset(self, **options: Any) -> Any:
+        with redirect_stdout(None):
+            return super().reset(**options)
 
 
 class RMRVecEnv(vec_env.VecEnvWrapper):

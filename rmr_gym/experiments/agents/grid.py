@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -35,9 +35,13 @@ class Budget:
     episodes: int = 10
 
 
-@stage(version=1)
+@stage(version=1, later=("tests",))
 def agent(
-    config: worlds.AgentConfig, encoder: tuple[str | None], budget: Budget, place: Place
+    config: worlds.AgentConfig,
+    encoder: tuple[str | None],
+    budget: Budget,
+    place: Place,
+    tests: tuple[str, ...] = (),
 ) -> Artifact:
     """Train an agent, or go on where it stopped, and measure all that were kept of it.
 
@@ -46,21 +50,24 @@ def agent(
         encoder: Hash of its weights, None without one: it counts, and no title says it.
         budget: How long and how often.
         place: Folder of the agent.
+        tests: Further worlds that it is measured in.
     """
     train_agent(config, place.path, steps=budget.steps, checkpoints=budget.checkpoints)
     rows = []
     for path in kept_agents(place.path):
         made: BaseAlgorithm = ALGORITHMS[config.algorithm][0].load(path, device="cpu")
-        points = returns(place.path, episodes=budget.episodes, seed=EVALUATION_SEED, agent=made)
-        rows.append({"step": int(path.stem), "return": fmean(points), "episodes": len(points)})
+        for world in (config.game, *tests):
+            where = replace(config, game=world)
+            points = returns(where, made, episodes=budget.episodes, seed=EVALUATION_SEED)
+            row = {"env": world, "step": int(path.stem), "return": fmean(points)}
+            rows.append(row | {"episodes": len(points)})
     return Artifact({"rows": rows})
 
 
 @stage(version=1)
 def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
     """Measure actions chosen at random in the same episodes."""
-    features = "state" if world == worlds.BALLS else "ram"
-    config = worlds.AgentConfig(world, features, max_steps=max_steps)
+    config = worlds.AgentConfig(world, worlds.features_of(world)[-1], max_steps=max_steps)
     points = random_returns(config, episodes=episodes, seed=EVALUATION_SEED)
     return Artifact({"rows": [{"step": 0, "return": fmean(points), "episodes": len(points)}]})
 
@@ -73,11 +80,13 @@ class Agents(Budget, base.Experiment):
     arms of balls come in where their encoders were written.
 
     Attributes:
-        games: Names of games, and PushedBalls.
+        games: Names of games, PushedBalls, and worlds of MiniGrid.
         features: What agents see, as in `rmr-gym agent train`.
         algorithms: How agents learn, as in `rmr-gym agent train`.
         copies: Games that an agent plays side by side.
         max_steps: Steps after which an episode is cut.
+        tests: Further worlds of MiniGrid that the agents of a single one are measured in, for
+            instance BabyAI-GoToRedBallGreyN6-v0, with 6 distractors.
         encoders: Folder of encoders, called GAME-ARM-SEED-STEP; rmr is shipped for some games.
     """
 
@@ -85,10 +94,11 @@ class Agents(Budget, base.Experiment):
     folder_name = "agents-comparison"
     seeds: int | None = 5
     games: tuple[str, ...] = ("Pong", "Breakout", worlds.BALLS)
-    features: tuple[str, ...] = ("rmr", "cnn", "ram", "state")
+    features: tuple[str, ...] = ("rmr", "cnn", "ram", "state", "view")
     algorithms: tuple[str, ...] = ("ppo",)
     copies: int = 8
     max_steps: int = 4500
+    tests: tuple[str, ...] = ()
     encoders: Path = Path("runs/encoders")
 
     @property
@@ -105,14 +115,19 @@ class Agents(Budget, base.Experiment):
         """Return what is to be computed."""
         games = [worlds.find_world(name) for name in self.games]
         named = {"games": games, "features": self.features, "algorithms": self.algorithms}
-        base.require_distinct("game", games)
+        named["tests"] = self.tests
+        base.require_distinct("game", [*games, *self.tests])
+        for world in (*games, *self.tests) if self.tests else ():
+            worlds.grid_options(world)
+        if self.tests and len(games) > 1:
+            raise RMRError(f"expected one game to train in with --tests, found {', '.join(games)}")
         base.require_known("kind of features", self.features, worlds.FEATURES)
         base.require_known("algorithm", self.algorithms, worlds.ALGORITHMS)
         configs = list(self.configs(games))
         if not configs:
             raise RMRError("a comparison of agents needs at least one game that has the features")
         lists = {name: sorted(values) for name, values in named.items()}
-        rows = [*map(self._random_rows, games), *map(self._rows, configs)]
+        rows = [*map(self._random_rows, (*games, *self.tests)), *map(self._rows, configs)]
         versions = (*base.VERSIONS, "stable-baselines3")
         facts = self.config | lists | {"seeds": list(self.seed_list)}
         return base.Plan(rows, facts, versions=versions)
@@ -135,7 +150,7 @@ class Agents(Budget, base.Experiment):
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
         place = Place((self.folder() / "agents" / name).resolve())
-        task = agent(config, weights_of(config), self.budget, place)
+        task = agent(config, weights_of(config), self.budget, place, self.tests)
         return base.Rows("results", task, names | {"seed": config.seed})
 
     def _random_rows(self, world: str) -> base.Rows:

@@ -49,7 +49,9 @@ def agents(folder: Path) -> Page:
         "worlds": list(dict.fromkeys(where(found, env=ALL)["world"])),
         "tests": tests.assign(place=tests["env"].replace(ALL, "all together")),
     }
-    return Page(run, tables, {"agents": partial(agents_figure, results)}, shown, found)
+    figures = {"agents": agents_figure, "distractors": distractors_figure}
+    figures = {name: partial(draw, results) for name, draw in figures.items()}
+    return Page(run, tables, figures, shown, found)
 
 
 def normalised(table: pd.DataFrame) -> pd.DataFrame:
@@ -267,6 +269,27 @@ def agents_figure(table: pd.DataFrame) -> Figure:
     return charts.lines([*panels, shares], file="results.csv")
 
 
+def distractors_figure(table: pd.DataFrame) -> Figure:
+    """Draw what agents reach by the number of distractors, a panel a world of MiniGrid.
+
+    Args:
+        table: Rows of results.csv.
+
+    Raises:
+        RMRError: No world says its number of distractors.
+    """
+    last = where(table, table["step"].isin([0, table["step"].max()]))
+    parts_of_names = last["env"].str.extract(r"(.+)N(\d+)(-v\d+)$")
+    last = last.assign(env=parts_of_names[0] + parts_of_names[2], step=parts_of_names[1])
+    last = last.replace({"features": {RANDOM: "random play"}}).dropna(subset="env")
+    last = last.assign(world=last["env"], step=last["step"].astype(float))
+    panels = [
+        charts.Panel(str(env), _courses(rows, "return"), "distractors", "share of successes")
+        for (env,), rows in parts(last, "env").items()
+    ]
+    return charts.lines(panels, file="results.csv")
+
+
 def _courses(rows: pd.DataFrame, column: str) -> list[charts.Line]:
     """Return a line a kind of agents; a step counts where all of a pool were measured."""
     rng = np.random.default_rng(0)
@@ -303,7 +326,7 @@ def _profiles(found: pd.DataFrame) -> list[charts.Line]:
 def _label(kind: str) -> str:
     algorithm, _, features = kind.partition(" ")
     names = FEATURE_LABELS.get(features, features), ALGORITHM_LABELS.get(algorithm, algorithm)
-    return ", ".join(names)
+    return ", ".join(filter(None, names))
 
 
 def _style(kind: str) -> dict[str, Any]:

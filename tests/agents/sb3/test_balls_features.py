@@ -66,7 +66,7 @@ def test_an_agent_of_pushed_balls(algorithm, shape, tmp_path):
     training.train_agent(config, tmp_path / "agent", steps=16, checkpoints=1)
     agent = training.load_agent(tmp_path / "agent")
     assert agent.observation_space.shape == shape
-    assert len(returns(tmp_path / "agent", episodes=2)) == 2
+    assert len(returns(config, agent, episodes=2)) == 2
     assert film(tmp_path / "agent", tmp_path / "a.gif", steps=3) == 4
     with Image.open(tmp_path / "a.gif") as drawn:
         assert drawn.size == (480 + 4 + 480 // 3, 480)
