@@ -3,7 +3,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -116,9 +115,9 @@ def test_extras_name_what_features_of_others_need():
 
 
 @pytest.mark.filterwarnings("ignore:.*HumanRendering wrapper is being applied")
-@pytest.mark.skipif(find_spec("pygame") is not None, reason="pygame is installed")
 @pytest.mark.parametrize("env_id", ["rmr/Pong-v0", "rmr/BouncingBalls-v0"])
-def test_a_window_without_pygame_says_what_to_install(env_id):
+def test_a_window_without_pygame_says_what_to_install(env_id, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pygame", None)
     env = gym.make(env_id, render_mode="human", disable_env_checker=True)
     with pytest.raises(gym.error.DependencyNotInstalled, match="pygame is not installed"):
         env.reset(seed=0)

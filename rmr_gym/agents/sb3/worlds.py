@@ -156,7 +156,7 @@ def is_grid(name: str) -> bool:
     return name.startswith(("BabyAI-", "MiniGrid-"))
 
 
-def grid_options(name: str) -> tuple[str, dict[str, int]]:
+def grid_options(name: str) -> tuple[str, dict[str, Any]]:
     """Return id and options of a world of MiniGrid: N3 at the end means 3 distractors.
 
     Raises:
