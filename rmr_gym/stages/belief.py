@@ -41,6 +41,8 @@ FOLDS = 4
 
 HELD_OUT = 8
 """Of the training episodes, a network is tried on one in so many and learns from the others."""
+SOON = 12
+"""Steps of a short track."""
 TRIED = 10
 """Checkpoints of a network, of which the best is kept."""
 
@@ -64,8 +66,10 @@ class Believing:
 
     Attributes:
         horizon: Steps that a scored belief is carried on.
-        tracks: Tracks that the fusion learns from; from resets first, then from labelled frames.
-        segment: Steps of these tracks; at most the horizon.
+        tracks: The fusion learns from a third as many tracks of a segment, from resets first, then
+            from labelled frames, and from twice as many short ones, from labelled frames which most
+            others soon follow.
+        segment: Steps of a track; at most the horizon.
         rounds: Times that the filter is run and fitted to what it met in all of them.
         starts: Steps of the validation episodes at which scored tracks start; 0 is the reset.
         scored: Steps since the start at which beliefs are scored.
@@ -271,7 +275,7 @@ def instants(
     return Artifact(read.record, read.tensors | {"training": seen, "validation": everything})
 
 
-@stage(version=5, later=("start",))
+@stage(version=6, later=("start",))
 def belief(
     data: GameData,
     model: AtariModel,
@@ -312,31 +316,49 @@ def belief(
     training = recorded_episodes(data, "training", model.height, model.width)
     labelled = labelled_rows(training, labels, seed)
     film = filmed(training, read, "training", start)
-    starts = np.concatenate([training.first, labelled])
-    starts = training.followed_by(starts, config.segment)[: config.tracks]
-    fusion, priors, rows, ages, rounds = filters.Fusion(SLOTS, BITS), [], [], [], config.rounds
-    if arm == "p_alone":  # nothing is fitted: the belief is the prior
-        fusion.weight.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
-        rounds = 0
     known = np.isin(np.arange(len(training.bits)), labelled)
+    fusion, met, rounds = filters.Fusion(SLOTS, BITS), [], config.rounds
+    if arm == "p_alone":  # nothing is fitted: the belief is the prior
+        fusion.weight.copy_(torch.eye(7)[0])
+        rounds = 0
+    tracks = []
+    for starts, steps in _lessons(training, labelled, known, config) if rounds else ():
+        given = film.track(starts, steps)
+        tracks.append((starts, *given, filters.opened(transition, *given[:2])))
     for number in range(rounds):
-        track = filters.follow(transition, fusion, *film.track(starts, config.segment))
-        for ahead, prior in enumerate(track.prior, 1):
-            told = known[starts + ahead]
-            priors.append(prior[torch.from_numpy(told)])
-            rows.append((starts + ahead)[told])
-            ages.append(torch.full((told.sum(),), ahead))
-        index = np.concatenate(rows)
-        truth = torch.from_numpy(training.bits[index]).float()
-        fusion.fit(torch.cat(priors), film.seen[index], truth, torch.cat(ages))
+        for starts, *given, alone in tracks:
+            priors = filters.follow(transition, fusion, *given, alone).prior
+            for ahead, parts in enumerate(zip(priors, alone, strict=True), 1):
+                told = known[starts + ahead]
+                rows = torch.from_numpy((starts + ahead)[told])
+                ages = torch.full((told.sum(),), ahead)
+                met.append((rows, ages, *(part[torch.from_numpy(told)] for part in parts)))
+        rows, ages, prior, alone = (torch.cat(parts) for parts in zip(*met, strict=True))
+        truth = torch.from_numpy(training.bits[rows]).float()
+        fusion.fit(prior, alone, film.seen[rows], truth, ages)
         if room.progress is not None:
             room.progress(number + 1, rounds + 1)
 
     def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
-        return filters.follow(transition, fusion, *film.track(starts, config.horizon)).belief
+        given = film.track(starts, config.horizon)
+        alone = filters.opened(transition, *given[:2])
+        return filters.follow(transition, fusion, *given, alone).belief
 
     record = {"rows": score_beliefs(data, model, config, read, start, carry)}
     return Artifact(record, fusion.state_dict())
+
+
+def _lessons(
+    training: Episodes, labelled: np.ndarray, known: np.ndarray, config: Believing
+) -> list[tuple[np.ndarray, int]]:
+    """Return the starts of the tracks that a fusion learns from, and the steps of each."""
+    anywhere = np.concatenate([training.first, labelled])
+    long = training.followed_by(anywhere, config.segment)[: -(-config.tracks // 3)]
+    steps = min(SOON, config.segment)
+    short = training.followed_by(labelled, steps)
+    soon = known[short[:, None] + np.arange(1, steps + 1)].sum(1)
+    chosen = np.argsort(-soon, kind="stable")[: 2 * config.tracks]
+    return [(long, config.segment), (short[np.sort(chosen)], steps)]
 
 
 def _transition(

@@ -466,7 +466,7 @@ class BeliefStream(FeatureStream):
                 "found neither: put PairedObservation around each environment, or say "
                 "start='unknown'"
             )
-        self._belief = self._encoder.mean.repeat(source.count, 1, 1)
+        self._belief = self._alone = self._encoder.mean.repeat(source.count, 1, 1)
         self._age = torch.zeros(source.count, dtype=torch.long, device=self._place)
 
     def _indices(self, source: Source) -> np.ndarray:
@@ -475,18 +475,22 @@ class BeliefStream(FeatureStream):
     @torch.no_grad()
     def _own(self, frames: Any, actions: Any, observations: Any, turn: Turn) -> np.ndarray:
         rows = slice(None) if turn.rows is None else turn.rows
-        belief, age = self._belief[rows].clone(), self._age[rows] + turn.moved
+        belief, alone = self._belief[rows].clone(), self._alone[rows].clone()
+        age = self._age[rows] + turn.moved
         evidence = self._encoder(torch.from_numpy(frames).to(self._place))
         begun = torch.from_numpy(turn.begun)
         moved = ~begun & turn.moved
         if moved.any():
             pressed = torch.from_numpy(actions)[moved].to(self._place)
-            belief[moved] = self._processor(belief[moved], pressed, evidence[moved], age[moved])
+            belief[moved], alone[moved] = self._processor(
+                belief[moved], alone[moved], pressed, evidence[moved], age[moved]
+            )
         if begun.any():
             known = self._ram_in(observations) if self._from_ram else self._encoder.mean + evidence
-            belief[begun], age[begun] = log_odds(known)[begun], 0
+            belief[begun] = alone[begun] = log_odds(known)[begun]
+            age[begun] = 0
         if turn.rows is None:
-            self._belief, self._age = belief, age
+            self._belief, self._alone, self._age = belief, alone, age
         shown = torch.sigmoid(belief)
         if self._options.output == "latents":
             shown = self._processor.pipeline.encoder(shown)

@@ -83,13 +83,13 @@ def test_it_is_the_filter_from_the_ram_of_the_reset(kind, belief):
     now, _ = env.reset(seed=0)
     bits = ram_to_bits(env.unwrapped.ale.getRAM()[None])
     np.testing.assert_allclose(now, bits[0], atol=2e-4)
-    past = torch.from_numpy(bits).float() * 20 - 10
+    past = alone = torch.from_numpy(bits).float() * 20 - 10
     for age, action in enumerate((2, 3, 17), 1):
         now, *_ = env.step(action)
         assert now in env.observation_space
-        given = past, torch.tensor([action]), evidence(belief, env), torch.tensor([age])
+        given = torch.tensor([action]), evidence(belief, env), torch.tensor([age])
         with torch.no_grad():
-            past = belief.processor(*given)
+            past, alone = belief.processor(past, alone, *given)
         np.testing.assert_allclose(now, shown(past), **CLOSE)
     assert not np.array_equal(now > 0.5, ram_to_bits(env.unwrapped.ale.getRAM()) > 0)
     np.testing.assert_allclose(env.reset(seed=0)[0], bits[0], atol=2e-4)
@@ -101,14 +101,16 @@ def test_a_reader_of_three_frames_sees_the_last_three_and_begins_anew():
     for _ in range(2):
         env.reset(seed=0)
         frames = [frame_transform(84, 84)(env.unwrapped.ale.getScreen()[None])[0]] * 3
-        past = torch.from_numpy(ram_to_bits(env.unwrapped.ale.getRAM()[None])).float() * 20 - 10
+        ram = ram_to_bits(env.unwrapped.ale.getRAM()[None])
+        past = alone = torch.from_numpy(ram).float() * 20 - 10
         for age, action in enumerate((2, 3, 0, 5), 1):
             now, *_ = env.step(action)
             screen = env.unwrapped.ale.getScreen()[None]
             frames = [*frames[1:], frame_transform(84, 84)(screen)[0]]
             with torch.no_grad():
                 seen = belief.encoder(torch.from_numpy(np.concatenate(frames)[None]))
-                past = belief.processor(past, torch.tensor([action]), seen, torch.tensor([age]))
+                given = torch.tensor([action]), seen, torch.tensor([age])
+                past, alone = belief.processor(past, alone, *given)
             np.testing.assert_allclose(now, shown(past), **CLOSE)
 
 

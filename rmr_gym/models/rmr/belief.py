@@ -2,8 +2,9 @@ r"""Belief over RAM: what a transition predicts of it, corrected by what the fra
 
 .. math:: b_t = \mathrm{correct}(P(b_{t-1}, a_{t-1}), f(x_t))
 
-The belief holds a probability a bit. The transition gives the log-odds of the bits that follow; the
-reader gives the evidence of the frame; four numbers a bit and two an age join them.
+The belief holds a probability a bit. The transition gives the log-odds of the bits that follow, of
+the belief and, in its youth, of a second track that no frame ever corrects; the reader gives the
+evidence of the frame; seven numbers a bit and two an age join them.
 
 Source: none in the paper; it carries RMR's P (section 3) from step to step as the transition of a
 filter.
@@ -38,6 +39,11 @@ JOINED = torch.tensor([0.0, 1.0])
 PENALTIES = tuple(10.0**power for power in range(-4, 1))
 AGES = (1, 2, 4, 8, 16, 32)
 """Steps since the start; beliefs between two of these are of one age."""
+RARE = 0.05
+"""Terms that are smaller on the mean count no more than if they were as large as this: the weight
+of a bit that hardly ever changes would be all noise."""
+YOUTH, OPENED = 16.0, 64
+"""Steps in which what counts in a belief's youth falls by a factor e, and after which it is 0."""
 SURE = 4.0
 """Log-odds that a GRU gives the bits at its start."""
 PIXELS = 64.0
@@ -91,15 +97,16 @@ def following_bits(pipeline: EncodeProcessDecode, belief: Bits, action: Numbers)
 
 
 class Fusion(nn.Module):
-    r"""Joins prior and evidence: four numbers a bit, and two an age that all bits share.
+    r"""Joins priors and evidence: seven numbers a bit, and two an age that all bits share.
 
     .. math::
-        j &= w_0 l + w_1 x + w_2 + w_3 |l| x \\
-        z &= u_0(t) l + u_1(t) j
+        j &= w_0 l + w_1 x + w_2 + w_3 |l| x + y(t) (w_4 l + w_5 x + w_6 m) \\
+        z &= u_0(t) l + u_1(t) j, \qquad y(t) = e^{(1 - t) / 16}, \quad 0 \text{ for } t > 64
 
-    l are the log-odds of the prior, x is the evidence: a reader's estimate of the bit minus the
-    bit's mean. With the last term of j evidence counts for more or for less where the prior is
-    sure. u says how far the prior of a belief is trusted that started t steps ago (`AGES`).
+    l are the log-odds of the prior, m those that the transition alone carries on from the start, x
+    is the evidence: a reader's estimate of the bit minus the bit's mean. With the fourth term
+    evidence counts for more or for less where the prior is sure; the last three are of the youth
+    of a belief, t steps after its start. u says how far its prior is trusted then (`AGES`).
 
     Args:
         slots: RAM bytes.
@@ -112,27 +119,34 @@ class Fusion(nn.Module):
 
     def __init__(self, slots: int = 128, bits: int = 8):
         super().__init__()
-        start = torch.tensor([1.0, 4.0, 0.0, 0.0])
+        start = torch.tensor([1.0, 4.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         self.register_buffer("weight", start.repeat(slots, bits, 1))
         self.register_buffer("trust", JOINED.repeat(len(AGES) + 1, 1))
         self.register_buffer("ages", torch.tensor(AGES), persistent=False)
 
-    def forward(self, prior: Bits, evidence: Bits, age: Numbers) -> Bits:
+    def forward(self, prior: Bits, alone: Bits, evidence: Bits, age: Numbers) -> Bits:
         """Return the log-odds of the belief.
 
         Args:
             prior: Log-odds that the transition gave.
+            alone: Log-odds that it gives without frames, see `opened`.
             evidence: The reader's, of the frame.
             age: Steps since each belief's start, 1 for the first frame after it.
         """
-        joined = (_terms(prior, evidence) * self.weight).sum(-1)
+        joined = (_terms(prior, alone, evidence, age) * self.weight).sum(-1)
         kept, used = self.trust[torch.bucketize(age, self.ages)].T[..., None, None]
         fitted = (self.weight[..., :2] != 0).any(-1)  # others never varied and keep their value
         return torch.where(fitted, kept * prior + used * joined, joined)
 
     @torch.no_grad()
     def fit(
-        self, prior: Bits, evidence: Bits, bits: Bits, age: Int[Tensor, " rows"], steps: int = 20
+        self,
+        prior: Bits,
+        alone: Bits,
+        evidence: Bits,
+        bits: Bits,
+        age: Int[Tensor, " rows"],
+        steps: int = 20,
     ) -> None:
         """Fit the weights, then the trust, to the truth by penalised logistic regression.
 
@@ -140,6 +154,7 @@ class Fusion(nn.Module):
 
         Args:
             prior: Log-odds that the transition gave, a row a labelled frame.
+            alone: Those without frames.
             evidence: The reader's, of the same frames.
             bits: The truth, 0 or 1.
             age: Steps since the start of the belief.
@@ -148,9 +163,10 @@ class Fusion(nn.Module):
         varying = bits.std(0, correction=0) > 0
         self.weight.zero_()
         self.weight[..., 2] = log_odds(bits.mean(0))
-        terms, truth = _terms(prior[:, varying], evidence[:, varying]), bits[:, varying]
-        scale = terms.square().mean(0).sqrt().clamp(min=1e-3)
-        scaled = rearrange(terms / scale, "rows varying four -> varying rows four").contiguous()
+        given = (part[:, varying] for part in (prior, alone, evidence))
+        terms, truth = _terms(*given, age), bits[:, varying]
+        scale = terms.square().mean(0).sqrt().clamp(min=RARE)
+        scaled = rearrange(terms / scale, "rows varying terms -> varying rows terms").contiguous()
         weight = _regressed(scaled, truth.T, torch.zeros(scaled.shape[-1]), steps) / scale
         self.weight[varying] = weight
         joined = torch.stack([terms[..., 0], (terms * weight).sum(-1)], -1).clamp(-30, 30)
@@ -178,8 +194,11 @@ def _regressed(
     return weight
 
 
-def _terms(prior: Tensor, evidence: Tensor) -> Tensor:
-    return torch.stack([prior, evidence, torch.ones_like(prior), prior.abs() * evidence], -1)
+def _terms(prior: Tensor, alone: Tensor, evidence: Tensor, age: Numbers) -> Tensor:
+    fresh = torch.exp((1 - age) / YOUTH) * (age <= OPENED)
+    young = fresh.view(-1, *[1] * (prior.dim() - 1)).expand_as(prior)
+    at_any_age = [prior, evidence, torch.ones_like(prior), prior.abs() * evidence]
+    return torch.stack([*at_any_age, young * prior, young * evidence, young * alone], -1)
 
 
 class PixelReader(nn.Module):
@@ -316,12 +335,23 @@ class Filter(nn.Module):
         self.pipeline = EncodeProcessDecode(encoder, processor, decoder)
         self.fusion = Fusion(slots, bits)
 
-    def forward(self, belief: Bits, action: Numbers, evidence: Bits, age: Numbers) -> Bits:
-        """Return the log-odds of the belief after an action, from those before and the evidence.
+    def forward(
+        self, belief: Bits, alone: Bits, action: Numbers, evidence: Bits, age: Numbers
+    ) -> tuple[Bits, Bits]:
+        """Return the log-odds of the belief after an action, and those of P without frames.
 
-        ``age`` counts the steps since each belief's start, this one among them.
+        Args:
+            belief: Log-odds before.
+            alone: Those of P without frames; at the start the same.
+            action: That led to the frame.
+            evidence: The reader's, of the frame.
+            age: Steps since each belief's start, this one among them.
         """
-        return self.fusion(Predicted(self.pipeline)((belief > 0).float(), action), evidence, age)
+        predict = Predicted(self.pipeline)
+        prior = predict((belief > 0).float(), action)
+        if (age <= OPENED).any():
+            alone = predict((alone > 0).float(), action)
+        return self.fusion(prior, alone, evidence, age), alone
 
 
 class Track(NamedTuple):
@@ -336,8 +366,22 @@ class Track(NamedTuple):
     belief: list[Tensor]
 
 
+def opened(transition: Transition, start: Bits, actions: Actions) -> list[Bits]:
+    """Return the log-odds that a transition alone carries on; they are 0 after `OPENED` steps."""
+    found, bits = [], start
+    for action in actions[:OPENED]:
+        found.append(transition(bits, action))
+        bits = (found[-1] > 0).float()
+    return found + [torch.zeros_like(start)] * (len(actions) - len(found))
+
+
 def follow(
-    transition: Transition, fusion: Fusion, start: Bits, actions: Actions, evidence: Sequence[Bits]
+    transition: Transition,
+    fusion: Fusion,
+    start: Bits,
+    actions: Actions,
+    evidence: Sequence[Bits],
+    alone: Sequence[Bits],
 ) -> Track:
     """Carry beliefs on, from their own past, over as many steps as there are actions.
 
@@ -349,6 +393,7 @@ def follow(
         start: Bits at the start.
         actions: One tensor a step, the action that led to the frame.
         evidence: The reader's, of the frame after each action.
+        alone: What `opened` gives.
 
     Raises:
         RMRError: Actions and evidence are of different lengths.
@@ -359,9 +404,10 @@ def follow(
             f"{len(evidence)} frames"
         )
     track, belief = Track([], []), start
-    for age, (action, seen) in enumerate(zip(actions, evidence, strict=True), 1):
+    for age, (action, seen, unseen) in enumerate(zip(actions, evidence, alone, strict=True), 1):
         track.prior.append(transition(belief, action))
-        track.belief.append(fusion(track.prior[-1], seen, torch.full((len(start),), age)))
+        ages = torch.full((len(start),), age)
+        track.belief.append(fusion(track.prior[-1], unseen, seen, ages))
         belief = (track.belief[-1] > 0).float()
     return track
 
