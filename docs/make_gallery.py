@@ -13,6 +13,7 @@ from PIL import Image
 
 import rmr_gym  # noqa: F401  (registers the environments)
 from rmr_gym.agents.players.graded import networks, select_players
+from rmr_gym.agents.sb3.worlds import AgentConfig, make_games
 from rmr_gym.commands.pictures import play
 from rmr_gym.core.seeding import generator
 from rmr_gym.envs.atari.games import GAMES
@@ -99,6 +100,21 @@ def variants() -> Iterator[tuple[str, list[np.ndarray], float]]:
     yield "masks", [owners_frame(info["masks"]) for _, info in episode(env)], 20.0
 
 
+def rooms() -> Iterator[tuple[str, list[np.ndarray], float]]:
+    """Yield a film of three rooms of BabyAI side by side, in which an agent turns and walks."""
+    rng, shown = generator(0, "gallery"), []
+    names = (f"BabyAI-GoToRedBall{kind}-v0" for kind in ("GreyN3", "GreyN12", "N12"))
+    games = [make_games(AgentConfig(name, "view"), copies=1, learning=False) for name in names]
+    for game in games:
+        game.seed(0)
+        game.reset()
+    for _ in range(FRAMES):
+        shown.append(np.hstack([game.get_images()[0][::2, ::2] for game in games]))
+        for game in games:
+            game.step(rng.choice(3, 1, p=(0.2, 0.2, 0.6)))
+    yield "minigrid", shown, 4.0
+
+
 def write(name: str, frames: list[np.ndarray], fps: float) -> None:
     """Write a film whose frames share one palette of few colours."""
     height, width = frames[0].shape[:2]
@@ -111,7 +127,7 @@ def write(name: str, frames: list[np.ndarray], fps: float) -> None:
 
 
 def main() -> None:
-    for films in (games, balls, variants):
+    for films in (games, balls, variants, rooms):
         for name, frames, fps in films():
             write(name, frames, fps)
 
