@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.models.rmr.processors import parameter_hash
 from rmr_gym.runs.store import Artifact, Task, stage
-from rmr_gym.runs.training import Phase
+from rmr_gym.runs.training import Falling, Phase
 from rmr_gym.stages import planning
 from rmr_gym.stages.balls import BallsPreset, RecordedBalls
 from rmr_gym.stages.chain import GameTasks
@@ -139,8 +138,8 @@ class Planning(AtariExperiment):
     def phases(self) -> tuple[Phase, ...]:
         """How P is pretrained: nine times as long as the preset says, in part over two steps."""
         steps = self.pretraining.steps
-        two = partial(Phase, batch=64, unroll=2)
-        return Phase(6 * steps, 1e-3, 50), two(2 * steps, 1e-3), two(steps, 2e-4)
+        first = Falling(6 * steps, 1e-2, 32, warmup=200, end=0.1)
+        return first, Falling(3 * steps, 3e-3, 64, unroll=2, warmup=100, end=0.0)
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
