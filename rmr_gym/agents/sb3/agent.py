@@ -96,7 +96,7 @@ def train_agent(
 def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
     make, options = ALGORITHMS[config.algorithm]
     policy, extractor = _policy_of(config)
-    options = options | (GRID_PPO if config.in_grid and "n_epochs" in options else {})
+    options = options | (GRID_PPO if config.features == "view" and "n_epochs" in options else {})
     fixed = {"seed": integer_seed(config.seed, "agent", config.game), "device": "cpu", **options}
     return make(policy, venv, policy_kwargs=extractor, tensorboard_log=log, **fixed)
 
@@ -119,7 +119,7 @@ def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
     """Return the policy, with the encoder inside where a replay buffer shall hold bytes."""
     on_pixels = config.features == "cnn"
     made: dict[str, Any] = {"features_extractor_class": NatureCNN} if on_pixels else {}
-    if config.in_grid:
+    if config.features == "view":
         made = {"features_extractor_class": Embedded, **GRID_CORES.get(config.algorithm, {})}
     if config.algorithm == "rims_ppo":
         return RIMsPolicy, made

@@ -133,11 +133,6 @@ class AgentConfig:
         return f"{self.game} {self.features} {self.algorithm} {self.seed}"
 
     @property
-    def in_grid(self) -> bool:
-        """Whether it plays in a world of MiniGrid."""
-        return is_grid(self.game)
-
-    @property
     def encodes_inside(self) -> bool:
         """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
         replays = issubclass(ALGORITHMS[self.algorithm][0], OffPolicyAlgorithm)
@@ -261,7 +256,7 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
     env: Any = wrappers.TimeLimit(_made(config.game), config.max_steps)
     if around is not None:
         env = around(env)
-    if config.in_grid:
+    if config.features == "view":
         return wrappers.FlattenObservation(ClipRewardEnv(env))
     if learning and not balls:
         env = ClipRewardEnv(env)
@@ -279,22 +274,17 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
 def _made(game: str) -> gym.Env[Any, Any]:
     """Make a game, one of ALE's own like ours: all actions, no sticky ones, up to 30 no-ops."""
     if is_grid(game):
-        return _grid(game)
+        from minigrid import wrappers as views  # noqa: PLC0415 - optional
+
+        env_id, options = grid_options(game)
+        env = _Quiet(gym.make(env_id, render_mode="rgb_array", **options))
+        return views.ImgObsWrapper(views.OneHotPartialObsWrapper(env))
     env_id = "rmr/PushedBalls-v0" if game == BALLS else str(game_id(game))
     if not env_id.startswith("ALE/"):
-        options: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
-        return gym.make(env_id, render_mode="rgb_array", **options)
+        noops: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
+        return gym.make(env_id, render_mode="rgb_array", **noops)
     env = gym.make(env_id, render_mode="rgb_array", **game_options(env_id))
     return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
-
-
-def _grid(name: str) -> gym.Env[Any, Any]:
-    """Make a world of MiniGrid that shows what is in each cell ahead, its colour and its state."""
-    env_id, options = grid_options(name)
-    from minigrid import wrappers as views  # noqa: PLC0415 - optional
-
-    env = _Quiet(gym.make(env_id, render_mode="rgb_array", **options))
-    return views.ImgObsWrapper(views.OneHotPartialObsWrapper(env))
 
 
 class _Quiet(gym.Wrapper[Any, Any, Any, Any]):
