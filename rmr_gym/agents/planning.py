@@ -320,25 +320,25 @@ def nearest_push(wanted: Float[Tensor, "*shape 2"]) -> Int[Tensor, "*shape"]:
     return (wanted @ PUSHES.T - PUSHES.square().sum(1) / 2).argmax(-1)
 
 
-class Late(gym.Wrapper[Any, Any, Any, Any]):
-    """Waits for 1 to 8 whole steps, by the seed of the reset.
+class Varied(gym.Wrapper[Any, Any, Any, Any]):
+    """Begins an episode with 1 to 30 random actions, by the seed of the reset.
 
-    Frames without input in place of steps would shift the phase of the frame skip, which neither a
-    belief nor P has learned.
+    Frames without input in place of whole steps would shift the phase of the frame skip, which
+    neither a belief nor P has learned.
     """
 
     def reset(self, **options: Any) -> Any:
-        """Begin an episode, and press nothing at first."""
-        shown = self.env.reset(**options)
-        for _ in range(generator(options["seed"], "wait").integers(1, 9)):
-            shown = self.env.step(0)
+        """Begin an episode, and do anything at first."""
+        shown, drawn = self.env.reset(**options), generator(options["seed"], "first actions")
+        for action in drawn.integers(self.action_space.n, size=drawn.integers(1, 31)):
+            shown = self.env.step(action)
         return shown[0], shown[-1]
 
 
 def planning_game(game: str) -> Any:
-    """Return a game that shows the shipped belief of its RAM, and RAM for references; see `Late`.
+    """Return a game that shows the shipped belief of its RAM, and RAM for references; see `Varied`.
 
     Raises:
         RMRError: No belief of the game is shipped.
     """
-    return Late(RMRBeliefWrapper(gym.make(find_game(game).env_id), keep=("ram",)))
+    return Varied(RMRBeliefWrapper(gym.make(find_game(game).env_id), keep=("ram",)))

@@ -56,7 +56,7 @@ class Episode:
     belief: str = ""
 
 
-@stage(version=2)
+@stage(version=3)
 def planned(episode: Episode, learned: Artifact, told: Artifact | None = None) -> Artifact:
     """Play an episode and add its rewards up; see `chooser`."""
     make = Pushing if episode.game in TASKS else planning_game
