@@ -8,13 +8,12 @@ it wrote.
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.core.files import require_free
+from rmr_gym.core.files import AnyPath, require_free
 from rmr_gym.core.options import overridden
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import AtariModel
@@ -28,7 +27,6 @@ from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import GameData
 from rmr_gym.stages.presets import AtariPreset, Preset, as_json
 
-AnyPath = str | PathLike[str]
 AnyPreset = str | AtariPreset | BallsPreset
 Settings = Mapping[str, Any]
 

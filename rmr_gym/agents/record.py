@@ -4,7 +4,6 @@ import copy
 import inspect
 import json
 import logging
-import os
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -26,6 +25,7 @@ from gymnasium.vector import VectorEnv
 from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, limit, unknown_name, whole_number
+from rmr_gym.core.files import AnyPath
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
@@ -247,7 +247,7 @@ def environment_of(plan: Plan) -> Any:
 
 def record(
     env: str | AnyEnv,
-    path: str | os.PathLike[str],
+    path: AnyPath,
     *,
     episodes: int,
     policy: Any = None,
@@ -350,7 +350,7 @@ def record(
 
 def record_plan(
     plan: Plan,
-    path: str | os.PathLike[str],
+    path: AnyPath,
     episodes: int,
     workers: int = 1,
     *,

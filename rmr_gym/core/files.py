@@ -16,6 +16,8 @@ try:
 except ImportError:  # not on Windows
     fcntl = None
 
+AnyPath = str | os.PathLike[str]
+
 _writing = threading.Lock()
 
 
@@ -27,7 +29,7 @@ TEMPORARY = ".tmp"
 """How the names of files end that are not finished; a finished file never has such a name."""
 
 
-def require_free(folder: str | os.PathLike[str], overwrite: bool) -> Path:
+def require_free(folder: AnyPath, overwrite: bool) -> Path:
     """Return a folder that may be written.
 
     Raises:

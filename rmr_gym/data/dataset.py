@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Int, Shaped, UInt8
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
-from rmr_gym.core.files import lock
+from rmr_gym.core.files import AnyPath, lock
 from rmr_gym.data import reader as reading
 from rmr_gym.data import schema
 from rmr_gym.data.reader import MEMORY, Batch, Chosen, EpisodeInfo, Timeline, TransitionReader
@@ -111,7 +110,7 @@ class TransitionDataset:
         (210, 160)
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, verify: bool = False):
+    def __init__(self, path: AnyPath, *, verify: bool = False):
         self.path = Path(path)
         self.manifest = schema.read_manifest(self.path)
         there = schema.episode_indices(self.path)
@@ -307,7 +306,7 @@ def _transformed(frames: np.ndarray, transform: FrameTransform) -> np.ndarray:
     return rows
 
 
-def find_problems(path: str | os.PathLike[str], progress: Progress | None = None) -> list[str]:
+def find_problems(path: AnyPath, progress: Progress | None = None) -> list[str]:
     """Read a whole data set against its checksums and return what is wrong, one text an episode.
 
     An episode is missing where one with a higher number is there. While a recorder writes, episodes
@@ -337,7 +336,7 @@ def find_problems(path: str | os.PathLike[str], progress: Progress | None = None
     return [problems[index] for index in sorted(problems)]
 
 
-def being_written(path: str | os.PathLike[str]) -> bool:
+def being_written(path: AnyPath) -> bool:
     """Return whether a recorder has the data set open, so that episodes may still appear.
 
     Always False where the system has no file locks, and of a folder without a lock file.
@@ -398,7 +397,7 @@ def _digests(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[bytes]:
 
 
 def copy_episodes(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     manifest: Manifest,
     indices: Sequence[int],
     read: Callable[[int], Episode],
@@ -446,8 +445,8 @@ def _same(one: Episode, other: Episode) -> bool:
 
 
 def merge_datasets(
-    out: str | os.PathLike[str],
-    sources: Sequence[str | os.PathLike[str]],
+    out: AnyPath,
+    sources: Sequence[AnyPath],
     *,
     overwrite: bool = False,
     progress: Progress | None = None,

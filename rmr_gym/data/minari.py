@@ -4,7 +4,6 @@ Minari is an optional dependency: ``pip install "rmr-gym[minari]"``. JAX, which 
 recorder needs, is not used.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from gymnasium import spaces
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import replacing, require_free, write_atomically
+from rmr_gym.core.files import AnyPath, replacing, require_free, write_atomically
 from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset, copy_episodes
 from rmr_gym.data.reader import verify_episode
@@ -35,7 +34,7 @@ def export_minari(
     dataset: TransitionDataset,
     dataset_id: str,
     *,
-    root: str | os.PathLike[str] | None = None,
+    root: AnyPath | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -82,9 +81,9 @@ def export_minari(
 
 def import_minari(
     dataset_id: str,
-    path: str | os.PathLike[str],
+    path: AnyPath,
     *,
-    root: str | os.PathLike[str] | None = None,
+    root: AnyPath | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TransitionDataset:
@@ -133,7 +132,7 @@ def _minari() -> Any:
     return minari
 
 
-def _place(minari: Any, dataset_id: str, root: str | os.PathLike[str] | None) -> Path:
+def _place(minari: Any, dataset_id: str, root: AnyPath | None) -> Path:
     """Return where Minari looks for the data set."""
     try:
         minari.dataset.minari_dataset.parse_dataset_id(dataset_id)
@@ -186,7 +185,7 @@ def _content(manifest: Manifest, episode: Episode, position: int) -> dict[str, A
     }
 
 
-def _opened(minari: Any, dataset_id: str, root: str | os.PathLike[str] | None) -> "MinariDataset":
+def _opened(minari: Any, dataset_id: str, root: AnyPath | None) -> "MinariDataset":
     place = _place(minari, dataset_id, root)
     if not (place / "data" / "metadata.json").is_file():
         raise RMRError(

@@ -18,7 +18,7 @@ import xxhash
 import zstandard
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.files import TEMPORARY, lock, os_errors, write_file
+from rmr_gym.core.files import TEMPORARY, AnyPath, lock, os_errors, write_file
 from rmr_gym.core.processes import interrupts_later
 from rmr_gym.data import schema
 from rmr_gym.data.reader import FRAME_BYTES, read_info, verify_episode
@@ -56,12 +56,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
     """
 
     def __init__(
-        self,
-        path: str | os.PathLike[str],
-        manifest: Manifest,
-        *,
-        overwrite: bool = False,
-        beside: bool = False,
+        self, path: AnyPath, manifest: Manifest, *, overwrite: bool = False, beside: bool = False
     ):
         self.path = Path(path)
         self.manifest = manifest

@@ -1,7 +1,6 @@
 """Pretrained encoders and beliefs as folders: weights, configuration, a card; nothing is run."""
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -18,7 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
-from rmr_gym.core.files import replacing, require_free
+from rmr_gym.core.files import AnyPath, replacing, require_free
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr import processors
 from rmr_gym.models.rmr.belief import CompactReader, Filter
@@ -248,7 +247,7 @@ class PretrainedEncoder:
     processor: nn.Module | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    def save_pretrained(self, folder: AnyPath, *, overwrite: bool = False) -> Path:
         """Write the folder, as a whole or not at all.
 
         It holds ``weights.safetensors``, ``config.json`` and ``README.md``, a card for people.
@@ -287,7 +286,7 @@ class PretrainedEncoder:
         return folder
 
     @classmethod
-    def from_pretrained(cls, folder_or_name: str | os.PathLike[str]) -> "PretrainedEncoder":
+    def from_pretrained(cls, folder_or_name: AnyPath) -> "PretrainedEncoder":
         """Read an artifact: a folder, or the name of a game whose encoder is shipped ("pong").
 
         Only JSON and safetensors are read, and sizes are compared before memory is taken.
@@ -313,7 +312,7 @@ class PretrainedEncoder:
     @classmethod
     def of(
         cls,
-        given: "str | os.PathLike[str] | PretrainedEncoder | None",
+        given: "AnyPath | PretrainedEncoder | None",
         *,
         of_ram: bool = False,
         game: str | None = None,
@@ -351,7 +350,7 @@ class PretrainedEncoder:
         return template.render(config=self.config, provenance=self.provenance)
 
 
-def find_artifact(folder_or_name: str | os.PathLike[str]) -> Path:
+def find_artifact(folder_or_name: AnyPath) -> Path:
     """Return the folder of an artifact.
 
     Args:

@@ -11,6 +11,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.files import AnyPath
 from rmr_gym.data.schema import Manifest, flatten
 from rmr_gym.data.writer import DatasetWriter, EpisodeWriter
 from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
@@ -55,7 +56,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     def __init__(
         self,
         env: AnyEnv,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         head: str = "unknown",
         overwrite: bool = False,
@@ -144,7 +145,7 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
     def __init__(
         self,
         env: AnyEnv,
-        path: str | os.PathLike[str],
+        path: AnyPath,
         *,
         heads: str | Sequence[str] = "unknown",
         overwrite: bool = False,
@@ -231,9 +232,7 @@ class _Recording:
         overwrite: Delete the episodes that are there, the first time that it is opened.
     """
 
-    def __init__(
-        self, path: str | os.PathLike, manifest: Manifest, heads: Sequence[str], overwrite: bool
-    ):
+    def __init__(self, path: AnyPath, manifest: Manifest, heads: Sequence[str], overwrite: bool):
         self._path, self._manifest, self._overwrite = path, manifest, overwrite
         self._heads, self._next = heads, 0
         self._dataset: DatasetWriter | None = None
