@@ -36,7 +36,10 @@ from rmr_gym.stages.games import GameData, natural_data
 from rmr_gym.stages.presets import OBJECTIVES, Natural, PredictedStep, Pretraining
 
 Run = TypeVar("Run")
+Terms = Mapping[str, Tensor]
 Result = Artifact | DivergedError
+Ends = list[Trained | DivergedError]
+"""What each run of a stack leaves, or the error that ended it."""
 
 STACK = 40
 """Runs of a stack on a GPU, unless another number is asked for."""
@@ -254,7 +257,7 @@ def _train_natural(
     def terms_of(*latents: Tensor) -> ContrastiveTerms:
         return objective.terms(config, PredictedStep(*latents))
 
-    def terms_at(step: int) -> dict[str, Tensor]:
+    def terms_at(step: int) -> Terms:
         rows, action, permutation = (part[stack.runs].to(place) for part in rows_at(step))
         both = torch.cat([rows, rows + 1], dim=1)
         latents = stack.encoder(frames[both.T].transpose(0, 1))
@@ -262,31 +265,40 @@ def _train_natural(
         predicted = stack.decoder(stack.process(current, actions[action]))
         return torch.vmap(terms_of)(predicted, current, following, permutation)._asdict()
 
-    return _artifacts(
-        stack,
-        terms_at,
-        lambda step, run: alone.natural_checkpoint(pipelines[run], data, step),
-        lambda run, trained: alone.natural_artifact(
-            runs[run].arm, pipelines[run], before[run], trained
-        ),
-        config,
-        rows_at,
-        progress,
-    )
+    def checkpoint_at(step: int, run: int) -> Checkpoint:
+        return alone.natural_checkpoint(pipelines[run], data, step)
+
+    def finish(run: int, trained: Trained) -> Artifact:
+        return alone.natural_artifact(runs[run].arm, pipelines[run], before[run], trained)
+
+    training = StackTraining(stack, config, terms_at, checkpoint_at, rows_at)
+    return _artifacts(training, finish, progress)
+
+
+class StackTraining(NamedTuple):
+    """A stack, and how it trains.
+
+    Attributes:
+        stack: Its frozen weights stay out of the optimizer.
+        config: Its checkpoints, at the last of which training ends, and the rate of Adam.
+        terms_at: Gives the "loss" of each run that is still there and the figures to log, [runs].
+        checkpoint_at: Called with step and run after the run's weights were written back.
+        prepare: Called with the next step while the device is busy with this one.
+    """
+
+    stack: StackedPipeline
+    config: Natural | Pretraining
+    terms_at: Callable[[int], Terms]
+    checkpoint_at: Callable[[int, int], Checkpoint]
+    prepare: Callable[[int], object]
 
 
 def _artifacts(
-    stack: StackedPipeline,
-    terms_at: Callable[[int], Mapping[str, Tensor]],
-    checkpoint_at: Callable[[int, int], Checkpoint],
-    finish: Callable[[int, Trained], Artifact],
-    config: Natural | Pretraining,
-    prepare: Callable[[int], object],
-    progress: Progress | None = None,
+    training: StackTraining, finish: Callable[[int, Trained], Artifact], progress: Progress | None
 ) -> list[Result]:
     """Train a stack; each of its artifacts is said to have taken its share of the time."""
     started = time.perf_counter()
-    results: list[Any] = train_stack(stack, terms_at, checkpoint_at, config, prepare, progress)
+    results: list[Any] = train_stack(training, progress)
     shared = {"seconds": time.perf_counter() - started, "runs": len(results)}
     for run, result in enumerate(results):
         if isinstance(result, Trained):
@@ -335,7 +347,7 @@ def _train_abstract(
     def loss(mask: Tensor, written: Tensor, bits: Tensor, following: Tensor) -> Tensor:
         return ram_loss(RamLogits(mask, written), bits, following)
 
-    def terms_at(step: int) -> dict[str, Tensor]:
+    def terms_at(step: int) -> Terms:
         rows, action = (part[stack.runs].to(place) for part in rows_at(step))
         bits, following = (all_bits[at].float() for at in (rows, rows + 1))
         mask, written = stack.decoder(stack.process(stack.encoder(bits), action))
@@ -349,7 +361,8 @@ def _train_abstract(
         copied = alone.copy_scores(held_out[run], runs[run].scored_bytes)
         return alone.pretrain_artifact(pipelines[run], trained, copied)
 
-    return _artifacts(stack, terms_at, checkpoint_at, finish, config, rows_at)
+    training = StackTraining(stack, config, terms_at, checkpoint_at, rows_at)
+    return _artifacts(training, finish, None)
 
 
 def natural_rows(
@@ -404,36 +417,23 @@ def _abstract_rows(
     return torch.cat(bits).to(place), rows_at
 
 
-def train_stack(
-    stack: StackedPipeline,
-    terms_at: Callable[[int], Mapping[str, Tensor]],
-    checkpoint_at: Callable[[int, int], Checkpoint],
-    config: Natural | Pretraining,
-    prepare: Callable[[int], object],
-    progress: Progress | None = None,
-) -> list[Trained | DivergedError]:
+def train_stack(training: StackTraining, progress: Progress | None) -> Ends:
     """Train every run of a stack with its own batches, its own Adam state and its own end.
 
     A run whose checkpoint says stop, or whose loss is no number, leaves the stack; the others do
     not notice. What a run leaves equals what it leaves alone, within rounding.
 
     Args:
-        stack: Its frozen weights stay out of the optimizer.
-        terms_at: Gives the "loss" of each run that is still there and the figures to log, [runs].
-        checkpoint_at: Called with step and run after the run's weights were written back.
-        config: Its checkpoints, at the last of which training ends, and the rate of Adam.
-        prepare: Called with the next step while the device is busy with this one.
+        training: The stack, and how it trains.
         progress: Called after every step.
-
-    Returns:
-        What each run leaves, or the error that ended it.
     """
+    stack, config = training.stack, training.config
     optimizer = torch.optim.Adam(stack.trainable(), lr=config.learning_rate, fused=True)
-    results: list[Trained | DivergedError] = [Trained() for _ in stack.runs]
+    results: Ends = [Trained() for _ in stack.runs]
     steps = config.checkpoints[-1]
     log_every = max(1, steps // CURVE_POINTS)
     for step in range(1, steps + 1):
-        terms = _gradients(stack, optimizer, results, terms_at, step, prepare)
+        terms = _gradients(training, optimizer, results, step)
         if not stack.runs:
             break
         optimizer.step()
@@ -447,7 +447,7 @@ def train_stack(
         if step in config.checkpoints:
             stack.write_back()
             for run, trained in zip(stack.runs, going, strict=True):
-                trained.add(checkpoint_at(step, run), "all")
+                trained.add(training.checkpoint_at(step, run), "all")
             _keep(stack, [not trained.stopped for trained in going], optimizer)
         if progress:
             progress(step, steps)
@@ -455,19 +455,15 @@ def train_stack(
 
 
 def _gradients(
-    stack: StackedPipeline,
-    optimizer: torch.optim.Optimizer,
-    results: list[Trained | DivergedError],
-    terms_at: Callable[[int], Mapping[str, Tensor]],
-    step: int,
-    prepare: Callable[[int], object],
-) -> Mapping[str, Tensor]:
+    training: StackTraining, optimizer: torch.optim.Optimizer, results: Ends, step: int
+) -> Terms:
     """Leave the gradients of a step; runs whose loss is no number fall out, and it is repeated."""
+    stack = training.stack
     while stack.runs:
-        terms = terms_at(step)
+        terms = training.terms_at(step)
         optimizer.zero_grad(set_to_none=True)
         terms["loss"].sum().backward()
-        prepare(step + 1)
+        training.prepare(step + 1)
         errors = [diverged(loss, step, OTHERS_GO_ON) for loss in terms["loss"].tolist()]
         if not any(errors):
             return terms

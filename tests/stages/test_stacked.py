@@ -180,10 +180,10 @@ class TestNaturalStacks:
         runs, train = [run("rmr", seed) for seed in range(5)], stacked.train_stack
         whole = together(config, data, runs)
 
-        def small(stack, *args, **options):
-            if len(stack.runs) > 2:
+        def small(training, *args):
+            if len(training.stack.runs) > 2:
                 raise torch.cuda.OutOfMemoryError("fake: no room")
-            return train(stack, *args, **options)
+            return train(training, *args)
 
         monkeypatch.setattr(stacked, "train_stack", small)
         with caplog.at_level(logging.WARNING):

@@ -18,6 +18,12 @@ from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blo
 Hidden = Float[Tensor, "batch slots dim"]
 Rows = Float[Tensor, "batch rows row"]
 Heads = Float[Tensor, "*batch members heads dim"]
+Queries = Float[Tensor, "batch i queries"]
+Keys = Float[Tensor, "batch j keys"]
+Kernels = Float[Tensor, "batch i j"]
+"""Kernel of each pair."""
+Present = Bool[Tensor, " j"]
+Taken = Float[Tensor, "batch i keys"]
 
 
 @dataclass(frozen=True)
@@ -97,13 +103,7 @@ class KernelAttention(nn.Module):
                 nn.Linear(2 * keys, keys), nn.ReLU(), nn.Linear(keys, 1), nn.Sigmoid()
             )
 
-    def forward(
-        self,
-        y: Float[Tensor, "batch i queries"],
-        z: Float[Tensor, "batch j keys"],
-        local: Float[Tensor, "batch i j"],
-        present: Bool[Tensor, " j"],
-    ) -> Float[Tensor, "batch i keys"]:
+    def forward(self, y: Queries, z: Keys, local: Kernels, present: Present) -> Taken:
         """Return what each member of the query set takes from the key set.
 
         Args:
@@ -120,13 +120,7 @@ class KernelAttention(nn.Module):
         keys = values if self.sizes.terms == "local" else self._parted(self.key(z))
         return KeySet(z, keys, values)
 
-    def take(
-        self,
-        y: Float[Tensor, "batch i queries"],
-        known: KeySet,
-        local: Float[Tensor, "batch i j"],
-        present: Bool[Tensor, " j"],
-    ) -> Float[Tensor, "batch i keys"]:
+    def take(self, y: Queries, known: KeySet, local: Kernels, present: Present) -> Taken:
         """Return what each member of the query set takes from a key set that was read."""
         local = local * present
         shares = self._shares(y, known.keys, present)
@@ -145,9 +139,7 @@ class KernelAttention(nn.Module):
         scores = torch.einsum("bihd,bjhd->bhij", self._parted(self.query(y)), keys)
         return scores.masked_fill(~present, -torch.inf).softmax(dim=-1)
 
-    def _far(
-        self, weights: Float[Tensor, "batch heads i j"], values: Tensor
-    ) -> Float[Tensor, "batch i keys"]:
+    def _far(self, weights: Float[Tensor, "batch heads i j"], values: Tensor) -> Taken:
         return self.merge(torch.einsum("bhij,bjhv->bihv", weights, values).flatten(-2))
 
 
