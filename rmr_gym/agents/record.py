@@ -364,7 +364,9 @@ def record_plan(
         missing = [index for index in range(episodes) if index not in there]
         done = episodes - len(missing)
         rounds = [missing[i : i + plan.together] for i in range(0, len(missing), plan.together)]
-        for recorded in chain((0,), _recorded(plan, rounds, writer, workers)):
+        calls = [(plan, indices, writer.path, writer.manifest) for indices in rounds]
+        counts = in_processes(_record_beside, calls, workers, f"recorded into {writer.path}")
+        for recorded in chain((0,), counts):
             done += recorded
             if progress is not None:
                 progress(done, episodes)
@@ -372,19 +374,7 @@ def record_plan(
     return TransitionDataset(path)
 
 
-def _recorded(
-    plan: Plan, rounds: Sequence[Sequence[int]], writer: DatasetWriter, workers: int
-) -> Iterator[int]:
-    """Record round after round, and yield the number of episodes of each."""
-    if min(workers, len(rounds)) > 1:
-        calls = [(plan, indices, writer.path, writer.manifest) for indices in rounds]
-        yield from in_processes(_record_in_worker, calls, workers, f"recorded into {writer.path}")
-    else:
-        for indices in rounds:
-            yield record_round(plan, indices, writer)
-
-
-def _record_in_worker(plan: Plan, indices: Sequence[int], path: Path, manifest: Manifest) -> int:
+def _record_beside(plan: Plan, indices: Sequence[int], path: Path, manifest: Manifest) -> int:
     with DatasetWriter(path, manifest, beside=True) as writer:
         return record_round(plan, indices, writer)
 

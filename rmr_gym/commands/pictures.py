@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rmr_gym.commands.console import progress_bar, progress_bars, say
 from rmr_gym.commands.stages import OnArmOfBalls
@@ -47,7 +48,7 @@ def films(
         sheet = [seen[n * (len(seen) - 1) // (SHEET - 1)] for n in range(SHEET)]
         pictures.write_film(out / f"{preset}.gif", rendered, fps)
         pictures.write_sheet(out / f"{preset}.png", sheet)
-        _say_written(out / f"{preset}.gif", out / f"{preset}.png")
+        say(*(f"written: {out / preset}.{kind}" for kind in ("gif", "png")))
 
 
 def play(
@@ -99,17 +100,14 @@ class Rollouts(OnArmOfBalls):
         drawn = imagined(world.data, self.pixels, trained, self.rollouts, self.steps)
         first = (drawn.truth[:, 0], drawn.predicted[:, 0], drawn.masks[:, 0])
         masks = save_figure(pictures.masks_figure(*first), self.out / f"masks_{self.arm}.png")
-        _say_written(masks)
+        say(f"written: {masks}")
         for n, (past, predicted, truth, shares) in enumerate(
             zip(drawn.past, drawn.predicted, drawn.truth, drawn.masks, strict=True)
         ):
             name = f"rollout_{self.arm}_{n}"
             picture = pictures.rollout_figure(past, predicted, truth)
             film = pictures.rollout_frames(past, predicted, truth, shares)
-            _say_written(
-                save_figure(picture, self.out / f"{name}.png"),
-                pictures.write_film(self.out / f"{name}.gif", film, fps=4.0),
-            )
+            _write_both(self.out, name, picture, film, 4.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +159,13 @@ class WorldModelPictures(WorldOptions):
         for row, sheet in enumerate(drawn(model, clips, self.sequences, self.seen)):
             name = f"{self.model}_{row}"
             film = pictures.film_frames(sheet.truth, sheet.predicted, sheet.shares)
-            _say_written(
-                save_figure(pictures.groups_figure(*sheet), self.out / f"{name}.png"),
-                pictures.write_film(self.out / f"{name}.gif", film, fps=8.0),
-            )
+            _write_both(self.out, name, pictures.groups_figure(*sheet), film, 8.0)
 
 
-def _say_written(*paths: Path) -> None:
-    say(*(f"written: {path}" for path in paths))
+def _write_both(out: Path, name: str, picture: Figure, film: pictures.Film, fps: float) -> None:
+    """Write a picture and a film of a name."""
+    say(f"written: {save_figure(picture, out / f'{name}.png')}")
+    say(f"written: {pictures.write_film(out / f'{name}.gif', film, fps)}")
 
 
 PICTURES = {"films": films, "rollouts": Rollouts, "world-model": WorldModelPictures}

@@ -1,6 +1,5 @@
 """Sequence tasks: train RIMs or an LSTM on a span, and test them on other ones."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -99,10 +98,7 @@ class SequencePreset:
 
 SEQUENCE_PRESETS = read_presets("sequences", SequencePreset)
 
-SEQUENCE_MODELS: dict[str, Callable[[int, int, int, Any], nn.Module]] = {
-    "rims": SequenceRIMs,
-    "lstm": SequenceLSTM,
-}
+SEQUENCE_MODELS = {"rims": SequenceRIMs, "lstm": SequenceLSTM}
 """Makers of models of sequences by name, from the number of tokens or features, that of outputs,
 the width of an embedding and their own sizes, those of the preset's field of the same name."""
 

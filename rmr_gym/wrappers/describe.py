@@ -128,22 +128,23 @@ def ale_of(env: AnyEnv) -> Any:
 
 
 def with_final(
-    infos: dict[str, Any], over: np.ndarray, change: Callable[[list[Any], np.ndarray], Any]
+    infos: dict[str, Any], over: np.ndarray, change: Callable[[Any, np.ndarray], Any]
 ) -> dict[str, Any]:
     """Return the infos of a vector with the last observations of episodes changed.
 
     Args:
         infos: Of a step under SAME_STEP.
         over: Whose episodes ended with it.
-        change: From these last observations and their environments to what is shown instead.
+        change: From a batch of these last observations, and their environments, to a batch of what
+            is shown instead.
     """
     ended = np.flatnonzero(over)
     if "final_obs" not in infos or not len(ended):
         return infos
     final = np.full(len(over), None, dtype=object)
-    last = [infos["final_obs"][i] for i in ended]
-    for i, shown in zip(ended, change(last, ended), strict=True):
-        final[i] = shown
+    shown = change(batch_of([infos["final_obs"][i] for i in ended]), ended)
+    for row, i in enumerate(ended):
+        final[i] = row_of(shown, row)
     return {**infos, "final_obs": final}
 
 

@@ -324,9 +324,7 @@ class FeatureStream:
         self._actions = np.where(begun, NO_OPERATION, self._pressed(actions))
         return self._look(observations, self._actions, Turn(begun))
 
-    def last(
-        self, actions: Any, observations: Sequence[Any], chosen: Int[np.ndarray, " few"]
-    ) -> list[Shown]:
+    def last(self, actions: Any, observations: Any, chosen: Int[np.ndarray, " few"]) -> Shown:
         """Return the features that episodes ended with, before `step` shows what follows them.
 
         Args:
@@ -336,8 +334,7 @@ class FeatureStream:
         """
         pressed = self._pressed(np.asarray(actions)[chosen])
         turn = Turn(np.zeros(len(chosen), bool), rows=chosen)
-        shown = self._look(batch_of(observations), pressed, turn)
-        return [row_of(shown, row) for row in range(len(chosen))]
+        return self._look(observations, pressed, turn)
 
     def _pressed(self, actions: Any) -> np.ndarray:
         """Return P's index of each action; actions do not matter without P, or one of balls."""

@@ -274,12 +274,8 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
         """Step the wrapped environments; last observations become crops too."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         if self.env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP:
-            infos = with_final(infos, terminated | truncated, self._look_last)
+            infos = with_final(infos, terminated | truncated, self._views.look)
         return self._look(observations), rewards, terminated, truncated, infos
-
-    def _look_last(self, observations: list[Any], worlds: np.ndarray) -> list[Any]:
-        shown = self._views.look(batch_of(observations), worlds)
-        return [row_of(shown, row) for row in range(len(worlds))]
 
     def _look(self, observations: Any) -> dict[str, np.ndarray]:
         self._shown = self._views.look(observations)

@@ -102,24 +102,12 @@ def _row(source, number, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 @no_type_check
 def _forward(
-    receivers,
-    senders,
-    w2,
-    b2,
-    w3,
-    b3,
-    out,
-    indices,
-    slots,
-    tiles,
-    HIDDEN: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    HIDDEN_BLOCK: tl.constexpr,
-    OUTPUT_BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    MAX: tl.constexpr,
-    PRODUCT: tl.constexpr,
-):
+    receivers, senders, w2, b2, w3, b3, out, indices,
+    slots, tiles,
+    HIDDEN: tl.constexpr, OUTPUTS: tl.constexpr,
+    HIDDEN_BLOCK: tl.constexpr, OUTPUT_BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    MAX: tl.constexpr, PRODUCT: tl.constexpr,
+):  # fmt: skip
     """Write the sums of the second layer, or the maximal messages and their first senders."""
     start = (tl.program_id(0) // tiles).to(tl.int64) * slots
     first_row = tl.program_id(0) % tiles * ROWS
@@ -152,30 +140,12 @@ def _forward(
 @triton.jit
 @no_type_check
 def _backward(  # noqa: C901, PLR0912 - branches on constants are gone once it is compiled
-    own,
-    partners,
-    w2,
-    b2,
-    w3,
-    gradient,
-    indices,
-    g_own,
-    g_w2,
-    g_b2,
-    g_w3,
-    slots,
-    tiles,
-    all_tiles,
-    HIDDEN: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    HIDDEN_BLOCK: tl.constexpr,
-    OUTPUT_BLOCK: tl.constexpr,
-    ROWS: tl.constexpr,
-    MAX: tl.constexpr,
-    OWN_RECEIVE: tl.constexpr,
-    WEIGHTS: tl.constexpr,
-    PRODUCT: tl.constexpr,
-):
+    own, partners, w2, b2, w3, gradient, indices, g_own, g_w2, g_b2, g_w3,
+    slots, tiles, all_tiles,
+    HIDDEN: tl.constexpr, OUTPUTS: tl.constexpr,
+    HIDDEN_BLOCK: tl.constexpr, OUTPUT_BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    MAX: tl.constexpr, OWN_RECEIVE: tl.constexpr, WEIGHTS: tl.constexpr, PRODUCT: tl.constexpr,
+):  # fmt: skip
     """Write the gradients of one side, and with the receivers' those of the weights."""
     weight2 = _load(w2, 0, HIDDEN, HIDDEN, HIDDEN_BLOCK, HIDDEN_BLOCK)
     bias2 = _row(b2, 0, HIDDEN, HIDDEN_BLOCK)[None, :]
