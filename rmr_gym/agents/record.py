@@ -20,7 +20,6 @@ from zipfile import BadZipFile, ZipFile
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import VectorEnv
 
 from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
@@ -208,7 +207,7 @@ class VectorPlan(Plan):
 
     recorder = "collect_env"
 
-    def environments(self, count: int) -> VectorEnv[Any, Any, Any]:
+    def environments(self, count: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make copies of the environment: our own vector of it, which is bit-equal, or a loop."""
         mode = "vector_entry_point" if _is_ours(self.env) else "sync"
         return gym.make_vec(self.env, count, vectorization_mode=mode, **self.options)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
-from tyro.extras import subcommand_cli_from_dict
 
 
 class _Console(Console):
@@ -68,7 +67,7 @@ def carry_out(command: Any, arguments: Sequence[str], prog: str) -> None:
             name, *rest = arguments
             carry_out(command[name], rest, f"{prog} {name}")
         else:
-            subcommand_cli_from_dict(dict(command), prog=prog, args=arguments)
+            tyro.extras.subcommand_cli_from_dict(dict(command), prog=prog, args=arguments)
     elif isinstance(command, type):
         options: Any = parsed(command, arguments, prog)
         options.execute()

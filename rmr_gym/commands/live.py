@@ -3,7 +3,6 @@
 import json
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from operator import itemgetter
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -79,7 +78,7 @@ def losses(plan: list[Planned]) -> dict[str, Any]:
                 kind, line = job.title.split(" ")[0], Line(job.title, steps, heights)
                 found.append((path.stat().st_mtime, kind, line))
     panels: dict[str, list[Line]] = {}
-    found.sort(key=itemgetter(0), reverse=True)
+    found.sort(key=lambda part: part[0], reverse=True)
     for colour, (_, kind, line) in zip(CYCLE, found, strict=False):
         panels.setdefault(kind, []).append(line)
         line.style["color"] = colour

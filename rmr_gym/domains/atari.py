@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
@@ -362,7 +361,7 @@ def match_moments(encoder: models.SlotCNN, frames: GrayFrames, latents: Abstract
 
 def _moments(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Return means [slots dim] and floored covariances [slots dim dim], in double precision."""
-    slots = rearrange(latents.double(), "rows slots dim -> slots rows dim")
+    slots = latents.double().transpose(0, 1)
     mean = slots.mean(1)
     centred = slots - mean[:, None]
     covariance = centred.transpose(1, 2) @ centred / slots.shape[1]

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import VectorEnv
 from jaxtyping import Int
 
 from rmr_gym.core.errors import RMRError, whole, whole_number
@@ -92,7 +91,7 @@ def all_seeds(seed: Any, envs: int) -> list[int | None]:
     return seeds
 
 
-def check_open(envs: VectorEnv[Any, Any, Any]) -> None:
+def check_open(envs: gym.vector.VectorEnv[Any, Any, Any]) -> None:
     """Make sure that a vector of environments was not closed.
 
     Raises:

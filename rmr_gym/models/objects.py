@@ -7,7 +7,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import Latents, draw_uniformly
@@ -127,7 +126,7 @@ class CellFeatures(nn.Module):
         """
         pictures = rearrange(frames, "batch height width rgb -> batch rgb height width")
         maps = self.convolutions(pictures)
-        colours = F.avg_pool2d(pictures, self.cell)
+        colours = nn.functional.avg_pool2d(pictures, self.cell)
         cells, shades = (rearrange(x, "batch c h w -> batch (h w) c") for x in (maps, colours))
         features = self.norm(self.mlp(cells + self.colour(shades)))
         places = self.places.expand(len(frames), -1, -1)

@@ -7,7 +7,6 @@ colour-blind readers tell them apart.
 
 import csv
 import math
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -44,8 +43,8 @@ def looks_of(*kinds: str) -> dict[str, dict[str, str]]:
 
 ARM_LABELS, OBJECTIVE_LABELS = labels_of("arm"), labels_of("objective")
 PROBE_LABELS, MODEL_LABELS = labels_of("probe"), labels_of("model")
-_OTHERS = map(labels_of, ("world", "frames", "crops", "question"))
-_LABELS = dict(ChainMap(ARM_LABELS, MODEL_LABELS, PROBE_LABELS, *_OTHERS))
+_KINDS = ("question", "crops", "frames", "world", "probe", "model", "arm")
+_LABELS = {name: text for kind in _KINDS for name, text in labels_of(kind).items()}
 
 
 def called(names: Iterable[str], labels: Mapping[str, str]) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.runs.store import NOWHERE, Artifact, Room
@@ -233,7 +232,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         current.loss.backward()
         if clip is not None:
-            clip_grad_norm_(self.trainable, clip)
+            nn.utils.clip_grad_norm_(self.trainable, clip)
         self.optimizer.step()
         return {"loss": loss, **{name: value.item() for name, value in current.logs.items()}}
 

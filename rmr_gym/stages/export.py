@@ -1,7 +1,6 @@
 """Encoders and beliefs as folders that wrappers read, made from what the stages leave."""
 
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -285,7 +284,7 @@ def _balls_config(world: balls.BallsWorld, slots: int, core: str | None) -> Ball
 
 def _readable(value: Any) -> Any:
     """Return a score of a card; JSON knows no NaN."""
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 AMPLIFIED_RANDOM = "amplified_random"

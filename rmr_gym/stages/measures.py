@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
@@ -181,7 +180,7 @@ def _fit(
     def loss() -> Tensor:
         optimizer.zero_grad()
         scores = _scores(values, weights, sizes)
-        total = sum(F.cross_entropy(s, t) for s, t in zip(scores, targets, strict=True))
+        total = sum(nn.functional.cross_entropy(s, t) for s, t in zip(scores, targets, strict=True))
         assert isinstance(total, Tensor)
         total.backward()
         return total

@@ -12,7 +12,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -392,8 +391,8 @@ def natural_rows(
 
 def frame_names(frames: UInt8[Tensor, "rows height width"]) -> UInt8[np.ndarray, "rows 16"]:
     """Return a short name of each frame: equal frames, and no others, have equal names."""
-    digests = (blake2b(frame.numpy().tobytes(), digest_size=16).digest() for frame in frames)
-    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+    names = (hashlib.blake2b(frame.numpy().tobytes(), digest_size=16).digest() for frame in frames)
+    return np.frombuffer(b"".join(names), np.uint8).reshape(-1, 16)
 
 
 def _abstract_rows(

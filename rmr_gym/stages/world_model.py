@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -645,9 +644,9 @@ def world_scores(
     simulation = score_simulation(network, longer, scoring.seen)
     row = {"groups": getattr(network, "groups", None), "step": trained.record["step"]}
     row |= _row(score_frames(network, shown), simulation, (shown, longer), scoring.last)
-    frames = pd.DataFrame(simulation)
-    frames.insert(0, "frame", frames.index + 1)
-    return Artifact({"rows": [row], "simulation": frames.to_dict("records")})
+    frames = enumerate(zip(*(part.tolist() for part in simulation.values()), strict=True), 1)
+    named = [{"frame": n, **dict(zip(simulation, scores, strict=True))} for n, scores in frames]
+    return Artifact({"rows": [row], "simulation": named})
 
 
 def _row(

@@ -13,7 +13,6 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorObservationWrapper, VectorWrapper
-from gymnasium.wrappers import StickyAction
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.data.schema import ColumnSpec, Manifest, flatten, observation_columns, step_columns
@@ -238,7 +237,7 @@ def _names_through(layer: Any, names: Sequence[str] | None) -> Sequence[str] | N
     space: Any = layer.action_space
     if names is None or isinstance(layer, gym.vector.VectorActionWrapper):
         return None
-    if not isinstance(layer, gym.ActionWrapper) or isinstance(layer, StickyAction):
+    if not isinstance(layer, gym.ActionWrapper) or isinstance(layer, gym.wrappers.StickyAction):
         return names
     taken = [int(layer.action(np.int64(i))) for i in range(space.n)]
     return [names[i] for i in taken] if {*taken} <= {*range(len(names))} else None

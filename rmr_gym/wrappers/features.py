@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
-from math import prod
 from typing import Any, ClassVar, NamedTuple, cast
 
 import gymnasium as gym
@@ -403,7 +402,7 @@ class FeatureStream:
             return spaces.Box(0, 1, (slots, self._config.bits), np.float32)
         if self._options.output == "frames":
             *channels, height, width = self._config.frame_shape
-            stacked = prod(channels) * self._lengths["frames"]
+            stacked = int(np.prod(channels)) * self._lengths["frames"]
             return spaces.Box(0, 255, (stacked, height, width), np.uint8)
         shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
         return spaces.Box(-np.inf, np.inf, shape, np.float32)

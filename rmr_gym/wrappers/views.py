@@ -9,7 +9,6 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Float, Int, Shaped
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
@@ -252,7 +251,7 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
         chosen = from_options(CropOptions, options)
         self._views = _Views(env.single_observation_space, chosen, env.num_envs)
         self.single_observation_space = self._views.space
-        self.observation_space = batch_space(self._views.space, env.num_envs)
+        self.observation_space = gym.vector.utils.batch_space(self._views.space, env.num_envs)
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
         """Begin an episode in every world, or in those of ``options["reset_mask"]``.

@@ -11,7 +11,6 @@ import gymnasium as gym
 import numpy as np
 import pandas as pd
 import torch
-from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.atari_wrappers import NoopResetEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -44,7 +43,7 @@ class RamOnly(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any]):
         super().__init__(env)
-        self.observation_space = spaces.Box(-2, 2, (2 * graded.RAM_BYTES,), np.float32)
+        self.observation_space = gym.spaces.Box(-2, 2, (2 * graded.RAM_BYTES,), np.float32)
         self._before = np.zeros(graded.RAM_BYTES, np.uint8)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:

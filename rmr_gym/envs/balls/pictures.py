@@ -5,7 +5,6 @@ at the top. Where discs overlap, as balls do for an instant when they collide, t
 and colours saturate.
 """
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -42,7 +41,7 @@ class Rasterizer:
 
     def __init__(self, resolution: int, largest_radius: float):
         self._resolution = resolution
-        self._window = min(resolution, math.ceil(largest_radius * resolution) + 1)
+        self._window = min(resolution, int(np.ceil(largest_radius * resolution)) + 1)
         steps = np.arange(self._window, dtype=np.int32)
         self._steps = (steps[:, None] * resolution + steps).ravel()
         self._dtype = np.float32 if resolution <= _LARGEST_IN_SINGLE else np.float64

@@ -7,8 +7,6 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 
-from stable_baselines3.common.base_class import BaseAlgorithm
-
 from rmr_gym.agents.sb3 import worlds
 from rmr_gym.agents.sb3.agent import ALGORITHMS, kept_agents, random_returns, returns, train_agent
 from rmr_gym.core.errors import RMRError
@@ -55,7 +53,7 @@ def agent(
     train_agent(config, place.path, steps=budget.steps, checkpoints=budget.checkpoints)
     rows = []
     for path in kept_agents(place.path):
-        made: BaseAlgorithm = ALGORITHMS[config.algorithm][0].load(path, device="cpu")
+        made = ALGORITHMS[config.algorithm][0].load(path, device="cpu")
         for world in (config.game, *tests):
             where = replace(config, game=world)
             points = returns(where, made, episodes=budget.episodes, seed=EVALUATION_SEED)

@@ -1,6 +1,5 @@
 """Sequence tasks: RIMs against an LSTM, tested on longer spans than they were trained on."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -62,7 +61,7 @@ class SequencesRun(SequencePreset, base.Experiment):
 
 
 def write_activity(
-    out: Path, store: Store, tasks: Mapping[tuple[str, int], Task], task: SequenceTask
+    out: Path, store: Store, tasks: dict[tuple[str, int], Task], task: SequenceTask
 ) -> None:
     """Write which RIMs are active when, over the longest test span: one array a seed and measure.
 

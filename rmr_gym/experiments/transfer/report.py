@@ -16,7 +16,6 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
@@ -285,7 +284,7 @@ def complete_link(rows: Float[np.ndarray, "items features"]) -> tuple[list[int],
     gaps = rows[:, None] - rows[None]
     shared = (~np.isnan(gaps)).sum(-1)
     distance = np.sqrt(np.nansum(gaps**2, -1) * rows.shape[1] / np.maximum(shared, 1))
-    distance = squareform(np.where(shared > 0, distance, distance.max()), checks=False)
+    distance = np.where(shared > 0, distance, distance.max())[np.triu_indices(len(rows), 1)]
     links = linkage(distance, "complete", optimal_ordering=True)
     return [int(leaf) for leaf in leaves_list(links)], links
 

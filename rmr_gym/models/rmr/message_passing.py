@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._C._functorch import TransformType
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, known_name
@@ -158,7 +157,7 @@ class _Messages(torch.autograd.Function):
         return (torch.stack(outputs), None), (0, None)
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor, _: Any
     ) -> Gradients:

@@ -15,7 +15,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, known_name
@@ -64,7 +63,7 @@ class StackedModule:
         if isinstance(module, SlotCNN):
             return _slot_cnn(self, module, *inputs)
         if len(sizes) == len(self):
-            return torch.vmap(partial(functional_call, module))(self.weights, inputs)
+            return torch.vmap(partial(torch.func.functional_call, module))(self.weights, inputs)
         firsts = accumulate(sizes[:-1], initial=0)
         groups = zip(firsts, *(part.split(sizes) for part in inputs), strict=True)
         parts = [self.modules[first](*(x.flatten(0, 1) for x in group)) for first, *group in groups]

@@ -7,7 +7,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -239,7 +238,7 @@ class RelationalUpdate(InteractingUpdate):
         others = 1 - torch.eye(encoded.shape[1], dtype=encoded.dtype, device=encoded.device)
         attention = others.expand(len(encoded), -1, -1)
         if self.attend is not None:
-            attention = attention * rearrange(self.attend(pairs), "batch k i 1 -> batch k i")
+            attention = attention * self.attend(pairs).squeeze(-1)
         return torch.einsum("bki,bkid->bkd", attention, self.effect(pairs)), attention
 
 

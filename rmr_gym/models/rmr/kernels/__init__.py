@@ -9,7 +9,6 @@ of their own, which is imported when a GPU asks for it. `Chunked` needs no compi
 import ctypes
 import hashlib
 import logging
-import math
 import os
 import platform
 import shlex
@@ -193,7 +192,7 @@ def _padded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     padded = {}
     for name, tensor in tensors.items():
         axes = tensor.shape[-2:] if name in ("w2", "w3") else tensor.shape[-1:]
-        missing = [math.ceil(size / PAD) * PAD - size for size in axes]
+        missing = [-size % PAD for size in axes]
         sides = [side for size in reversed(missing) for side in (0, size)]
         padded[name] = (F.pad(tensor, sides) if any(missing) else tensor).contiguous()
     return padded

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from rmr_gym.models.rmr.kernels import HERE, UNITS, call, cpu_engine, library_of, structure
 
@@ -89,7 +88,7 @@ class _Encode(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,6 @@ Triton is imported here and nowhere else. Its interpreter runs these kernels on 
 if ``TRITON_INTERPRET=1`` stands in the environment before the import.
 """
 
-import math
 from typing import Any, no_type_check
 
 import torch
@@ -309,7 +308,7 @@ def _block(size: int) -> int:
 
 def _tiles(receivers: Tensor, sizes: dict[str, Any]) -> int:
     """Return how many tiles cover the slots of one item."""
-    return math.ceil(receivers.shape[1] / sizes["ROWS"])
+    return triton.cdiv(receivers.shape[1], sizes["ROWS"])
 
 
 def _launch(kernel: Any, grid: tuple[int], *arguments: Any, **options: Any) -> None:
