@@ -4,7 +4,7 @@ Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
 results/agents-balls and results/agents-games, the beliefs those of results/laptop-belief-confirm,
-the world models those of results/world-models-seeds
+the world models those of results/world-models-motion
 and results/world-views-balls.
 """
 
@@ -51,8 +51,7 @@ def main(folder: str) -> None:
     summary = policy_summary(returns, pd.read_csv(REFERENCES))
     summary.to_csv(HERE / "policies_summary.csv", index=False, lineterminator="\n")
     fields = transfer_table(read_matrix(load_run(f"{folder}-transfer", TRANSFER)))
-    worlds = load_run(RESULTS / "world-models-seeds", FRAMES)
-    scores = ("relative_bce", "relative_relational_bce")
+    worlds = load_run(RESULTS / "world-models-motion", FRAMES)
     agents = {
         kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"] for kind in ("balls", "games")
     }
@@ -71,7 +70,7 @@ def main(folder: str) -> None:
         "checkpoints": checkpoint_curves(run["natural"], run.games),
         "longer": checkpoint_curves(longer["natural"], longer.games),
         "policies": policy_heat_map(returns),
-        "world_models/scores": score_dots(worlds["world_models"], scores, 1.0),
+        "world_models/scores": score_dots(worlds["world_models"], ("gain", "relative_bce"), 0.0),
         "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
         "world_models/views": views_figure(
             load_run(RESULTS / "world-views-balls", CROPS)["views"], 3
