@@ -308,7 +308,7 @@ def _block(size: int) -> int:
 
 def _tiles(receivers: Tensor, sizes: dict[str, Any]) -> int:
     """Return how many tiles cover the slots of one item."""
-    return triton.cdiv(receivers.shape[1], sizes["ROWS"])
+    return -(-receivers.shape[1] // sizes["ROWS"])
 
 
 def _launch(kernel: Any, grid: tuple[int], *arguments: Any, **options: Any) -> None:
