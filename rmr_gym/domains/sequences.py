@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
@@ -164,8 +163,8 @@ def losses(
     """
     asked = outputs[:, outputs.shape[1] - targets.shape[1] :].flatten(0, 1)
     if targets.is_floating_point():
-        return F.mse_loss(asked[:, 0], targets.flatten(), reduction=reduction)
-    return F.cross_entropy(asked, targets.flatten(), reduction=reduction)
+        return torch.nn.functional.mse_loss(asked[:, 0], targets.flatten(), reduction=reduction)
+    return torch.nn.functional.cross_entropy(asked, targets.flatten(), reduction=reduction)
 
 
 @torch.no_grad()

@@ -38,7 +38,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
-from torch import Tensor
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
@@ -55,9 +54,9 @@ class Artifact:
     """What a stage leaves: tensors by name and a JSON record."""
 
     record: dict[str, Any]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def part(self, prefix: str) -> dict[str, Tensor]:
+    def part(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return the tensors whose name starts with ``prefix.``, without the prefix."""
         start = prefix + "."
         return {

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
@@ -326,7 +325,7 @@ def amplified_random(model: AtariModel, seed: int = PRETRAIN_SEED) -> Artifact:
         RMRError: The model's core has no layers.
     """
     processor = make_core(model, model.core, seed)
-    layers = [module for module in processor.core.modules() if isinstance(module, nn.Linear)]
+    layers = [module for module in processor.core.modules() if isinstance(module, torch.nn.Linear)]
     if not layers:
         raise RMRError("expected a core with layers to amplify, found the core 'none'")
     with torch.no_grad():
@@ -335,7 +334,7 @@ def amplified_random(model: AtariModel, seed: int = PRETRAIN_SEED) -> Artifact:
     return processor_artifact(processor)
 
 
-def processor_artifact(processor: nn.Module) -> Artifact:
+def processor_artifact(processor: torch.nn.Module) -> Artifact:
     """Return an artifact that holds a P alone, to be used as a donor."""
     tensors = {f"processor.{name}": tensor for name, tensor in processor.state_dict().items()}
     return Artifact({"processor_hash": parameter_hash(processor)}, tensors)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
@@ -192,7 +191,7 @@ def _batch(
 
 
 def _rows(
-    learner: nn.Module, task: SequenceTask, step: int, dropped: int = -1
+    learner: torch.nn.Module, task: SequenceTask, step: int, dropped: int = -1
 ) -> list[dict[str, Any]]:
     """Score a model on every test span."""
     return [
@@ -211,7 +210,7 @@ def _rows_without(learner: SequenceRIMs, task: SequenceTask, step: int) -> list[
     return rows
 
 
-def _activity(learner: nn.Module, task: SequenceTask) -> dict[str, Any]:
+def _activity(learner: torch.nn.Module, task: SequenceTask) -> dict[str, Any]:
     """Return which RIMs are active, by test span."""
     tensors = {}
     for span in task.test_spans:
@@ -221,7 +220,7 @@ def _activity(learner: nn.Module, task: SequenceTask) -> dict[str, Any]:
     return tensors
 
 
-def _scored(learner: nn.Module, task: SequenceTask, span: int, part: str = "test") -> Any:
+def _scored(learner: torch.nn.Module, task: SequenceTask, span: int, part: str = "test") -> Any:
     place = next(learner.parameters()).device
     rng = generator(TEST_SEED, f"{task.kind} {part}", span)
     data = _batch(task, rng, task.sequences, span, part, place)

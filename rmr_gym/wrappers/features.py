@@ -12,9 +12,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
-from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Int, Shaped
 
 from rmr_gym.core.actions import ACTION_NAMES, ale_actions
@@ -62,7 +59,7 @@ class Turn(NamedTuple):
     rows: Int[np.ndarray, " batch"] | None = None
 
 
-class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Shows what a pretrained encoder makes of the screen.
 
     Observation, by ``output``, float32 but for the last:
@@ -128,7 +125,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         kind = BeliefStream if self.of_ram else FeatureStream
         shown = from_options(kind.options, options | ({"output": output} if output else {}))
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
-        RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
+        gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
         advice = "around a vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
         super().__init__(describe.require(gym.Env, env, advice))
         self._stream = kind(encoder, shown, describe.source_of(env))
@@ -146,7 +143,7 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], RecordConstructorAr
         return row_of(shown, 0), reward, terminated, truncated, info
 
 
-class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
+class RMRVectorObservation(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     """`RMRObservationWrapper` around a vector of environments, with one forward for all of them.
 
     The observations must hold whole screens, since the emulators of a vector may be in other
@@ -175,13 +172,13 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
         advice = "around a single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
-        super().__init__(describe.require(VectorEnv, env, advice))
+        super().__init__(describe.require(gym.vector.VectorEnv, env, advice))
         self._mode = describe.autoreset_mode(self.env)
         kind = BeliefStream if self.of_ram else FeatureStream
         shown = from_options(kind.options, options | ({"output": output} if output else {}))
         self._stream = kind(encoder, shown, describe.source_of(env))
         self.single_observation_space = self._stream.space
-        self.observation_space = batch_space(self._stream.space, self.num_envs)
+        self.observation_space = gym.vector.utils.batch_space(self._stream.space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
 
     def reset(self, *, seed: Seeds = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -196,9 +193,9 @@ class RMRVectorObservation(VectorWrapper[Any, Any, Any, Any, Any]):
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
         over = np.asarray(terminated) | np.asarray(truncated)
         begun = np.zeros(self.num_envs, bool)
-        if self._mode is AutoresetMode.NEXT_STEP:
+        if self._mode is gym.vector.AutoresetMode.NEXT_STEP:
             begun = self._over
-        elif self._mode is AutoresetMode.SAME_STEP:
+        elif self._mode is gym.vector.AutoresetMode.SAME_STEP:
             begun = over
             infos = describe.with_final(infos, over, partial(self._stream.last, actions))
         self._over = over
@@ -422,7 +419,7 @@ class FeatureStream:
     def _stacked_space(self, name: str, entry: Any) -> Any:
         if name not in self._lengths or name == "frames" == self._options.output:
             return entry
-        return batch_space(entry, self._lengths[name])
+        return gym.vector.utils.batch_space(entry, self._lengths[name])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from rmr_gym.core.errors import RMRError
@@ -18,7 +17,7 @@ from rmr_gym.envs.arguments import Info, Seed, Seeds, all_seeds, plain_seed
 from rmr_gym.wrappers.describe import AnyEnv, autoreset_mode, columns_now, describe, require, row_of
 
 
-class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
+class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Writes every episode to a data set, without loss and without changing what it passes on.
 
     The data set is made at the first reset. An episode appears in it, as a whole, when it ends; one
@@ -62,7 +61,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
         overwrite: bool = False,
         store: str = "auto",
     ):
-        RecordConstructorArgs.__init__(
+        gym.utils.RecordConstructorArgs.__init__(
             self, path=os.fspath(path), head=head, overwrite=overwrite, store=store
         )
         env = require(gym.Env, env, "around a vector, use RecordVectorTransitions")

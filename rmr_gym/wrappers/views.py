@@ -7,8 +7,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.utils import RecordConstructorArgs
-from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from jaxtyping import Float, Int, Shaped
 
 from rmr_gym.core.errors import RMRError, from_options, known_name
@@ -20,7 +18,7 @@ from rmr_gym.envs.balls.pictures import draw_curtain, hide
 from rmr_gym.wrappers.describe import ale_of, batch_of, require, row_of, with_final
 
 
-class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+class PairedObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Replaces the observation by the pair of RAM and screen, read from the ALE underneath.
 
     Observation: ``Dict(ram: uint8[128], pixels: uint8[height, width, 1 or 3])``, both read when the
@@ -60,7 +58,7 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
     reads_the_emulator = True
 
     def __init__(self, env: gym.Env, pixels: Pixels = "gray"):
-        RecordConstructorArgs.__init__(self, pixels=pixels)
+        gym.utils.RecordConstructorArgs.__init__(self, pixels=pixels)
         ale = ale_of(require(gym.Env, env, "wrap each environment before they go into a vector"))
         if ale is None:
             raise RMRError(
@@ -76,7 +74,7 @@ class PairedObservation(gym.ObservationWrapper[Any, Any, Any], RecordConstructor
         return self._reader.read(ale_of(self.env))
 
 
-class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+class Curtain(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Hides a rectangle of the picture, whose place and size are drawn at each reset.
 
     The observation space is that of the wrapped environment; info gains ``curtain`` int64[4], the
@@ -110,7 +108,7 @@ class Curtain(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
     def __init__(
         self, env: gym.Env, sides: Sequence[float] = (0.3, 0.5), key: str = "pixels", color: int = 0
     ):
-        RecordConstructorArgs.__init__(self, sides=sides, key=key, color=color)
+        gym.utils.RecordConstructorArgs.__init__(self, sides=sides, key=key, color=color)
         super().__init__(env)
         self._sides, self._color = tuple(sides), color
         check_sides(self._sides)
@@ -183,7 +181,7 @@ class CropOptions:
     keep: Sequence[str] = ()
 
 
-class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
+class RandomCrops(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Shows a picture only through crops around pixels drawn uniformly at every step.
 
     Observation: ``Dict(crops: uint8[A, size, size, channels], positions: float32[A, 2], queries:
@@ -218,7 +216,7 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
 
     def __init__(self, env: gym.Env, **options: Any):
         chosen = from_options(CropOptions, options)
-        RecordConstructorArgs.__init__(self, **asdict(chosen))
+        gym.utils.RecordConstructorArgs.__init__(self, **asdict(chosen))
         super().__init__(env)
         self._views = _Views(self.observation_space, chosen, 1)
         self.observation_space = self._views.space
@@ -233,7 +231,7 @@ class RandomCrops(gym.ObservationWrapper[Any, Any, Any], RecordConstructorArgs):
         return row_of(self._views.look(batch_of([observation])), 0)
 
 
-class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
+class VectorRandomCrops(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     """`RandomCrops` around a vector of environments, bit-equal to it around each.
 
     World i of ``reset(seed=s)`` sees the crops of `RandomCrops` after ``reset(seed=s + i)``.
@@ -246,7 +244,7 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
         RMRError: As `RandomCrops`.
     """
 
-    def __init__(self, env: VectorEnv[Any, Any, Any], **options: Any):
+    def __init__(self, env: gym.vector.VectorEnv[Any, Any, Any], **options: Any):
         super().__init__(env)
         chosen = from_options(CropOptions, options)
         self._views = _Views(env.single_observation_space, chosen, env.num_envs)
@@ -272,7 +270,7 @@ class VectorRandomCrops(VectorWrapper[Any, Any, Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, Info]:
         """Step the wrapped environments; last observations become crops too."""
         observations, rewards, terminated, truncated, infos = self.env.step(actions)
-        if self.env.metadata.get("autoreset_mode") is AutoresetMode.SAME_STEP:
+        if self.env.metadata.get("autoreset_mode") is gym.vector.AutoresetMode.SAME_STEP:
             infos = with_final(infos, terminated | truncated, self._views.look)
         return self._look(observations), rewards, terminated, truncated, infos
 

@@ -6,8 +6,6 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 from ale_py import ALEInterface, LoggerMode, roms
-from gymnasium import spaces
-from gymnasium.utils import EzPickle
 from jaxtyping import UInt8
 
 from rmr_gym.core.actions import ACTION_NAMES
@@ -45,9 +43,9 @@ class ScreenAndRAM:
     def __init__(self, ale: ALEInterface, pixels: str = "gray"):
         channels, reader = _SCREENS[known_name("kind of pixels", pixels, _SCREENS)]
         self._read_screen = reader
-        self.space = spaces.Dict(
-            ram=spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
-            pixels=spaces.Box(0, 255, (*ale.getScreenDims(), channels), np.uint8),
+        self.space = gym.spaces.Dict(
+            ram=gym.spaces.Box(0, 255, (ale.getRAMSize(),), np.uint8),
+            pixels=gym.spaces.Box(0, 255, (*ale.getScreenDims(), channels), np.uint8),
         )
 
     def pixels(self, ale: ALEInterface) -> UInt8[np.ndarray, "height width channels"]:
@@ -143,7 +141,7 @@ class AtariOptions:
             known_name("render mode", self.render_mode, ["rgb_array"])
 
 
-class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
+class PairedAtariEnv(gym.Env[Any, Any], gym.utils.EzPickle):
     """A game of the paper's tables, observed as the pair of its RAM and its screen.
 
     Observation: ``Dict(ram: uint8[128], pixels: uint8[210, 160, 1])``, ``[210, 160, 3]`` for
@@ -197,7 +195,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012
 
     def __init__(self, game: str, **options: Any):
-        EzPickle.__init__(self, game, **options)
+        gym.utils.EzPickle.__init__(self, game, **options)
         self.game, self.options = find_game(game), from_options(AtariOptions, options)
         self.render_mode = self.options.render_mode
         rate = max(1, 60 // self.options.frameskip)
@@ -207,7 +205,7 @@ class PairedAtariEnv(gym.Env[Any, Any], EzPickle):
         self._start = self.ale.cloneState()
         self._reader = ScreenAndRAM(self.ale, self.options.pixels)
         self.observation_space = self._reader.space
-        self.action_space = spaces.Discrete(len(self.game.actions))
+        self.action_space = gym.spaces.Discrete(len(self.game.actions))
         self._held = _NOOP
         self._started = False
         self._frames_before = 0

@@ -15,7 +15,6 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv, utils
-from gymnasium.wrappers import Autoreset, TimeLimit
 
 from rmr_gym.core.actions import ACTION_NAMES
 from rmr_gym.core.errors import RMRError, known_name, limit, whole_number
@@ -127,8 +126,8 @@ class Copies:
 def _make(plan: CopyPlan) -> gym.Env[Any, Any]:
     env: gym.Env[Any, Any] = PairedAtariEnv(plan.game, **plan.options)
     if plan.max_episode_steps is not None:
-        env = TimeLimit(env, plan.max_episode_steps)
-    return Autoreset(env) if plan.autoreset is AutoresetMode.NEXT_STEP else env
+        env = gym.wrappers.TimeLimit(env, plan.max_episode_steps)
+    return gym.wrappers.Autoreset(env) if plan.autoreset is AutoresetMode.NEXT_STEP else env
 
 
 class CopiesInProcesses:

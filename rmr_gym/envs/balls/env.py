@@ -7,9 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle, seeding
-from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import Int, UInt8
 
@@ -327,7 +325,7 @@ def _observation_space(config: BallsConfig) -> spaces.Space[Any]:
     )
 
 
-class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
+class BouncingBallsVectorEnv(gym.vector.VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.balls.env.BouncingBallsEnv` in one, bit-equal to as many single ones.
 
     World i of ``reset(seed=s)`` behaves as the single environment after ``reset(seed=s + i)``,
@@ -366,7 +364,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     metadata: dict[str, Any] = {  # noqa: RUF012
         "render_modes": list(RENDER_MODES),
         "render_fps": 20,
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
+        "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP,
     }
 
     def __init__(
@@ -421,7 +419,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         """
         arguments.check_open(self)
         if not self._generators:
-            raise ResetNeeded("call reset() before step()")
+            raise gym.error.ResetNeeded("call reset() before step()")
         chosen = arguments.all_actions(actions, self.num_envs, self._world.actions)
         if self._over():
             self._begin()
@@ -440,7 +438,7 @@ class BouncingBallsVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         if self.render_mode is None:
             return None
         if not self._generators:
-            raise ResetNeeded("call reset() before render()")
+            raise gym.error.ResetNeeded("call reset() before render()")
         return tuple(self._world.pictures())
 
     def close_extras(self, **kwargs: Any) -> None:
