@@ -189,10 +189,9 @@ class GamePlan(Plan):
     def policy_of(self, index: int) -> graded.Policy:
         """Return the player of episode ``index``, from its beginning."""
         player = self.players[index % len(self.players)]
-        rng = generator(self.seed, "policy", index)
-        if player.skill == graded.UNSKILLED:
-            return player.policy(rng)
-        return player.policy(rng, graded.networks(self.env, self.weights)[player.skill])
+        skilled = player.skill != graded.UNSKILLED
+        networks = graded.networks(self.env, self.weights) if skilled else {}
+        return player.policy(generator(self.seed, "policy", index), networks.get(player.skill))
 
 
 @dataclass(frozen=True)

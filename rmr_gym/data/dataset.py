@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, known_name
@@ -213,11 +213,7 @@ class TransitionDataset:
         """
         return TransitionReader(self.manifest, self._chosen(episodes, columns), columns, memory)
 
-    def batch(
-        self,
-        indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"],
-        columns: Sequence[str],
-    ) -> Batch:
+    def batch(self, indices: reading.Drawn, columns: Sequence[str]) -> Batch:
         """Read transitions of the whole data set from disk; only the chunks that hold them.
 
         Args:

@@ -264,12 +264,9 @@ def _episode(data: "EpisodeData", about: Any, index: int, manifest: Manifest) ->
 def _box(column: ColumnSpec) -> spaces.Box:
     """Return the widest space of a column; bounds are not recorded."""
     dtype: Any = np.dtype(column.dtype)
-    if dtype.kind == "f":
-        return spaces.Box(-np.inf, np.inf, column.shape, dtype)
-    if dtype.kind == "b":
-        return spaces.Box(0, 1, column.shape, dtype)
-    limits = np.iinfo(dtype)
-    return spaces.Box(limits.min, limits.max, column.shape, dtype)
+    widest = {"f": (-np.inf, np.inf), "b": (0, 1)}
+    low, high = widest.get(dtype.kind) or (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return spaces.Box(low, high, column.shape, dtype)
 
 
 def _env_spec(manifest: Manifest) -> Any:

@@ -34,7 +34,8 @@ MEMORY = 2**28
 """Bytes that the reader of a column keeps of what it has read, by default."""
 
 Chosen = Sequence[int] | np.ndarray
-"""Positions, or a mask of all that there are."""
+Drawn = Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"]
+"""Positions, or a mask of all that there are; and those of a batch."""
 
 
 @dataclass(frozen=True)
@@ -408,7 +409,7 @@ class TransitionReader(Timeline):
             part = self._steps if name in schema.STEP_COLUMNS else self._observations
             part[name] = ColumnReader(paths, manifest.columns[name], rows, memory)
 
-    def batch(self, indices: Int[np.ndarray, " batch"] | Bool[np.ndarray, " transitions"]) -> Batch:
+    def batch(self, indices: Drawn) -> Batch:
         """Read transitions; only the chunks that hold them are decompressed.
 
         Args:

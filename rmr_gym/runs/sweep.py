@@ -188,19 +188,18 @@ class Agenda:
     Args:
         jobs: In the order in which they should run, as far as ``after`` permits.
         ended: Called with the outcome of every job.
+
+    Attributes:
+        rank: By key, the job's place in the order that was asked for.
     """
 
     def __init__(self, jobs: Sequence[Job], ended: Callable[[Outcome], object]):
         self.outcomes: dict[str, Outcome] = {}
         self._ended = ended
         self._jobs = {job.key: job for job in jobs}
-        self._rank = {job.key: rank for rank, job in enumerate(jobs)}
+        self.rank = {job.key: rank for rank, job in enumerate(jobs)}
         self._graph = TopologicalSorter({job.key: job.after for job in jobs})
         self._graph.prepare()
-
-    def rank(self, job: Job) -> int:
-        """Return the job's place in the order that was asked for."""
-        return self._rank[job.key]
 
     def __len__(self) -> int:
         """Count the jobs that have not ended."""
@@ -218,7 +217,7 @@ class Agenda:
                     self.finish(Outcome(key, f"it needs {title!r}, which failed"))
                 else:
                     ready.append(job)
-        return sorted(ready, key=self.rank)
+        return sorted(ready, key=lambda job: self.rank[job.key])
 
     def _blocks(self, key: str) -> bool:
         """Tell whether a job failed that others need.
@@ -382,7 +381,7 @@ def run_tasks(
         with _pool(store, workers, len(agenda), scheduler) as pool:
             while ready or len(pool):
                 for job in ready:
-                    pool.submit(job, agenda.rank(job))
+                    pool.submit(job, agenda.rank[job.key])
                 agenda.finish(pool.next())
                 ready = agenda.take()
     except BaseException:

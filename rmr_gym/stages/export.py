@@ -298,13 +298,8 @@ def dynamics_donor(name: str, preset: Preset, device: str = "cpu") -> Task:
         device: Where to train.
     """
     recording = preset.recording
-    world = Dynamics(
-        recording.train_episodes,
-        recording.validation_episodes,
-        recording.max_steps,
-        recording.entropy_threshold,
-        name,
-    )
+    episodes = recording.train_episodes, recording.validation_episodes
+    world = Dynamics(*episodes, recording.max_steps, recording.entropy_threshold, name)
     return pretrain(world, preset.model, preset.pretraining, device=device)
 
 

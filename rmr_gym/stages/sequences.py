@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.random import Generator
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
@@ -178,12 +178,7 @@ def sequences(
 
 
 def _batch(
-    task: SequenceTask,
-    rng: np.random.Generator,
-    batch: int,
-    span: int,
-    part: str,
-    place: torch.device,
+    task: SequenceTask, rng: Generator, batch: int, span: int, part: str, place: torch.device
 ) -> domain.SequenceBatch:
     kind, options = domain.KINDS[task.kind], {"digits": task.digits, "part": part}
     drawn = kind.draw(rng, batch, span, **{name: options[name] for name in kind.takes})

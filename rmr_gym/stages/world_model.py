@@ -474,7 +474,7 @@ class PlannedModel:
             cut: Of predictions that it takes in.
             groups: K; None: as in training.
         """
-        model: Any = self._made(0)
+        model = self._made(0)
         load_weights(model, trained.tensors, f"the world model {self.label}")
         model.cut = cut
         if groups is not None:
@@ -484,10 +484,9 @@ class PlannedModel:
     @property
     def parts(self) -> int:
         """How many modules it has, of those that see crops; 0 for one without."""
-        model: Any = self._made(0)
-        return model.parts
+        return self._made(0).parts
 
-    def _made(self, seed: int) -> nn.Module:
+    def _made(self, seed: int) -> Any:
         shape, choices = self.data.frames
         make = partial(self.entry.make, shape, self.preset.sizes, choices)
         return build_seeded(make, seed, "world model")

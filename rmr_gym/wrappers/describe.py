@@ -65,11 +65,7 @@ def source_of(env: Any) -> Source:
 
 
 def describe(
-    env: AnyEnv,
-    *,
-    heads: tuple[str, ...],
-    settings: Mapping[str, Any] | None = None,
-    store: str = "auto",
+    env: AnyEnv, *, heads: tuple[str, ...], settings: Mapping[str, Any] = {}, store: str = "auto"
 ) -> Manifest:
     """Return the manifest of a data set of this environment.
 
@@ -101,7 +97,7 @@ def describe(
         actions=int(actions.n) if isinstance(actions, gym.spaces.Discrete) else None,
         action_names=action_names(env),
         heads=heads,
-        settings={**_wrapping(env, kwargs), **(settings or {})},
+        settings={**_wrapping(env, kwargs), **settings},
         versions={name: number for name in packages if (number := installed(name))},
     )
 

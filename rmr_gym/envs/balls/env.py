@@ -362,8 +362,7 @@ class BouncingBallsVectorEnv(gym.vector.VectorEnv[Any, Any, Any], EzPickle):
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012
-        "render_modes": list(RENDER_MODES),
-        "render_fps": 20,
+        **BouncingBallsEnv.metadata,
         "autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP,
     }
 

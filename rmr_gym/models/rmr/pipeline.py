@@ -295,21 +295,15 @@ def draw_uniformly(parameters: Iterable[Tensor], inputs: int, generator: torch.G
         nn.init.uniform_(parameter, -bound, bound, generator)
 
 
-@torch.no_grad()
-def draw_orthogonally(layer: nn.Conv2d | nn.ConvTranspose2d, generator: torch.Generator) -> None:
-    """Draw orthogonal weights of gain sqrt(2), in place; the bias is 0."""
-    nn.init.orthogonal_(layer.weight, gain=2**0.5, generator=generator)
-    if layer.bias is not None:
-        layer.bias.zero_()
-
-
 def _initialise(part: nn.Module, generator: torch.Generator) -> None:
     if initialise := getattr(part, "initialise", None):
         initialise(generator)
     elif isinstance(part, nn.Linear):
         draw_uniformly(part.parameters(), part.in_features, generator)
     elif isinstance(part, nn.Conv2d):
-        draw_orthogonally(part, generator)
+        nn.init.orthogonal_(part.weight, gain=2**0.5, generator=generator)
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
 
 
 def find_device(name: str) -> torch.device:
