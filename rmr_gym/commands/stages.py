@@ -13,7 +13,7 @@ from rmr_gym.commands import console
 from rmr_gym.core.errors import RMRError, letters
 from rmr_gym.core.files import require_free
 from rmr_gym.experiments.atari import game_names
-from rmr_gym.experiments.belief.grid import Belief, tracked
+from rmr_gym.experiments.belief.grid import Belief
 from rmr_gym.experiments.worlds import is_of_balls
 from rmr_gym.models.pretrained import SHIPPED, PretrainedEncoder, find_shipped, shipped_encoders
 from rmr_gym.runs.store import read_artifact
@@ -273,8 +273,7 @@ class TrainEncoder(Belief):
         given = {"store": facade.store_in(self.root), "progress": progress}
         if self.arm != "belief":
             return pretrained_encoder(game, self.arm, self.seed, step=self._last, **given)
-        given_to = (self.belief, self._last, "rmr", self.seed, self.start)
-        (row,) = tracked([game], *given_to, frames=self.frames)
+        (row,) = self.tracked([game], self._last, "rmr", self.seed)
         return pretrained_belief(game, row.task, **given)
 
 

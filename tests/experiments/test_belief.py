@@ -8,7 +8,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.base import run
 from rmr_gym.experiments.belief import report as pages
-from rmr_gym.experiments.belief.grid import Belief, Believing, tracked
+from rmr_gym.experiments.belief.grid import Belief, Believing
 from rmr_gym.report.page import findings_of
 from rmr_gym.runs.training import Phase
 from rmr_gym.stages.belief import Strict
@@ -154,8 +154,8 @@ def test_a_known_start_is_not_part_of_the_key():
 
     game = GameTasks(Recorded("Pong", Path("nowhere"), 48, 48), PRESETS["laptop"])
     for arm in ("rmr", "foreign_p", "copy"):
-        (known,) = tracked([game], Believing(), 3000, arm, 1)
-        (other,) = tracked([game], Believing(), 3000, arm, 1, "unknown")
+        (known,) = Belief().tracked([game], 3000, arm, 1)
+        (other,) = Belief(start="unknown").tracked([game], 3000, arm, 1)
         assert known.task.key == known.task.key_without("start") != other.task.key
 
 

@@ -45,82 +45,11 @@ PROPOSED: dict[str, dict[str, Any]] = {
 from a rate that starts ten times as high and falls to 0."""
 
 
-def tracked(
-    games: Sequence[GameTasks],
-    config: Believing,
-    labels: int,
-    arm: str,
-    seed: int,
-    start: str = "known",
-    gru: Phase = GRU,
-    supervised: Phase = FRAMES,
-    frames: int = 4,
-) -> list[Rows]:
-    """Return where the rows of an arm come from, on every game.
-
-    Args:
-        games: Under one preset. The P of the game before stands in for that of another one.
-        config: Of the filters.
-        labels: Labelled frames.
-        arm: A name in `REGIMES`.
-        seed: Of P, of the labelled frames, and of what is drawn for a control.
-        start: A name in `rmr_gym.stages.belief.STARTS`.
-        gru: How the GRU is trained.
-        supervised: How the encoder of single frames is.
-        frames: Frames that are read together; "pixels" reads single ones.
-    """
-    names = {"labels": labels, "arm": arm, "seed": seed}
-    rows = []
-    for game, other in zip(games, [games[-1], *games], strict=False):
-        common = (game.data, game.preset.model)
-        read = _read(game, config, labels, seed, 1 if arm in OF_SINGLE_FRAMES else frames)
-        if arm == "gru":
-            task = stages.recurrent(*common, config, gru, labels, seed, read, start)
-        elif arm == "supervised":
-            task = stages.supervised_frames(*common, config, supervised, labels, seed, read)
-        else:
-            donors = _donors(game, other, labels, arm, seed, read)
-            task = stages.belief(*common, config, labels, arm, seed, read, *donors, start)
-        rows.append(Rows("belief", task, {"game": game.name} | names))
-    return rows
-
-
-def transferred(
-    game: GameTasks,
-    config: Believing,
-    labels: int,
-    seed: int,
-    donors: Mapping[str, Task],
-    start: str = "known",
-    frames: int = 4,
-) -> list[Rows]:
-    """Return where the rows of a game's beliefs with each donor's P come from; not its own."""
-    common = (game.data, game.preset.model)
-    read, own = _read(game, config, labels, seed, frames), game.pretrained(seed)
-    given = (*common, config, labels, "foreign_p", seed, read, own)
-    names = {"game": game.name, "labels": labels, "seed": seed}
-    return [
-        Rows("belief", stages.belief(*given, donor, start), names | {"arm": name})
-        for name, donor in donors.items()
-        if name != game.name
-    ]
-
-
 def _read(game: GameTasks, config: Believing, labels: int, seed: int, frames: int) -> Task:
     """Return the task that reads all frames, so many at once."""
     common = (game.data, game.preset.model)
     read = stages.evidence(*common, config.hidden, labels, seed)
     return stages.instants(*common, labels, seed, read, frames) if frames > 1 else read
-
-
-def tracked_strictly(
-    game: GameTasks, config: Strict, labels: int, arm: str, seed: int, start: str
-) -> Rows:
-    """Return where the rows of an arm of the strict regime come from; see `tracked`."""
-    common = (game.data, game.preset.model)
-    read = stages.evidence(*common, config.scoring.hidden, labels, PROBE_SEED)
-    task = stages.strict(*common, config, labels, arm, seed, read, game.pretrained(seed), start)
-    return Rows("belief", task, {"game": game.name, "labels": labels, "arm": arm, "seed": seed})
 
 
 def _donors(
@@ -204,17 +133,62 @@ class Belief(AtariExperiment):
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
         if self.frames < 1:
             raise RMRError(f"expected 1 or more frames that are read together, got {self.frames}")
-        networks = (self.gru, self.supervised, self.frames)
         for labels, seed, arm in product(self.labels, seeds, arms):
-            names = (labels, arm, seed, self.start)
             if strictly:
-                rows += [tracked_strictly(game, self.strict, *names) for game in games]
+                rows += [self.tracked_strictly(game, labels, arm, seed) for game in games]
             else:
-                rows += tracked(games, self.belief, *names, *networks)
-        read = (self.start, self.frames)
+                rows += self.tracked(games, labels, arm, seed)
         donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
         for labels, seed, game in product(self.labels, seeds, games):
-            rows += transferred(game, self.belief, labels, seed, donors[seed], *read)
+            rows += self.transferred(game, labels, seed, donors[seed])
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}
         facts |= {"donors": list(donors[seeds[0]]), "frames": self.frames, "regime": self.regime}
         return self.atari_plan(rows, games, **facts)
+
+    def tracked(self, games: Sequence[GameTasks], labels: int, arm: str, seed: int) -> list[Rows]:
+        """Return where the rows of an arm come from, on every game.
+
+        Args:
+            games: Under one preset. The P of the game before stands in for that of another one.
+            labels: Labelled frames.
+            arm: A name in `REGIMES`; "pixels" reads single frames.
+            seed: Of P, of the labelled frames, and of what is drawn for a control.
+        """
+        names = {"labels": labels, "arm": arm, "seed": seed}
+        rows = []
+        for game, other in zip(games, [games[-1], *games], strict=False):
+            common = (game.data, game.preset.model)
+            frames = 1 if arm in OF_SINGLE_FRAMES else self.frames
+            read = _read(game, self.belief, labels, seed, frames)
+            given = (labels, seed, read)
+            if arm == "gru":
+                task = stages.recurrent(*common, self.belief, self.gru, *given, self.start)
+            elif arm == "supervised":
+                task = stages.supervised_frames(*common, self.belief, self.supervised, *given)
+            else:
+                donors = (*_donors(game, other, labels, arm, seed, read), self.start)
+                task = stages.belief(*common, self.belief, labels, arm, seed, read, *donors)
+            rows.append(Rows("belief", task, {"game": game.name} | names))
+        return rows
+
+    def transferred(
+        self, game: GameTasks, labels: int, seed: int, donors: Mapping[str, Task]
+    ) -> list[Rows]:
+        """Return where the rows of a game's beliefs with each donor's P come from; not its own."""
+        common = (game.data, game.preset.model)
+        read, own = _read(game, self.belief, labels, seed, self.frames), game.pretrained(seed)
+        given = (*common, self.belief, labels, "foreign_p", seed, read, own)
+        names = {"game": game.name, "labels": labels, "seed": seed}
+        return [
+            Rows("belief", stages.belief(*given, donor, self.start), names | {"arm": name})
+            for name, donor in donors.items()
+            if name != game.name
+        ]
+
+    def tracked_strictly(self, game: GameTasks, labels: int, arm: str, seed: int) -> Rows:
+        """Return where the rows of an arm of the strict regime come from; see `tracked`."""
+        common = (game.data, game.preset.model)
+        read = stages.evidence(*common, self.strict.scoring.hidden, labels, PROBE_SEED)
+        given = (labels, arm, seed, read, game.pretrained(seed), self.start)
+        task = stages.strict(*common, self.strict, *given)
+        return Rows("belief", task, {"game": game.name, "labels": labels, "arm": arm, "seed": seed})
