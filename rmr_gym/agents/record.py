@@ -220,9 +220,8 @@ class VectorPlan(Plan):
     def play(self, indices: Sequence[int]) -> Generator[list[Step], None, None]:
         """Play all episodes at once; what follows the end of each is no part of it."""
         with closing(self.environments(len(indices))) as envs:
-            policies = [
-                _random_policy(envs.single_action_space, self.seed, index) for index in indices
-            ]
+            space = envs.single_action_space
+            policies = [_random_policy(space, self.seed, index) for index in indices]
             seeds: Any = [self.episode_seed(index) for index in indices]
             observations, _ = envs.reset(seed=seeds)
             outcomes: list[Any] = []

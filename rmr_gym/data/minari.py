@@ -116,9 +116,7 @@ def import_minari(
         with _reading(dataset_id):
             return _episode(source[at], about[at], index, manifest)
 
-    return copy_episodes(
-        path, manifest, list(positions), read, overwrite=overwrite, progress=progress
-    )
+    return copy_episodes(path, manifest, [*positions], read, overwrite=overwrite, progress=progress)
 
 
 def _minari() -> Any:

@@ -217,11 +217,9 @@ def without_duplicates(train: ProbeData, test: ProbeData) -> tuple[ProbeData, in
 
 def frame_statistics(frames: GrayFrames) -> tuple[Float[Tensor, "height width"], float]:
     """Return the mean frame and the root mean square deviation from it, in gray levels."""
-    mean = sum(part.to(torch.float64).sum(0) for part in frames.split(2048)) / len(frames)
+    mean = sum(part.double().sum(0) for part in frames.split(2048)) / len(frames)
     assert isinstance(mean, Tensor)
-    squares = sum(
-        (part.to(torch.float64) - mean).square().sum().item() for part in frames.split(2048)
-    )
+    squares = sum((part.double() - mean).square().sum().item() for part in frames.split(2048))
     return mean.to(torch.float32), float((squares / frames.numel()) ** 0.5)
 
 

@@ -179,15 +179,7 @@ def recorded_folder(
     if (folder / game / "manifest.json").is_file():
         return folder / game
     path = folder / f"{game}-{recording.episodes}x{recording.max_steps}"
-    record(
-        game,
-        path,
-        episodes=recording.episodes,
-        max_steps=recording.max_steps,
-        players=recording.players,
-        frameskip=recording.frameskip,
-        repeat_action_probability=recording.repeat_action_probability,
-        workers=workers,
-        progress=progress_for(f"recording {game}"),
-    )
+    names = ("episodes", "max_steps", "players", "frameskip", "repeat_action_probability")
+    given = {name: getattr(recording, name) for name in names}
+    record(game, path, **given, workers=workers, progress=progress_for(f"recording {game}"))
     return path

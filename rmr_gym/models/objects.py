@@ -219,9 +219,7 @@ class FrameStackEncoder(ClipEncoder):
 
     def forward(self, frames: UInt8[Tensor, "batch channels height width"]) -> Latents:
         """Encode RGB frames (0 to 255), oldest first; their colours follow each other."""
-        clip = rearrange(
-            frames, "batch (time rgb) height width -> batch time height width rgb", rgb=3
-        )
+        clip = rearrange(frames, "batch (time rgb) h w -> batch time h w rgb", rgb=3)
         return super().forward(clip.float() / 255)
 
 

@@ -89,9 +89,8 @@ class Column(NamedTuple):
         if form == "interval":
             return interval(row[f"{self.key}low"], row[f"{self.key}high"])
         if form == "test":
-            return tested(
-                *(row[f"{self.key}{name}"] for name in ("difference", "pairs", "verdict"))
-            )
+            parts = ("difference", "pairs", "verdict")
+            return tested(*(row[f"{self.key}{part}"] for part in parts))
         return FORMS[form](row[self.key], *digits)
 
 

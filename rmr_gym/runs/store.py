@@ -74,16 +74,12 @@ def write_artifact(folder: Path, artifact: Artifact, *, overwrite: bool = False)
     """
     with replacing(folder, wait=True) as hidden:
         require_free(folder, overwrite)
-        _fill(hidden, artifact)
+        contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
+        save_file(contiguous, hidden / _TENSORS)
+        (hidden / RECORD).write_text(json.dumps(artifact.record, indent=1))
+        sums = {name: _sha256(hidden / name) for name in (_TENSORS, RECORD)}
+        (hidden / _SUMS).write_text(json.dumps(sums))
     return folder
-
-
-def _fill(folder: Path, artifact: Artifact) -> None:
-    contiguous = {name: tensor.contiguous() for name, tensor in artifact.tensors.items()}
-    save_file(contiguous, folder / _TENSORS)
-    (folder / RECORD).write_text(json.dumps(artifact.record, indent=1))
-    sums = {name: _sha256(folder / name) for name in (_TENSORS, RECORD)}
-    (folder / _SUMS).write_text(json.dumps(sums))
 
 
 def _sha256(path: Path) -> str:

@@ -119,9 +119,7 @@ def label_rows(features: probe.Features, sets: ProbeSets, labels: LabelSets) -> 
 
 def averages(rows: probe.Records) -> probe.Records:
     """Return the mean scores of each category, of all labels, and of the categories' means."""
-    groups = {
-        category: [row for row in rows if row["category"] == category] for category in CATEGORIES
-    }
+    groups = {name: [row for row in rows if row["category"] == name] for name in CATEGORIES}
     means = [_mean(category, group) for category, group in groups.items() if group]
     return [*means, _mean(ALL_LABELS, rows), _mean(ALL_CATEGORIES, means)]
 

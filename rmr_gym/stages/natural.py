@@ -146,9 +146,8 @@ def pretrain_checkpoint(
 ) -> Checkpoint:
     """Score the pipeline's predictions on the chosen RAM bytes."""
     predicted = atari.predict_ram(pipeline, data)
-    scores = atari.ram_scores(
-        predicted, data.bits[data.current], data.bits[data.current + 1], scored
-    )
+    bits, following = data.bits[data.current], data.bits[data.current + 1]
+    scores = atari.ram_scores(predicted, bits, following, scored)
     return Checkpoint({}, {"model": core, "step": step, **scores._asdict()})
 
 

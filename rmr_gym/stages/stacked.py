@@ -244,10 +244,7 @@ def _train_natural(
     runs: Sequence[NaturalRun],
 ) -> list[Result]:
     objective = OBJECTIVES[config.objective]
-    pipelines = [
-        alone.initial_pipeline(data, model, config, run.arm, run.seed, run.donor).to(place)
-        for run in runs
-    ]
+    pipelines = [alone.initial_pipeline(data, model, config, *run).to(place) for run in runs]
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
     stack = StackedPipeline(pipelines, config.cnn)
     rows_at = natural_rows(config, data, [run.seed for run in runs])
@@ -440,9 +437,8 @@ def train_stack(training: StackTraining, progress: Progress | None) -> Ends:
         if step % log_every == 0 or step == 1:
             values = [(name, term.tolist()) for name, term in terms.items()]
             for row, trained in enumerate(going):
-                trained.curve.append(
-                    {"step": step} | {name: column[row] for name, column in values}
-                )
+                logged = {name: column[row] for name, column in values}
+                trained.curve.append({"step": step} | logged)
         if step in config.checkpoints:
             stack.write_back()
             for run, trained in zip(stack.runs, going, strict=True):

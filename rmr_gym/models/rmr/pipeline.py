@@ -154,9 +154,7 @@ class SlotCNN(nn.Module):
     def _encoded(self, frames: Tensor) -> Tensor:
         inputs = frames.to(self.mean_frame.dtype).sub_(self.mean_frame).div_(self.deviation)
         maps = self.slot_maps(self.trunk(inputs[:, None]))
-        slots = rearrange(
-            maps, "batch (slots maps) h w -> batch slots (maps h w)", slots=self.slots
-        )
+        slots = rearrange(maps, "b (slots maps) h w -> b slots (maps h w)", slots=self.slots)
         return self.project(slots).to(inputs.dtype)
 
 

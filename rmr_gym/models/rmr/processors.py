@@ -139,9 +139,8 @@ class MessagePassing(nn.Module):
     def forward(self, z: Latents) -> Latents:
         """Return the update of every slot."""
         layers = self.hidden.weight, self.hidden.bias, self.message.weight, self.message.bias
-        messages = fully_connected_messages(
-            self.receiver(z), self.sender(z), *layers, **self.options
-        )
+        ends = self.receiver(z), self.sender(z)
+        messages = fully_connected_messages(*ends, *layers, **self.options)
         return self.update(torch.cat([z, messages], dim=-1))
 
 

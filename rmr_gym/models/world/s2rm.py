@@ -309,9 +309,7 @@ class SpatialModules(nn.Module):
         self.embedding = nn.Parameter(torch.empty(sizes.modules, sizes.place))
         self.input_attention = KernelAttention(units, units, sizes.input_attention)
         self.cell_attention = KernelAttention(units, units, sizes.cell_attention)
-        self.register_buffer(
-            "present", torch.ones(sizes.modules, dtype=torch.bool), persistent=False
-        )
+        self.register_buffer("present", torch.ones(sizes.modules).bool(), persistent=False)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
