@@ -100,9 +100,7 @@ def list_players(game: tyro.conf.Positional[str | None] = None) -> None:
                 f"no players of {name} come with the package: `rmr-gym players train {name}` makes "
                 "some; without them those without skill play"
             )
-        print_rows(
-            own, ("player", "episodes", "mean_return", "sem", "minimum", "maximum", "mean_length")
-        )
+        print_rows(own, ("player", *graded.COLUMNS[2:]))
         known = graded.references()[name]
         say(f"published: random {known.random}, human {known.human}")
     else:
