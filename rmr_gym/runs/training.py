@@ -141,10 +141,30 @@ class Trained:
         self.stopped = checkpoint.stop or (patience is not None and waited >= patience)
 
 
+StepAt = Callable[[int, Phase], Step]
+CheckpointAt = Callable[[int], Checkpoint]
+
+
+def train_phase(
+    config: Any, model: nn.Module, step_at: StepAt, checkpoint_at: CheckpointAt, **options: Any
+) -> Trained:
+    """Train in the one ``phase`` of a configuration, up to the last of its ``checkpoints``.
+
+    Args:
+        config: Has both.
+        model: As for `train`, like all that follow.
+        step_at: Gives the loss of a gradient step.
+        checkpoint_at: Called after each checkpoint's step.
+        **options: Further arguments of `train`.
+    """
+    phases, checkpoints = [config.phase], config.checkpoints
+    return train(model, step_at, checkpoint_at, phases=phases, checkpoints=checkpoints, **options)
+
+
 def train(
     model: nn.Module,
-    step_at: Callable[[int, Phase], Step],
-    checkpoint_at: Callable[[int], Checkpoint],
+    step_at: StepAt,
+    checkpoint_at: CheckpointAt,
     *,
     phases: Sequence[Phase],
     checkpoints: Sequence[int],

@@ -1,6 +1,6 @@
 """Stages 1 and 2: train the RAM pipeline; then a pixel encoder through its P, and references."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train
+from rmr_gym.runs.training import Checkpoint, Phase, Step, Trained, train_phase
 from rmr_gym.stages import presets
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData, natural_data, probe_sets
 from rmr_gym.stages.presets import OBJECTIVES, Natural, Pretraining, Probing
@@ -91,20 +91,8 @@ def pretrain(
     def checkpoint_at(step: int) -> Checkpoint:
         return pretrain_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
 
-    trained = _trained(config, pipeline, step_at, checkpoint_at, room)
+    trained = train_phase(config, pipeline, step_at, checkpoint_at, room=room)
     return pretrain_artifact(pipeline, trained, copy_scores(held_out, data.scored_bytes))
-
-
-def _trained(
-    config: Natural | Pretraining,
-    model: nn.Module,
-    step_at: Callable[[int, Phase], Step],
-    checkpoint_at: Callable[[int], Checkpoint],
-    room: Room,
-) -> Trained:
-    """Train in the one phase that a configuration asks for, and keep all of its checkpoints."""
-    options: Any = {"phases": [config.phase], "checkpoints": config.checkpoints, "room": room}
-    return train(model, step_at, checkpoint_at, **options)
 
 
 def rollout_loss(
@@ -283,7 +271,7 @@ def natural(
     def checkpoint_at(step: int) -> Checkpoint:
         return natural_checkpoint(pipeline, loaded, step)
 
-    trained = _trained(config, pipeline, step_at, checkpoint_at, room)
+    trained = train_phase(config, pipeline, step_at, checkpoint_at, room=room)
     return natural_artifact(arm, pipeline, before, trained)
 
 
@@ -400,7 +388,8 @@ def supervised(
     def checkpoint_at(step: int) -> Checkpoint:
         return Checkpoint(_encoder_tensors(encoder, step), {"step": step})
 
-    trained = _trained(config, nn.ModuleList([encoder, read_out]), step_at, checkpoint_at, room)
+    both = nn.ModuleList([encoder, read_out])
+    trained = train_phase(config, both, step_at, checkpoint_at, room=room)
     record = {"arm": "supervised", "curve": trained.curve, "note": None}
     return Artifact(record, trained.tensors)
 

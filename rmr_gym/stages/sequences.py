@@ -13,7 +13,7 @@ from rmr_gym.domains import sequences as domain
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.world.rims import LSTMSizes, RIMSizes, SequenceLSTM, SequenceRIMs
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, check_checkpoints, train
+from rmr_gym.runs.training import Checkpoint, Phase, Step, check_checkpoints, train_phase
 from rmr_gym.stages.presets import find_preset, read_presets
 
 TEST_SEED = 0
@@ -64,6 +64,11 @@ class SequenceTask:
                 "digits, batch, sequences and widths must be 1 or more, rate and clip above 0, got "
                 f"{self}"
             )
+
+    @property
+    def phase(self) -> Phase:
+        """The one phase of training."""
+        return Phase(self.checkpoints[-1], self.learning_rate, self.batch)
 
 
 Sizes = RIMSizes | LSTMSizes
@@ -159,16 +164,8 @@ def sequences(
             rows = [row | {"held_out": score} for row in rows]
         return Checkpoint(tensors, {"rows": rows}, score=score)
 
-    trained = train(
-        learner,
-        step_at,
-        checkpoint_at,
-        phases=[Phase(task.checkpoints[-1], task.learning_rate, task.batch)],
-        checkpoints=task.checkpoints,
-        keep="best",
-        clip=task.clip,
-        room=room,
-    )
+    options: Any = {"keep": "best", "clip": task.clip, "room": room}
+    trained = train_phase(task, learner, step_at, checkpoint_at, **options)
     rows, tensors = [row for record in trained.records for row in record["rows"]], trained.tensors
     if isinstance(learner, SequenceRIMs):
         learner.load_state_dict(Artifact({}, tensors).part("model"))

@@ -29,7 +29,7 @@ from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, key_of, one_thread, stage
-from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, train
+from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, train_phase
 from rmr_gym.stages.games import Recorded, split_by_share
 from rmr_gym.stages.presets import ARMS, Arm, as_json, prepare_processor, read_presets
 
@@ -58,6 +58,11 @@ class WorldTraining(Falling):
         super().__post_init__()
         if min(self.check_every, self.patience) < 1:
             raise RMRError(f"expected check_every and patience of 1 or more, got {self}")
+
+    @property
+    def phase(self) -> Falling:
+        """The one phase of training."""
+        return self
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -555,16 +560,8 @@ def world_model(
         loss = validation_loss(network, held_out, training.batch)
         return Checkpoint(network.state_dict(), {"step": step, "validation_loss": loss}, score=loss)
 
-    trained = train(
-        network,
-        step_at,
-        checkpoint_at,
-        phases=[training],
-        checkpoints=training.checkpoints,
-        keep="best",
-        patience=training.patience,
-        room=room,
-    )
+    options: Any = {"keep": "best", "patience": training.patience, "room": room}
+    trained = train_phase(training, network, step_at, checkpoint_at, **options)
     record = {"model": model.label, "seed": seed, "sizes": as_json(model.preset.sizes)}
     record |= {"curve": trained.curve, "validations": trained.records, "step": trained.best["step"]}
     if model.entry.arm is not None:

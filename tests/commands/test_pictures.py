@@ -57,7 +57,7 @@ def test_a_world_model_is_trained_once_and_drawn(frames_of, tmp_path, capsys, mo
     overrides = ("--model", "rnn", "--set", "sizes.dim=6", "--set", "training.batch=2")
     world_model_pictures(frames_of, tmp_path, *overrides)
     assert "rnn, seed 0: 2/2" in capsys.readouterr().err
-    monkeypatch.setattr(world_model, "train", None)
+    monkeypatch.setattr(world_model, "train_phase", None)
     world_model_pictures(frames_of, tmp_path, *overrides, "--test", frames_of("other"))
     assert matplotlib.image.imread(tmp_path / "out" / "rnn_0.png").ndim == 3
     with Image.open(tmp_path / "out" / "rnn_0.gif") as film:
@@ -74,6 +74,6 @@ def test_a_world_model_is_trained_once_and_drawn(frames_of, tmp_path, capsys, mo
     ],
 )
 def test_what_cannot_be_drawn_is_not_trained(frames_of, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr(world_model, "train", None)
+    monkeypatch.setattr(world_model, "train_phase", None)
     with pytest.raises(RMRError, match=message):
         world_model_pictures(frames_of, tmp_path, *arguments)

@@ -29,7 +29,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def untrained(monkeypatch):
     """Nothing may be trained."""
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(stages, "train_phase", None)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_run_folder_of_every_model_seed_and_test_set(world_models, frames_of, 
     assert run_json["tests"]["crowd"]["groups"] == 5
     assert run_json["presets"]["lstm"]["training"]["batch"] == 2
     before = (folder / "world_models.csv").read_bytes()
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(stages, "train_phase", None)
     run(world_models(seeds=2, **tests))
     assert (folder / "world_models.csv").read_bytes() == before
     with pytest.raises(RMRError, match=r"of something else: config\.overrides was"):
@@ -111,14 +111,14 @@ def test_a_run_folder_of_every_model_seed_and_test_set(world_models, frames_of, 
 
 
 def test_a_model_that_fails_stops_no_other_and_is_tried_again(world_models, tmp_path, monkeypatch):
-    train, failures = stages.train, iter([RMRError("these frames do not fit")])
+    train, failures = stages.train_phase, iter([RMRError("these frames do not fit")])
 
     def failing(*arguments, **options):
         for error in failures:
             raise error
         return train(*arguments, **options)
 
-    monkeypatch.setattr(stages, "train", failing)
+    monkeypatch.setattr(stages, "train_phase", failing)
     options = {"root": tmp_path, "models": ("rnn", "lstm")}
     folder, problems = run(world_models(**options))
     assert problems[0] == "world_model rnn 0: these frames do not fit"
@@ -274,7 +274,7 @@ def test_models_of_crops_where_they_see_less(views, frames_of, monkeypatch):
     assert (run_json["kind"], run_json["data"]["balls"]) == ("views", 3)
     assert run_json["tests"]["balls5"]["balls"] == 5
     before = (folder / "views.csv").read_bytes()
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(stages, "train_phase", None)
     run(views(**conditions))
     assert (folder / "views.csv").read_bytes() == before
 

@@ -150,13 +150,13 @@ class TestArms:
             seen.setdefault(arm, []).append(b"".join(part.numpy().tobytes() for part in batch))
             return batch
 
-        def spied_train(pipeline, *args, **options):
+        def spied_train(config, pipeline, *args, **options):
             starts[arm] = [parameter_hash(pipeline.encoder), parameter_hash(pipeline.decoder)]
-            return train(pipeline, *args, **options)
+            return train(config, pipeline, *args, **options)
 
-        train = natural_module.train
+        train = natural_module.train_phase
         monkeypatch.setattr(natural_module, "natural_batch", spied_batch)
-        monkeypatch.setattr(natural_module, "train", spied_train)
+        monkeypatch.setattr(natural_module, "train_phase", spied_train)
         for arm in ARMS:
             run(game.trained(arm, 0), donor=donor)
         untrained_start = parameter_hash(kept_encoder(game.preset.model, run(

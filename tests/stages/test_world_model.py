@@ -519,7 +519,7 @@ def test_more_balls_and_more_groups_without_training_again(
 ):
     planned, crowd = plan("rnem"), RecordedFrames(frames_of("crowd"))
     chain.compute(planned.trained(0))
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(stages, "train_phase", None)
     few, many = row_of(planned, crowd)[0], row_of(planned, crowd, 8)[0]
     assert (few["groups"], many["groups"]) == (3, 8)
     assert few["bce"] != many["bce"]
@@ -629,7 +629,7 @@ def s2gru(plan, frames_of):
 
 def test_scores_where_less_is_seen_train_once(s2gru, chain, frames_of, monkeypatch):
     chain.compute(s2gru.trained(0))
-    monkeypatch.setattr(stages, "train", None)
+    monkeypatch.setattr(stages, "train_phase", None)
     met, count = [], stages.count_pixels
 
     def counted(model, clips):
