@@ -1,6 +1,6 @@
 """From pixels to one vector an object and back: Slot Attention and spatial broadcast decoders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -340,10 +340,7 @@ class ObjectDecoder(BroadcastDecoder):
         return pictures * self.colour(slots).float()[:, :, None, None]
 
 
-DECODERS: dict[str, Callable[..., BroadcastDecoder]] = {
-    "object": ObjectDecoder,
-    "broadcast": BroadcastDecoder,
-}
+DECODERS = {"object": ObjectDecoder, "broadcast": BroadcastDecoder}
 """Makers of decoders by name."""
 
 

@@ -165,12 +165,8 @@ def pretrained_belief(
     read = store.compute(
         reader(game.data, model, **facts, read=given["read"], count=count), progress
     )
-    played = {
-        "rank": read.record["rank"],
-        "instants": count,
-        "frameskip": game.preset.recording.frameskip,
-    }
-    config = pretrained.BeliefConfig(**_sizes(game, "core"), **played)
+    played = {"instants": count, "frameskip": game.preset.recording.frameskip}
+    config = pretrained.BeliefConfig(**_sizes(game, "core"), rank=read.record["rank"], **played)
     encoder, processor = config.encoder(), config.processor()
     load_weights(encoder, read.tensors, "the reader")
     load_weights(processor.pipeline, donor.tensors, "the game's abstract pipeline")

@@ -24,11 +24,7 @@ PLACE = ("game", "labels", "bytes", "k")
 CLAIM = 16
 """The step that the claim is about, by the rule of choosing."""
 
-KINDS = {
-    "all": "all scored bytes",
-    "hidden": "bytes that one frame does not show",
-    "shown": "bytes that one frame shows",
-}
+KINDS = labels_of("bytes")
 """Kinds of bytes, and what they are called."""
 
 

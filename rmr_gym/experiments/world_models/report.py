@@ -26,9 +26,7 @@ BETTER = {
 }  # fmt: skip
 """Scores that are compared, and whether more (1) or less (-1) of them is better."""
 
-SIMULATED = {
-    "bce": "BCE in nats a frame", "f1": "F1 of lit pixels", "f1_moving": "F1 of moving pixels",
-}  # fmt: skip
+SIMULATED = labels_of("simulated")
 """Scores of simulated frames, and what they are called; those of references end in their name."""
 
 REFERENCES = labels_of("reference")
