@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from rmr_gym.core.errors import RMRError, known_name
 
@@ -158,8 +158,7 @@ def effective_rank(features: States) -> float:
 
 
 def foreground_ari(
-    truth: Int[np.ndarray, "rows height width"] | UInt8[np.ndarray, "rows height width"],
-    predicted: Int[np.ndarray, "..."] | UInt8[np.ndarray, "..."],
+    truth: Integer[np.ndarray, "rows height width"], predicted: Integer[np.ndarray, "..."]
 ) -> Float[np.ndarray, " rows"]:
     """Return the adjusted Rand index of two segmentations over the pixels that objects own.
 
@@ -203,11 +202,8 @@ def _adjusted_rand_index(table: Float[np.ndarray, "objects labels"]) -> float:
     neither = pixels**2 - pixels - both - only_truth - only_prediction
     if only_truth == only_prediction == 0:
         return 1.0
-    numerator = 2 * (both * neither - only_truth * only_prediction)
-    return float(
-        numerator
-        / (in_truth * (only_truth + neither) + in_prediction * (only_prediction + neither))
-    )
+    pairs = in_truth * (only_truth + neither) + in_prediction * (only_prediction + neither)
+    return float(2 * (both * neither - only_truth * only_prediction) / pairs)
 
 
 CHUNK = 256

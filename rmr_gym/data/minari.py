@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from minari.dataset.minari_storage import MinariStorage
 
 _NAMESPACE, _MANIFEST = "namespace_metadata.json", "rmr_gym_manifest"
+_ABOUT = "Recorded by rmr_gym, losslessly; pixels of Atari games are indices of ALE's palette."
 _INDEX, _HEAD, _INTERRUPTED = "rmr_gym_index", "rmr_gym_head", "rmr_gym_interrupted"
 
 
@@ -158,16 +159,14 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
         data_format="hdf5",
         jpeg_encoding=False,
     )
-    storage.update_metadata(
-        {
-            "dataset_id": dataset_id,
-            "minari_version": minari.__version__,
-            "algorithm_name": ", ".join(manifest.heads) or "unknown",
-            "description": "Recorded by rmr_gym, losslessly; pixels of Atari games are indices of "
-            "ALE's palette.",
-            _MANIFEST: manifest.to_json(),
-        }
-    )
+    about = {
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+        "algorithm_name": ", ".join(manifest.heads) or "unknown",
+        "description": _ABOUT,
+        _MANIFEST: manifest.to_json(),
+    }
+    storage.update_metadata(about)
     return storage
 
 

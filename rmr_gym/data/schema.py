@@ -185,9 +185,7 @@ class Manifest:
     def _identity(self) -> dict[str, Any]:
         content = self._plain()
         versions = content.pop("versions")
-        settings = content.pop("settings")
-        kwargs = content.pop("env_kwargs")
-        nested = {"env_kwargs": kwargs, "settings": settings}
+        nested = {name: content.pop(name) for name in ("env_kwargs", "settings")}
         named = {f"{part} {key}": value for part, of in nested.items() for key, value in of.items()}
         simulators = {f"version of {name}": versions.get(name) for name in ("ale-py", "mujoco")}
         return {**content, **named, **simulators}

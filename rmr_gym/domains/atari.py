@@ -372,10 +372,8 @@ def _roots(matrices: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(matrices)
     root = values.clamp(min=0).sqrt()
     inverse = torch.where(root > 0, 1 / root, 0)
-    return (
-        vectors * root[:, None] @ vectors.transpose(1, 2),
-        vectors * inverse[:, None] @ vectors.transpose(1, 2),
-    )
+    roots, inverses = (vectors * part[:, None] @ vectors.mT for part in (root, inverse))
+    return roots, inverses
 
 
 CATEGORIES = (

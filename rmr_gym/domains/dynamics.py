@@ -192,9 +192,8 @@ class Dynamics:
     def key(self) -> dict[str, Any]:
         """Return what decides results."""
         episodes = [self.train_episodes, self.validation_episodes, self.steps]
-        return {"world": self.label, "version": 1, "episodes": episodes} | {
-            "threshold": self.entropy_threshold
-        }
+        known = {"world": self.label, "version": 1, "episodes": episodes}
+        return known | {"threshold": self.entropy_threshold}
 
     def abstract(self, part: str) -> AbstractData:
         """Return the "training" or the "validation" transitions."""

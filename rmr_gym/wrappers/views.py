@@ -295,14 +295,10 @@ class _Views:
         kept = space.spaces if isinstance(space, spaces.Dict) else {self._key: picture}
         self._keep = [known_name("entry of the observation", name, kept) for name in options.keep]
         shape = (crops, size, size, *(channels or [1]))
-        self.space = spaces.Dict(
-            {
-                "crops": spaces.Box(0, 255, shape, np.uint8),
-                "positions": spaces.Box(-1, 1, (crops, 2), np.float32),
-                "queries": spaces.Box(-1, 1, (crops, 2), np.float32),
-                **{name: kept[name] for name in self._keep},
-            }
-        )
+        centres = spaces.Box(-1, 1, (crops, 2), np.float32)
+        own = {"crops": spaces.Box(0, 255, shape, np.uint8), "positions": centres}
+        own |= {"queries": centres} | {name: kept[name] for name in self._keep}
+        self.space = spaces.Dict(own)
         self._generators = [np.random.default_rng() for _ in range(count)]
         self._next = np.stack([self._draw(rng) for rng in self._generators])
 

@@ -316,13 +316,10 @@ def _observation_space(config: BallsConfig) -> spaces.Space[Any]:
         "masses": spaces.Box(0, heaviest, (slots,), np.float32),
         "presence": spaces.MultiBinary(slots),
     }
-    return spaces.Dict(
-        {
-            "state": spaces.Box(-1, 1, (slots, 2), np.float32),
-            "pixels": spaces.Box(0, 255, (size, size, channels), np.uint8),
-            **{name: extras[name] for name in config.extras},
-        }
-    )
+    shown: dict[str, Any] = {name: extras[name] for name in config.extras}
+    shown["state"] = spaces.Box(-1, 1, (slots, 2), np.float32)
+    shown["pixels"] = spaces.Box(0, 255, (size, size, channels), np.uint8)
+    return spaces.Dict(shown)
 
 
 class BouncingBallsVectorEnv(gym.vector.VectorEnv[Any, Any, Any], EzPickle):

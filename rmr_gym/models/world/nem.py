@@ -221,10 +221,8 @@ class RelationalUpdate(InteractingUpdate):
     def __init__(self, sizes: NEMSizes, action: int = 0, *, attentive: bool = True):
         super().__init__(sizes, action)
         width, hidden = sizes.width, sizes.attention
-        self.focus, self.context = (
-            world.GlorotLinear(width, width),
-            world.GlorotLinear(width, width, bias=False),
-        )
+        self.focus = world.GlorotLinear(width, width)
+        self.context = world.GlorotLinear(width, width, bias=False)
         self.embedding = nn.Sequential(nn.LayerNorm(width), nn.ReLU())
         self.effect = _layer(width, width, nn.ReLU())
         self.attend: nn.Sequential | None = None
