@@ -324,10 +324,10 @@ def belief(
     tracks = []
     for starts, steps in _lessons(training, labelled, known, config) if rounds else ():
         given = film.track(starts, steps)
-        tracks.append((starts, *given, filters.opened(transition, *given[:2])))
+        tracks.append((starts, (*given, filters.opened(transition, *given[:2]))))
     for number in range(rounds):
-        for starts, *given, alone in tracks:
-            priors = filters.follow(transition, fusion, *given, alone).prior
+        for starts, given in tracks:
+            priors, alone = filters.follow(transition, fusion, *given).prior, given[-1]
             for ahead, parts in enumerate(zip(priors, alone, strict=True), 1):
                 told = known[starts + ahead]
                 rows = torch.from_numpy((starts + ahead)[told])

@@ -163,7 +163,7 @@ class Fusion(nn.Module):
         varying = bits.std(0, correction=0) > 0
         self.weight.zero_()
         self.weight[..., 2] = log_odds(bits.mean(0))
-        given = (part[:, varying] for part in (prior, alone, evidence))
+        given = prior[:, varying], alone[:, varying], evidence[:, varying]
         terms, truth = _terms(*given, age), bits[:, varying]
         scale = terms.square().mean(0).sqrt().clamp(min=RARE)
         scaled = rearrange(terms / scale, "rows varying terms -> varying rows terms").contiguous()
