@@ -1,5 +1,6 @@
 from itertools import product
 
+import gymnasium as gym
 import numpy as np
 import pandas as pd
 import pytest
@@ -33,6 +34,17 @@ def test_the_emulator_foresees_and_is_put_back():
         shown = env.step(action)[0]
         np.testing.assert_array_equal(states[ahead, 1, :-1], shown["ram"])
         assert states[ahead, 1, -1] == action
+
+
+def test_a_planned_game_begins_with_random_actions_of_whole_steps():
+    env, plain = planning_game("Pong"), gym.make("rmr/Pong-v0")
+    one, same, other = (env.reset(seed=seed)[0]["ram"] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    plain.reset(seed=0)
+    begun, at_reset = (made.unwrapped.ale.getEpisodeFrameNumber() for made in (env, plain))
+    assert 4 <= begun - at_reset <= 120
+    assert (begun - at_reset) % 4 == 0
 
 
 class Wanting(Head):

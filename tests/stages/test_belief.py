@@ -15,6 +15,7 @@ from rmr_gym.stages.belief import (
     Believing,
     ReadGame,
     _expanded,
+    _lessons,
     belief,
     evidence,
     filmed,
@@ -67,6 +68,18 @@ def test_actions_stand_beside_the_row_that_they_led_to(game):
     assert episodes.first[0] == 0
     assert (episodes.action[episodes.first] == 0).all()
     assert len(episodes.bits) == len(episodes.episode) == int((episodes.length + 1).sum())
+
+
+def test_short_tracks_begin_where_most_labels_soon_follow(episodes):
+    labelled = labelled_rows(episodes, LABELS, 0)
+    known = np.isin(np.arange(len(episodes.bits)), labelled)
+    config = replace(SMALL, horizon=20, segment=20, tracks=3)
+    (long, steps), (short, few) = _lessons(episodes, labelled, known, config)
+    assert (len(long), steps, len(short), few) == (1, 20, 6, 12)
+    assert np.isin(short, labelled).all()
+    soon = {row: known[row + 1 : row + 13].sum() for row in episodes.followed_by(labelled, 12)}
+    left_out = [count for row, count in soon.items() if row not in short]
+    assert min(soon[row] for row in short) >= max(left_out)
 
 
 def test_fewer_labels_are_among_more(game):
