@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -329,9 +329,10 @@ class Varied(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, **options: Any) -> Any:
         """Begin an episode, and do anything at first."""
-        shown, drawn = self.env.reset(**options), generator(options["seed"], "first actions")
-        for action in drawn.integers(self.action_space.n, size=drawn.integers(1, 31)):
-            shown = self.env.step(action)
+        drawn, env = generator(options["seed"], "first actions"), cast(Any, self.env)
+        shown = env.reset(**options)
+        for action in drawn.integers(env.action_space.n, size=drawn.integers(1, 31)):
+            shown = env.step(action)
         return shown[0], shown[-1]
 
 

@@ -59,8 +59,7 @@ class Episode:
 @stage(version=3)
 def planned(episode: Episode, learned: Artifact, told: Artifact | None = None) -> Artifact:
     """Play an episode and add its rewards up; see `chooser`."""
-    make = Pushing if episode.game in TASKS else planning_game
-    env, rewards = make(episode.game), [0.0]
+    env, rewards = (Pushing if episode.game in TASKS else planning_game)(episode.game), [0.0]
     choose, begun = chooser(env, episode, learned, told), time.process_time()
     shown, over = env.reset(seed=episode.seed)[0], False
     while len(rewards) <= episode.steps and not over:
