@@ -126,7 +126,8 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
         shown = from_options(kind.options, options | ({"output": output} if output else {}))
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
         gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
-        advice = "around a vector, use RMRVectorObservation; around SB3's, RMRVecEnv"
+        vector = "RMRVectorBelief" if self.of_ram else "RMRVectorObservation"
+        advice = f"around a vector, use {vector}; around SB3's, RMRVecEnv"
         super().__init__(describe.require(gym.Env, env, advice))
         self._stream = kind(encoder, shown, describe.source_of(env))
         self.observation_space = self._stream.space
@@ -171,7 +172,8 @@ class RMRVectorObservation(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     of_ram: ClassVar[bool] = False
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
-        advice = "around a single one, use RMRObservationWrapper; around SB3's, RMRVecEnv"
+        single = "RMRBeliefWrapper" if self.of_ram else "RMRObservationWrapper"
+        advice = f"around a single one, use {single}; around SB3's, RMRVecEnv"
         super().__init__(describe.require(gym.vector.VectorEnv, env, advice))
         self._mode = describe.autoreset_mode(self.env)
         kind = BeliefStream if self.of_ram else FeatureStream

@@ -167,6 +167,8 @@ def test_bad_input_is_refused(tiny):
         ({"donors": ("Pongg",)}, "Pongg"),
         ({"donors": ("x=nowhere", "x=here")}, "more than once"),
         ({"regime": "stricter"}, "strict"),
+        ({"labels": (40, 0)}, "at least 8 as number of labelled frames, found 0"),
+        ({"frames": 0}, "at least 1 as frames that are read together"),
     ):
         with pytest.raises(RMRError, match=message):
             run(Belief(preset="tiny", belief=SMALL, **(tiny | wrong)))

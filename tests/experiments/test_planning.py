@@ -146,3 +146,10 @@ def test_who_knows_the_future_reaches_the_place_and_who_knows_nothing_does_not()
         episode = Episode("reach", arm, AtariModel(), Solver(8, 64, 8, hold=2), 12, 3)
         done.append(planned.function(episode, Artifact({}, {})).record["rows"][0]["return"])
     assert done == [1.0, 0.0]
+
+
+def test_plans_of_no_steps_are_refused_before_anything_is_recorded(tmp_path):
+    for wrong in ({"horizons": (8, 0)}, {"candidates": (-1,)}):
+        with pytest.raises(RMRError, match="at least 1 as horizon and candidates"):
+            run(Planning(preset="smoke", root=tmp_path, games=("Pong",), **wrong))
+    assert not (tmp_path / "data").exists()

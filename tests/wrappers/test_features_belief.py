@@ -272,7 +272,7 @@ def test_bad_input(belief, tmp_path):
         RMRObservationWrapper(pong, belief)
     with pytest.raises(RMRError, match="rmr-gym encoder train --game Enduro --arm belief`"):
         RMRBeliefWrapper(gym.make("ALE/Enduro-v5"))
-    with pytest.raises(RMRError, match="use RMRVector"):
+    with pytest.raises(RMRError, match="use RMRVectorBelief"):
         RMRBeliefWrapper(gym.make_vec("rmr/Pong-v0", 1, workers=0), belief)
     env = RMRBeliefWrapper(pong, belief)
     env.reset()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import RMRError, known_name, whole_number
 from rmr_gym.experiments.atari import AtariExperiment, abstract_rows
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct, require_known
 from rmr_gym.runs.store import Task
@@ -123,16 +123,16 @@ class Belief(AtariExperiment):
         require_known("belief", self.arms or every, every)
         known_name("start", self.start, STARTS)
         require_distinct("number of labels", self.labels)
-        games = self.recorded(progress_for)
-        arms = [arm for arm in self.arms or every if arm != "foreign_p" or len(games) > 1]
-        if self.donors:
-            require_distinct("donor", [name.partition("=")[0] for name in self.donors])
+        whole_number("frames that are read together", self.frames, at_least=1)
+        whole_number("number of labelled frames", min(self.labels), at_least=2 * stages.FOLDS)
         seeds, strictly = self.seed_list, self.regime == "strict"
         if self.donors and strictly:
             raise RMRError("expected no --donors in the strict regime: they are of the other one")
+        if self.donors:
+            require_distinct("donor", [name.partition("=")[0] for name in self.donors])
+        games = self.recorded(progress_for)
+        arms = [arm for arm in self.arms or every if arm != "foreign_p" or len(games) > 1]
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
-        if self.frames < 1:
-            raise RMRError(f"expected 1 or more frames that are read together, got {self.frames}")
         for labels, seed, arm in product(self.labels, seeds, arms):
             if strictly:
                 rows += [self.tracked_strictly(game, labels, arm, seed) for game in games]

@@ -12,6 +12,7 @@ import torch
 from rmr_gym.agents import planning as agents
 from rmr_gym.agents.planning import TASKS, Discrete, Planner, Pusher, Pushing, Solver, planning_game
 from rmr_gym.agents.players.graded import UNIFORM, networks, select_players
+from rmr_gym.core.errors import whole_number
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments.atari import AtariExperiment
@@ -143,6 +144,7 @@ class Planning(AtariExperiment):
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
         require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
+        whole_number("horizon and candidates", min(self.horizons + self.candidates), at_least=1)
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
         games = self.recorded(progress_for, names) if names else []
         rows = [row for game in games for row in self._rows(game)]
