@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.experiments.agents.report import TABLES as AGENTS
-from rmr_gym.experiments.agents.report import agents_figure
+from rmr_gym.experiments.agents.report import agents_figure, distractors_figure
 from rmr_gym.experiments.belief.report import TABLES as BELIEF
 from rmr_gym.experiments.belief.report import belief_curves, over_starts
 from rmr_gym.experiments.compare.report import difference_dots
@@ -53,7 +53,8 @@ def main(folder: str) -> None:
     fields = transfer_table(read_matrix(load_run(f"{folder}-transfer", TRANSFER)))
     worlds = load_run(RESULTS / "world-models-motion", FRAMES)
     agents = {
-        kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"] for kind in ("balls", "games")
+        kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"]
+        for kind in ("balls", "games", "minigrid")
     }
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
@@ -65,6 +66,7 @@ def main(folder: str) -> None:
         "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
         "agents_balls": agents_figure(agents["balls"]),
         "agents_games": agents_figure(agents["games"]),
+        "minigrid_distractors": distractors_figure(agents["minigrid"]),
         "atari_frames": frames_beside_ram(read_frames(run.folder), "Pong"),
         "differences": difference_dots(run),
         "checkpoints": checkpoint_curves(run["natural"], run.games),
