@@ -18,6 +18,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A run that was started in the background ignores Ctrl-C, and so would what the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_of_agents(tmp_path_factory):
+    """Let loggers of Stable-Baselines3, which make a folder each, make them where it is removed."""
+    os.environ["SB3_LOGDIR"] = str(tmp_path_factory.mktemp("logs"))
+
+
 TINY = {"train_episodes": 4, "validation_episodes": 2, "max_steps": 70}
 
 

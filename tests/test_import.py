@@ -121,3 +121,10 @@ def test_a_window_without_pygame_says_what_to_install(env_id, monkeypatch):
     env = gym.make(env_id, render_mode="human", disable_env_checker=True)
     with pytest.raises(gym.error.DependencyNotInstalled, match="pygame is not installed"):
         env.reset(seed=0)
+
+
+def test_loggers_of_agents_leave_nothing_behind(tmp_path_factory):
+    from stable_baselines3.common.logger import configure
+
+    made = Path(configure(format_strings=[""]).get_dir())
+    assert tmp_path_factory.getbasetemp() in made.parents
