@@ -122,8 +122,14 @@ class AtariExperiment(AtariPreset, Experiment):
                 pretrained P.
             progress_for: Gives progress callbacks by title.
             seed: Of the games' pretraining.
+
+        Raises:
+            RMRError: One is unknown, not there or named twice; nothing was recorded.
         """
-        donors = {}
+        donors: dict[str, Any] = {}
+        game_names(self.games or self.chosen.games)  # refuses these too before donors are recorded
+        if names:
+            require_distinct("donor", [name.partition("=")[0] for name in names])
         for name in names:
             label, equals, folder = name.partition("=")
             if equals:
@@ -133,9 +139,10 @@ class AtariExperiment(AtariPreset, Experiment):
             elif name == export.AMPLIFIED_RANDOM:
                 donors[name] = export.amplified_random(self.model)
             else:
-                recorded = self.recorded(progress_for, [name])
-                donors |= {game.name: game.pretrained(seed) for game in recorded}
-        return donors
+                donors |= dict.fromkeys(game_names([name]))
+        missing = [name for name, task in donors.items() if task is None]
+        recorded = self.recorded(progress_for, missing) if missing else []
+        return donors | {game.name: game.pretrained(seed) for game in recorded}
 
     def atari_plan(self, rows: Sequence[Rows], games: Sequence[GameTasks], **facts: Any) -> Plan:
         """Return the plan of a run over games, with what run.json says of all and further facts.

@@ -1,9 +1,11 @@
 """Pretrained encoders and beliefs as folders: weights, configuration, a card; nothing is run."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
@@ -16,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, letters
 from rmr_gym.core.files import AnyPath, replacing, require_free
 from rmr_gym.models.objects import CellFeatures, FrameStackEncoder, SlotEncoder
 from rmr_gym.models.rmr import processors
@@ -357,20 +359,26 @@ def find_artifact(folder_or_name: AnyPath) -> Path:
         folder_or_name: A folder, or a game's name in any spelling without a path separator.
 
     Raises:
-        RMRError: It is neither; the message lists what is shipped.
+        RMRError: It is neither; the message names what is shipped of that game or a similar name.
     """
+    if not isinstance(folder_or_name, str | os.PathLike):
+        raise RMRError(
+            "expected the folder of a pretrained encoder, the name of a shipped one, or a "
+            f"PretrainedEncoder, found {_short(folder_or_name)}: give one of these"
+        )
     given = Path(folder_or_name)
     if given.is_dir():
         return given
-    text, shipped = str(folder_or_name), shipped_encoders()
-    if isinstance(folder_or_name, str) and (found := find_shipped(text)):
+    if isinstance(folder_or_name, str) and (found := find_shipped(folder_or_name)):
         return found
-    if re.fullmatch(r"[\w' .*-]+", text) and shipped:
-        raise unknown_name("folder or shipped encoder", text, shipped)
+    name, by_letters = letters(given.name), {letters(known): known for known in shipped_encoders()}
+    near = set(get_close_matches(name, by_letters)) if name else set()
+    near |= {known for known in by_letters if name and (name in known or known in name)}
+    shown = " or ".join(repr(by_letters[known]) for known in sorted(near))
     raise RMRError(
-        f"expected the folder of a pretrained encoder, found none at {text!r}: write one with "
-        "`rmr-gym encoder train`"
-        + (f", or use a shipped one: {', '.join(shipped)}" if shipped else "")
+        "expected the folder of a pretrained encoder or the name of a shipped one, found neither "
+        f"at {str(folder_or_name)!r}: {f'did you mean {shown}? ' if near else ''}"
+        "`rmr-gym encoder list` shows what is shipped, `rmr-gym encoder train` writes a folder"
     )
 
 

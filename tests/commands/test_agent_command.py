@@ -271,7 +271,10 @@ def test_movements_and_their_picture():
         (("--features", "ram", "--algorithm", "pp"), "did you mean 'ppo'"),
         (("--features", "ram", "--copies", "0"), "1 or more copies"),
         (("--features", "ram", "--checkpoints", "0"), "1 to 100000 checkpoints, found 0"),
-        (("--features", "cswm", "--encoder", "nowhere"), "shipped encoder 'nowhere'"),
+        (
+            ("--features", "cswm", "--encoder", "nowhere"),
+            "found neither at 'nowhere'",
+        ),
         (("--features", "ram", "--game", "pogn"), "did you mean 'Pong'"),
     ],
 )

@@ -132,7 +132,7 @@ def test_bad_input(tmp_path):
         compare(tmp_path, "--features", "cnnn")
     with pytest.raises(RMRError, match="did you mean 'PushedBalls'"):
         find_world("PushdBall")
-    with pytest.raises(RMRError, match="at least one game"):
+    with pytest.raises(RMRError, match="expected features of Pong, found state: Pong has rmr"):
         compare(tmp_path, "--games", "Pong", "--features", "state")
     with pytest.raises(RMRError, match="each game may be named once"):
         compare(tmp_path, "--games", "Pong", "pong")

@@ -19,6 +19,7 @@ import torch
 from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments.atari import AtariExperiment, game_names
 from rmr_gym.experiments.base import no_progress, run
+from rmr_gym.experiments.belief.grid import Belief
 from rmr_gym.experiments.compare.grid import Compare
 from rmr_gym.experiments.studies.grid import (
     CARRIED,
@@ -301,11 +302,20 @@ class TestTransfer:
             (("balls=nowhere",), r"holds no record\.json and is no folder"),
         ],
     )
-    def test_bad_donors_are_said_before_anything_runs(self, options, donors, message):
-        chosen = options(Transfer, donors=donors)
+    @pytest.mark.parametrize("experiment", [Transfer, Belief])
+    def test_bad_donors_are_said_before_anything_is_recorded(
+        self, options, tmp_path, experiment, donors, message
+    ):
+        chosen = options(experiment, donors=donors, data=None, root=tmp_path)
         with pytest.raises(RMRError, match=message):
             run(chosen)
-        assert not chosen.out.exists()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_unknown_games_are_said_before_donors_are_recorded(self, options, tmp_path):
+        chosen = options(Transfer, games=("Pongg",), donors=("Pong",), data=None, root=tmp_path)
+        with pytest.raises(RMRError, match="Pongg"):
+            run(chosen)
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestBottleneck:

@@ -148,8 +148,10 @@ def test_who_knows_the_future_reaches_the_place_and_who_knows_nothing_does_not()
     assert done == [1.0, 0.0]
 
 
-def test_plans_of_no_steps_are_refused_before_anything_is_recorded(tmp_path):
+def test_plans_that_cannot_be_are_refused_before_anything_is_recorded(tmp_path):
     for wrong in ({"horizons": (8, 0)}, {"candidates": (-1,)}):
         with pytest.raises(RMRError, match="at least 1 as horizon and candidates"):
             run(Planning(preset="smoke", root=tmp_path, games=("Pong",), **wrong))
+    with pytest.raises(RMRError, match="no belief of Freeway comes with the package"):
+        run(Planning(preset="smoke", root=tmp_path, games=("Pong", "Freeway")))
     assert not (tmp_path / "data").exists()

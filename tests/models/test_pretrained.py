@@ -112,9 +112,13 @@ def test_shipped_encoders_are_found_by_any_spelling(tmp_path, monkeypatch):
     with pytest.raises(RMRError, match="did you mean 'pong'"):
         PretrainedEncoder.from_pretrained("Pogn")
     make().save_pretrained(tmp_path / "breakout")
-    with pytest.raises(RMRError, match="shipped encoder 'qbert': choose one of") as raised:
+    with pytest.raises(RMRError, match="at 'qbert': `rmr-gym encoder list` shows"):
         PretrainedEncoder.from_pretrained("qbert")
-    assert "did you mean" not in str(raised.value)
+    make().save_pretrained(tmp_path / "pong_belief")
+    with pytest.raises(RMRError, match=r"did you mean 'pong' or 'pong_belief'\? `rmr-gym enc"):
+        PretrainedEncoder.from_pretrained("pong_belief2")
+    with pytest.raises(RMRError, match=r"did you mean 'pong'\? `rmr-gym encoder list` shows"):
+        PretrainedEncoder.from_pretrained(tmp_path / "Pong-rmr-0-300")
 
 
 def test_nothing_is_shipped_or_found(tmp_path, monkeypatch):

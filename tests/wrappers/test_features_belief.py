@@ -1,6 +1,8 @@
 import copy
 import json
 import pickle
+import subprocess
+import sys
 import warnings
 from dataclasses import replace
 
@@ -278,6 +280,26 @@ def test_bad_input(belief, tmp_path):
     env.reset()
     with pytest.raises(RMRError, match="expected an action"):
         env.step(None)
+
+
+NUMBER_FOR_AN_ARTIFACT = """
+import gymnasium as gym
+import rmr_gym
+from rmr_gym.core.errors import RMRError
+from rmr_gym.wrappers import features
+
+for kind in (features.RMRBeliefWrapper, features.RMRObservationWrapper):
+    try:
+        kind(gym.make("rmr/Pong-v0"), 5)
+    except RMRError as error:
+        assert "or a PretrainedEncoder, found 5: give one of these" in str(error)
+    else:
+        raise AssertionError("5 was taken")
+"""
+
+
+def test_what_is_no_artifact_is_refused_where_no_types_are_checked():
+    subprocess.run([sys.executable, "-c", NUMBER_FOR_AN_ARTIFACT], check=True)
 
 
 def test_damaged_artifacts(folder, tmp_path):

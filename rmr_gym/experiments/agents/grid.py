@@ -123,7 +123,11 @@ class Agents(Budget, base.Experiment):
         base.require_known("algorithm", self.algorithms, worlds.ALGORITHMS)
         configs = list(self.configs(games))
         if not configs:
-            raise RMRError("a comparison of agents needs at least one game that has the features")
+            has = [f"{name} has {', '.join(worlds.features_of(name))}" for name in games]
+            raise RMRError(
+                f"expected features of {' or '.join(games)}, found {', '.join(self.features)}: "
+                f"{'; '.join(has)}; those of encoders need one in --encoders, {self.encoders}"
+            )
         lists = {name: sorted(values) for name, values in named.items()}
         rows = [*map(self._random_rows, (*games, *self.tests)), *map(self._rows, configs)]
         versions = (*base.VERSIONS, "stable-baselines3")

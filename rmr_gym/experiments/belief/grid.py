@@ -128,8 +128,7 @@ class Belief(AtariExperiment):
         seeds, strictly = self.seed_list, self.regime == "strict"
         if self.donors and strictly:
             raise RMRError("expected no --donors in the strict regime: they are of the other one")
-        if self.donors:
-            require_distinct("donor", [name.partition("=")[0] for name in self.donors])
+        donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
         games = self.recorded(progress_for)
         arms = [arm for arm in self.arms or every if arm != "foreign_p" or len(games) > 1]
         rows = [row for game, seed in product(games, seeds) for row in abstract_rows(game, seed)]
@@ -138,7 +137,6 @@ class Belief(AtariExperiment):
                 rows += [self.tracked_strictly(game, labels, arm, seed) for game in games]
             else:
                 rows += self.tracked(games, labels, arm, seed)
-        donors = {seed: self.donors_named(self.donors, progress_for, seed) for seed in seeds}
         for labels, seed, game in product(self.labels, seeds, games):
             rows += self.transferred(game, labels, seed, donors[seed])
         facts = {"arms": arms, "labels": list(self.labels), "start": self.start}

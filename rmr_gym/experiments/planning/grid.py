@@ -15,7 +15,7 @@ from rmr_gym.agents.players.graded import UNIFORM, networks, select_players
 from rmr_gym.core.errors import whole_number
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel
-from rmr_gym.experiments.atari import AtariExperiment
+from rmr_gym.experiments.atari import AtariExperiment, game_names
 from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_known
 from rmr_gym.experiments.worlds import PLAYABLE, Playing, balls_world, find_data
 from rmr_gym.models.pretrained import PretrainedEncoder
@@ -146,8 +146,10 @@ class Planning(AtariExperiment):
         require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
         whole_number("horizon and candidates", min(self.horizons + self.candidates), at_least=1)
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
+        names = game_names(names) if names else []
+        beliefs = [PretrainedEncoder.of(None, of_ram=True, game=name) for name in names]
         games = self.recorded(progress_for, names) if names else []
-        rows = [row for game in games for row in self._rows(game)]
+        rows = [row for pair in zip(games, beliefs, strict=True) for row in self._rows(*pair)]
         named = ("arms", "horizons", "candidates", "steps", "hold", "discount")
         facts: dict[str, Any] = {name: getattr(self, name) for name in named}
         if tasks:
@@ -187,8 +189,7 @@ class Planning(AtariExperiment):
             for budget in budgets[:1] if arm in POLICIES else budgets:
                 yield arm, seed, budget
 
-    def _rows(self, game: GameTasks) -> Iterator[Rows]:
-        belief = PretrainedEncoder.of(None, of_ram=True, game=game.name)
+    def _rows(self, game: GameTasks, belief: PretrainedEncoder) -> Iterator[Rows]:
         assert belief.processor is not None
         hashed = parameter_hash(belief.encoder) + parameter_hash(belief.processor)
         learned = planning.dynamics(game.data, self.model, self.phases, PRETRAIN_SEED)

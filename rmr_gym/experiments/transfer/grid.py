@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from rmr_gym.experiments.atari import AtariExperiment, paired_arms
-from rmr_gym.experiments.base import Plan, ProgressFor, Rows, require_distinct
+from rmr_gym.experiments.base import Plan, ProgressFor, Rows
 from rmr_gym.runs.store import Task
 from rmr_gym.stages.chain import PIXELS, UNTRAINED, GameTasks
 
@@ -50,10 +50,8 @@ class Transfer(AtariExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        games = self.recorded(progress_for)
-        names = self.donors or tuple(game.name for game in games)
-        require_distinct("donor", [name.partition("=")[0] for name in names])
-        donors, rows = self.donors_named(names, progress_for), []
+        donors = self.donors_named(self.donors or self.games or self.chosen.games, progress_for)
+        games, rows = self.recorded(progress_for), []
         names = ["recipient", "donor", "objective", "arm", "seed"]
         recipients = {game.name: game for game in games}
         for point, task in matrix(games, donors, self.seed_list).items():
