@@ -12,7 +12,8 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium import spaces
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor, nn
 
 from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError, from_options, known_name, whole_number
@@ -20,7 +21,7 @@ from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.envs.arguments import Info, Seed, Seeds, plain_seed
 from rmr_gym.models.pretrained import AnyEncoderConfig, BallsEncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.belief import log_odds
-from rmr_gym.models.rmr.pipeline import find_device
+from rmr_gym.models.rmr.pipeline import Latents, find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor
 from rmr_gym.wrappers import describe
 from rmr_gym.wrappers.describe import AnyEnv, Source, ale_of, batch_of, row_of
@@ -36,7 +37,8 @@ Encoder = str | os.PathLike[str] | PretrainedEncoder
 Given = Encoder | None
 """An artifact, or the shipped one of the game."""
 
-OUTPUTS = ("slots", "flat", "processed", "frames")
+OUTPUTS = ("slots", "flat", "processed", "lookahead", "frames")
+MOST_AHEAD = 16
 NO_OPERATION = 0
 _CLIP = "what the encoder sees"
 """Under this name the frames are remembered that an encoder sees at once."""
@@ -68,6 +70,10 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
     - ``"flat"``: ``Box[slots * dim]``, the same in one row.
     - ``"processed"``: ``Box[slots, dim]``, P applied to the slots with the action that led here:
       where the world goes if that action is held. After a reset the action is no operation.
+    - ``"lookahead"``: ``Box[slots + actions, dim]``, the slots, then a row for each action of the
+      environment: what P makes of the slots if that action is held for ``ahead`` steps, the mean
+      over slots. Of balls ``Box[2 * slots, dim]``: their P knows no actions, so that one future
+      follows the slots, unpooled. See `look_ahead`.
     - ``"frames"``: ``Box[history, height, width]`` of bytes, the frames that the encoder would see,
       channels first. For replay buffers, with
       `rmr_gym.agents.sb3.policies.RMRFeaturesExtractor`. Of balls
@@ -101,13 +107,14 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
         encoder: Folder of an artifact, or the name of a shipped one, for instance ``"pong"``; both
             travel in an `EnvSpec`. Or a `rmr_gym.models.pretrained.PretrainedEncoder`. None: the
             shipped one of the game.
-        output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
+        output: ``"slots"``, ``"flat"``, ``"processed"``, ``"lookahead"`` or ``"frames"``.
         **options: Further fields of `Options`.
 
     Raises:
         RMRError: No emulator and no whole screen; no square picture as large as an encoder of balls
             sees; an artifact that cannot be read; an encoder of another game under ``strict``; an
-            unknown option or entry; ``"processed"`` without P or with actions that are not ALE's.
+            unknown option or entry; ``"processed"`` or ``"lookahead"`` without P or with actions
+            that are not ALE's.
 
     Example:
         >>> import ale_py
@@ -155,7 +162,7 @@ class RMRVectorObservation(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     Args:
         env: A vector environment.
         encoder: As in `RMRObservationWrapper`, like all that follow.
-        output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
+        output: As there.
         **options: Further fields of `Options`.
 
     Raises:
@@ -210,7 +217,7 @@ class Options:
     """What to show, in the single form, the vector's and Stable-Baselines3's alike.
 
     Args:
-        output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
+        output: ``"slots"``, ``"flat"``, ``"processed"``, ``"lookahead"`` or ``"frames"``.
         device: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"`` ...
         keep: Entries of a Dict observation to show as well.
         strict: Raise, rather than warn, where the encoder is of another game.
@@ -220,9 +227,10 @@ class Options:
         pixels: Whether screens of one channel hold ``"gray"`` levels or ``"palette"`` indices, and
             that three channels around a picture of one are colours, ``"rgb"``, and no stacked
             frames, which are refused; ``"auto"`` asks the environment.
+        ahead: With ``"lookahead"``, 1 to 16 steps that each action is held; else 1.
 
     Raises:
-        RMRError: An option is unknown, or RAM would be stacked.
+        RMRError: An option is unknown or out of range, or RAM would be stacked.
     """
 
     outputs: ClassVar[tuple[str, ...]] = OUTPUTS
@@ -233,9 +241,16 @@ class Options:
     strict: bool = False
     history: int | Mapping[str, int] | None = None
     pixels: str = "auto"
+    ahead: int = 1
 
     def __post_init__(self) -> None:
         known_name("output", self.output, self.outputs)
+        most = MOST_AHEAD if self.output == "lookahead" else 1
+        if whole_number("ahead", self.ahead, 1) > most:
+            raise RMRError(
+                f"expected ahead from 1 to {MOST_AHEAD} with output='lookahead', 1 with any other, "
+                f"found {self.ahead} with {self.output!r}"
+            )
         known_name("kind of pixels", self.pixels, ("auto", "gray", "palette", "rgb"))
         if isinstance(self.keep, str):
             raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
@@ -362,6 +377,9 @@ class FeatureStream:
         latents = self._encoder(torch.from_numpy(frames).to(self._place))
         if self._options.output == "processed":
             latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
+        if self._options.output == "lookahead":
+            considered = torch.from_numpy(self._considered).to(self._place)
+            latents = look_ahead(latents, considered, self._processor, self._options.ahead)
         if self._options.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()
@@ -381,19 +399,25 @@ class FeatureStream:
 
     def _indices(self, source: Source) -> np.ndarray | None:
         """Return, for each action of the environments, its index among P's 18, where P is asked."""
-        if self._options.output != "processed" or isinstance(self._processor, PassiveProcessor):
+        output, with_p = self._options.output, ("processed", "lookahead")
+        if output not in with_p or isinstance(self._processor, PassiveProcessor):
             return None
         if self._processor is None:
             raise RMRError(
-                "expected an encoder with P for output='processed', found one without: export "
+                f"expected an encoder with P for output={output!r}, found one without: export "
                 "it with its processor, or use output='slots'"
             )
         if self._config.actions != len(ACTION_NAMES):
             raise RMRError(
-                f"expected P of ALE's {len(ACTION_NAMES)} actions for output='processed', found "
+                f"expected P of ALE's {len(ACTION_NAMES)} actions for output={output!r}, found "
                 f"one of {self._config.actions}, whose names it does not tell: use output='slots'"
             )
         return ale_actions(source.action_names(), "use output='slots', which asks for no action")
+
+    @property
+    def _considered(self) -> Int[np.ndarray, " actions"]:
+        """P's indices of the actions that are looked ahead from; any one where it knows none."""
+        return np.array([NO_OPERATION]) if self._index_of is None else self._index_of
 
     def _own_space(self) -> spaces.Box:
         slots, dim = self._config.slots, self._config.dim
@@ -403,6 +427,9 @@ class FeatureStream:
             *channels, height, width = self._config.frame_shape
             stacked = int(np.prod(channels)) * self._lengths["frames"]
             return spaces.Box(0, 255, (stacked, height, width), np.uint8)
+        if self._options.output == "lookahead":
+            pressed = len(self._considered)
+            slots += pressed if pressed > 1 else slots
         shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
@@ -422,6 +449,35 @@ class FeatureStream:
         if name not in self._lengths or name == "frames" == self._options.output:
             return entry
         return gym.vector.utils.batch_space(entry, self._lengths[name])
+
+
+def look_ahead(
+    latents: Latents, actions: Int[Tensor, " actions"], processor: nn.Module, steps: int
+) -> Float[Tensor, "batch rows dim"]:
+    """Return slots, and after them what P makes of them if each action is held for some steps.
+
+    Between two steps the latents are scaled to the length of the slots (all of a state as one
+    vector): P meets latents of the size that it was trained on; without it they grow 3 to 23
+    times a step in games. A row an action is the mean over slots, since 18 futures of 128 slots
+    of 64 numbers are too many for a policy to learn from. The future of a single action is whole.
+
+    Source: none; in the paper P is applied once.
+
+    Args:
+        latents: Slots of the frames.
+        actions: P's indices of the actions.
+        processor: P.
+        steps: How long each action is held.
+    """
+    taken = actions.repeat(len(latents))
+    after = start = latents.repeat_interleave(len(actions), 0)
+    for step in range(steps):
+        if step:
+            sizes = [state.flatten(1).norm(dim=1)[:, None, None] for state in (start, after)]
+            after = after * (sizes[0] / sizes[1].clamp_min(1e-12))
+        after = processor(after, taken)
+    after = after.unflatten(0, (len(latents), len(actions)))
+    return torch.cat([latents, after.mean(2) if len(actions) > 1 else after[:, 0]], 1)
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,12 @@ def test_points_after_the_end_of_an_episode_do_not_count(monkeypatch):
 def test_bad_input(tmp_path):
     with pytest.raises(RMRError, match="did you mean 'cnn'"):
         compare(tmp_path, "--features", "cnnn")
+    with pytest.raises(RMRError, match="unknown kind of features 'rmr_ahead': did you mean 'rmr"):
+        compare(tmp_path, "--features", "rmr_ahead")
+    with pytest.raises(RMRError, match="unknown arm with P 'ram'"):
+        compare(tmp_path, "--features", "ram_ahead1")
+    with pytest.raises(RMRError, match="each kind of features may be named once"):
+        compare(tmp_path, "--features", "rmr_ahead1", "cnn", "rmr_ahead1")
     with pytest.raises(RMRError, match="did you mean 'PushedBalls'"):
         find_world("PushdBall")
     with pytest.raises(RMRError, match="expected features of Pong, found state: Pong has rmr"):

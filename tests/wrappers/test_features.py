@@ -173,7 +173,10 @@ def test_what_is_returned_is_the_callers(encoder):
 
 @pytest.mark.parametrize(
     ("name", "output"),
-    [("rmr/Pong-v0", "processed"), ("rmr/Pong-v0", "frames"), ("ALE/Pong-v5", "flat")],
+    [
+        *(("rmr/Pong-v0", output) for output in ("processed", "lookahead", "frames")),
+        ("ALE/Pong-v5", "flat"),
+    ],
 )
 def test_both_checkers(folder, name, output):
     with warnings.catch_warnings():
@@ -232,6 +235,9 @@ class Screens(gym.Env):
         ({"keep": ("ram",), "history": {"ram": 2}}, "RAM is not stacked"),
         ({"history": {"pixels": 2}}, "unknown entry to stack 'pixels'"),
         ({"history": 0}, "at least 1 as history"),
+        ({"output": "lookahead", "ahead": 0}, "at least 1 as ahead, found 0"),
+        ({"output": "lookahead", "ahead": 17}, "ahead from 1 to 16 .* found 17"),
+        ({"output": "processed", "ahead": 2}, "1 with any other, found 2 with 'processed'"),
         ({"history": True}, "at least 1 as history"),
         ({"pixels": "cmyk"}, "unknown kind of pixels"),
     ],
@@ -255,8 +261,9 @@ def test_bad_environments(encoder, tmp_path):
         RMRVectorObservation(gym.make("rmr/Pong-v0"), encoder)
     with pytest.raises(RMRError, match="to keep 'ram' of"):
         RMRObservationWrapper(gym.make("ALE/Pong-v5"), encoder, keep=("ram",))
-    with pytest.raises(RMRError, match="found one without"):
-        RMRObservationWrapper(gym.make("rmr/Pong-v0"), make_encoder(core=None), output="processed")
+    for output in ("processed", "lookahead"):
+        with pytest.raises(RMRError, match=f"with P for output='{output}', found one without"):
+            RMRObservationWrapper(gym.make("rmr/Pong-v0"), make_encoder(core=None), output)
     with pytest.raises(RMRError, match="none at"):
         RMRObservationWrapper(gym.make("rmr/Pong-v0"), tmp_path / "nowhere")
     with pytest.raises(RMRError, match=r"no encoder of Enduro .*encoder train --game Enduro`"):
@@ -273,7 +280,10 @@ def short(steps, **options):
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_a_vector_equals_single_environments(encoder, mode, beside_singles):
     """Environments of unequal length, so that some begin anew while others go on."""
-    lengths, options = (3, 5, 4), {"keep": ("ram",), "history": 2, "output": "processed"}
+    lengths, options = (
+        (3, 5, 4),
+        {"keep": ("ram",), "history": 2, "output": "lookahead", "ahead": 2},
+    )
     envs = SyncVectorEnv([short(steps) for steps in lengths], autoreset_mode=mode)
     envs = RMRVectorObservation(envs, encoder, **options)
     singles = [RMRObservationWrapper(short(steps)(), encoder, **options) for steps in lengths]
@@ -428,3 +438,36 @@ def test_actions_have_names_in_every_kind_of_vector():
     assert action_names(gym.make_vec("rmr/Pong-v0", 2, workers=0)) == ACTION_NAMES
     assert action_names(gym.make("CartPole-v1")) is None
     assert action_names(gym.wrappers.StickyAction(gym.make("rmr/Pong-v0"), 0.5)) == ACTION_NAMES
+
+
+@torch.no_grad()
+def test_a_look_ahead_has_a_row_for_each_action_of_the_environment():
+    """The minimal actions of Pong are numbered otherwise than P's, and there are six of them."""
+    encoder, held = make_encoder(), 3
+    inner = gym.make("ALE/Pong-v5", repeat_action_probability=0.0)
+    env = RMRObservationWrapper(inner, encoder, "lookahead", ahead=held)
+    assert env.observation_space == gym.spaces.Box(-np.inf, np.inf, (128 + 6, 4), np.float32)
+    env.reset(seed=0)
+    seen = env.step(2)[0]
+    slots = torch.from_numpy(expected(encoder, env))[None]
+    assert np.array_equal(seen[:128], slots[0])
+    for row, name in zip(seen[128:], inner.unwrapped.get_action_meanings(), strict=True):
+        action = torch.tensor([ACTION_NAMES.index(name)])
+        after = encoder.processor(slots, action)
+        for _ in range(held - 1):
+            after = encoder.processor(after * (slots.norm() / after.norm()), action)
+        np.testing.assert_allclose(row, after[0].mean(0), **CLOSE)
+    assert len({row.tobytes() for row in seen[128:]}) == 6
+
+
+def test_looking_one_step_ahead_is_what_p_makes_of_the_slots(encoder):
+    made = {
+        output: RMRObservationWrapper(gym.make("rmr/Pong-v0"), encoder, output)
+        for output in ("processed", "lookahead")
+    }
+    for env in made.values():
+        env.reset(seed=0)
+    for action in (3, 11):
+        seen = {output: env.step(action)[0] for output, env in made.items()}
+        after = seen["processed"].mean(0)
+        np.testing.assert_allclose(seen["lookahead"][128 + action], after, **CLOSE)

@@ -80,7 +80,8 @@ def test_outputs_and_what_is_kept(encoder):
         return RMRObservationWrapper(env, make_encoder("PushedBalls"), output, **options)
 
     kept = {"keep": ("pixels", "state"), "history": {"features": 2}}
-    envs = {output: made(output) for output in ("slots", "flat", "processed", "frames")}
+    outputs = ("slots", "flat", "processed", "lookahead", "frames")
+    envs = {output: made(output) for output in outputs}
     envs["kept"] = made("slots", **kept)
     envs["two"] = made("frames", history=2)
     seen = {name: env.reset(seed=0)[0] for name, env in envs.items()}
@@ -88,6 +89,8 @@ def test_outputs_and_what_is_kept(encoder):
     for action in (1, 3, 2):
         assert np.array_equal(seen["processed"], expected(encoder, pictures, processed=True))
         assert np.array_equal(seen["flat"], seen["slots"].ravel())
+        both = np.concatenate([seen["slots"], seen["processed"]])
+        np.testing.assert_allclose(seen["lookahead"], both, **CLOSE)
         assert np.array_equal(seen["kept"]["features"][1], seen["slots"])
         assert np.array_equal(seen["frames"][-3:], pictures[-1].transpose(2, 0, 1))
         assert np.array_equal(seen["two"][9:], seen["frames"])

@@ -26,7 +26,7 @@ from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unk
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
 from rmr_gym.stages.balls import BALLS_ARMS
-from rmr_gym.stages.chain import ENCODERS, UNTRAINED
+from rmr_gym.stages.chain import ENCODERS, REFERENCES, UNTRAINED
 from rmr_gym.wrappers import describe
 from rmr_gym.wrappers.describe import AnyEnv
 from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
@@ -80,7 +80,9 @@ class AgentConfig:
         game: Name of the game, for instance Pong or any other of ALE's; PushedBalls; or a world of
             MiniGrid, for instance BabyAI-GoToRedBallN3-v0, with 3 distractors.
         features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
-            cswm, random_p, shuffled_p, no_p, untrained, supervised); cnn (SB3's NatureCNN on the
+            cswm, random_p, shuffled_p, no_p, untrained, supervised), or with P what it makes of
+            them (rmr_processed), or slots and what it makes of them if each action is held for some
+            steps (rmr_ahead1, rmr_ahead4; at most 16); cnn (SB3's NatureCNN on the
             last 4 frames, end to end); ram (its bits); of balls, state (positions and velocities
             of all); of MiniGrid, view (the 7 x 7 cells ahead, one-hot).
         algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
@@ -104,24 +106,29 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", find_world(self.game))
-        known_name(f"features of {self.game}", self.features, features_of(self.game))
+        known_name(f"features of {self.game}", self.arm, features_of(self.game))
         known_name("algorithm", self.algorithm, ALGORITHMS)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        if self.features == shipped_arm(self.game) and self.encoder is None:
+        if self.arm == shipped_arm(self.game) and self.encoder is None:
             shipped = find_shipped(self.game)
             object.__setattr__(self, "encoder", shipped and shipped.name)
-        if self.encoder is None and self.features in ENCODED:
+        if self.encoder is None and self.arm in ENCODED:
             raise RMRError(
                 f"expected an encoder with features {self.features!r}, found none, and none of "
                 f"{self.game} is shipped: write one with `rmr-gym train --data FOLDER --arm "
-                f"{self.features}` and name its folder"
+                f"{self.arm}` and name its folder"
             )
-        if self.encoder is not None and self.features not in ENCODED:
+        if self.encoder is not None and self.arm not in ENCODED:
             raise RMRError(
                 f"expected no encoder with features {self.features!r}, found {self.encoder!r}: "
                 "cnn, ram, state and view need none"
             )
+
+    @property
+    def arm(self) -> str:
+        """The features without what P makes of them."""
+        return parted(self.features)[0]
 
     def key(self) -> dict[str, Any]:
         """Return what counts of it in keys: an encoder does by its weights, not by its path."""
@@ -134,9 +141,22 @@ class AgentConfig:
 
     @property
     def encodes_inside(self) -> bool:
-        """Whether the encoder is inside of the agent, so that its replay buffer holds bytes."""
+        """Whether the encoder alone is inside of the agent, and a replay buffer holds bytes."""
         replays = issubclass(ALGORITHMS[self.algorithm][0], OffPolicyAlgorithm)
         return self.features in ENCODED and replays
+
+
+def parted(features: str) -> tuple[str, Options]:
+    """Return features without what P makes of them, and what is to be shown of their encoder.
+
+    Raises:
+        RMRError: Their arm has no P, or looks too far ahead.
+    """
+    named = re.fullmatch(r"(.+)_(?:(processed)|ahead(\d+))", features)
+    if named is None:
+        return features, Options("flat")
+    arm = known_name("arm with P", named[1], [name for name in ENCODED if name not in REFERENCES])
+    return arm, Options("processed") if named[2] else Options("lookahead", ahead=int(named[3]))
 
 
 def features_of(game: str) -> tuple[str, ...]:
@@ -230,8 +250,9 @@ def make_games(
         sizes = EncoderConfig(config.game)
         frames = PretrainedEncoder(sizes, sizes.encoder())
         return RMRVecEnv(games, frames, output="frames", history=FRAMES)
-    shown = "frames" if config.encodes_inside else "flat"
-    return RMRVecEnv(games, encoder_of(config), shown, strict=config.game != BALLS)
+    shown = Options("frames") if config.encodes_inside else parted(config.features)[1]
+    options: dict[str, Any] = asdict(shown) | {"strict": config.game != BALLS}
+    return RMRVecEnv(games, encoder_of(config), **options)
 
 
 def encoder_of(config: AgentConfig) -> PretrainedEncoder:
@@ -243,9 +264,9 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
     assert config.encoder is not None
     encoder = PretrainedEncoder.from_pretrained(config.encoder)
     made_by = encoder.provenance.get("training", {}).get("arm")
-    if made_by != config.features:
+    if made_by != config.arm:
         raise RMRError(
-            f"expected an encoder of the arm {config.features!r}, found one of {made_by!r} in "
+            f"expected an encoder of the arm {config.arm!r}, found one of {made_by!r} in "
             f"{config.encoder}: name the features after it, or export another"
         )
     return encoder
@@ -304,7 +325,7 @@ class RMRVecEnv(vec_env.VecEnvWrapper):
         venv: Environments that show whole screens or pictures of balls, alone or as entry
             ``pixels`` of a Dict.
         encoder: As in `rmr_gym.wrappers.features.RMRObservationWrapper`, like all that follow.
-        output: ``"slots"``, ``"flat"``, ``"processed"`` or ``"frames"``.
+        output: As there.
         **options: Further fields of `rmr_gym.wrappers.features.Options`.
 
     Raises:

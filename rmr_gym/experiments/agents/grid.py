@@ -9,7 +9,7 @@ from statistics import fmean
 
 from rmr_gym.agents.sb3 import worlds
 from rmr_gym.agents.sb3.agent import ALGORITHMS, kept_agents, random_returns, returns, train_agent
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.experiments import base
 from rmr_gym.models.pretrained import WEIGHTS, find_artifact
 from rmr_gym.runs.store import Artifact, Place, stage
@@ -119,7 +119,9 @@ class Agents(Budget, base.Experiment):
             worlds.grid_options(world)
         if self.tests and len(games) > 1:
             raise RMRError(f"expected one game to train in with --tests, found {', '.join(games)}")
-        base.require_known("kind of features", self.features, worlds.FEATURES)
+        for name in self.features:
+            known_name("kind of features", worlds.parted(name)[0], worlds.FEATURES)
+        base.require_distinct("kind of features", self.features)
         base.require_known("algorithm", self.algorithms, worlds.ALGORITHMS)
         configs = list(self.configs(games))
         if not configs:
@@ -143,8 +145,9 @@ class Agents(Budget, base.Experiment):
         grid = product(games, self.algorithms, self.features, self.seed_list)
         for world, algorithm, seen, seed in grid:
             if has_features(world, seen, self.encoders):
-                encoded = seen in worlds.ENCODED
-                encoder = encoder_for(self.encoders, world, seen, seed) if encoded else None
+                arm, _ = worlds.parted(seen)
+                encoded = arm in worlds.ENCODED
+                encoder = encoder_for(self.encoders, world, arm, seed) if encoded else None
                 sizes = (self.copies, self.max_steps)
                 yield worlds.AgentConfig(world, seen, algorithm, encoder, seed, *sizes)
 
@@ -165,10 +168,11 @@ def has_features(world: str, features: str, encoders: Path) -> bool:
 
     Where no encoder of balls was written or is shipped, its features are left out.
     """
-    made = features in worlds.ENCODED and features != worlds.shipped_arm(world)
+    arm, _ = worlds.parted(features)
+    made = arm in worlds.ENCODED and arm != worlds.shipped_arm(world)
     if made and world == worlds.BALLS:
-        return any(encoders.glob(f"{world}-{features}-*"))
-    return features in worlds.features_of(world)
+        return any(encoders.glob(f"{world}-{arm}-*"))
+    return arm in worlds.features_of(world)
 
 
 def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:

@@ -58,11 +58,20 @@ def test_sb3_form_equals_single_environments(output):
     venv.close()
 
 
-@pytest.mark.parametrize(("algorithm", "shape"), [("ppo", (24,)), ("dqn", (9, 16, 16))])
-def test_an_agent_of_pushed_balls(algorithm, shape, tmp_path):
+@pytest.mark.parametrize(
+    ("features", "algorithm", "shape"),
+    [
+        ("rmr_aligned", "ppo", (24,)),
+        ("rmr_aligned", "dqn", (9, 16, 16)),
+        ("rmr_aligned_processed", "ppo", (3, 8)),
+        ("rmr_aligned_ahead2", "ppo", (6, 8)),
+        ("rmr_aligned_ahead2", "dqn", (6, 8)),
+    ],
+)
+def test_an_agent_of_pushed_balls(features, algorithm, shape, tmp_path):
     encoder = str(make_encoder().save_pretrained(tmp_path / "encoder"))
     settings = {"copies": 2, "max_steps": 6}
-    config = AgentConfig("PushedBalls", "rmr_aligned", algorithm, encoder, **settings)
+    config = AgentConfig("PushedBalls", features, algorithm, encoder, **settings)
     training.train_agent(config, tmp_path / "agent", steps=16, checkpoints=1)
     agent = training.load_agent(tmp_path / "agent")
     assert agent.observation_space.shape == shape
@@ -112,7 +121,9 @@ def test_arms_of_balls_come_in_where_their_encoders_were_exported(tmp_path):
     assert found("cswm_aligned", "state", "ram") == [*balls, ("Pong", "ram", None)][::-1]
     folder = make_encoder().save_pretrained(tmp_path / "PushedBalls-cswm_aligned-0-5")
     assert ("PushedBalls", "cswm_aligned", str(folder)) in found("cswm_aligned", "state")
-    assert ("PushedBalls", "rmr_aligned", str(SHIPPED / "pushed_balls")) in found("rmr_aligned")
+    for features in ("rmr_aligned", "rmr_aligned_ahead4", "rmr_aligned_processed"):
+        assert found(features) == [("PushedBalls", features, str(SHIPPED / "pushed_balls"))]
+    assert ("PushedBalls", "cswm_aligned_ahead1", str(folder)) in found("cswm_aligned_ahead1")
     with pytest.raises(RMRError, match=r"found none: .*`rmr-gym train --arm rmr "):
         grid.encoder_for(tmp_path, "PushedBalls", "rmr", 0)
 
@@ -123,6 +134,13 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
         ("rmr", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
         ("supervised", "unknown features of PushedBalls 'supervised': .*choose one of rmr"),
         ("rmr_alined", "did you mean 'rmr_aligned'"),
+        ("rmr_aligned_ahed4", "did you mean 'rmr_aligned'"),
+        ("rmr_alined_ahead4", "unknown arm with P 'rmr_alined': did you mean 'rmr_aligned'"),
+        ("untrained_ahead1", "unknown arm with P 'untrained'"),
+        ("state_processed", "unknown arm with P 'state'"),
+        ("rmr_aligned_ahead0", "at least 1 as ahead"),
+        ("rmr_aligned_ahead17", "ahead from 1 to 16"),
+        ("rmr_ahead1", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
     ):
         with pytest.raises(RMRError, match=message):
             make_games(
