@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import bits_to_ram
 from rmr_gym.domains.balls import HISTORY, PUSHES, RADIUS, Actions, Past, Rollout, seen_places
@@ -39,7 +39,7 @@ where the target is brought, and height and width of frames."""
 
 
 @dataclass(frozen=True)
-class Solver:
+class Solver(Checked):
     r"""Searches for the plan of the highest score: draws candidates, learns from the best, again.
 
     In the cross-entropy method (CEM) all elites weigh alike; in model predictive path integral
@@ -68,7 +68,7 @@ class Solver:
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self)
+        super().__post_init__()
         fits = self.elites <= self.candidates and self.horizon * self.candidates <= MOST
         if not fits or not 0 < (self.temperature or 1.0) < inf or self.temperature == 0:
             limits = f"at most {MOST:,} actions, elites among the candidates, a temperature above 0"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 Made = TypeVar("Made")
 
@@ -102,16 +102,37 @@ def letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
-def check_counts(sizes: Any) -> None:
-    """Make sure that every whole number of a dataclass, alone or in a tuple, is 1 or more.
+class Checked:
+    """Dataclasses whose values are checked as they are made.
+
+    Whole numbers, alone or in a tuple, are 1 or more, and no tuple is empty.
 
     Raises:
-        RMRError: One is not, or a tuple is empty.
+        RMRError: A value is none of these, outside its interval, or names nothing that there is.
     """
-    for field in fields(sizes):
-        value = getattr(sizes, field.name)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not numbers or any(isinstance(count, int) and count < 1 for count in numbers):
-            raise RMRError(
-                f"expected sizes of 1 or more in {type(sizes).__name__}, got {field.name}={value}"
-            )
+
+    ranges: ClassVar[Mapping[str, str]] = {}
+    """Intervals of numbers that are other ones, by field, for instance ``"[0, 1)"``."""
+
+    choices: ClassVar[Mapping[str, tuple[str, Iterable[str]]]] = {}
+    """What a name stands for, and the names that there are, by field."""
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,)
+            if name in self.choices:
+                known_name(self.choices[name][0], value, self.choices[name][1])
+                continue
+            interval = self.ranges.get(name)
+            bounded = [number for number in numbers if interval or isinstance(number, int)]
+            if not numbers or not all(within(number, interval or "[1, inf)") for number in bounded):
+                wanted = f"{name} in {interval}" if interval else "counts of 1 or more"
+                raise RMRError(f"expected {wanted} in {kind}, got {name}={value}")
+
+
+def within(number: float | int, interval: str) -> bool:
+    """Tell whether a number lies in an interval, for instance ``"[0, 1)"``."""
+    low, high = map(float, interval[1:-1].split(","))
+    above = low <= number if interval.startswith("[") else low < number
+    return above and (number <= high if interval.endswith("]") else number < high)

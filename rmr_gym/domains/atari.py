@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rmr_gym.core import metrics
 from rmr_gym.core.actions import ale_actions
-from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
@@ -38,7 +38,7 @@ Bits = UInt8[np.ndarray, "rows bytes bits"]
 
 
 @dataclass(frozen=True)
-class AtariModel:
+class AtariModel(Checked):
     """Sizes of the Atari pipelines.
 
     Attributes:
@@ -60,9 +60,6 @@ class AtariModel:
     height: int = 210
     width: int = 160
     precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        check_counts(self)
 
     @property
     def label(self) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
@@ -76,12 +76,10 @@ class BallsModel(ProcessorSizes):
         precision: Arithmetic of the message passing: fp32 or bf16 (fp32 sums).
     """
 
+    choices: ClassVar = {"predict": ("prediction", ("position", "change", "acceleration"))}
+
     predict: str = "position"
     precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known_name("prediction", self.predict, ("position", "change", "acceleration"))
 
     @property
     def label(self) -> str:
@@ -90,7 +88,7 @@ class BallsModel(ProcessorSizes):
 
 
 @dataclass(frozen=True)
-class PixelModel:
+class PixelModel(Checked):
     """Sizes of the pipeline on pixels.
 
     Attributes:
@@ -106,6 +104,12 @@ class PixelModel:
         precision: Of convolutions and linear layers outside of P: fp32 or bf16.
     """
 
+    ranges: ClassVar = {"spare": "[0, inf)"}
+    choices: ClassVar = {
+        "precision": ("precision", PRECISIONS),
+        "decoder": ("decoder", objects.DECODERS),
+    }
+
     processor: BallsModel = field(default_factory=BallsModel)
     slot_dim: int = 64
     spare: int = 1
@@ -116,10 +120,6 @@ class PixelModel:
     decoder_channels: int = 32
     grid: int = 8
     precision: str = "fp32"
-
-    def __post_init__(self) -> None:
-        known_name("precision", self.precision, PRECISIONS)
-        known_name("decoder", self.decoder, objects.DECODERS)
 
     @property
     def label(self) -> str:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import cos, inf, pi
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.runs.store import NOWHERE, Artifact, Room
 
 SAVE_EVERY_SECONDS = 60.0
@@ -21,7 +21,7 @@ class DivergedError(RMRError):
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Checked):
     """A stretch of training; Adam starts anew with each.
 
     Attributes:
@@ -31,16 +31,12 @@ class Phase:
         unroll: Instants that are predicted, each from those before, and compared with the truth.
     """
 
+    ranges: ClassVar = {"learning_rate": "(0, inf)"}
+
     steps: int
     learning_rate: float = 1e-3
     batch: int = 128
     unroll: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.unroll) < 1 or not 0 < self.learning_rate < inf:
-            raise RMRError(
-                f"a phase needs steps, batch and unroll of 1 or more and a rate above 0, got {self}"
-            )
 
     def rate(self, step: int) -> float:
         """Return the rate at a step of the phase, from 1."""
@@ -56,13 +52,10 @@ class Falling(Phase):
         end: Share of it that is left at the last step, down to which it follows a cosine.
     """
 
+    ranges: ClassVar = {**Phase.ranges, "warmup": "[0, inf)", "end": "[0, 1]"}
+
     warmup: int = 0
     end: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.warmup < 0 or not 0 <= self.end <= 1:
-            raise RMRError(f"expected a warmup of 0 or more and an end from 0 to 1, got {self}")
 
     def rate(self, step: int) -> float:
         """Return the rate at a step of the phase, from 1."""

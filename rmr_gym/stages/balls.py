@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import batch_indices
@@ -50,7 +50,7 @@ starts as `rmr_gym.domains.balls.align` says, all else from the warm start alone
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Checked):
     """How predictions are scored.
 
     Attributes:
@@ -59,16 +59,11 @@ class Evaluation:
         frames: At most so many validation windows of frames.
     """
 
+    ranges: ClassVar = {"horizon": f"[{domain.TENTH}, inf)"}
+
     windows: int = 2000
     horizon: int = 50
     frames: int = 1000
-
-    def __post_init__(self) -> None:
-        if min(self.windows, self.frames) < 1 or self.horizon < domain.TENTH:
-            raise RMRError(
-                f"windows and frames must be 1 or more and horizon {domain.TENTH} or more, got "
-                f"{self}"
-            )
 
 
 @dataclass(frozen=True)

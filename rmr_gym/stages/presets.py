@@ -5,11 +5,11 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, known_name, limit
+from rmr_gym.core.errors import Checked, RMRError, known_name, limit
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.atari import AtariModel, make_core
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, hinge_loss, info_nce_loss
@@ -52,7 +52,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Pretraining:
+class Pretraining(Checked):
     """How the abstract pipeline is trained (RMR, Appendix B: Adam, batch 50, rate 1e-3).
 
     Attributes:
@@ -69,6 +69,8 @@ class Pretraining:
             is the paper's.
     """
 
+    ranges: ClassVar = {**Falling.ranges, "noise": "[0, 0.5)"}
+
     steps: int = 20000
     batch: int = 50
     learning_rate: float = 1e-3
@@ -80,12 +82,8 @@ class Pretraining:
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        check_checkpoints(self.checkpoints, self.phase.steps)
-        if self.rollout < 1 or not 0 <= self.noise < 0.5:
-            raise RMRError(
-                "pretraining needs a rollout of 1 or more and a noise from 0 to below 0.5, got "
-                f"{self.rollout} and {self.noise}"
-            )
+        check_checkpoints(self.checkpoints, self.steps)
+        super().__post_init__()
 
     @property
     def phase(self) -> Falling:
@@ -137,7 +135,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 @dataclass(frozen=True)
-class Natural:
+class Natural(Checked):
     """How the pixel pipeline is trained.
 
     Attributes:
@@ -154,6 +152,12 @@ class Natural:
         cnn: Arithmetic of the pixel encoder in training: "fp32", or "bf16" (fp32 sums).
     """
 
+    choices: ClassVar = {
+        "objective": ("objective", OBJECTIVES),
+        "negatives": ("kind of negatives", ("paper", "code")),
+        "cnn": ("precision of the convolutions", CNN_PRECISIONS),
+    }
+
     objective: str = "cswm"
     checkpoints: tuple[int, ...] = (300, 1000, 5000, 20000)
     batch: int = 50
@@ -166,11 +170,9 @@ class Natural:
     cnn: str = "fp32"
 
     def __post_init__(self) -> None:
-        known_name("objective", self.objective, OBJECTIVES)
-        known_name("kind of negatives", self.negatives, ("paper", "code"))
-        known_name("precision of the convolutions", self.cnn, CNN_PRECISIONS)
         limit("episodes", self.episodes)
         check_checkpoints(self.checkpoints)
+        super().__post_init__()
 
     @property
     def label(self) -> str:

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from numpy.random import Generator
 
-from rmr_gym.core.errors import RMRError, known_name
+from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains import sequences as domain
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
@@ -21,7 +21,7 @@ TEST_SEED = 0
 
 
 @dataclass(frozen=True)
-class SequenceTask:
+class SequenceTask(Checked):
     """The task and how a model is trained on it.
 
     Attributes:
@@ -39,6 +39,14 @@ class SequenceTask:
         embedding: Width of a token's embedding.
     """
 
+    ranges: ClassVar = {
+        "learning_rate": "(0, inf)",
+        "clip": "(0, inf)",
+        "span": "[0, inf)",
+        "test_spans": "[0, inf)",
+    }
+    choices: ClassVar = {"kind": ("sequence task", domain.KINDS)}
+
     kind: str = "copying"
     checkpoints: tuple[int, ...] = tuple(range(2000, 30001, 2000))
     digits: int = 10
@@ -51,19 +59,11 @@ class SequenceTask:
     embedding: int = 600
 
     def __post_init__(self) -> None:
-        least = domain.KINDS[known_name("sequence task", self.kind, domain.KINDS)].least
         check_checkpoints(self.checkpoints)
-        if not self.test_spans or min(self.span, *self.test_spans) < least:
-            raise RMRError(
-                f"spans of {self.kind} must be {least} or more, and there must be one to test, got "
-                f"{self.span} and {self.test_spans}"
-            )
-        smallest = min(self.digits, self.batch, self.sequences, self.embedding)
-        if smallest < 1 or min(self.learning_rate, self.clip) <= 0:
-            raise RMRError(
-                "digits, batch, sequences and widths must be 1 or more, rate and clip above 0, got "
-                f"{self}"
-            )
+        super().__post_init__()
+        spans, least = (self.span, *self.test_spans), domain.KINDS[self.kind].least
+        if min(spans) < least:
+            raise RMRError(f"spans of {self.kind} must be {least} or more, got {spans}")
 
     @property
     def phase(self) -> Phase:

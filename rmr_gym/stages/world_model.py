@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from math import log
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
 from rmr_gym.core.options import has_option, overridden
 from rmr_gym.core.seeding import generator, integer_seed
@@ -54,11 +54,6 @@ class WorldTraining(Falling):
     check_every: int = 250
     patience: int = 10
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.check_every, self.patience) < 1:
-            raise RMRError(f"expected check_every and patience of 1 or more, got {self}")
-
     @property
     def phase(self) -> Falling:
         """The one phase of training."""
@@ -71,7 +66,7 @@ class WorldTraining(Falling):
 
 
 @dataclass(frozen=True)
-class WorldScoring:
+class WorldScoring(Checked):
     """How a trained model is scored.
 
     Attributes:
@@ -84,6 +79,8 @@ class WorldScoring:
             `rmr_gym.models.world.frames.WorldModel`; gray frames are never cut.
     """
 
+    ranges: ClassVar = {"cut": "[0, 1)"}
+
     sequences: int = 1000
     length: int = 20
     last: int = 10
@@ -92,18 +89,16 @@ class WorldScoring:
     cut: float = CUT
 
     def __post_init__(self) -> None:
-        check_counts(self)
+        super().__post_init__()
         if self.last >= self.length:
             raise RMRError(
                 "expected fewer last predictions than all of a sequence, got "
                 f"{self.last} and {self.length}"
             )
-        if not 0 <= self.cut < 1:
-            raise RMRError(f"expected a cut from 0 to less than 1, got {self.cut}")
 
 
 @dataclass(frozen=True)
-class WorldPreset:
+class WorldPreset(Checked):
     """Everything that fixes a run but data, model and seeds.
 
     Attributes:
@@ -113,16 +108,12 @@ class WorldPreset:
         validation_share: Share of the episodes that are not trained on.
     """
 
+    ranges: ClassVar = {"validation_share": "(0, 1)"}
+
     training: WorldTraining
     scoring: WorldScoring
     sizes: Any = None
     validation_share: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.validation_share < 1:
-            raise RMRError(
-                f"expected a validation share between 0 and 1, got {self.validation_share}"
-            )
 
     @property
     def horizon(self) -> int:

@@ -342,7 +342,11 @@ class TestBottleneck:
 
     @pytest.mark.parametrize(
         ("dims", "message"),
-        [((2, 2), "each width may be named once"), ((), "one width"), ((0,), "sizes of 1 or more")],
+        [
+            ((2, 2), "each width may be named once"),
+            ((), "one width"),
+            ((0,), "counts of 1 or more"),
+        ],
     )
     def test_bad_widths_are_refused(self, options, dims, message):
         with pytest.raises(RMRError, match=message):

@@ -336,10 +336,10 @@ class TestPretrainingOnItsOwnPredictions:
 
     def test_out_of_range_is_refused(self, game):
         for wrong in ({"rollout": 0}, {"noise": 0.5}, {"noise": -0.1}):
-            with pytest.raises(RMRError, match="rollout of 1 or more"):
+            with pytest.raises(RMRError, match=r"rollout=0|noise in \[0, 0.5\) in Pretraining"):
                 replace(game.preset.pretraining, **wrong)
-        for wrong in ({"warmup": -1}, {"end": 1.5}):
-            with pytest.raises(RMRError, match="a warmup of 0 or more and an end from 0 to 1"):
+        for wrong, interval in (({"warmup": -1}, "0, inf"), ({"end": 1.5}, "0, 1")):
+            with pytest.raises(RMRError, match=rf"in \[{interval}[)\]] in Pretraining, got"):
                 replace(game.preset.pretraining, **wrong)
 
 

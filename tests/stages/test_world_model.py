@@ -308,14 +308,14 @@ def test_simulations_hang_on_the_cut_and_trainings_do_not(plan):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("training.steps", 0, "steps, batch and unroll of 1 or more"),
-        ("training.learning_rate", 0.0, "a rate above 0"),
-        ("training.patience", 0, "patience of 1 or more"),
-        ("scoring.ahead", 0, "sizes of 1 or more in WorldScoring, got ahead=0"),
-        ("training.end", 1.5, "an end from 0 to 1"),
+        ("training.steps", 0, "counts of 1 or more in WorldTraining, got steps=0"),
+        ("training.learning_rate", 0.0, r"learning_rate in \(0, inf\)"),
+        ("training.patience", 0, "counts of 1 or more in WorldTraining, got patience=0"),
+        ("scoring.ahead", 0, "counts of 1 or more in WorldScoring, got ahead=0"),
+        ("training.end", 1.5, r"end in \[0, 1\] in WorldTraining, got end=1.5"),
         ("scoring.last", 5, "fewer last predictions than all of a sequence, got 5 and 5"),
-        ("scoring.cut", 1.0, "a cut from 0 to less than 1, got 1"),
-        ("validation_share", 1.0, "a validation share between 0 and 1"),
+        ("scoring.cut", 1.0, r"cut in \[0, 1\) in WorldScoring, got cut=1"),
+        ("validation_share", 1.0, r"validation_share in \(0, 1\)"),
         ("sizes.groups", 1, "2 groups or more in a model that has groups, got 1 and rnem"),
     ],
 )
@@ -334,7 +334,7 @@ def test_an_option_that_no_model_has_is_refused():
 
 def test_rates_that_are_no_number_are_refused():
     for rate in (np.nan, np.inf):
-        with pytest.raises(RMRError, match="a rate above 0"):
+        with pytest.raises(RMRError, match=r"learning_rate in \(0, inf\)"):
             WorldTraining(1, rate)
 
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.models.rmr.message_passing import AGGREGATIONS, fully_connected_messages
 from rmr_gym.models.rmr.pipeline import Latents
 
@@ -72,7 +72,7 @@ class PassiveProcessor(nn.Module):
 
 
 @dataclass(frozen=True)
-class ProcessorSizes:
+class ProcessorSizes(Checked):
     """Sizes of a `PassiveProcessor`; the defaults are those of the balls (RMR, Appendix A).
 
     Attributes:
@@ -91,7 +91,7 @@ class ProcessorSizes:
     passes: int = 2
 
     def __post_init__(self) -> None:
-        check_counts(self)
+        super().__post_init__()
         known_name("processor", self.core, CORES)
 
     def make(self, slots: int = 0, precision: str = "fp32") -> PassiveProcessor:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.models.world import frames as world
 
 Core = TypeVar("Core")
@@ -105,7 +105,7 @@ class ViewGeometry:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(Checked):
     r"""The truncated Gaussian kernel on the unit sphere.
 
     .. math:: Z(p, s) = \exp[-2 \epsilon (1 - p \cdot s)] \;\; (p \cdot s \ge \tau), \quad
@@ -123,15 +123,10 @@ class Kernel:
         RMRError: Numbers outside these ranges.
     """
 
+    ranges: ClassVar = {"bandwidth": "(0, inf)", "truncation": "[-1, 1)"}
+
     bandwidth: float = 1.0
     truncation: float = 0.6
-
-    def __post_init__(self) -> None:
-        if self.bandwidth <= 0 or not -1 <= self.truncation < 1:
-            raise RMRError(
-                "expected a kernel with a bandwidth above 0 and a truncation in [-1, 1), got "
-                f"{self.bandwidth} and {self.truncation}"
-            )
 
     def __call__(
         self, places: Float[Tensor, "*rest i dim"], others: Float[Tensor, "*more j dim"]

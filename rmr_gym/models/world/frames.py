@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import gcd
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes, RIMState
@@ -122,16 +122,6 @@ def flipped(frame: Frames, probability: float, generator: torch.Generator) -> Fr
     kind = {"dtype": torch.float32, "device": generator.device}
     drawn = torch.rand(frame.shape, generator=generator, **kind)
     return torch.where(drawn < probability, 1 - frame, frame)
-
-
-def check_noise(noise: float) -> None:
-    """Make sure that a probability to be flipped is one.
-
-    Raises:
-        RMRError: It is not from 0 to 0.5.
-    """
-    if not 0 <= noise <= 0.5:
-        raise RMRError(f"expected noise from 0 to 0.5, got {noise}")
 
 
 def need_actions(action: Int[Tensor, "*rest"] | None) -> Int[Tensor, "*rest"]:
@@ -436,7 +426,7 @@ class RIMsRecurrence(Recurrence[RIMState]):
 
 
 @dataclass(frozen=True)
-class FrameSizes:
+class FrameSizes(Checked):
     """Sizes of RIMs on frames and of their baseline.
 
     Attributes:
@@ -453,9 +443,6 @@ class FrameSizes:
     lstm_units: int = 250
     channels: tuple[int, ...] = (16, 32, 64)
     hidden: int = 512
-
-    def __post_init__(self) -> None:
-        check_counts(self)
 
     def with_processor(self, processor: ProcessorSizes) -> "FrameSizes":
         """Return the same sizes, with RIMs that communicate through a P."""
@@ -562,7 +549,7 @@ RIMS_MODELS = {"rims": FrameRIMs, "rims_lstm": FrameLSTM}
 
 
 @dataclass(frozen=True)
-class MemorylessSizes:
+class MemorylessSizes(Checked):
     """Sizes of the model without memory.
 
     Attributes:
@@ -574,14 +561,16 @@ class MemorylessSizes:
         RMRError: No channel, another kernel, no such probability.
     """
 
+    ranges: ClassVar = {"noise": "[0, 0.5]"}
+
     channels: int = 16
     kernel: int = 7
     noise: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.channels < 1 or self.kernel < 1 or self.kernel % 2 == 0:
-            raise RMRError(f"expected a channel or more and an odd kernel, got {self}")
-        check_noise(self.noise)
+        super().__post_init__()
+        if self.kernel % 2 == 0:
+            raise RMRError(f"expected an odd kernel, got {self}")
 
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "MemorylessSizes":
         """Return the sizes for a world of so many actions, whose noise is `WITH_ACTIONS`."""

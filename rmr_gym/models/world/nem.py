@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError, check_counts
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world import frames as world
 
@@ -35,7 +35,7 @@ Updated = tuple[Memory, Float[Tensor, "batch slots dim"], Attention]
 
 
 @dataclass(frozen=True)
-class NEMSizes:
+class NEMSizes(Checked):
     """Sizes of a model of this family; the defaults are those of R-NEM, Appendix A.1.
 
     Attributes:
@@ -52,6 +52,8 @@ class NEMSizes:
         RMRError: Counts below 1, no such probability.
     """
 
+    ranges: ClassVar = {"noise": "[0, 0.5]"}
+
     groups: int = 5
     channels: tuple[int, ...] = (16, 32, 64)
     hidden: int = 512
@@ -60,10 +62,6 @@ class NEMSizes:
     attention: int = 100
     noise: float = world.NOISE
     processor: ProcessorSizes | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(self)
-        world.check_noise(self.noise)
 
     def with_processor(self, processor: ProcessorSizes) -> "NEMSizes":
         """Return the same sizes, with groups that act on each other through a P."""

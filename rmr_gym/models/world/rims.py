@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import RMRError, check_counts, known_name
+from rmr_gym.core.errors import Checked, RMRError
 from rmr_gym.models.rmr.pipeline import draw_uniformly
 from rmr_gym.models.rmr.processors import ProcessorSizes
 
@@ -118,7 +118,7 @@ DYNAMICS: dict[str, type[BlockDynamics]] = {"lstm": BlockLSTM, "gru": BlockGRU}
 
 
 @dataclass(frozen=True)
-class RIMSizes:
+class RIMSizes(Checked):
     """Sizes of a layer of RIMs; the defaults are those of the paper's copying task.
 
     Attributes:
@@ -137,6 +137,9 @@ class RIMSizes:
             outside [0, 1), unknown dynamics.
     """
 
+    ranges: ClassVar = {"dropout": "[0, 1)"}
+    choices: ClassVar = {"dynamics": ("dynamics", DYNAMICS)}
+
     rims: int = 6
     active: int = 4
     units: int = 100
@@ -148,14 +151,11 @@ class RIMSizes:
     processor: ProcessorSizes | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.active <= self.rims:
+        super().__post_init__()
+        if self.active > self.rims:
             raise RMRError(
                 f"expected 1 to {self.rims} active RIMs out of {self.rims}, got {self.active}"
             )
-        if not 0 <= self.dropout < 1:
-            raise RMRError(f"expected a dropout of RIMs in [0, 1), got {self.dropout}")
-        known_name("dynamics", self.dynamics, DYNAMICS)
-        check_counts(self)
 
 
 def mark_dropped(present: Bool[Tensor, " slots"], dropped: Sequence[int], parts: str) -> int:
@@ -523,7 +523,7 @@ class SequenceRIMs(nn.Module):
 
 
 @dataclass(frozen=True)
-class LSTMSizes:
+class LSTMSizes(Checked):
     """Sizes of the baseline.
 
     Attributes:
@@ -531,9 +531,6 @@ class LSTMSizes:
     """
 
     units: int = 600
-
-    def __post_init__(self) -> None:
-        check_counts(self)
 
 
 class SequenceLSTM(nn.Module):

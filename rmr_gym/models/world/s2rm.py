@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rmr_gym.core.errors import check_counts, known_name
+from rmr_gym.core.errors import Checked
 from rmr_gym.models.world import crops, frames
 from rmr_gym.models.world.rims import BlockGRU, RIMCell, RIMSizes, RIMState, blockwise, mark_dropped
 
@@ -27,7 +27,7 @@ Taken = Float[Tensor, "batch i keys"]
 
 
 @dataclass(frozen=True)
-class AttentionSizes:
+class AttentionSizes(Checked):
     """Sizes of a kernel-modulated attention.
 
     Attributes:
@@ -40,14 +40,12 @@ class AttentionSizes:
         RMRError: Numbers below 1, unknown terms.
     """
 
+    choices: ClassVar = {"terms": ("terms of attention", ("both", "local", "nonlocal"))}
+
     heads: int
     keys: int
     values: int
     terms: str = "both"
-
-    def __post_init__(self) -> None:
-        known_name("terms of attention", self.terms, ("both", "local", "nonlocal"))
-        check_counts(self)
 
 
 class KeySet(NamedTuple):
@@ -144,7 +142,7 @@ class KernelAttention(nn.Module):
 
 
 @dataclass(frozen=True)
-class MemorySizes:
+class MemorySizes(Checked):
     """Sizes of a relational memory core; the defaults are those of S2RM's baseline.
 
     Attributes:
@@ -162,9 +160,6 @@ class MemorySizes:
     head: int = 128
     keys: int = 128
 
-    def __post_init__(self) -> None:
-        check_counts(self)
-
     @property
     def row(self) -> int:
         """Width of a row."""
@@ -172,7 +167,7 @@ class MemorySizes:
 
 
 @dataclass(frozen=True)
-class S2RMSizes:
+class S2RMSizes(Checked):
     """Sizes of all models of crops; the defaults are those of S2RM, Table 2.
 
     Source: S2RM, Table 2.
@@ -202,6 +197,8 @@ class S2RMSizes:
         RMRError: Counts below 1, an unknown coder, places that cannot be, see `SpherePositions`.
     """
 
+    choices: ClassVar = {"coder": ("coder of crops", ("mlp", "conv"))}
+
     views: int = 10
     size: int = 11
     coder: str = "mlp"
@@ -219,8 +216,7 @@ class S2RMSizes:
     memory: MemorySizes = field(default_factory=MemorySizes)
 
     def __post_init__(self) -> None:
-        check_counts(self)
-        known_name("coder of crops", self.coder, ("mlp", "conv"))
+        super().__post_init__()
         crops.SpherePositions(self.place, self.unit)
 
     def coding(self, channels: int, place: int = 0) -> crops.CropCoding:

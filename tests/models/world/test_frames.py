@@ -144,7 +144,7 @@ def test_it_learns_to_copy_what_stands_still():
 
 @pytest.mark.parametrize("sizes", [{"channels": 0}, {"kernel": 4}, {"kernel": -1}])
 def test_impossible_sizes_are_told(sizes):
-    with pytest.raises(RMRError, match="an odd kernel, got"):
+    with pytest.raises(RMRError, match=r"an odd kernel, got|counts of 1 or more in Memory"):
         MemorylessSizes(**sizes)
 
 

@@ -213,10 +213,10 @@ def test_rims_that_cannot_be_dropped(gone):
     ("change", "message"),
     [
         ({"active": 7}, "1 to 6 active RIMs out of 6, got 7"),
-        ({"active": 0}, "1 to 6 active RIMs"),
-        ({"rims": 0, "active": 0}, "active RIMs"),
-        ({"units": 0}, "sizes of 1 or more in RIMSizes, got units=0"),
-        ({"dropout": 1.0}, r"dropout of RIMs in \[0, 1\)"),
+        ({"active": 0}, "counts of 1 or more in RIMSizes, got active=0"),
+        ({"rims": 0, "active": 0}, "counts of 1 or more in RIMSizes, got rims=0"),
+        ({"units": 0}, "counts of 1 or more in RIMSizes, got units=0"),
+        ({"dropout": 1.0}, r"dropout in \[0, 1\) in RIMSizes, got dropout=1.0"),
         ({"dynamics": "ltsm"}, "did you mean 'lstm'"),
     ],
 )
