@@ -348,8 +348,13 @@ class PretrainedEncoder:
 
     def card(self) -> str:
         """Return the card in Markdown: what it is, what it was made from, how good it is."""
-        template = Template(_CARD.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
-        return template.render(config=self.config, provenance=self.provenance)
+        return card_of(self.config, self.provenance)
+
+
+def card_of(config: Any, provenance: dict[str, Any]) -> str:
+    """Return the card of an artifact, which may be an agent, by its configuration and origins."""
+    template = Template(_CARD.read_text(encoding="utf-8"), trim_blocks=True, lstrip_blocks=True)
+    return template.render(config=config, provenance=provenance)
 
 
 def find_artifact(folder_or_name: AnyPath) -> Path:

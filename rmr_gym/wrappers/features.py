@@ -247,10 +247,7 @@ class Options:
         known_name("output", self.output, self.outputs)
         most = MOST_AHEAD if self.output == "lookahead" else 1
         if whole_number("ahead", self.ahead, 1) > most:
-            raise RMRError(
-                f"expected ahead from 1 to {MOST_AHEAD} with output='lookahead', 1 with any other, "
-                f"found {self.ahead} with {self.output!r}"
-            )
+            raise RMRError(f"expected ahead=1 to {most} with {self.output!r}, found {self.ahead}")
         known_name("kind of pixels", self.pixels, ("auto", "gray", "palette", "rgb"))
         if isinstance(self.keep, str):
             raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
@@ -304,6 +301,7 @@ class FeatureStream:
         self._encoder: Any = deepcopy(encoder.encoder)
         self._processor: Any = deepcopy(encoder.processor)
         self._index_of = self._indices(source)
+        self._considered = np.zeros(1, int) if self._index_of is None else self._index_of
         for part in filter(None, (self._encoder, self._processor)):
             part.to(self._place).eval()
         self.space = self._make_space(source.space)
@@ -413,11 +411,6 @@ class FeatureStream:
                 f"one of {self._config.actions}, whose names it does not tell: use output='slots'"
             )
         return ale_actions(source.action_names(), "use output='slots', which asks for no action")
-
-    @property
-    def _considered(self) -> Int[np.ndarray, " actions"]:
-        """P's indices of the actions that are looked ahead from; any one where it knows none."""
-        return np.array([NO_OPERATION]) if self._index_of is None else self._index_of
 
     def _own_space(self) -> spaces.Box:
         slots, dim = self._config.slots, self._config.dim

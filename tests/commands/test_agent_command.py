@@ -1,3 +1,6 @@
+import json
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -68,7 +71,7 @@ def test_train_measure_watch(encoder, features, algorithm, shape, tmp_path, caps
     chosen += ["--encoder", encoder] if features == "cswm" else []
     train(tmp_path, *chosen, "--steps", "16", "--checkpoints", "2")
     names = [path.name for path in training.kept_agents(tmp_path)]
-    assert names[-1] == "000000016.zip"
+    assert names[-1] == "000000016"
     assert training.load_agent(tmp_path).observation_space.shape == shape
     capsys.readouterr()
     tables = []
@@ -91,17 +94,113 @@ def test_a_stopped_run_goes_on_where_it_was(encoder, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, *chosen)
     assert [path.stem for path in training.kept_agents(tmp_path)] == ["000000008"]
-    first = (tmp_path / "000000008.zip").read_bytes()
+    first = (tmp_path / "000000008" / "policy.safetensors").read_bytes()
     train(tmp_path, *chosen)
     names = [path.stem for path in training.kept_agents(tmp_path)]
     assert names == ["000000008", "000000016", "000000024"]
-    assert (tmp_path / "000000008.zip").read_bytes() == first
+    assert (tmp_path / "000000008" / "policy.safetensors").read_bytes() == first
     assert training.load_agent(tmp_path).num_timesteps == 24
-    stamp = (tmp_path / "000000024.zip").stat().st_mtime_ns
+    stamp = (tmp_path / "000000024").stat().st_mtime_ns
     for fewer in (chosen, (*chosen[:-4], "--steps", "12", "--checkpoints", "1")):
         train(tmp_path, *fewer)
         assert [path.stem for path in training.kept_agents(tmp_path)] == names
-    assert (tmp_path / "000000024.zip").stat().st_mtime_ns == stamp
+    assert (tmp_path / "000000024").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("features", "algorithm"),
+    [
+        ("cnn", "ppo"),
+        ("cswm", "dqn"),
+        ("ram", "qrdqn"),
+        ("ram", "rims_ppo"),
+        ("cnn", "recurrent_ppo"),
+    ],
+)
+def test_a_kept_agent_is_the_trained_one_and_its_optimizer_s(
+    encoder, features, algorithm, tmp_path, monkeypatch
+):
+    given, trained = encoder if features == "cswm" else None, {}
+    config = AgentConfig("Pong", features, algorithm, given, copies=2, max_steps=6)
+    monkeypatch.setitem(training.ALGORITHMS, "rims_ppo", training.ALGORITHMS["recurrent_ppo"])
+    save = training._save
+
+    def note(config, folder, agent, steps):
+        trained[steps] = agent
+        return save(config, folder, agent, steps)
+
+    monkeypatch.setattr(training, "_save", note)
+    path = training.train_agent(config, tmp_path, steps=16, checkpoints=1)
+    kept, own = training.load_agent(tmp_path), trained[16]
+    assert path == tmp_path / "000000016"
+    assert all(map(torch.equal, *(each.policy.state_dict().values() for each in (kept, own))))
+    states = [each.policy.optimizer.state_dict()["state"] for each in (kept, own)]
+    assert states[0].keys() == states[1].keys() != set()
+    for row, numbers in states[1].items():
+        assert all(torch.equal(states[0][row][name], numbers[name]) for name in numbers)
+    assert kept.num_timesteps == own.num_timesteps
+
+
+def test_nothing_of_an_agent_s_folder_is_run_and_its_card_tells_of_it(tmp_path, monkeypatch):
+    train(tmp_path, "--features", "ram", "--steps", "32", "--checkpoints", "2", "--seed", "3")
+    inside = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    steps = ("000000016", "000000032")
+    parts = {f"{step}/{part}.safetensors" for step in steps for part in ("policy", "optimizer")}
+    assert inside == {"config.json", "README.md", *parts}
+    for module, name in ((pickle, "Unpickler"), (pickle, "loads"), (torch, "load")):
+        monkeypatch.setattr(module, name, None)
+    assert training.load_agent(tmp_path).num_timesteps == 32
+    assert training.load_agent(tmp_path, tmp_path / steps[0]).num_timesteps == 16
+    card = (tmp_path / "README.md").read_text()
+    assert "# Agent of Pong" in card
+    assert "ppo of Stable-Baselines3 on the features ram." in card
+    command = "rmr-gym agent train --game=Pong --features=ram --algorithm=ppo --seed=3 --copies=2"
+    assert f"{command} --max-steps=6 --steps=32 --checkpoints=2" in card
+    (row,) = [line.split("|") for line in card.splitlines() if line.startswith("| 000000032")]
+    assert -1 <= float(row[2]) <= 1
+    assert int(row[3]) == 4, "of 32 steps in 2 copies, episodes of 6"
+    assert "- stable-baselines3: 2" in card
+
+
+def test_an_agent_whose_encoder_became_another(tmp_path):
+    config = EncoderConfig("Pong", dim=4)
+    for seed in (0, 1):
+        made = build(config.encoder, torch_generator(seed))
+        made.standardise_by(torch.full((84, 84), 90.0), 30.0)
+        written = PretrainedEncoder(config, made, provenance={"training": {"arm": "cswm"}})
+        folder = written.save_pretrained(tmp_path / "encoder", overwrite=True)
+        chosen = ("--features", "cswm", "--encoder", str(folder), "--checkpoints", "1")
+        if seed == 0:
+            train(tmp_path / "agent", *chosen, "--steps", "8")
+            assert training.load_agent(tmp_path / "agent").num_timesteps == 8
+    with pytest.raises(RMRError, match=r"learnt on another encoder than .*delete it, and train on"):
+        training.load_agent(tmp_path / "agent")
+    with pytest.raises(RMRError, match="learnt on another encoder"):
+        train(tmp_path / "agent", *chosen, "--steps", "16")
+
+
+def test_damaged_agents_and_those_of_another_version(tmp_path):
+    train(tmp_path, "--features", "ram", "--steps", "8", "--checkpoints", "1")
+    weights, config = tmp_path / "000000008" / "policy.safetensors", tmp_path / "config.json"
+    whole, record = weights.read_bytes(), json.loads(config.read_text())
+    for broken in (whole[:-1], b"", whole[:8] + b"?" + whole[9:]):
+        weights.write_bytes(broken)
+        with pytest.raises(RMRError, match=r"000000008 cannot be used .*delete it, and train on"):
+            training.load_agent(tmp_path)
+    weights.unlink()
+    with pytest.raises(RMRError, match="000000008 cannot be used"):
+        training.load_agent(tmp_path)
+    weights.write_bytes(whole)
+    config.write_text(json.dumps(record | {"config": record["config"] | {"features": "cnn"}}))
+    with pytest.raises(RMRError, match="cannot be used"):
+        training.load_agent(tmp_path)
+    for other in (record["config"], record | {"version": 2}, record | {"format": "x"}, [1], 3):
+        config.write_text(json.dumps(other))
+        with pytest.raises(RMRError, match="expected the folder of an agent, found none"):
+            training.load_agent(tmp_path)
+    config.write_text(json.dumps(record | {"version": 2}))
+    with pytest.raises(RMRError, match=r"reads .*'version': 1}, it holds .*'version': 2}"):
+        train(tmp_path, "--features", "ram", "--steps", "16", "--checkpoints", "1")
 
 
 def test_a_recurrent_agent_remembers_within_an_episode_alone():
@@ -144,7 +243,8 @@ def test_an_agent_that_cannot_be_written_leaves_what_is_there(tmp_path, monkeypa
         patch.setattr(atomic.os, "fsync", no_space)
         with pytest.raises(RMRError, match="No space left"):
             train(tmp_path, *chosen, "--steps", "24")
-    assert sorted(path.name for path in tmp_path.glob("*.zip")) == names
+    inside = {path.name for path in tmp_path.iterdir()}
+    assert inside == {*names, "config.json", "README.md"}
     train(tmp_path, *chosen, "--steps", "24")
     assert training.load_agent(tmp_path).num_timesteps == 24
 

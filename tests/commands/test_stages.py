@@ -70,7 +70,7 @@ def test_wrappers_agents_and_show_read_the_folder(run, encoder, processor, capsy
     small = ("--steps", "8", "--checkpoints", "1", "--max-steps", "4", "--out", str(tmp_path / "a"))
     chosen = ("train", "--game", "Pong", "--encoder", str(encoder))
     carry_out(AGENT, [*chosen, *small], "rmr-gym agent")
-    assert (tmp_path / "a" / "000000008.zip").is_file()
+    assert (tmp_path / "a" / "000000008" / "policy.safetensors").is_file()
     capsys.readouterr()
     carry_out(commands.ENCODER, ["show", str(encoder)], "rmr-gym encoder")
     assert "# Slot encoder of Pong" in capsys.readouterr().out

@@ -1,17 +1,26 @@
-"""An agent of Stable-Baselines3 in a folder: trained, measured, recorded and filmed."""
+"""An agent of Stable-Baselines3 in a folder: trained, measured, recorded and filmed.
+
+The folder holds ``config.json``, ``README.md``, a card, and a folder for each checkpoint, called by
+its steps: ``policy.safetensors``, whose header says what training returned, and
+``optimizer.safetensors``. Reading them runs no code.
+"""
 
 import json
+import shlex
+from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, load_model, save_file, save_model
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import NatureCNN
@@ -20,17 +29,28 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 from rmr_gym.agents import record
 from rmr_gym.agents.players.graded import Policy
 from rmr_gym.agents.sb3.policies import POLICY_SIZES, Embedded, RIMsPolicy, RMRFeaturesExtractor
-from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
+from rmr_gym.agents.sb3.worlds import (
+    ALGORITHMS,
+    FORMAT,
+    AgentConfig,
+    encoder_of,
+    make_games,
+    read_config,
+    weights_of,
+)
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, whole_number
-from rmr_gym.core.files import write_atomically
+from rmr_gym.core.files import replacing, write_atomically
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
+from rmr_gym.models.pretrained import CARD, card_of
 from rmr_gym.report.pictures import check_film, write_film
-from rmr_gym.wrappers.describe import Source, describe
+from rmr_gym.wrappers.describe import Source, describe, installed
 from rmr_gym.wrappers.features import FeatureStream, Options
 
+POLICY, OPTIMIZER = "policy.safetensors", "optimizer.safetensors"
+PACKAGES = ("rmr-gym", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
 GRID_PPO = {"n_steps": 64, "batch_size": 512, "learning_rate": 1e-3}
 GRID_CORES: dict[str, dict[str, Any]] = {
     "recurrent_ppo": {"lstm_hidden_size": 140},
@@ -54,15 +74,14 @@ def train_agent(
 
     Args:
         config: What to train.
-        folder: Where it goes: ``config.json`` and ``<steps>.zip``. One that is there must be of
-            the same configuration.
+        folder: Where it goes. One that is there must be of the same configuration.
         steps: Steps over all copies.
         checkpoints: How often the agent is kept, evenly spread over the steps.
         tensorboard: Log to ``tensorboard`` in the folder, for TensorBoard.
         progress: Called with (steps done, ``steps``).
 
     Returns:
-        The file of the trained agent.
+        The last checkpoint.
 
     Raises:
         RMRError: The folder holds an agent of another configuration, or bad settings.
@@ -83,14 +102,16 @@ def train_agent(
     if enough:
         return enough[0]
     venv = VecMonitor(make_games(config, copies=config.copies, learning=True))
-    write_atomically(folder / "config.json", json.dumps(asdict(config), indent=1))
+    record = json.dumps(FORMAT | {"config": asdict(config)}, indent=1)
+    write_atomically(folder / "config.json", record)
     log = str(folder / "tensorboard") if tensorboard else None
     agent = _go_on(config, kept[-1], venv, log) if kept else _begin(config, venv, log)
     ahead = [mark for mark in range(every, steps, every) if mark > agent.num_timesteps]
-    keep = Keep(ahead, lambda agent, passed: _save(agent, folder, passed[-1]), steps, progress)
+    save_at = partial(_save, config, folder)
+    keep = Keep(ahead, lambda agent, passed: save_at(agent, passed[-1]), steps, progress)
     agent.learn(steps - agent.num_timesteps, callback=keep, reset_num_timesteps=not kept)
     venv.close()
-    return _save(agent, folder, steps)
+    return save_at(agent, steps)
 
 
 def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
@@ -102,17 +123,67 @@ def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
 
 
 def _go_on(config: AgentConfig, path: Path, venv: VecEnv, log: str | None) -> BaseAlgorithm:
-    make, _ = ALGORITHMS[config.algorithm]
-    agent = make.load(path, env=venv, device="cpu", tensorboard_log=log)
+    agent = _restored(config, _begin(config, venv, log), path)
     agent.set_random_seed(integer_seed(config.seed, "agent", config.game, agent.num_timesteps))
     return agent
 
 
-def _save(agent: BaseAlgorithm, folder: Path, steps: int) -> Path:
+def _save(config: AgentConfig, folder: Path, agent: BaseAlgorithm, steps: int) -> Path:
     """Write an agent, whole or not at all, so that whatever is there is finished."""
-    content = BytesIO()
-    agent.save(content)
-    return write_atomically(folder / f"{steps:09d}.zip", content.getvalue())
+    points = [episode["r"] for episode in agent.ep_info_buffer or ()]
+    mean = f"{np.mean(points):.4g}" if points else ""
+    facts = {"steps": str(agent.num_timesteps), "episodes": str(len(points)), "return": mean}
+    facts |= {"encoder": str(weights_of(config)[0])}
+    held = agent.policy.optimizer.state_dict()["state"]
+    moments = {f"{row}.{name}": held[row][name] for row in held for name in held[row]}
+    path = folder / f"{steps:09d}"
+    with replacing(path) as hidden:
+        save_model(agent.policy, str(hidden / POLICY), facts)
+        save_file(moments, hidden / OPTIMIZER)
+    write_atomically(folder / CARD, _card(config, folder))
+    return path
+
+
+def _restored(config: AgentConfig, agent: BaseAlgorithm, path: Path) -> BaseAlgorithm:
+    """Give an agent the weights of a checkpoint and its optimizer's state.
+
+    Raises:
+        RMRError: The checkpoint is damaged, or of an agent of other sizes or with another encoder.
+    """
+    optimizer = agent.policy.optimizer
+    states = defaultdict[int, dict[str, Any]](dict)
+    try:
+        load_model(agent.policy, path / POLICY)
+        for name, tensor in load_file(path / OPTIMIZER).items():
+            number, _, part = name.partition(".")
+            states[int(number)][part] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": states, "param_groups": groups})
+        facts = _facts(path)
+        agent.num_timesteps = int(facts["steps"])
+        if facts["encoder"] != str(weights_of(config)[0]):
+            raise RMRError(f"it learnt on another encoder than {config.encoder} is now")
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise RMRError(f"{path} cannot be used ({error}): delete it, and train on") from error
+    return agent
+
+
+def _facts(path: Path) -> dict[str, str]:
+    """Return what the header of a checkpoint says of its training."""
+    with safe_open(path / POLICY, "pt") as file:
+        return file.metadata()
+
+
+def _card(config: AgentConfig, folder: Path) -> str:
+    """Return the card of the agents in a folder in Markdown."""
+    curve = [_facts(path) | {"checkpoint": path.name} for path in kept_agents(folder)]
+    metrics = [{name: row[name] for name in ("checkpoint", "return", "episodes")} for row in curve]
+    given = {name: value for name, value in asdict(config).items() if value is not None}
+    given |= {"steps": int(curve[-1]["checkpoint"]), "checkpoints": len(curve)}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    training = given | {"command": shlex.join(["rmr-gym", "agent", "train", *options])}
+    versions = {name: installed(name) for name in PACKAGES}
+    return card_of(config, {"training": training, "metrics": metrics, "versions": versions})
 
 
 def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
@@ -134,22 +205,26 @@ def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
 
 def kept_agents(folder: Path) -> list[Path]:
     """Return the agents that a folder holds, least trained first."""
-    return sorted(path for path in folder.glob("*.zip") if path.stem.isdigit())
+    return sorted(path for path in folder.glob("*") if path.name.isdigit())
 
 
-def load_agent(folder: Path) -> BaseAlgorithm:
-    """Return the most trained agent of a folder.
+def load_agent(folder: Path, path: Path | None = None) -> BaseAlgorithm:
+    """Return the most trained agent of a folder, without games; no code of the folder runs.
 
-    SB3's files hold pickles: load only what you or somebody you trust wrote.
+    Args:
+        folder: Of the agent.
+        path: One of its checkpoints; None: the last one.
 
     Raises:
-        RMRError: There is none.
+        RMRError: There is none, or it is damaged.
     """
     config, kept = read_config(folder), kept_agents(folder)
     if not kept:
         raise RMRError(f"expected a trained agent in {folder}, found none: train it first")
-    make, _ = ALGORITHMS[config.algorithm]
-    return make.load(kept[-1], device="cpu")
+    with closing(make_games(config, copies=config.copies, learning=False)) as venv:
+        agent = _begin(config, venv, None)
+    agent.env = None
+    return _restored(config, agent, path or kept[-1])
 
 
 class Keep(BaseCallback):

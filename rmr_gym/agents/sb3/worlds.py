@@ -1,5 +1,6 @@
 """What an agent is trained on: a world, RMR features or others of it, rewards to learn from."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -24,7 +25,13 @@ from stable_baselines3.common.vec_env import VecEnv
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
-from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
+from rmr_gym.models.pretrained import (
+    WEIGHTS,
+    EncoderConfig,
+    PretrainedEncoder,
+    find_artifact,
+    find_shipped,
+)
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, REFERENCES, UNTRAINED
 from rmr_gym.wrappers import describe
@@ -33,6 +40,8 @@ from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
 from rmr_gym.wrappers.views import PairedObservation
 
 FRAMES = 4
+FORMAT: dict[str, Any] = {"format": "rmr_gym agent", "version": 1}
+"""How the configuration of an agent begins."""
 
 Around = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
@@ -212,12 +221,15 @@ def read_config(folder: Path) -> AgentConfig:
     """Return the configuration of the agents in a folder.
 
     Raises:
-        RMRError: It holds none.
+        RMRError: It holds none, or one of another version.
     """
     path = folder / "config.json"
     try:
-        return AgentConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if (kind := {name: record.get(name) for name in FORMAT}) != FORMAT:
+            raise RMRError(f"this rmr-gym reads {FORMAT}, it holds {kind}")
+        return AgentConfig(**record["config"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RMRError(
             f"expected the folder of an agent, found none in {folder} ({error}): train one with "
             "`rmr-gym agent train`"
@@ -270,6 +282,15 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
             f"{config.encoder}: name the features after it, or export another"
         )
     return encoder
+
+
+def weights_of(config: AgentConfig) -> tuple[str | None]:
+    """Return the hash of an encoder's weights, once it is known to fit; None without one."""
+    if config.encoder is None:
+        return (None,)
+    encoder_of(config)
+    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
+    return (hashlib.sha256(content).hexdigest(),)
 
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:

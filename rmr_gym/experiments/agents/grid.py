@@ -1,6 +1,5 @@
 """Agents on different features or with different algorithms, over worlds and seeds."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -8,10 +7,10 @@ from pathlib import Path
 from statistics import fmean
 
 from rmr_gym.agents.sb3 import worlds
-from rmr_gym.agents.sb3.agent import ALGORITHMS, kept_agents, random_returns, returns, train_agent
+from rmr_gym.agents.sb3.agent import kept_agents, load_agent, random_returns, returns, train_agent
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.experiments import base
-from rmr_gym.models.pretrained import WEIGHTS, find_artifact
+from rmr_gym.models.pretrained import find_artifact
 from rmr_gym.runs.store import Artifact, Place, stage
 
 RANDOM = "random"
@@ -53,7 +52,7 @@ def agent(
     train_agent(config, place.path, steps=budget.steps, checkpoints=budget.checkpoints)
     rows = []
     for path in kept_agents(place.path):
-        made = ALGORITHMS[config.algorithm][0].load(path, device="cpu")
+        made = load_agent(place.path, path)
         for world in (config.game, *tests):
             where = replace(config, game=world)
             points = returns(where, made, episodes=budget.episodes, seed=EVALUATION_SEED)
@@ -155,7 +154,7 @@ class Agents(Budget, base.Experiment):
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
         place = Place((self.folder() / "agents" / name).resolve())
-        task = agent(config, weights_of(config), self.budget, place, self.tests)
+        task = agent(config, worlds.weights_of(config), self.budget, place, self.tests)
         return base.Rows("results", task, names | {"seed": config.seed})
 
     def _random_rows(self, world: str) -> base.Rows:
@@ -201,12 +200,3 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
         f"expected one encoder {game}-{arm}-{seed}-STEP in {folder}, found {names}: write it with "
         f"`rmr-gym {command} --arm {arm} --seed {seed}`"
     )
-
-
-def weights_of(config: worlds.AgentConfig) -> tuple[str | None]:
-    """Return the hash of an encoder's weights, once it is known to fit; None without one."""
-    if config.encoder is None:
-        return (None,)
-    worlds.encoder_of(config)
-    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
-    return (hashlib.sha256(content).hexdigest(),)

@@ -139,7 +139,7 @@ def test_encoders_of_other_arms_and_worlds(tmp_path):
         ("untrained_ahead1", "unknown arm with P 'untrained'"),
         ("state_processed", "unknown arm with P 'state'"),
         ("rmr_aligned_ahead0", "at least 1 as ahead"),
-        ("rmr_aligned_ahead17", "ahead from 1 to 16"),
+        ("rmr_aligned_ahead17", "expected ahead=1 to 16"),
         ("rmr_ahead1", "expected an encoder of the arm 'rmr', found one of 'rmr_aligned'"),
     ):
         with pytest.raises(RMRError, match=message):

@@ -109,7 +109,7 @@ def test_saved_by_path_it_needs_the_artifact(encoder, tmp_path):
     loaded = PPO.load(tmp_path / "agent.zip", device="cpu")
     assert parameter_hash(loaded.policy) == parameter_hash(agent.policy)
     folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(RMRError, match="none at"):
+    with pytest.raises(RMRError, match="found neither at"):
         PPO.load(tmp_path / "agent.zip", device="cpu")
 
 

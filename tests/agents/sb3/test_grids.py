@@ -183,7 +183,10 @@ def test_minigrid_is_missing(monkeypatch):
             ("--games", GREY.format(3), GREY.format(6), "--tests", GREY.format(9)),
             "one game to train in with --tests",
         ),
-        (("--games", GREY.format(3), "--features", "ram"), "at least one game that has"),
+        (
+            ("--games", GREY.format(3), "--features", "ram"),
+            "expected features of BabyAI-.*, found ram",
+        ),
     ],
 )
 def test_tests_that_are_refused(chosen, sentence, tmp_path):
