@@ -50,7 +50,10 @@ SMALLER_CODE = {
 """What code says in place of what stands on the page."""
 
 GIVEN_COMMANDS = {
-    "agents.md": ["record --game Pong --out data/pong-by-agent"],
+    "agents.md": [
+        "agent train --game Pong --steps 8 --checkpoints 1 --copies 2 --max-steps 20",
+        "record --game Pong --out data/pong-by-agent",
+    ],
     "datasets.md": [
         "record --game Seaquest --out seaquest-0",
         "record --game Seaquest --out seaquest-1 --seed 1",
