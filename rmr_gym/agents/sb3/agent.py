@@ -28,16 +28,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecMonitor
 
 from rmr_gym.agents import record
 from rmr_gym.agents.players.graded import Policy
+from rmr_gym.agents.sb3 import worlds
 from rmr_gym.agents.sb3.policies import POLICY_SIZES, Embedded, RIMsPolicy, RMRFeaturesExtractor
-from rmr_gym.agents.sb3.worlds import (
-    ALGORITHMS,
-    FORMAT,
-    AgentConfig,
-    encoder_of,
-    make_games,
-    read_config,
-    weights_of,
-)
+from rmr_gym.agents.sb3.worlds import ALGORITHMS, AgentConfig, encoder_of, make_games, read_config
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.files import replacing, write_atomically
@@ -102,7 +95,7 @@ def train_agent(
     if enough:
         return enough[0]
     venv = VecMonitor(make_games(config, copies=config.copies, learning=True))
-    record = json.dumps(FORMAT | {"config": asdict(config)}, indent=1)
+    record = json.dumps(worlds.FORMAT | {"config": asdict(config)}, indent=1)
     write_atomically(folder / "config.json", record)
     log = str(folder / "tensorboard") if tensorboard else None
     agent = _go_on(config, kept[-1], venv, log) if kept else _begin(config, venv, log)
@@ -133,7 +126,7 @@ def _save(config: AgentConfig, folder: Path, agent: BaseAlgorithm, steps: int) -
     points = [episode["r"] for episode in agent.ep_info_buffer or ()]
     mean = f"{np.mean(points):.4g}" if points else ""
     facts = {"steps": str(agent.num_timesteps), "episodes": str(len(points)), "return": mean}
-    facts |= {"encoder": str(weights_of(config)[0])}
+    facts |= {"encoder": str(worlds.weights_of(config)[0])}
     held = agent.policy.optimizer.state_dict()["state"]
     moments = {f"{row}.{name}": held[row][name] for row in held for name in held[row]}
     path = folder / f"{steps:09d}"
@@ -161,7 +154,7 @@ def _restored(config: AgentConfig, agent: BaseAlgorithm, path: Path) -> BaseAlgo
         optimizer.load_state_dict({"state": states, "param_groups": groups})
         facts = _facts(path)
         agent.num_timesteps = int(facts["steps"])
-        if facts["encoder"] != str(weights_of(config)[0]):
+        if facts["encoder"] != str(worlds.weights_of(config)[0]):
             raise RMRError(f"it learnt on another encoder than {config.encoder} is now")
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise RMRError(f"{path} cannot be used ({error}): delete it, and train on") from error

@@ -25,13 +25,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
-from rmr_gym.models.pretrained import (
-    WEIGHTS,
-    EncoderConfig,
-    PretrainedEncoder,
-    find_artifact,
-    find_shipped,
-)
+from rmr_gym.models import pretrained
+from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
 from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, REFERENCES, UNTRAINED
 from rmr_gym.wrappers import describe
@@ -289,7 +284,7 @@ def weights_of(config: AgentConfig) -> tuple[str | None]:
     if config.encoder is None:
         return (None,)
     encoder_of(config)
-    content = (find_artifact(config.encoder) / WEIGHTS).read_bytes()
+    content = (pretrained.find_artifact(config.encoder) / pretrained.WEIGHTS).read_bytes()
     return (hashlib.sha256(content).hexdigest(),)
 
 
