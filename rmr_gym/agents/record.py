@@ -19,7 +19,6 @@ from zipfile import BadZipFile, ZipFile
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
@@ -477,9 +476,9 @@ def _check_game(options: Mapping[str, Any]) -> None:
     probability(name, options.get(name, 0.0))
 
 
-def _checked(action: Any, actions: spaces.Space[Any]) -> Any:
+def _checked(action: Any, actions: gym.spaces.Space[Any]) -> Any:
     """Return an action; of those with numbers, one that is there: lists of actions take a -1."""
-    if isinstance(actions, spaces.Discrete) and not actions.contains(action):
+    if isinstance(actions, gym.spaces.Discrete) and not actions.contains(action):
         last = actions.start + actions.n - 1
         raise RMRError(
             f"expected a whole number from {actions.start} to {last} as the policy's action, found "
@@ -506,15 +505,15 @@ def _load_model(path: Path) -> Any:
     return model
 
 
-def _random_policy(actions: spaces.Space[Any], seed: int, index: int) -> graded.Policy:
+def _random_policy(actions: gym.spaces.Space[Any], seed: int, index: int) -> graded.Policy:
     """Return uniform play of an episode, a function of seed, episode and step alone."""
     drawn = copy.deepcopy(actions)
     drawn.seed(integer_seed(seed, "policy", index))
     return lambda _: drawn.sample()
 
 
-def _random_name(actions: spaces.Space[Any]) -> str:
-    return "passive" if isinstance(actions, spaces.Discrete) and actions.n == 1 else "random"
+def _random_name(actions: gym.spaces.Space[Any]) -> str:
+    return "passive" if isinstance(actions, gym.spaces.Discrete) and actions.n == 1 else "random"
 
 
 def _choose_players(

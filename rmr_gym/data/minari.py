@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 
 from rmr_gym.core import Progress
 from rmr_gym.core.errors import RMRError
@@ -153,8 +152,8 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
     taken, count = manifest.steps[0], manifest.actions
     storage = minari.dataset.minari_storage.MinariStorage.new(
         folder / "data",
-        observation_space=_nested(_named(manifest, boxes), spaces.Dict),
-        action_space=spaces.Discrete(count, start=taken.start) if count else _box(taken),
+        observation_space=_nested(_named(manifest, boxes), gym.spaces.Dict),
+        action_space=gym.spaces.Discrete(count, start=taken.start) if count else _box(taken),
         env_spec=_env_spec(manifest),
         data_format="hdf5",
         jpeg_encoding=False,
@@ -222,7 +221,7 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         steps=steps,
         env_id=spec.id if spec else None,
         env_kwargs=dict(spec.kwargs) if spec else {},
-        actions=int(space.n) if isinstance(space, spaces.Discrete) else None,
+        actions=int(space.n) if isinstance(space, gym.spaces.Discrete) else None,
         heads=(str(metadata.get("algorithm_name", "unknown")),),
         settings={
             "minari": dataset_id,
@@ -258,12 +257,12 @@ def _episode(data: "EpisodeData", about: Any, index: int, manifest: Manifest) ->
     )
 
 
-def _box(column: ColumnSpec) -> spaces.Box:
+def _box(column: ColumnSpec) -> gym.spaces.Box:
     """Return the widest space of a column; bounds are not recorded."""
     dtype: Any = np.dtype(column.dtype)
     widest = {"f": (-np.inf, np.inf), "b": (0, 1)}
     low, high = widest.get(dtype.kind) or (np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return spaces.Box(low, high, column.shape, dtype)
+    return gym.spaces.Box(low, high, column.shape, dtype)
 
 
 def _env_spec(manifest: Manifest) -> Any:

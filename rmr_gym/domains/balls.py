@@ -15,7 +15,6 @@ from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.data.dataset import TransitionDataset, Transitions
 from rmr_gym.models import objects
 from rmr_gym.models.rmr import pipeline as models
-from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
 from rmr_gym.models.rmr.processors import PassiveProcessor, ProcessorSizes
 
 HISTORY = 3
@@ -135,7 +134,7 @@ def make_balls_processor(model: BallsModel, seed: int, slots: int = 10) -> Passi
     Raises:
         RMRError: If there is no such aggregation.
     """
-    return build_seeded(lambda: model.make(slots, model.precision), seed, "processor")
+    return models.build_seeded(lambda: model.make(slots, model.precision), seed, "processor")
 
 
 class PositionEncoder(nn.Linear):
@@ -161,8 +160,8 @@ class PositionEncoder(nn.Linear):
         return super().forward(torch.cat([*seen, *pushes], dim=-1))
 
 
-PositionPipeline = EncodeProcessDecode[PositionEncoder, nn.Module, nn.Linear]
-FramePipeline = EncodeProcessDecode[objects.ClipEncoder, nn.Module, objects.BroadcastDecoder]
+PositionPipeline = models.EncodeProcessDecode[PositionEncoder, nn.Module, nn.Linear]
+FramePipeline = models.EncodeProcessDecode[objects.ClipEncoder, nn.Module, objects.BroadcastDecoder]
 
 
 def abstract_pipeline(
@@ -175,7 +174,7 @@ def abstract_pipeline(
     drawn = models.torch_generator(integer_seed(seed, "abstract encoder and decoder"))
     encoder = models.build(lambda: PositionEncoder(model.dim, model.predict, pushed), drawn)
     decoder = models.build(lambda: nn.Linear(model.dim, 2), drawn)
-    return EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
+    return models.EncodeProcessDecode(encoder, make_balls_processor(model, seed, slots), decoder)
 
 
 def next_positions(pipeline: PositionPipeline, past: Given) -> Positions:
@@ -214,7 +213,7 @@ def pixel_pipeline(
     if isinstance(decoder, objects.ObjectDecoder):
         _aim(join, decoder)
     encoder = objects.ClipEncoder(slots, join, model.precision)
-    return EncodeProcessDecode(encoder, processor, decoder)
+    return models.EncodeProcessDecode(encoder, processor, decoder)
 
 
 def _slot_encoder(model: PixelModel, resolution: int, balls: int) -> objects.SlotEncoder:

@@ -15,7 +15,6 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.sampling import split_episodes
 from rmr_gym.domains import atari
-from rmr_gym.domains.atari import AtariModel
 from rmr_gym.stages.presets import Natural, Probing, Recording
 
 SPLIT_SEED = PROBE_SEED = PRETRAIN_SEED = 0
@@ -147,7 +146,7 @@ def _scored(data: GameData) -> np.ndarray:
     return atari.scored_bytes(episodes.dataset, episodes.training, data.entropy_threshold)
 
 
-def natural_data(data: GameData, model: AtariModel, config: Natural) -> atari.NaturalData:
+def natural_data(data: GameData, model: atari.AtariModel, config: Natural) -> atari.NaturalData:
     """Load the frames and actions of the training episodes that natural training may use."""
     return _natural(data, model.height, model.width, config.episodes)
 
@@ -171,7 +170,7 @@ class ProbeSets(NamedTuple):
     dropped: int
 
 
-def probe_sets(data: GameData, model: AtariModel, config: Probing) -> ProbeSets:
+def probe_sets(data: GameData, model: atari.AtariModel, config: Probing) -> ProbeSets:
     """Load what probes are fitted and scored on; test frames seen in training are dropped."""
     return _probe_sets(data, model.height, model.width, config.train_rows, config.test_rows)
 

@@ -13,9 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from rmr_gym.core import metrics
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.metrics import ranking_scores
+from rmr_gym.core.metrics import bit_f1, class_scores, ranking_scores
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import byte_entropy
 from rmr_gym.domains import atari
@@ -110,7 +109,7 @@ def label_rows(features: probe.Features, sets: ProbeSets, labels: LabelSets) -> 
     predicted = predict_labels(train, labels.training, fit, test)
     rows = []
     for column, label in enumerate(labels.labels):
-        scores = metrics.class_scores(predicted[:, column], labels.test[:, column])
+        scores = class_scores(predicted[:, column], labels.test[:, column])
         classes = len(np.unique(labels.training[:, column]))
         named = {"label": label.name, "category": label.category}
         rows.append(named | vars(scores) | {"classes": classes})
@@ -407,7 +406,7 @@ def headroom(
     rows = []
     for measure, at, bits, scored in guesses:
         for kind in (kind for kind in kinds if kinds[kind].any()):
-            f1 = metrics.bit_f1(bits[:, kinds[kind]], scored.test.bits[:, kinds[kind]]).micro_f1
+            f1 = bit_f1(bits[:, kinds[kind]], scored.test.bits[:, kinds[kind]]).micro_f1
             rows.append({"step": step, "measure": measure, "at": at, "bytes": kind, "micro_f1": f1})
     return Artifact({"rows": rows})
 

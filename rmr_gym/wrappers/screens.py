@@ -9,7 +9,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from jaxtyping import Float32, UInt8
 
 from rmr_gym.core.errors import RMRError
@@ -134,7 +133,7 @@ class FrameReader:
 
     def __init__(
         self,
-        space: spaces.Space[Any],
+        space: gym.spaces.Space[Any],
         height: int,
         width: int,
         *,
@@ -182,7 +181,7 @@ class PictureReader:
         RMRError: There is no such picture.
     """
 
-    def __init__(self, space: spaces.Space[Any], size: int):
+    def __init__(self, space: gym.spaces.Space[Any], size: int):
         shape = _shape_of_bytes(space)
         if len(shape) != 3 or shape[2] != 3 or not shape[0] == shape[1] >= size:
             raise RMRError(
@@ -203,9 +202,9 @@ class PictureReader:
         return np.floor(small + _UPWARDS).astype(np.uint8)
 
 
-def _picture(space: spaces.Space[Any]) -> Any:
+def _picture(space: gym.spaces.Space[Any]) -> Any:
     """Return the space of an observation's picture; None where a Dict holds none."""
-    return space.spaces.get("pixels") if isinstance(space, spaces.Dict) else space
+    return space.spaces.get("pixels") if isinstance(space, gym.spaces.Dict) else space
 
 
 def _pixels(observations: Any, shape: tuple[int, ...]) -> UInt8[np.ndarray, "batch *picture"]:
@@ -220,16 +219,16 @@ def _pixels(observations: Any, shape: tuple[int, ...]) -> UInt8[np.ndarray, "bat
     return shown
 
 
-def _shape_of_bytes(space: spaces.Space[Any]) -> tuple[int, ...]:
+def _shape_of_bytes(space: gym.spaces.Space[Any]) -> tuple[int, ...]:
     """Return the shape of an observation's picture; () where it holds none of bytes."""
     picture = _picture(space)
-    of_bytes = isinstance(picture, spaces.Box) and picture.dtype == np.uint8
+    of_bytes = isinstance(picture, gym.spaces.Box) and picture.dtype == np.uint8
     return picture.shape if of_bytes else ()
 
 
-def _described(space: spaces.Space[Any]) -> Any:
+def _described(space: gym.spaces.Space[Any]) -> Any:
     picture = _picture(space)
-    if isinstance(picture, spaces.Box):
+    if isinstance(picture, gym.spaces.Box):
         return f"{picture.dtype} of shape {picture.shape}"
     return space if picture is None else picture
 

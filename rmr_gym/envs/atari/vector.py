@@ -11,7 +11,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import EzPickle
 from gymnasium.vector import AutoresetMode, VectorEnv, utils
@@ -28,9 +27,9 @@ OUTCOME = ("rewards", "terminated", "truncated")
 FINAL = "final_"
 """Beginning of the names of the arrays of an episode's last observation and info (SAME_STEP)."""
 
-_COUNT = spaces.Box(0, np.iinfo(np.int64).max, (), np.int64)
-_REWARD = spaces.Box(-np.inf, np.inf, (), np.float64)
-_FLAG = spaces.Box(0, 1, (), np.dtype(bool))  # pyright: ignore
+_COUNT = gym.spaces.Box(0, np.iinfo(np.int64).max, (), np.int64)
+_REWARD = gym.spaces.Box(-np.inf, np.inf, (), np.float64)
+_FLAG = gym.spaces.Box(0, 1, (), np.dtype(bool))  # pyright: ignore
 _SECONDS_TO_END = 5.0
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -53,13 +52,13 @@ class CopyPlan:
     max_episode_steps: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def space(self, observation: Mapping[str, spaces.Space[Any]]) -> spaces.Space[Any]:
+    def space(self, observation: Mapping[str, gym.spaces.Space[Any]]) -> gym.spaces.Space[Any]:
         """Return the space of all that one copy reads and writes, beside its observation."""
         shown: dict[str, Any] = {**observation, **dict.fromkeys(INFO, _COUNT)}
         if self.autoreset is AutoresetMode.SAME_STEP:
             shown |= {f"{FINAL}{name}": part for name, part in shown.items()}
         outcome = dict(zip(OUTCOME, (_REWARD, _FLAG, _FLAG), strict=True))
-        return spaces.Dict({**shown, "actions": _COUNT, **outcome})
+        return gym.spaces.Dict({**shown, "actions": _COUNT, **outcome})
 
 
 class Copies:
@@ -144,7 +143,7 @@ class CopiesInProcesses:
         arrays: What the copies read and write, in memory that all processes share.
     """
 
-    def __init__(self, plan: CopyPlan, space: spaces.Space[Any], workers: int):
+    def __init__(self, plan: CopyPlan, space: gym.spaces.Space[Any], workers: int):
         self._plan = plan
         self._context = worker_context()
         shared: Any = utils.create_shared_memory(space, plan.copies, self._context)

@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import EzPickle, seeding
 from gymnasium.vector.utils import batch_space, create_empty_array
 from jaxtyping import Int, UInt8
@@ -175,7 +174,7 @@ class BallsWorld:
         self.observation_space = _observation_space(config)
         self.render_fps = max(1, round(config.fps))
         self.actions = len(ACTIONS) if config.push else 1
-        self.action_space = spaces.Discrete(self.actions)
+        self.action_space = gym.spaces.Discrete(self.actions)
 
     def close(self) -> None:
         """Release what the renderer holds."""
@@ -305,21 +304,21 @@ class BallsWorld:
                 hide(frame, curtain)
 
 
-def _observation_space(config: BallsConfig) -> spaces.Space[Any]:
+def _observation_space(config: BallsConfig) -> gym.spaces.Space[Any]:
     """Return the Dict space of one world's observation."""
     slots, size, speed = config.most, config.resolution, config.top_speed
     channels = 3 if config.frames == "rgb" else 1
     heaviest = max(mass for _, mass in config.all_kinds)
     extras = {
-        "velocities": spaces.Box(-speed, speed, (slots, 2), np.float32),
-        "radii": spaces.Box(0, 1, (slots,), np.float32),
-        "masses": spaces.Box(0, heaviest, (slots,), np.float32),
-        "presence": spaces.MultiBinary(slots),
+        "velocities": gym.spaces.Box(-speed, speed, (slots, 2), np.float32),
+        "radii": gym.spaces.Box(0, 1, (slots,), np.float32),
+        "masses": gym.spaces.Box(0, heaviest, (slots,), np.float32),
+        "presence": gym.spaces.MultiBinary(slots),
     }
     shown: dict[str, Any] = {name: extras[name] for name in config.extras}
-    shown["state"] = spaces.Box(-1, 1, (slots, 2), np.float32)
-    shown["pixels"] = spaces.Box(0, 255, (size, size, channels), np.uint8)
-    return spaces.Dict(shown)
+    shown["state"] = gym.spaces.Box(-1, 1, (slots, 2), np.float32)
+    shown["pixels"] = gym.spaces.Box(0, 255, (size, size, channels), np.uint8)
+    return gym.spaces.Dict(shown)
 
 
 class BouncingBallsVectorEnv(gym.vector.VectorEnv[Any, Any, Any], EzPickle):

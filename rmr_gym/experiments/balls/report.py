@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from scipy.stats import gmean
 
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names, seed_lines
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import CORRECTED, corrected, means, paired
@@ -77,7 +76,7 @@ def width_curves(rows: pd.DataFrame) -> Figure:
     long = grouped(long, "game", "ratio")
     axes, file = ("panel", "dim", "value", "model"), "rollouts.csv"
     titles["ticks"] = sorted({int(dim) for dim in narrow["dim"]})
-    return seed_lines(long, *axes, own_names(narrow), file, len(RATIOS), **titles)
+    return charts.seed_lines(long, *axes, charts.own_names(narrow), file, len(RATIOS), **titles)
 
 
 def loss_curves(rows: pd.DataFrame) -> Figure:
@@ -88,7 +87,7 @@ def loss_curves(rows: pd.DataFrame) -> Figure:
     """
     names = [f"{model}, {dim} wide" for model, dim in zip(rows["model"], rows["dim"], strict=True)]
     named = rows.assign(model=np.array(names, object))
-    return charts.loss_figure(named, "game", "model", own_names(named), "loss", "curves.csv")
+    return charts.loss_figure(named, "game", "model", charts.own_names(named), "loss", "curves.csv")
 
 
 def balls_natural(folder: Path) -> Page:

@@ -8,7 +8,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import REFERENCES, paper_natural
 from rmr_gym.report.page import Page, counted
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import Run, groups, in_order, load_run, read_frames, where
@@ -51,7 +50,7 @@ def headline(natural: pd.DataFrame) -> pd.DataFrame:
     named = natural["label"].where(natural["arm"] != "supervised", "supervised (ceiling)")
     fewer = " (n=" + natural["seeds"].astype(str) + ")"
     papers = [
-        _PAPER.format(**paper_natural(game)) if paper_natural(game) else ""
+        _PAPER.format(**arms.paper_natural(game)) if arms.paper_natural(game) else ""
         for game in natural["game"]
     ]
     named = named.where(natural["seeds"] == most, named + fewer)
@@ -82,7 +81,7 @@ def natural_curves(run: Run, column: str = "loss") -> Figure:
         RMRError: If the run has no such curves.
     """
     rows = run["natural_curves"].dropna(subset=[column])
-    rows = where(rows, ~rows["arm"].isin(REFERENCES))
+    rows = where(rows, ~rows["arm"].isin(arms.REFERENCES))
     rows = arms.titled(arms.ordered(rows, game=run.games, objective=OBJECTIVE_LABELS))
     return charts.loss_figure(rows, "panel", "arm", ARM_LABELS, column, "natural_curves.csv")
 
@@ -137,6 +136,6 @@ def energy_ratios(curves: pd.DataFrame) -> pd.DataFrame:
 
 def collapsed(natural: pd.DataFrame) -> pd.DataFrame | None:
     """Return every trained encoder of which more than half the slots were dead; None: unknown."""
-    health = where(natural, ~natural["arm"].isin(REFERENCES)).dropna(subset=["dead_slots"])
+    health = where(natural, ~natural["arm"].isin(arms.REFERENCES)).dropna(subset=["dead_slots"])
     bad = where(health, health["dead_slots"] > SLOTS / 2)
     return None if health.empty else bad.drop_duplicates(["game", "objective", "arm", "seed"])

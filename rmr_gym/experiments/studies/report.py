@@ -11,7 +11,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import beside, last_steps, ordered
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
@@ -72,7 +71,7 @@ def table2(folder: Path) -> Page:
     run = load_run(folder, arms.ABSTRACT, "table2")
     abstract = arms.abstract_table(run)
     table = beside_paper(abstract)
-    horizons = ordered(run["abstract_horizons"], game=run.games, model=MODEL_LABELS)
+    horizons = arms.ordered(run["abstract_horizons"], game=run.games, model=MODEL_LABELS)
     figures = {
         "abstract_beside_paper": partial(abstract_dots, run),
         "abstract_loss": partial(arms.abstract_curves, run),
@@ -125,7 +124,7 @@ def horizon_table(rows: pd.DataFrame) -> pd.DataFrame:
     pairs = paired(games, "bit_f1", "model", HORIZON_BASELINES, ("k",), ("game",), draws=draws)
     table = means(games, ("model", "k"), ["bit_f1"]).rename(columns={"seeds": "games"})
     table.insert(1, "label", called(table["model"], MODEL_LABELS))
-    return beside(table, pairs, ("model", "k"), HORIZON_BASELINES)
+    return arms.beside(table, pairs, ("model", "k"), HORIZON_BASELINES)
 
 
 def model_summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +147,7 @@ def model_summary(table: pd.DataFrame) -> pd.DataFrame:
     kinds = dict.fromkeys(METRICS, "mean") | {"beats_copy": "sum", "best": "sum"}
     found = {f"{s}{name}": (f"{s}{name}", kinds[name]) for s in ("", "paper_") for name in kinds}
     summary = groups(known, "model", "label").agg(games=("game", "size"), **found)
-    return ordered(summary.reset_index(), model=MODEL_LABELS)
+    return arms.ordered(summary.reset_index(), model=MODEL_LABELS)
 
 
 def abstract_dots(run: Run) -> Figure:
@@ -188,7 +187,7 @@ def measures(folder: Path) -> Page:
     for name, rows, part in (("labels", labels, "category"), ("ranking", ranking, "ahead")):
         found = arms.measure_table(rows, (part,), SCORES[name], BASELINES)
         pairs[name], tables[f"{name}_summary"] = found
-    last = last_steps(ranking, "game", "objective", "arm")
+    last = arms.last_steps(ranking, "game", "objective", "arm")
     curves = partial(charts.seed_lines, last, *RANKING_AXES, across="predicted steps", up="MRR")
     figures = {"labels": partial(label_dots, labels), "ranking": curves}
     figures |= arms.headroom_figures(run["headroom"])
@@ -201,7 +200,7 @@ def label_dots(rows: pd.DataFrame, score: str = "macro_f1") -> Figure:
     Raises:
         RMRError: There are no labels.
     """
-    rows = last_steps(where(rows, category=ALL_LABELS), "game", "objective", "arm")
+    rows = arms.last_steps(where(rows, category=ALL_LABELS), "game", "objective", "arm")
     shown = groups(rows, "game", "arm")[score].agg(points=list, mean="mean").reset_index()
     shown = shown.assign(row=called(shown["arm"], ARM_LABELS), color=charts.colours(shown["arm"]))
     panels = charts.faceted(shown, "game", charts.Dots.of, across=SCORES["labels"][score])
@@ -295,7 +294,7 @@ def abstract_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Its columns, and relative: bit F1 above that of the game's widest size, in per cent.
     """
-    last = last_steps(rows, "game", "dim").sort_values(["game", "dim"]).reset_index(drop=True)
+    last = arms.last_steps(rows, "game", "dim").sort_values(["game", "dim"]).reset_index(drop=True)
     widest = last.groupby("game")["bit_f1"].transform("last")
     return last.assign(relative=100 * (last["bit_f1"] / widest - 1))
 
@@ -345,4 +344,4 @@ def abstract_size_curves(run: Run) -> Figure:
 def narrowest(narrowing: pd.DataFrame) -> pd.DataFrame:
     """Return the narrowest size that each game has of an arm, where there is a pair."""
     compared = where(narrowing, narrowing["pairs"] > 0).sort_values("dim", kind="stable")
-    return ordered(compared.drop_duplicates(["game", "arm"]), arm=ARM_LABELS)
+    return arms.ordered(compared.drop_duplicates(["game", "arm"]), arm=ARM_LABELS)

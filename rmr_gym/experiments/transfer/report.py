@@ -20,7 +20,6 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.report import arms, charts, statistics
-from rmr_gym.report.arms import paper_natural
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Row, Run, Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, MIN_PAIRS, TOO_FEW, means
@@ -107,7 +106,7 @@ def read_matrix(run: Run) -> Matrix:
     recipients = run.named("recipients", "games", table="transfer", column="recipient")
     donors = run.named("donors", "games", table="transfer", column="donor")
     known = {*recipients, *map(str, run.info.get("games") or [])}
-    games = [donor for donor in donors if donor in known or paper_natural(donor)]
+    games = [donor for donor in donors if donor in known or arms.paper_natural(donor)]
     return Matrix(by_arm(scores), recipients, donors, games)
 
 

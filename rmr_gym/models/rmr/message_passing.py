@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.models.rmr import kernels
-from rmr_gym.models.rmr.kernels import Chunked, Gradients, Inputs
 
 AGGREGATIONS = ("max", "sum", "mean")
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -115,7 +114,7 @@ def _wanted(backend: str, precision: str) -> str:
     return known_name("backend", wanted, BACKENDS)
 
 
-def _fast(engine: Engine, inputs: Inputs, aggregation: str) -> Tensor:
+def _fast(engine: Engine, inputs: kernels.Inputs, aggregation: str) -> Tensor:
     receivers, senders, w2, b2, w3, b3 = inputs
     shape = (*receivers.shape[:-1], w3.shape[0])
     slots, hidden = receivers.shape[-2:]
@@ -160,13 +159,13 @@ class _Messages(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, gradient: Tensor, _: Any
-    ) -> Gradients:
+    ) -> kernels.Gradients:
         weights = any(ctx.needs_input_grad[3:])
         indices, *inputs = ctx.saved_tensors
         return None, *ctx.engine.backward(gradient, indices, tuple(inputs), weights)
 
 
-def _engine(wanted: str, inputs: Inputs, precision: str) -> Engine | None:
+def _engine(wanted: str, inputs: kernels.Inputs, precision: str) -> Engine | None:
     """Return the back end that was asked for, or the next slower one; None is the reference."""
     if wanted == "reference":
         return None
@@ -185,7 +184,7 @@ def _engine(wanted: str, inputs: Inputs, precision: str) -> Engine | None:
         return None
     if wanted in ("auto", "triton") and (engine := _triton_engine(inputs, wanted, precision)):
         return engine
-    return Chunked(precision)
+    return kernels.Chunked(precision)
 
 
 def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None:
@@ -196,7 +195,7 @@ def _cpu_engine(receivers: Tensor, wanted: str, precision: str) -> Engine | None
     return None
 
 
-def _triton_engine(inputs: Inputs, wanted: str, precision: str) -> Engine | None:
+def _triton_engine(inputs: kernels.Inputs, wanted: str, precision: str) -> Engine | None:
     receivers, hidden, outputs = inputs[0], inputs[0].shape[-1], inputs[4].shape[0]
     if wanted == "auto" and (receivers.device.type != "cuda" or receivers.dtype != torch.float32):
         return None
@@ -209,7 +208,7 @@ def _triton_engine(inputs: Inputs, wanted: str, precision: str) -> Engine | None
     return kernels.triton_engine(precision, receivers.device, hidden, outputs)
 
 
-def _plain(inputs: Inputs) -> bool:
+def _plain(inputs: kernels.Inputs) -> bool:
     levels = retrieve_all_functorch_interpreters()
     derived = any(level.key() != TransformType.Vmap for level in levels)
     if derived or torch.compiler.is_compiling():
@@ -223,7 +222,7 @@ def _say_once(message: str) -> None:
     _log.warning("%s", message)
 
 
-def _check_shapes(inputs: Inputs) -> None:
+def _check_shapes(inputs: kernels.Inputs) -> None:
     shapes = [tuple(x.shape) for x in inputs]
     receivers, *_, w3, _ = inputs
     hidden, dim_out = receivers.shape[-1], w3.shape[0]
