@@ -22,11 +22,8 @@ from rmr_gym.core import lazy_names
 from rmr_gym.envs import register_envs
 
 if TYPE_CHECKING:
-    from rmr_gym.agents.record import record as record
-    from rmr_gym.facade import load_encoder as load_encoder
-    from rmr_gym.facade import pretrain as pretrain
-    from rmr_gym.facade import probe as probe
-    from rmr_gym.facade import train as train
+    from rmr_gym.agents.record import record
+    from rmr_gym.facade import load_encoder, pretrain, probe, train
 
 __all__ = ["__version__", "load_encoder", "pretrain", "probe", "record", "train"]
 __version__ = "0.1.0"

@@ -23,14 +23,10 @@ def run(arguments: Sequence[str]) -> None:
         say(*(f"  {name:14}{about}" for name, about in lines))
         return
     name, *rest = arguments
-    experiment = part_of(name.replace("-", "_"), "grid")
-    run_and_report(parsed(experiment, rest, f"rmr-gym run {name}"))
+    from rmr_gym.experiments.base import run as compute  # noqa: PLC0415 - needs torch
 
-
-def run_and_report(experiment: Any) -> None:
-    """Compute an experiment, write its report and say what went wrong."""
-    from rmr_gym.experiments.base import run as compute  # noqa: PLC0415
-
+    kind = part_of(name.replace("-", "_"), "grid")
+    experiment: Any = parsed(kind, rest, f"rmr-gym run {name}")
     with progress_bars() as progress_for:
         out, problems = compute(experiment, progress_for)
     report(out)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any, ClassVar, TypeVar
 
 Made = TypeVar("Made")
@@ -100,6 +101,25 @@ def whole(value: Any) -> int:
 def letters(text: str) -> str:
     """Return what all spellings of a name share: its letters and digits, in lower case."""
     return re.sub(r"[^a-z0-9]", "", text.casefold())
+
+
+def optional(module: str, extra: str = "") -> Any:
+    """Import what only an extra of this package installs.
+
+    Args:
+        module: Its name.
+        extra: Name of the extra; default: that of the module.
+
+    Raises:
+        RMRError: It cannot be imported.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise RMRError(
+            f"expected the package {module.partition('.')[0]}, found that it cannot be imported "
+            f'({error}): install it with `pip install "rmr-gym[{extra or module}]"`'
+        ) from error
 
 
 class Checked:

@@ -14,7 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, optional
 from rmr_gym.core.files import AnyPath, replacing, require_free, write_atomically
 from rmr_gym.data import schema
 from rmr_gym.data.dataset import TransitionDataset, copy_episodes
@@ -61,7 +61,7 @@ def export_minari(
         RMRError: Minari is missing, the id is malformed or taken, the data set is empty or damaged,
             or the folder cannot be written.
     """
-    minari = _minari()
+    minari = optional("minari")
     if not dataset.episodes:
         raise RMRError(f"expected at least one episode to export, found none in {dataset.path}")
     final = require_free(_place(minari, dataset_id, root), overwrite)
@@ -69,9 +69,17 @@ def export_minari(
         storage = _new_storage(minari, dataset.manifest, dataset_id, folder)
         for done, (position, info) in enumerate(enumerate(dataset.episodes), 1):
             verify_episode(info, dataset.manifest)
-            buffer = minari.data_collector.EpisodeBuffer
-            content = _content(dataset.manifest, dataset.episode(position), position)
-            storage.update_episodes([buffer(**content)])
+            episode = dataset.episode(position)
+            buffer = minari.data_collector.EpisodeBuffer(
+                id=position,
+                seed=schema.stored_seed(episode.seed),
+                observations=_nested(_named(dataset.manifest, episode.observations)),
+                actions=episode.actions,
+                rewards=episode.rewards,
+                terminations=episode.terminated,
+                truncations=episode.truncated,
+            )
+            storage.update_episodes([buffer])
             about = {_HEAD: info.head, _INDEX: info.index, _INTERRUPTED: info.interrupted}
             storage.update_episode_metadata([about], [position])
             if progress is not None:
@@ -104,7 +112,7 @@ def import_minari(
         RMRError: Minari or its data set is missing, the data set holds what cannot be stored, the
             folder holds something else, or it cannot be written.
     """
-    minari = _minari()
+    minari = optional("minari")
     with _reading(dataset_id):
         source = _opened(minari, dataset_id, root)
         about = list(source.storage.get_episode_metadata(source.episode_indices))
@@ -117,17 +125,6 @@ def import_minari(
             return _episode(source[at], about[at], index, manifest)
 
     return copy_episodes(path, manifest, [*positions], read, overwrite=overwrite, progress=progress)
-
-
-def _minari() -> Any:
-    try:
-        import minari.dataset.minari_storage  # noqa: PLC0415
-    except ImportError as error:
-        raise RMRError(
-            f"expected the package minari, found that it cannot be imported ({error}): install it "
-            'with `pip install "rmr-gym[minari]"`'
-        ) from error
-    return minari
 
 
 def _place(minari: Any, dataset_id: str, root: AnyPath | None) -> Path:
@@ -167,18 +164,6 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
     }
     storage.update_metadata(about)
     return storage
-
-
-def _content(manifest: Manifest, episode: Episode, position: int) -> dict[str, Any]:
-    return {
-        "id": position,
-        "seed": schema.stored_seed(episode.seed),
-        "observations": _nested(_named(manifest, episode.observations)),
-        "actions": episode.actions,
-        "rewards": episode.rewards,
-        "terminations": episode.terminated,
-        "truncations": episode.truncated,
-    }
 
 
 def _opened(minari: Any, dataset_id: str, root: AnyPath | None) -> "MinariDataset":

@@ -203,7 +203,10 @@ class ColumnReader:
         for position, episode, row in zip(
             order.tolist(), episodes.tolist(), within.tolist(), strict=True
         ):
-            chunks = self._chunks.get(episode) or self._locate(episode)
+            if episode not in self._chunks:
+                where = self._paths[episode], self._spec, self._lengths[episode]
+                self._chunks[episode] = _locate(*where)
+            chunks = self._chunks[episode]
             chunk, at = divmod(row, chunks.rows)
             if (episode, chunk) != last:
                 content = _mapped(chunks.path, chunks.stamp)
@@ -212,11 +215,6 @@ class ColumnReader:
                 first = int(rows[position]) - at
                 self._frames.add(episode, first, block[: self._ends[episode] - first])
             out[position] = block[at]
-
-    def _locate(self, episode: int) -> "_Chunks":
-        chunks = _locate(self._paths[episode], self._spec, self._lengths[episode])
-        self._chunks[episode] = chunks
-        return chunks
 
 
 class _KnownFrames:

@@ -19,7 +19,7 @@ from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.core.palette import palette_to_gray
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.dataset import FrameTransform, TransitionDataset, duplicate_rows
-from rmr_gym.data.sampling import high_entropy_bytes, ram_to_bits
+from rmr_gym.data.sampling import ram_to_bits
 from rmr_gym.data.schema import Manifest
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import EncodeProcessDecode, build_seeded
@@ -157,12 +157,6 @@ def pressed_actions(manifest: Manifest) -> Int[np.ndarray, " actions"]:
     """Return which of ALE's actions, which are P's, each action of a data set is."""
     advice = "record the game again, without what hides from the recorder what its actions press"
     return ale_actions(manifest.action_names, advice)
-
-
-def scored_bytes(dataset: TransitionDataset, episodes: Sequence[int], threshold: float) -> Chosen:
-    """Return the RAM bytes whose entropy over ``episodes`` exceeds ``threshold`` nats."""
-    ram = dataset.load(columns=("ram",), episodes=episodes)["ram"]
-    return high_entropy_bytes(ram, threshold)
 
 
 def load_probe(

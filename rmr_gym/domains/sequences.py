@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import optional
 from rmr_gym.core.seeding import generator
 
 TOKENS, BLANK, MARKER = 10, 0, 9
@@ -63,14 +63,8 @@ def digit_images() -> tuple[Bool[np.ndarray, "images 8 8"], Int[np.ndarray, " im
     Raises:
         RMRError: scikit-learn is missing.
     """
-    try:
-        from sklearn.datasets import load_digits  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise RMRError(
-            f"expected scikit-learn, which holds the digits, found that it cannot be imported "
-            f'({error}): install it with `pip install "rmr-gym[digits]"`'
-        ) from error
-    images, classes = map(np.asarray, load_digits(return_X_y=True))
+    digits = optional("sklearn.datasets", "digits")
+    images, classes = map(np.asarray, digits.load_digits(return_X_y=True))
     order = generator(0, "parts of the digits").permutation(len(images))
     return images.reshape(-1, 8, 8)[order] >= images.max() / 2, classes[order]
 

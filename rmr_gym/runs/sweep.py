@@ -13,7 +13,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -160,7 +159,7 @@ def run_job(job: Job, store: Store) -> Outcome:
         traces.end(outcome.error)
         return outcome
     except BaseException:
-        with suppress(RMRError):
+        with contextlib.suppress(RMRError):
             traces.forgive()
         raise
 
@@ -271,7 +270,7 @@ def jobs_of(tasks: Iterable[Task], store: Store) -> list[Job]:
     ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def job_log(path: Path, title: str) -> Iterator[Callable[[str], int]]:
     """Append to a log file what this thread writes to stdout and stderr; others are left alone.
 
@@ -317,7 +316,7 @@ class _ByThread:
     def write(self, text: str) -> int:
         if threading.get_ident() != self._thread:
             return self._other.write(text)
-        with suppress(OSError):  # a full disk must not fail a job that only prints
+        with contextlib.suppress(OSError):  # a full disk must not fail a job that only prints
             self._log.write(text)
         return len(text)
 
@@ -385,7 +384,7 @@ def run_tasks(
                 agenda.finish(pool.next())
                 ready = agenda.take()
     except BaseException:
-        with suppress(RMRError):
+        with contextlib.suppress(RMRError):
             for job in jobs:
                 if job.key not in agenda.outcomes:
                     traces_of(store, job).forgive()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from math import cos, inf, pi
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -157,10 +158,10 @@ def train_phase(
 def train(
     model: nn.Module,
     step_at: StepAt,
-    checkpoint_at: CheckpointAt,
+    checkpoint_at: CheckpointAt = lambda step: Checkpoint({}, {"step": step}),
     *,
     phases: Sequence[Phase],
-    checkpoints: Sequence[int],
+    checkpoints: Sequence[int] = (),
     keep: Literal["all", "last", "best"] = "all",
     patience: int | None = None,
     clip: float | None = None,
@@ -175,9 +176,9 @@ def train(
     Args:
         model: Its frozen parameters stay out of the optimizer.
         step_at: Gives the loss of gradient step 1, 2, ..., counted over all phases.
-        checkpoint_at: Called after each checkpoint's step.
+        checkpoint_at: Called after each checkpoint's step; default: records the step alone.
         phases: One after another; Adam starts anew with each.
-        checkpoints: Rising steps; the last is that of the last phase.
+        checkpoints: Rising steps; the last is that of the last phase; none: the ends of phases.
         keep: Tensors of which checkpoints are kept: all, the last or the one of the lowest score.
         patience: Training ends after so many checkpoints without a lower score; None: never.
         clip: Largest norm of the gradient; None: any.
@@ -189,7 +190,7 @@ def train(
     Raises:
         DivergedError: If the loss is not finite; what was kept before stays in ``room``.
     """
-    steps = sum(phase.steps for phase in phases)
+    steps, checkpoints = sum(phase.steps for phase in phases), checkpoints or ends(phases)
     check_checkpoints(checkpoints, steps)
     log_every = max(1, steps // CURVE_POINTS)
     training = _Training(model, begin, phases, room)
@@ -210,6 +211,11 @@ def train(
     return trained
 
 
+def ends(phases: Sequence[Phase]) -> tuple[int, ...]:
+    """Return the last step of each phase, counted over all."""
+    return tuple(accumulate(phase.steps for phase in phases))
+
+
 class _Training:
     """Model, optimizer of the present phase, and the step that was reached."""
 
@@ -217,7 +223,7 @@ class _Training:
         self, model: nn.Module, begin: Callable[[int], object], phases: Sequence[Phase], room: Room
     ):
         self.model, self.begin, self.phases, self.room = model, begin, phases, room
-        self.ends = [sum(p.steps for p in phases[: n + 1]) for n in range(len(phases))]
+        self.ends = ends(phases)
         self.step, self.phase = 0, -1
 
     def next_step(self) -> Phase:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +21,7 @@ from rmr_gym.models.objects import Clip
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.models.rmr.processors import PassiveProcessor, load_weights, parameter_hash
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, Task, one_thread, read_artifact, stage
-from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, Trained, train
+from rmr_gym.runs.training import Checkpoint, Falling, Phase, Step, Trained, ends, train
 from rmr_gym.stages import presets
 from rmr_gym.stages.games import PRETRAIN_SEED, Recorded, split_by_share
 
@@ -246,7 +245,7 @@ def pretrain_balls(
         ahead: [_on(place, data.positions(part, ahead)) for part in PARTS]
         for ahead in {phase.unroll for phase in phases}
     }
-    ahead_at = dict(zip(_ends(phases), (phase.unroll for phase in phases), strict=True))
+    ahead_at = dict(zip(ends(phases), (phase.unroll for phase in phases), strict=True))
     slots = parts[phases[0].unroll][0].slots
     pipeline = domain.abstract_pipeline(model, seed, slots).to(place)
     predict = partial(domain.next_positions, pipeline)
@@ -261,12 +260,10 @@ def pretrain_balls(
         named = {f"{name}_mse": error for name, error in zip(PARTS, errors, strict=True)}
         return Checkpoint({}, {"step": step, **named})
 
-    trained = train(
-        pipeline, step_at, checkpoint_at, phases=phases, checkpoints=_ends(phases), room=room
-    )
+    trained = train(pipeline, step_at, checkpoint_at, phases=phases, room=room)
     record = {
         "kind": KIND,
-        "step": _ends(phases)[-1],
+        "step": ends(phases)[-1],
         "seed": seed,
         "slots": slots,
         "model": presets.as_json(model),
@@ -279,11 +276,6 @@ def pretrain_balls(
 
 def _on(place: torch.device, data: BallsData) -> BallsData:
     return data._replace(seen=data.seen.to(place))
-
-
-def _ends(phases: Sequence[Phase]) -> tuple[int, ...]:
-    """Return the last step of every phase."""
-    return tuple(accumulate(phase.steps for phase in phases))
 
 
 def _tensors(pipeline: nn.Module) -> dict[str, Tensor]:
@@ -578,11 +570,10 @@ def _train_frames(
         index = batch_indices(frames, phase.batch, facts["seed"], stream, step)
         return Step(loss_at(step, domain.windows(frames, index).to(place)))
 
-    trained, ends = Trained(), _ends(phases)
+    trained = Trained()
     if phases:
-        named: Any = {"phases": phases, "checkpoints": ends, "begin": begin, "room": room}
-        trained = train(pipeline, step_at, lambda step: Checkpoint({}, {"step": step}), **named)
-    record = facts | {"step": ends[-1] if ends else 0, "curve": trained.curve}
+        trained = train(pipeline, step_at, phases=phases, begin=begin, room=room)
+    record = facts | {"step": sum(phase.steps for phase in phases), "curve": trained.curve}
     return Artifact(record, _tensors(pipeline))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.data.sampling import split_episodes
+from rmr_gym.data.sampling import high_entropy_bytes, split_episodes
 from rmr_gym.domains import atari
 from rmr_gym.stages.presets import Natural, Probing, Recording
 
@@ -142,8 +142,9 @@ class GameData(Recorded):
 
 @lru_cache(maxsize=8)
 def _scored(data: GameData) -> np.ndarray:
-    episodes = data.open()
-    return atari.scored_bytes(episodes.dataset, episodes.training, data.entropy_threshold)
+    dataset, training, _ = data.open()
+    ram = dataset.load(columns=("ram",), episodes=training)["ram"]
+    return high_entropy_bytes(ram, data.entropy_threshold)
 
 
 def natural_data(data: GameData, model: atari.AtariModel, config: Natural) -> atari.NaturalData:

@@ -86,21 +86,16 @@ def pretrain(
         noise = generator(seed, "pretrain noise", step)
         bits = with_flips(training.bits[training.current[index]], config.noise, noise)
         steps = [index + ahead for ahead in range(config.rollout)]
-        return Step(rollout_loss(pipeline, training, bits, steps, place))
+        return Step(rollout_loss(pipeline, training, bits, steps))
 
-    def checkpoint_at(step: int) -> Checkpoint:
-        return pretrain_checkpoint(pipeline, held_out, data.scored_bytes, model.core, step)
-
+    scored = data.scored_bytes
+    checkpoint_at = partial(pretrain_checkpoint, pipeline, held_out, scored, model.core)
     trained = train_phase(config, pipeline, step_at, checkpoint_at, room=room)
-    return pretrain_artifact(pipeline, trained, copy_scores(held_out, data.scored_bytes))
+    return pretrain_artifact(pipeline, trained, copy_scores(held_out, scored))
 
 
 def rollout_loss(
-    pipeline: EncodeProcessDecode,
-    data: AbstractData,
-    bits: np.ndarray,
-    steps: Sequence[np.ndarray],
-    place: torch.device,
+    pipeline: EncodeProcessDecode, data: AbstractData, bits: np.ndarray, steps: Sequence[np.ndarray]
 ) -> Tensor:
     """Return the mean loss of successive steps, each after the first from P's own prediction.
 
@@ -109,9 +104,8 @@ def rollout_loss(
         data: Transitions.
         bits: Before the first step, of every element of the batch.
         steps: The batch's transitions at each step.
-        place: Where the pipeline is.
     """
-    losses = []
+    losses, place = [], next(pipeline.parameters()).device
     for index in steps:
         now = torch.from_numpy(bits).float().to(place)
         following = torch.from_numpy(data.bits[data.current[index] + 1]).float().to(place)
@@ -259,8 +253,7 @@ def natural(
     pipeline.to(place)
     before = parameter_hash(pipeline.processor)
 
-    def step_at(step: int, phase: Phase) -> Step:
-        del phase
+    def step_at(step: int, _: Phase) -> Step:
         batches = [
             Batch(*(part.to(place) for part in natural_batch(config, loaded, seed, step, ahead)))
             for ahead in range(OBJECTIVES[config.objective].horizon)
@@ -268,9 +261,7 @@ def natural(
         logs = _mean_terms(config, pipeline, batches)._asdict()
         return Step(logs.pop("loss"), logs)
 
-    def checkpoint_at(step: int) -> Checkpoint:
-        return natural_checkpoint(pipeline, loaded, step)
-
+    checkpoint_at = partial(natural_checkpoint, pipeline, loaded)
     trained = train_phase(config, pipeline, step_at, checkpoint_at, room=room)
     return natural_artifact(arm, pipeline, before, trained)
 

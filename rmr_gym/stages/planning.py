@@ -22,7 +22,7 @@ from rmr_gym.domains import atari, balls
 from rmr_gym.models.rmr.pipeline import predicted_bits, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
-from rmr_gym.runs.training import Checkpoint, Phase, Step, train
+from rmr_gym.runs.training import Phase, Step, train
 from rmr_gym.stages.balls import RecordedBalls
 from rmr_gym.stages.games import PRETRAIN_SEED, GameData
 from rmr_gym.stages.natural import rollout_loss
@@ -89,7 +89,7 @@ def dynamics(
         index = shifted_inside(training.current, index, phase.unroll)
         steps = [index + ahead for ahead in range(phase.unroll)]
         bits = training.bits[training.current[index]]
-        return Step(rollout_loss(pipeline, training, bits, steps, torch.device("cpu")))
+        return Step(rollout_loss(pipeline, training, bits, steps))
 
     learned = _learned(pipeline, step_at, phases, room)
     learned.tensors["bytes"] = torch.from_numpy(kept)
@@ -97,9 +97,7 @@ def dynamics(
 
 
 def _learned(pipeline: Any, step_at: Any, phases: tuple[Phase, ...], room: Room) -> Artifact:
-    last = (sum(phase.steps for phase in phases),)
-    options: Any = {"phases": phases, "checkpoints": last, "room": room}
-    made = train(pipeline, step_at, lambda step: Checkpoint({}, {"step": step}), **options)
+    made = train(pipeline, step_at, phases=phases, room=room)
     tensors = {name: tensor.detach() for name, tensor in pipeline.state_dict().items()}
     return Artifact({"curve": made.curve}, tensors)
 

@@ -66,7 +66,7 @@ def test_without_scikit_learn_nothing_is_computed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digit_images.cache_clear()
     options = {"task": SEQUENCE_PRESETS["digits"].task, "root": tmp_path / "runs"}
-    with pytest.raises(RMRError, match="expected scikit-learn"):
+    with pytest.raises(RMRError, match="expected the package sklearn"):
         run(SequencesRun(**TINY | options))
     assert not list(tmp_path.rglob("*.csv"))
 

@@ -175,7 +175,9 @@ def load_networks(path: Path) -> tuple[dict[str, RamNetwork], dict[str, object]]
         notes = json.loads(about.get("notes", "{}"))
     except (OSError, SafetensorError, ValueError) as error:
         raise RMRError(f"expected the weights of trained players in {path}: {error}") from error
-    written = about.get("sha256") or (path.parent == SHIPPED and _shipped_checksums()[path.stem])
+    written = about.get("sha256")
+    if path.parent == SHIPPED and not written:
+        written = json.loads((SHIPPED / "sha256.json").read_text())[path.stem]
     if written and written != _checksum(tensors, about.get("notes", "{}")):
         raise RMRError(f"{path} is damaged: its sha256 is not that of its content: train it again")
     parts: dict[str, dict[str, np.ndarray]] = {}
@@ -190,12 +192,6 @@ def _checksum(tensors: Mapping[str, np.ndarray], notes: str) -> str:
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].tobytes())
     return digest.hexdigest()
-
-
-@lru_cache
-def _shipped_checksums() -> dict[str, str]:
-    """Return those of the files that come with the package, which hold none themselves."""
-    return json.loads((SHIPPED / "sha256.json").read_text())
 
 
 @dataclass(frozen=True)
