@@ -73,15 +73,14 @@ def pretrain(
         artifact = store.compute(task, progress)
         scored = [store.compute(part) for part in (world.rolled_out(), world.rolled_out(task))]
         rows = [row for part in scored for row in part.record["rows"]]
-        facts = {"preset": world.preset.preset, "scores": rows}
+        facts = {"preset": world.preset.preset}
     else:
         game = game_of(given, _chosen(AtariPreset, preset, settings), device)
         target, store = require_free(out, overwrite), store_in(root)
         artifact = store.compute(game.pretrained(seed), progress)
         rows = artifact.record["copy"] + artifact.record["rows"]
         facts = {"kind": KIND, "game": game.name, "model": as_json(game.preset.model)}
-        facts |= {"scores": rows}
-    described = Artifact(artifact.record | facts, artifact.tensors)
+    described = Artifact(artifact.record | facts | {"scores": rows}, artifact.tensors)
     return write_artifact(target, described, overwrite=overwrite)
 
 

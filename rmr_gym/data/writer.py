@@ -132,14 +132,10 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
                 schema.episode_path(self.path, index).unlink()
         if overwrite or not path.exists():
             write_file(path, self.manifest.to_json().encode())
-        else:
-            self._require_same(schema.read_manifest(self.path))
-
-    def _require_same(self, there: Manifest) -> None:
-        if differences := "; ".join(there.differences(self.manifest)):
+        elif differences := schema.read_manifest(self.path).differences(self.manifest):
             raise RMRError(
-                f"{self.path} holds another data set ({differences}): choose another folder, or "
-                "overwrite it"
+                f"{self.path} holds another data set ({'; '.join(differences)}): choose another "
+                "folder, or overwrite it"
             )
 
 

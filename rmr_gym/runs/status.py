@@ -151,7 +151,9 @@ def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estima
         finished: When jobs ended, in any order.
     """
     counted: Any = kinds(states)
-    rate = _rate(finished)
+    last = sorted(finished)[-RECENT:]
+    seconds = (last[-1] - last[0]).total_seconds() if last else 0.0
+    rate = (len(last) - 1) / seconds if seconds > 0 else None
     left = counted["failed"] + counted["waiting"]
     return Estimate(
         spent=sum((state.seconds or 0 for state in states), 0.0),
@@ -160,9 +162,3 @@ def estimate(states: Sequence[JobState], finished: Sequence[datetime]) -> Estima
         rate=rate,
         left=int(counted["waiting"].sum()) / rate if rate else None,
     )
-
-
-def _rate(finished: Sequence[datetime]) -> float | None:
-    last = sorted(finished)[-RECENT:]
-    seconds = (last[-1] - last[0]).total_seconds() if last else 0.0
-    return (len(last) - 1) / seconds if seconds > 0 else None

@@ -11,9 +11,9 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from itertools import pairwise
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +34,6 @@ from rmr_gym.stages import natural as alone
 from rmr_gym.stages.games import GameData, natural_data
 from rmr_gym.stages.presets import OBJECTIVES, Natural, PredictedStep, Pretraining
 
-Run = TypeVar("Run")
 Terms = Mapping[str, Tensor]
 Result = Artifact | DivergedError
 Ends = list[Trained | DivergedError]
@@ -174,6 +173,40 @@ def _note(results: Sequence[Result]) -> str | None:
     return "; ".join(notes) or None
 
 
+def in_halves(train: Callable[..., list[Result]]) -> Callable[..., list[Result]]:
+    """Train the runs, its last argument, as two halves where the device's memory does not hold all.
+
+    Args:
+        train: Trains a stack from its beginning; may run out of GPU memory.
+
+    Raises:
+        RMRError: Not even one run fits.
+    """
+
+    @wraps(train)
+    def halved(*given: Any, **options: Any) -> list[Result]:
+        try:
+            return train(*given, **options)
+        except torch.OutOfMemoryError as error:
+            *others, runs = given
+            if len(runs) == 1:
+                raise RMRError(
+                    f"the device's memory does not hold a single run ({error}): choose a smaller "
+                    "batch, smaller frames or another device"
+                ) from error
+        torch.cuda.empty_cache()
+        half = (len(runs) + 1) // 2
+        _log.warning(
+            "a stack of %d runs does not fit the device's memory: they train in stacks of %d and "
+            "%d",
+            *(len(runs), half, len(runs) - half),
+        )
+        parts = (halved(*others, part, **options) for part in (runs[:half], runs[half:]))
+        return [result for part in parts for result in part]
+
+    return halved
+
+
 class NaturalRun(NamedTuple):
     """One run of a stack of pixel pipelines.
 
@@ -197,6 +230,7 @@ def natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     return train_natural_stack(config, model, loaded, runs, device=device)
 
 
+@in_halves
 def train_natural_stack(
     config: Natural,
     model: AtariModel,
@@ -231,19 +265,7 @@ def train_natural_stack(
             f"a stack needs one run or more of an objective that can be stacked, got {len(runs)} "
             f"of {config.objective!r} with core {model.core!r}: train such runs one by one"
         )
-    train = partial(_train_natural, config, model, data, find_device(device), progress)
-    return in_halves(train, runs)
-
-
-def _train_natural(
-    config: Natural,
-    model: AtariModel,
-    data: NaturalData,
-    place: torch.device,
-    progress: Progress | None,
-    runs: Sequence[NaturalRun],
-) -> list[Result]:
-    objective = OBJECTIVES[config.objective]
+    objective, place = OBJECTIVES[config.objective], find_device(device)
     pipelines = [alone.initial_pipeline(data, model, config, *run).to(place) for run in runs]
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
     stack = StackedPipeline(pipelines, config.cnn)
@@ -322,18 +344,14 @@ def _pretrain_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     return pretrain_stack(config, model, runs, device=device)
 
 
+@in_halves
 def pretrain_stack(
     config: Pretraining, model: AtariModel, runs: Sequence[AbstractRun], *, device: str = "cpu"
 ) -> list[Result]:
     """Pretrain many RAM pipelines as one; see `train_natural_stack`."""
     if not runs:
         raise RMRError("a stack needs one run or more, got none")
-    return in_halves(partial(_train_abstract, config, model, find_device(device)), runs)
-
-
-def _train_abstract(
-    config: Pretraining, model: AtariModel, place: torch.device, runs: Sequence[AbstractRun]
-) -> list[Result]:
+    place = find_device(device)
     pipelines = [abstract_pipeline(model, run.seed).to(place) for run in runs]
     held_out = [
         alone.rows_to_score(run.validation, config.validation_rows, run.seed) for run in runs
@@ -471,30 +489,3 @@ def _gradients(
 def _keep(stack: StackedPipeline, going: Sequence[bool], optimizer: torch.optim.Optimizer) -> None:
     if not all(going):
         stack.keep([row for row, goes in enumerate(going) if goes], optimizer)
-
-
-def in_halves(train: Callable[[Sequence[Run]], list[Result]], runs: Sequence[Run]) -> list[Result]:
-    """Train runs as one stack, or as two halves where the device's memory does not hold it.
-
-    Args:
-        train: Trains a stack from its beginning; may run out of GPU memory.
-        runs: What the stack consists of.
-
-    Raises:
-        RMRError: Not even one run fits.
-    """
-    try:
-        return train(runs)
-    except torch.OutOfMemoryError as error:
-        if len(runs) == 1:
-            raise RMRError(
-                f"the device's memory does not hold a single run ({error}): choose a smaller "
-                "batch, smaller frames or another device"
-            ) from error
-    torch.cuda.empty_cache()
-    half = (len(runs) + 1) // 2
-    _log.warning(
-        "a stack of %d runs does not fit the device's memory: they train in stacks of %d and %d",
-        *(len(runs), half, len(runs) - half),
-    )
-    return in_halves(train, runs[:half]) + in_halves(train, runs[half:])

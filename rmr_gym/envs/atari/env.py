@@ -218,7 +218,10 @@ class PairedAtariEnv(gym.Env[Any, Any], gym.utils.EzPickle):
         self._restart()
         self._started = True
         if self.options.noop_max:
-            self._wait(int(self.np_random.integers(1, self.options.noop_max, endpoint=True)))
+            for _ in range(self.np_random.integers(1, self.options.noop_max, endpoint=True)):
+                self.ale.act(_NOOP)
+            if self.ale.game_over():
+                self._restart()
         return self._reader.read(self.ale), self._info()
 
     def step(self, action: Any) -> tuple[Arrays, float, bool, bool, Info]:
@@ -266,12 +269,6 @@ class PairedAtariEnv(gym.Env[Any, Any], gym.utils.EzPickle):
         self.ale.restoreState(self._start)
         self.ale.reset_game()
         self._held = _NOOP
-
-    def _wait(self, frames: int) -> None:
-        for _ in range(frames):
-            self.ale.act(_NOOP)
-        if self.ale.game_over():
-            self._restart()
 
     def _info(self) -> dict[str, Any]:
         return {

@@ -274,12 +274,6 @@ def _processes(workers: int | None) -> int:
     return arguments.parallel("workers", workers, at_least=0)
 
 
-def _autoreset(mode: str | AutoresetMode) -> AutoresetMode:
-    name = mode.value if isinstance(mode, AutoresetMode) else mode
-    choices = [choice.value for choice in AutoresetMode]
-    return AutoresetMode(known_name("autoreset_mode", name, choices))
-
-
 class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
     """Many `rmr_gym.envs.atari.env.PairedAtariEnv` in one, bit-equal to as many single ones.
 
@@ -353,7 +347,9 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         single = PairedAtariEnv(game, **options)
         self.game, self.pixels = single.game, single.options.pixels
         self.render_mode = single.render_mode
-        self._mode = _autoreset(autoreset_mode)
+        name = getattr(autoreset_mode, "value", autoreset_mode)
+        modes = [mode.value for mode in AutoresetMode]
+        self._mode = AutoresetMode(known_name("autoreset_mode", name, modes))
         self.metadata = {**single.metadata, "autoreset_mode": self._mode}
         space: Any = single.observation_space
         self.single_observation_space, self.single_action_space = space, single.action_space

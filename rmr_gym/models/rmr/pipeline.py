@@ -118,12 +118,10 @@ class SlotCNN(nn.Module):
         affine: bool = False,
     ):
         super().__init__()
-        known_name("trunk", trunk, TRUNKS)
-        rows, columns = _map_size(height, width, trunk)
         self.slots = slots
-        self.trunk = _convolutions(TRUNKS[trunk])
+        self.trunk, cells = _trunk(trunk, height, width)
         self.slot_maps = nn.Conv2d(TRUNKS[trunk][-1][0], slots * maps, 1)
-        self.project = nn.Linear(maps * rows * columns, dim)
+        self.project = nn.Linear(maps * cells, dim)
         self.affine = SlotAffine(slots, dim) if affine else None
         self.register_buffer("mean_frame", torch.zeros(height, width))
         self.register_buffer("deviation", torch.ones(()))
@@ -158,25 +156,20 @@ class SlotCNN(nn.Module):
         return self.project(slots).to(inputs.dtype)
 
 
-def _convolutions(layers: tuple[tuple[int, int, int], ...]) -> nn.Sequential:
+def _trunk(name: str, height: int, width: int) -> tuple[nn.Sequential, int]:
+    """Return a trunk, and how many cells its maps of such frames have."""
     parts: list[nn.Module] = []
-    channels = 1
-    for out, kernel, stride in layers:
+    channels, rows, columns = 1, height, width
+    for out, kernel, stride in TRUNKS[known_name("trunk", name, TRUNKS)]:
         parts += [nn.Conv2d(channels, out, kernel, stride), nn.ReLU(inplace=True)]
         channels = out
-    return nn.Sequential(*parts)
-
-
-def _map_size(height: int, width: int, trunk: str) -> tuple[int, int]:
-    rows, columns = height, width
-    for _, kernel, stride in TRUNKS[trunk]:
         rows, columns = (rows - kernel) // stride + 1, (columns - kernel) // stride + 1
         if min(rows, columns) < 1:
             raise RMRError(
-                f"a {height} x {width} frame is too small for the trunk {trunk!r}: use larger "
+                f"a {height} x {width} frame is too small for the trunk {name!r}: use larger "
                 "frames or another trunk"
             )
-    return rows, columns
+    return nn.Sequential(*parts), rows * columns
 
 
 class RamLogits(NamedTuple):
