@@ -104,13 +104,11 @@ class AtariExperiment(AtariPreset, Experiment):
                 f"expected a folder of data sets in {self.data}, found no folder: make it, or "
                 "leave --data out, and games are recorded into ROOT/data"
             )
-        folder = self.data or self.root / "data"
-        folders = {
-            name: recorded_folder(name, preset.recording, folder, workers, progress_for)
-            for name in chosen
-        }
-        datas = [GameData.of(name, path, preset.recording) for name, path in folders.items()]
-        return [GameTasks(data, preset, self.device) for data in datas]
+        folder, recording, games = self.data or self.root / "data", preset.recording, []
+        for name in chosen:
+            path = recorded_folder(name, recording, folder, workers, progress_for)
+            games.append(GameTasks(GameData.of(name, path, recording), preset, self.device))
+        return games
 
     def donors_named(
         self, names: Sequence[str], progress_for: ProgressFor, seed: int = PRETRAIN_SEED

@@ -101,14 +101,9 @@ def find_data(data: Path, playing: Playing, root: Path, progress_for: ProgressFo
             f"{' or '.join(playing.worlds)}, got {name}: record it with `rmr-gym record` and give "
             "the folder"
         )
-    record(
-        name,
-        folder := root / "data" / f"{data.name}-{playing.name}",
-        episodes=playing.episodes,
-        max_steps=playing.max_steps,
-        progress=progress_for(f"playing {data.name}"),
-        **playing.options,
-    )
+    folder = root / "data" / f"{data.name}-{playing.name}"
+    sizes = {"episodes": playing.episodes, "max_steps": playing.max_steps, **playing.options}
+    record(name, folder, **sizes, progress=progress_for(f"playing {data.name}"))
     return folder
 
 
@@ -339,11 +334,10 @@ class WorldExperiment(WorldOptions, Experiment):
             tests: What run.json says of each test set.
         """
         seeds, data = self.seed_list, models[0].data.summary()
-        validations = [
-            Rows("world_model_curves", model.trained(seed), names, "validations")
-            for model, seed in product(models, seeds)
-            for names in [{"model": model.label, "seed": seed}]
-        ]
+        rows = [*rows]
+        for model, seed in product(models, seeds):
+            names = {"model": model.label, "seed": seed}
+            rows.append(Rows("world_model_curves", model.trained(seed), names, "validations"))
         facts = {
             "preset": self.preset,
             "models": [model.label for model in models],
@@ -353,7 +347,7 @@ class WorldExperiment(WorldOptions, Experiment):
             "tests": tests,
             "presets": {model.label: as_json(model.preset) for model in models},
         }
-        return Plan([*rows, *validations], facts, {"data": data["fingerprint"]})
+        return Plan(rows, facts, {"data": data["fingerprint"]})
 
 
 def check_tests(models: Sequence[PlannedModel], tests: Sequence[RecordedFrames]) -> None:

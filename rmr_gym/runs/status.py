@@ -82,13 +82,10 @@ def write_plan(out: Path, tasks: Iterable[Task], store: Store) -> list[Planned]:
     """
     needed = with_needs(tasks)
     counts = Counter(task.title for task in needed)
-    plan = [
-        Planned(
-            task.title if counts[task.title] == 1 else f"{task.title} ({task.key[:6]})",
-            store.folder(task),
-        )
-        for task in needed
-    ]
+    plan = []
+    for task in needed:
+        title = task.title if counts[task.title] == 1 else f"{task.title} ({task.key[:6]})"
+        plan.append(Planned(title, store.folder(task)))
     jobs = [{"title": job.title, "result": str(job.result.resolve())} for job in plan]
     write_atomically(out / PLAN, json.dumps(jobs, indent=1))
     return plan

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import gymnasium as gym
@@ -97,9 +97,7 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
 
     def close(self) -> None:
         """Write what was cut short, let other writers in, close the environment."""
-        try:
-            self._recording.close()
-        finally:
+        with closing(self._recording):
             super().close()
 
 
@@ -204,9 +202,7 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def close(self, **kwargs: Any) -> None:
         """Write what was cut short, let other writers in, close the environments."""
-        try:
-            self._recording.close()
-        finally:
+        with closing(self._recording):
             super().close(**kwargs)
         self._ready = False
 

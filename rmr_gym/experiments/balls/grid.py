@@ -98,12 +98,9 @@ class BallsNatural(BallsExperiment):
         options["resolution"] = resolution
         name = f"frames-{episodes}x{resolution}"
         world = self.world(Playing(PLAYABLE, name, episodes, 60, options), progress_for)
-        points = product(narrowed(self.pixels.processor, self.dims), self.seed_list)
-        rows = [
-            row
-            for model, seed in points
-            for row in arm_rows(_with_processor(world, model), self.arms, seed, donor)
-        ]
+        rows = []
+        for model, seed in product(narrowed(self.pixels.processor, self.dims), self.seed_list):
+            rows += arm_rows(_with_processor(world, model), self.arms, seed, donor)
         return self.balls_plan(rows, world, arms=list(self.arms), dims=list(self.dims))
 
 

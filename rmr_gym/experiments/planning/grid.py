@@ -94,16 +94,13 @@ def chooser(env: Any, episode: Episode, learned: Artifact, told: Artifact | None
         (player,) = select_players([POLICIES[arm]])
         return player.policy(generator(seed, "planning"), networks(game).get(player.skill))
     ale, true = env.unwrapped.ale, arm in (KNOWN, planning.EMULATOR)
-    model = planning.imagination("rmr" if true else arm, episode.model, learned, PRETRAIN_SEED)
+    own, head = "rmr" if true else arm, planning.Head(told.tensors, game)
+    model: Any = planning.imagination(own, episode.model, learned, PRETRAIN_SEED)
+    if arm == planning.EMULATOR:
+        model = agents.Emulated(ale)
     actions = torch.tensor([action.value for action in ale.getMinimalActionSet()])
-    return Planner(
-        agents.Emulated(ale) if arm == planning.EMULATOR else model,
-        planning.Head(told.tensors, game),
-        episode.solver,
-        actions,
-        drawn,
-        start="ram" if true else "features",
-    )
+    start = "ram" if true else "features"
+    return Planner(model, head, episode.solver, actions, drawn, start)
 
 
 @dataclass(frozen=True)

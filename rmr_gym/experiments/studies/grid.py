@@ -70,13 +70,11 @@ class Objectives(AtariExperiment):
         if most > there:
             raise RMRError(f"natural training on {most} episodes: there are {there} for training")
         games = self.recorded(progress_for)
-        rows = [
-            row
-            for game in games
-            for label, variant in variants(game, self.objectives, counts)
-            for seed, arm in paired_arms(self.seed_list, self.arms)
-            for row in natural_rows(variant, arm, seed, label)
-        ]
+        rows, pairs = [], paired_arms(self.seed_list, self.arms)
+        for game in games:
+            changed = variants(game, self.objectives, counts)
+            for (label, variant), (seed, arm) in product(changed, pairs):
+                rows += natural_rows(variant, arm, seed, label)
         names = {"objective": ", ".join(self.objectives), "arms": list(self.arms)}
         return self.atari_plan(rows, games, natural_episodes=list(counts), **names)
 
@@ -153,14 +151,10 @@ class Measures(AtariExperiment):
         """Return what is to be computed; what has no seed is computed once."""
         require_known("arm", self.arms, (*ARMS, *REFERENCES, PLAYER))
         require_known("measure", self.measures, MEASURES)
-        games, seeds = self.recorded(progress_for), self.seed_list
-        rows = [
-            row
-            for game in games
-            for seed, arm in paired_arms(seeds, self.arms)
-            if arm != PLAYER or "labels" in self.measures
-            for row in measured(game, arm, seed, self.measures)
-        ]
+        games, rows = self.recorded(progress_for), []
+        for game, (seed, arm) in product(games, paired_arms(self.seed_list, self.arms)):
+            if arm != PLAYER or "labels" in self.measures:
+                rows += measured(game, arm, seed, self.measures)
         return self.atari_plan(rows, games, arms=list(self.arms), measures=list(self.measures))
 
 

@@ -165,12 +165,10 @@ def abstract_dots(run: Run) -> Figure:
         color=charts.colours(table["model"]),
         marker="o",
     )
-    panels = [
-        charts.Panel(
-            title, charts.Dots.of(shown.assign(mean=table[name], hollow=table[f"paper_{name}"]))
-        )
-        for name, title in METRICS.items()
-    ]
+    panels = []
+    for name, title in METRICS.items():
+        both = shown.assign(mean=table[name], hollow=table[f"paper_{name}"])
+        panels.append(charts.Panel(title, charts.Dots.of(both)))
     games = list(dict.fromkeys(table["game"]))
     return charts.dots(panels, games, most=len(METRICS), file="abstract.csv")
 

@@ -43,12 +43,9 @@ class WorldModels(WorldExperiment):
         models = self.planned(self.models, progress_for, self.groups, self.processor)
         horizons = [model.preset.horizon for model in models]
         tests = self.test_sets(models, horizons, progress_for)
-        trials = list(zip(tests, counts, strict=True))
-        rows = [
-            part
-            for model, seed, trial in product(models, self.seed_list, [(None, None), *trials])
-            for part in score_rows(model, seed, *trial)
-        ]
+        trials, rows = list(zip(tests, counts, strict=True)), []
+        for model, seed, trial in product(models, self.seed_list, [(None, None), *trials]):
+            rows += score_rows(model, seed, *trial)
         summaries = {test.label: test.summary() | {"groups": groups} for test, groups in trials}
         return self.world_plan(rows, models, summaries)
 
@@ -107,13 +104,11 @@ class Views(WorldExperiment):
         self._check_counts(crops, max(parts) - 1)
         lengths = [model.preset.scoring.length + 1 for model in models]
         tests = self.test_sets(models, lengths, progress_for)
-        rows = [
-            view_rows(model, seed, test, views, dropped)
-            for model, most in zip(models, parts, strict=True)
-            for seed in self.seed_list
-            for test, views, dropped in self._conditions(tests, crops)
-            if dropped < most
-        ]
+        rows, conditions = [], self._conditions(tests, crops)
+        spared = list(zip(models, parts, strict=True))
+        for (model, most), seed, where in product(spared, self.seed_list, conditions):
+            if where[-1] < most:
+                rows.append(view_rows(model, seed, *where))
         plan = self.world_plan(rows, models, {test.label: test.summary() for test in tests})
         return replace(plan, finish=lambda out, store: self._write_enclaves(out, store, models))
 

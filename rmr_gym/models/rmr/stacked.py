@@ -44,12 +44,10 @@ class StackedModule:
         known_name("precision of the convolutions", cnn, CNN_PRECISIONS)
         self.modules, self.cnn = list(modules), cnn
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in modules]
-        self.weights = {
-            name: torch.stack([state[name].detach() for state in states]).requires_grad_(
-                first.requires_grad
-            )
-            for name, first in states[0].items()
-        }
+        self.weights: dict[str, Tensor] = {}
+        for name, first in states[0].items():
+            weights = torch.stack([state[name].detach() for state in states])
+            self.weights[name] = weights.requires_grad_(first.requires_grad)
         learns = bool(self.trainable())
         self._same = [row if learns else parameter_hash(m) for row, m in enumerate(modules)]
 
@@ -167,12 +165,8 @@ def _slot_cnn(stack: StackedModule, encoder: SlotCNN, frames: Tensor) -> Tensor:
             else:
                 x = layer(x)
         maps = _convolution(stack, x, "slot_maps", 1)
-        slots = rearrange(
-            maps,
-            "batch (runs slots maps) h w -> runs batch slots (maps h w)",
-            runs=len(stack),
-            slots=encoder.slots,
-        )
+        sizes = {"runs": len(stack), "slots": encoder.slots}
+        slots = rearrange(maps, "b (runs slots maps) h w -> runs b slots (maps h w)", **sizes)
         project = weights["project.weight"], weights["project.bias"]
         return torch.vmap(F.linear)(slots, *project).to(weights["mean_frame"].dtype)
 
