@@ -201,6 +201,8 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         observations = tuple(_like(spec, rows[spec.name]) for spec in observations)
         steps = (_like(steps[0], first.actions), *steps[1:])
     space, spec = source.action_space, source.env_spec
+    settings = {"minari": dataset_id, "jpeg": source.storage.jpeg_encoding}
+    settings["max_episode_steps"] = spec.max_episode_steps if spec else None
     return Manifest(
         observations=observations,
         steps=steps,
@@ -208,11 +210,7 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         env_kwargs=dict(spec.kwargs) if spec else {},
         actions=int(space.n) if isinstance(space, gym.spaces.Discrete) else None,
         heads=(str(metadata.get("algorithm_name", "unknown")),),
-        settings={
-            "minari": dataset_id,
-            "jpeg": source.storage.jpeg_encoding,
-            "max_episode_steps": spec.max_episode_steps if spec else None,
-        },
+        settings=settings,
         versions={"minari": source.minari_version},
     )
 
