@@ -326,7 +326,10 @@ def record(
         _check_game(options)
     if game is not None and policy is None:
         made_with = {**graded.game_options(game), **options}
-        chosen = _choose_players(game, players, weights)
+        if players is None and weights is None and not graded.is_trained(game):
+            _log.warning("no networks of %s are trained: players without skill play it", game)
+            players = "unskilled"
+        chosen = graded.select_players(players or "all")
         plan = GamePlan(
             game, seed, max_steps, made_with, players=chosen, weights=weights or graded.SHIPPED
         )
@@ -514,16 +517,6 @@ def _random_policy(actions: gym.spaces.Space[Any], seed: int, index: int) -> gra
 
 def _random_name(actions: gym.spaces.Space[Any]) -> str:
     return "passive" if isinstance(actions, gym.spaces.Discrete) and actions.n == 1 else "random"
-
-
-def _choose_players(
-    game: str, choice: str | Sequence[str] | None, weights: Path | None
-) -> tuple[graded.Player, ...]:
-    """Return who plays a game; of one that is not trained, those without skill."""
-    if choice is None and weights is None and not graded.is_trained(game):
-        _log.warning("no networks of %s are trained: players without skill play it", game)
-        choice = "unskilled"
-    return graded.select_players(choice or "all")
 
 
 def _check_id(env_id: str) -> None:

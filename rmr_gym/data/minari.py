@@ -155,14 +155,9 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
         data_format="hdf5",
         jpeg_encoding=False,
     )
-    about = {
-        "dataset_id": dataset_id,
-        "minari_version": minari.__version__,
-        "algorithm_name": ", ".join(manifest.heads) or "unknown",
-        "description": _ABOUT,
-        _MANIFEST: manifest.to_json(),
-    }
-    storage.update_metadata(about)
+    about = {"dataset_id": dataset_id, "minari_version": minari.__version__}
+    about |= {"algorithm_name": ", ".join(manifest.heads) or "unknown", "description": _ABOUT}
+    storage.update_metadata(about | {_MANIFEST: manifest.to_json()})
     return storage
 
 

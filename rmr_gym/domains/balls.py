@@ -52,6 +52,8 @@ Given = Float[Tensor, "batch instants slots 2"]
 """Three past positions, and the push of every ball as a fourth where balls are pushed."""
 Positions = Float[Tensor, "batch slots 2"]
 Rollout = Float[Tensor, "batch time slots 2"]
+Walls = Float[Tensor, "slots 1"]
+"""Farthest places of the balls' centres from the middle, on either axis."""
 Window = Float[Tensor, "batch time *shape"]
 
 Predictor = Callable[[Float[Tensor, "batch 3 *shape"]], Float[Tensor, "batch *shape"]]
@@ -408,7 +410,7 @@ def rollout_loss(predict: Predictor, window: Window) -> Float[Tensor, ""]:
     return (rollout(predict, past, future.shape[1]) - future).square().mean()
 
 
-def baselines(walls: Float[Tensor, "slots 1"]) -> dict[str, Roller]:
+def baselines(walls: Walls) -> dict[str, Roller]:
     """Return the rollouts that learn nothing, by name.
 
     ``copy``: nothing moves; ``linear``: every ball keeps its velocity; ``reflected``: it keeps its
@@ -505,9 +507,7 @@ class BallsScores(NamedTuple):
     energy: float
 
 
-def score_rollouts(
-    past: Past, predicted: Rollout, future: Rollout, walls: Float[Tensor, "slots 1"]
-) -> BallsScores:
+def score_rollouts(past: Past, predicted: Rollout, future: Rollout, walls: Walls) -> BallsScores:
     """Score rollouts of at least 10 instants against what happened; masses count as equal."""
     error = (predicted - future).square().mean(dim=(0, 2, 3))
     beyond = predicted.abs() - walls

@@ -445,14 +445,9 @@ def _draw_block(ax: Axes, block: Block, columns: int, colours: ScalarMappable) -
         ax.add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor="black", linewidth=1.1))
     for row, texts in enumerate(block.texts):
         for column, text in enumerate(texts):
-            ink = _ink(colours, block.values[row, column])
+            red, green, blue, _ = np.asarray(colours.to_rgba(block.values[row, column]))
+            ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
             ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=ink)
-
-
-def _ink(colours: ScalarMappable, value: Any) -> str:
-    """Return black or white, whichever is read on the colour of a value."""
-    red, green, blue, _ = np.asarray(colours.to_rgba(value))
-    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
 
 
 def _draw_tree(ax: Axes, links: np.ndarray | None, side: str) -> None:

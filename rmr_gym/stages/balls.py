@@ -181,7 +181,7 @@ class RecordedBalls(Recorded):
         return self.open().dataset.manifest.columns["state"].shape[0]
 
     @property
-    def walls(self) -> Float[Tensor, "slots 1"]:
+    def walls(self) -> domain.Walls:
         """Largest coordinate that each ball's centre can have.
 
         Raises:
@@ -381,7 +381,7 @@ def _described(record: Mapping[str, Any]) -> dict[str, Any]:
 def score_rollers(
     rollers: Mapping[str, domain.Roller],
     data: BallsData,
-    walls: Float[Tensor, "slots 1"],
+    walls: domain.Walls,
     evaluation: Evaluation,
 ) -> dict[str, dict[str, float]]:
     """Roll every model out from the same windows; return scores by its name, "simulator" first."""

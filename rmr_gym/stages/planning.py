@@ -19,6 +19,7 @@ from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, bits_to_ram, ram_to_bits, shifted_inside
 from rmr_gym.domains import atari, balls
+from rmr_gym.domains.atari import AtariModel
 from rmr_gym.models.rmr.pipeline import predicted_bits, torch_generator
 from rmr_gym.models.rmr.processors import load_weights, shuffle_weights
 from rmr_gym.runs.store import NOWHERE, Artifact, Room, stage
@@ -61,11 +62,7 @@ def with_actions(data: atari.AbstractData) -> UInt8[np.ndarray, "rows bytes"]:
 
 @stage(version=1)
 def dynamics(
-    data: GameData,
-    model: atari.AtariModel,
-    phases: tuple[Phase, ...],
-    seed: int,
-    room: Room = NOWHERE,
+    data: GameData, model: AtariModel, phases: tuple[Phase, ...], seed: int, room: Room = NOWHERE
 ) -> Artifact:
     """Pretrain P, its encoder and decoder on the RAM bytes that change and the action before.
 
@@ -135,7 +132,7 @@ def copied(start: Ram, plans: Int[Tensor, "rows horizon"]) -> Tensor:
     return start.expand(plans.shape[1] + 1, -1, -1)
 
 
-def imagination(arm: str, model: atari.AtariModel, learned: Artifact | None, seed: int) -> Model:
+def imagination(arm: str, model: AtariModel, learned: Artifact | None, seed: int) -> Model:
     """Return what plans are imagined with.
 
     Args:
@@ -285,7 +282,7 @@ def _units(tensors: dict[str, Tensor], seen: Tensor) -> Float[Tensor, "rows unit
 @stage(version=1)
 def head(
     data: GameData,
-    model: atari.AtariModel,
+    model: AtariModel,
     arm: str,
     discount: float,
     seed: int,

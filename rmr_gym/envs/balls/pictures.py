@@ -16,8 +16,8 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from scipy.sparse import csc_array
 
 from rmr_gym.core.errors import RMRError
+from rmr_gym.envs.balls import physics
 from rmr_gym.envs.balls.config import BallsConfig
-from rmr_gym.envs.balls.physics import GL_LIBRARIES, compile_model, has_library, load_mujoco
 
 Shares = Float[np.ndarray, "discs rows columns"]
 Centres = Float[np.ndarray, "batch slots 2"]
@@ -232,10 +232,10 @@ class MujocoCamera:
     _context: Any
 
     def __init__(self, config: BallsConfig, resolution: int):
-        self._mujoco: Any = load_mujoco()
+        self._mujoco: Any = physics.load_mujoco()
         self._resolution = resolution
         size = resolution * _SUPERSAMPLING
-        self._model: Any = compile_model(config, offscreen=size)
+        self._model: Any = physics.compile_model(config, offscreen=size)
         self._data = self._mujoco.MjData(self._model)
         self._most = config.most
         first = int(self._model.body_geomadr[1])
@@ -272,12 +272,7 @@ class MujocoCamera:
         self.rgb(positions, radii, white, frames)
         out[..., 0] = np.where(frames[..., 0] >= _BRIGHT, 255, 0)
 
-    def _arrange(
-        self,
-        positions: Float[np.ndarray, "slots 2"],
-        radii: Float[np.ndarray, " slots"],
-        colors: Palette,
-    ) -> None:
+    def _arrange(self, positions: physics.Places, radii: physics.Sizes, colors: Palette) -> None:
         """Put balls, and the fixed one if there is a last row for it, into the scene."""
         model, data = self._model, self._data
         data.qpos[:] = positions[: self._most].ravel()
@@ -305,17 +300,18 @@ def choose_back_end() -> str:
         RMRError: Neither is there, or MUJOCO_GL names something else.
     """
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
-    if asked and asked not in GL_LIBRARIES:
+    if asked and asked not in physics.GL_LIBRARIES:
         raise RMRError(
             f"expected MUJOCO_GL to be egl, osmesa or unset, found {asked!r}, which draws on a "
             f"screen or not at all: change it, or {_ADVICE}"
         )
-    for back_end in [asked] if asked else GL_LIBRARIES:
-        if has_library(back_end):
+    for back_end in [asked] if asked else physics.GL_LIBRARIES:
+        if physics.has_library(back_end):
             return back_end
+    names = physics.GL_LIBRARIES[asked] if asked else ("libEGL", "libOSMesa")
     raise RMRError(
-        f'expected an OpenGL library for renderer="mujoco", found neither '
-        f"{' nor '.join(GL_LIBRARIES[asked] if asked else ('libEGL', 'libOSMesa'))}: {_ADVICE}"
+        'expected an OpenGL library for renderer="mujoco", found neither '
+        f"{' nor '.join(names)}: {_ADVICE}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -336,10 +336,7 @@ class SpatialModules(nn.Module):
         return hidden
 
     def steps(
-        self,
-        hidden: Hidden,
-        features: Float[Tensor, "batch time views dim"],
-        centres: Int[Tensor, "batch time views 2"],
+        self, hidden: Hidden, features: crops.Vectors, centres: crops.Centres
     ) -> Iterator[Hidden]:
         """Give the modules' states after the views of each instant.
 

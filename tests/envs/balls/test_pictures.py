@@ -205,7 +205,7 @@ def test_mujoco_draws_vectors():
 
 def test_without_opengl_the_error_says_what_to_install(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr(balls_camera, "has_library", lambda _: False)
+    monkeypatch.setattr(balls_physics, "has_library", lambda _: False)
     for make in (BouncingBallsEnv, BouncingBallsVectorEnv):
         with pytest.raises(RMRError, match=r"neither libEGL nor libOSMesa.*apt-get install libegl"):
             make(renderer="mujoco")
@@ -221,7 +221,7 @@ def test_without_opengl_the_error_says_what_to_install(monkeypatch):
     ],
 )
 def test_the_back_end_that_is_there_is_taken(monkeypatch, there, asked, chosen):
-    monkeypatch.setattr(balls_camera, "has_library", there.__contains__)
+    monkeypatch.setattr(balls_physics, "has_library", there.__contains__)
     monkeypatch.setenv("MUJOCO_GL", asked or "")
     assert balls_camera.choose_back_end() == chosen
 
