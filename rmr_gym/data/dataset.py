@@ -484,7 +484,7 @@ def merge_datasets(
 
 
 def _joined(datasets: Sequence[TransitionDataset]) -> Manifest:
-    first, heads, merged = _without_seed(datasets[0].manifest), dict[str, None](), []
+    first, heads = _without_seed(datasets[0].manifest), dict[str, None]()
     for dataset in datasets:
         heads.update(dict.fromkeys(dataset.manifest.heads))
         if differences := "; ".join(first.differences(_without_seed(dataset.manifest))):
@@ -492,8 +492,14 @@ def _joined(datasets: Sequence[TransitionDataset]) -> Manifest:
                 f"expected data sets that differ in seeds and heads only, found that {dataset.path}"
                 f" differs from {datasets[0].path} ({differences}): keep them apart"
             )
-        facts = {"seed": dataset.manifest.settings.get("seed"), "episodes": len(dataset.episodes)}
-        merged.append(facts | {"fingerprint": dataset.fingerprint})
+    merged = [
+        {
+            "seed": dataset.manifest.settings.get("seed"),
+            "episodes": len(dataset.episodes),
+            "fingerprint": dataset.fingerprint,
+        }
+        for dataset in datasets
+    ]
     return replace(first, heads=tuple(heads), settings={**first.settings, "merged": merged})
 
 

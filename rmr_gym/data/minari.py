@@ -155,9 +155,14 @@ def _new_storage(minari: Any, manifest: Manifest, dataset_id: str, folder: Path)
         data_format="hdf5",
         jpeg_encoding=False,
     )
-    about = {"dataset_id": dataset_id, "minari_version": minari.__version__}
-    about |= {"algorithm_name": ", ".join(manifest.heads) or "unknown", "description": _ABOUT}
-    storage.update_metadata(about | {_MANIFEST: manifest.to_json()})
+    about = {
+        "dataset_id": dataset_id,
+        "minari_version": minari.__version__,
+        "algorithm_name": ", ".join(manifest.heads) or "unknown",
+        "description": _ABOUT,
+        _MANIFEST: manifest.to_json(),
+    }
+    storage.update_metadata(about)
     return storage
 
 
@@ -196,8 +201,6 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         observations = tuple(_like(spec, rows[spec.name]) for spec in observations)
         steps = (_like(steps[0], first.actions), *steps[1:])
     space, spec = source.action_space, source.env_spec
-    settings = {"minari": dataset_id, "jpeg": source.storage.jpeg_encoding}
-    settings["max_episode_steps"] = spec.max_episode_steps if spec else None
     return Manifest(
         observations=observations,
         steps=steps,
@@ -205,7 +208,11 @@ def _manifest(source: "MinariDataset", dataset_id: str) -> Manifest:
         env_kwargs=dict(spec.kwargs) if spec else {},
         actions=int(space.n) if isinstance(space, gym.spaces.Discrete) else None,
         heads=(str(metadata.get("algorithm_name", "unknown")),),
-        settings=settings,
+        settings={
+            "minari": dataset_id,
+            "jpeg": source.storage.jpeg_encoding,
+            "max_episode_steps": spec.max_episode_steps if spec else None,
+        },
         versions={"minari": source.minari_version},
     )
 

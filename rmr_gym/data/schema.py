@@ -282,8 +282,12 @@ def step_columns(action_space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:
     columns = _leaves(action_space, "action")
     if [column.name for column in columns] != ["action"]:
         raise RMRError(f"expected an action space that is one array, found {action_space}")
-    kinds = ("float64", "bool", "bool")
-    return (*columns, *(ColumnSpec(*of, ()) for of in zip(STEP_COLUMNS[1:], kinds, strict=True)))
+    return (
+        *columns,
+        ColumnSpec("reward", "float64", ()),
+        ColumnSpec("terminated", "bool", ()),
+        ColumnSpec("truncated", "bool", ()),
+    )
 
 
 def observation_columns(space: spaces.Space[Any]) -> tuple[ColumnSpec, ...]:

@@ -291,9 +291,13 @@ class _GrowingColumn:
         if rest > 0:
             self._block[rest:] = 0
             self._pack(rest)
-        shape, packing = (rows, *self._spec.shape), hdf5plugin.Zstd(clevel=_LEVEL)
-        options: Any = {"chunks": self._block.shape, "compression": packing}
-        dataset = file.create_dataset(self._spec.name, shape, self._block.dtype, **options)
+        dataset = file.create_dataset(
+            self._spec.name,
+            (rows, *self._spec.shape),
+            self._block.dtype,
+            chunks=self._block.shape,
+            compression=hdf5plugin.Zstd(clevel=_LEVEL),
+        )
         for i, chunk in enumerate(self._chunks):
             dataset.id.write_direct_chunk((i * most, *[0] * len(self._spec.shape)), chunk)
         sums = [xxhash.xxh3_64_intdigest(chunk) for chunk in self._chunks]
@@ -349,8 +353,12 @@ def _check_folder(path: Path) -> None:
     """Refuse a folder that holds anything but a data set or the beginning of one."""
     if not path.exists():
         return
-    names = {entry.name for entry in path.iterdir()} - {schema.MANIFEST, schema.EPISODES, LOCK}
-    foreign = sorted(name for name in names if not name.endswith(TEMPORARY))
+    known = {schema.MANIFEST, schema.EPISODES, LOCK}
+    foreign = sorted(
+        entry.name
+        for entry in path.iterdir()
+        if entry.name not in known and not entry.name.endswith(TEMPORARY)
+    )
     torn = schema.episode_indices(path) and not (path / schema.MANIFEST).exists()
     if foreign or torn:
         found = f"{foreign[0]!r} in it" if foreign else "episodes without a manifest"

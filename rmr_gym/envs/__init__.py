@@ -24,7 +24,10 @@ def register_envs() -> None:
 
 def _register(env_id: str, homes: tuple[str, str], steps: int | None, **arguments: str) -> None:
     if env_id not in gym.registry:
-        single, vector = (f"rmr_gym.envs.{home}" for home in homes)
         gym.register(
-            env_id, single, max_episode_steps=steps, kwargs=arguments, vector_entry_point=vector
+            id=env_id,
+            entry_point=f"rmr_gym.envs.{homes[0]}",
+            vector_entry_point=f"rmr_gym.envs.{homes[1]}",
+            max_episode_steps=steps,
+            kwargs=arguments,
         )

@@ -209,10 +209,15 @@ def run(
         facts: dict[str, Any] = {"kind": experiment.kind, "command": typed, "workers": workers}
         facts["device"] = experiment.device
         run_folder = _RunFolder(out, plan, Store(experiment.root / "store"), facts)
-        tasks, title = [rows.task for rows in plan.rows], f"{experiment.kind} into {out}"
-        options: Any = {"workers": workers, "scheduler": experiment.scheduler, "group": plan.group}
-        options |= {"progress": progress_for(title), "ended": run_folder.ended}
-        outcomes = run_tasks(tasks, run_folder.store, **options)
+        outcomes = run_tasks(
+            [rows.task for rows in plan.rows],
+            run_folder.store,
+            workers=workers,
+            scheduler=experiment.scheduler,
+            group=plan.group,
+            progress=progress_for(f"{experiment.kind} into {out}"),
+            ended=run_folder.ended,
+        )
         return out, run_folder.close(outcomes)
 
 
@@ -318,9 +323,13 @@ class _RunFolder:
         write_table(self.out / "jobs.csv", states)
 
     def _describe(self, problems: list[str]) -> None:
-        when_and_where = circumstances(self._started, self._facts["workers"], self.plan.versions)
-        described = {**self._facts, **self.plan.facts, **when_and_where}
-        described |= {"config": self.plan.config, "problems": problems}
+        described = {
+            **self._facts,
+            **self.plan.facts,
+            **circumstances(self._started, self._facts["workers"], self.plan.versions),
+            "config": self.plan.config,
+            "problems": problems,
+        }
         write_atomically(self.out / "run.json", json.dumps(described, indent=1, default=str))
 
 

@@ -173,9 +173,13 @@ class BallsExperiment(BallsPreset, Experiment):
 
     def balls_plan(self, rows: list[Rows], world: BallsWorld, **facts: Any) -> Plan:
         """Return the plan of a run, with what run.json says of all of them and further facts."""
-        name, seeds = world.data.label, list(self.seed_list)
-        usual = {"preset": self.preset, "games": [name], "seeds": seeds}
-        return Plan(rows, usual | {"datasets": {name: world.data.summary()}} | facts)
+        facts = {
+            "preset": self.preset,
+            "games": [world.data.label],
+            "seeds": list(self.seed_list),
+            "datasets": {world.data.label: world.data.summary()},
+        } | facts
+        return Plan(rows, facts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -274,10 +274,14 @@ class PretrainedEncoder:
         with replacing(folder) as hidden:
             tensors = _together(self.encoder, self.processor).state_dict()
             weights = save({name: part.cpu().contiguous() for name, part in tensors.items()})
-            config, kind = asdict(self.config), self.config.kind
-            record = {"format": kind, "version": FORMAT_VERSION, "provenance": provenance}
-            record |= {"config": config, "config_sha256": _config_sha256(config, provenance)}
-            record |= {"weights_sha256": sha256(weights).hexdigest()}
+            record = {
+                "format": self.config.kind,
+                "version": FORMAT_VERSION,
+                "config": asdict(self.config),
+                "provenance": provenance,
+                "weights_sha256": sha256(weights).hexdigest(),
+                "config_sha256": _config_sha256(asdict(self.config), provenance),
+            }
             (hidden / WEIGHTS).write_bytes(weights)
             (hidden / CONFIG).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             (hidden / CARD).write_text(replace(self, provenance=provenance).card())

@@ -253,6 +253,10 @@ def save_tables(tables: Mapping[str, pd.DataFrame], folder: Path) -> list[Path]:
     Raises:
         RMRError: If a file cannot be written.
     """
-    form: Any = {"index": False, "float_format": "%.6g", "lineterminator": "\n"}
-    paths = {folder / f"{name}.csv": table for name, table in tables.items()}
-    return [write_atomically(path, table.to_csv(**form)) for path, table in paths.items()]
+    return [
+        write_atomically(
+            folder / f"{name}.csv",
+            table.to_csv(index=False, float_format="%.6g", lineterminator="\n"),
+        )
+        for name, table in tables.items()
+    ]

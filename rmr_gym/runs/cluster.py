@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import dask.config
 from distributed import Client, Future, KilledWorker, LocalCluster
@@ -86,11 +86,17 @@ def local_workers(compute: Compute, count: int) -> Iterator[Workers]:
     with dask.config.set(_LOCAL_SETTINGS):
         if _FORKS:
             get_mp_context().set_forkserver_preload(["distributed", "rmr_gym.runs.sweep"])
-        options: Any = {"n_workers": count, "threads_per_worker": 1}
-        options["memory_limit"] = 0  # a worker that Dask pauses for its memory would never go on
-        here: Any = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-        cluster: Any = LocalCluster(**options, **here, silence_logs=logging.CRITICAL)
-        with cluster, Client(cluster) as client:
+        with (
+            cast("Any", LocalCluster)(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=0,  # a worker that Dask pauses for its memory would never go on
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.CRITICAL,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
             yield Workers(client, compute, heal=lambda: cluster.scale(count))
 
 

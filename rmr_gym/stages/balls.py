@@ -261,9 +261,16 @@ def pretrain_balls(
         return Checkpoint({}, {"step": step, **named})
 
     trained = train(pipeline, step_at, checkpoint_at, phases=phases, room=room)
-    record = {"kind": KIND, "step": ends(phases)[-1], "seed": seed, "slots": slots}
-    record |= {"model": presets.as_json(model), "rows": trained.records, "curve": trained.curve}
-    record |= {"processor_hash": parameter_hash(pipeline.processor)}
+    record = {
+        "kind": KIND,
+        "step": ends(phases)[-1],
+        "seed": seed,
+        "slots": slots,
+        "model": presets.as_json(model),
+        "rows": trained.records,
+        "curve": trained.curve,
+        "processor_hash": parameter_hash(pipeline.processor),
+    }
     return Artifact(record, _tensors(pipeline))
 
 

@@ -137,10 +137,12 @@ def pretrain_artifact(
     pipeline: EncodeProcessDecode, trained: Trained, copied: atari.RamScores
 ) -> Artifact:
     """Return what training leaves, the scores of the copy baseline beside."""
-    copy = {"model": "copy", "step": 0, **copied._asdict()}
-    rows = [row | {"loss": _loss_at(trained.curve, row["step"])} for row in trained.records]
-    record = {"copy": [copy], "rows": rows, "curve": trained.curve}
-    record |= {"processor_hash": parameter_hash(pipeline.processor)}
+    record = {
+        "copy": [{"model": "copy", "step": 0, **copied._asdict()}],
+        "rows": [row | {"loss": _loss_at(trained.curve, row["step"])} for row in trained.records],
+        "curve": trained.curve,
+        "processor_hash": parameter_hash(pipeline.processor),
+    }
     tensors = {name: tensor.detach().cpu() for name, tensor in pipeline.state_dict().items()}
     return Artifact(record, tensors)
 
@@ -295,10 +297,14 @@ def natural_artifact(
     after = parameter_hash(pipeline.processor)
     if presets.find_arm(arm).frozen and after != before:
         raise RuntimeError(f"the frozen P of arm {arm!r} changed in training; this is a bug")
-    note = COLLAPSE.format(arm, trained.records[-1]["step"]) if trained.stopped else None
-    record = {"arm": arm, "curve": trained.curve, "health": trained.records, "note": note}
-    hashes = {"before": before, "after": after}
-    return Artifact(record | {"processor_hash": hashes}, trained.tensors)
+    record = {
+        "arm": arm,
+        "curve": trained.curve,
+        "health": trained.records,
+        "note": COLLAPSE.format(arm, trained.records[-1]["step"]) if trained.stopped else None,
+        "processor_hash": {"before": before, "after": after},
+    }
+    return Artifact(record, trained.tensors)
 
 
 def _mean_terms(

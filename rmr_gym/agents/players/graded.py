@@ -152,9 +152,11 @@ def save_networks(path: Path, networks: Mapping[str, RamNetwork], notes: Mapping
     Raises:
         RMRError: The file cannot be written.
     """
-    tensors = {}
-    for name, network in networks.items():
-        tensors |= {f"{name}.{part}": tensor for part, tensor in network.tensors().items()}
+    tensors = {
+        f"{name}.{part}": tensor
+        for name, network in networks.items()
+        for part, tensor in network.tensors().items()
+    }
     text = json.dumps(notes, sort_keys=True)
     about = {"notes": text, "sha256": _checksum(tensors, text)}
     write_atomically(path, save(tensors, metadata=about))

@@ -239,15 +239,20 @@ def grade(
     means = [mean_return(_PLAIN, policies["policy"]) for policies, _ in trained]
     env.close()
     chosen = choose_levels(random_return, means)
-    networks, levels = {}, {}
-    for skill, position in chosen.items():
-        policies, facts = trained[position]
-        networks[skill] = policies["policy"]
-        levels[skill] = {"steps": facts["steps"], "mean_return": means[position]}
-    returns = {path.stem: mean for path, mean in zip(checkpoints, means, strict=True)}
-    notes = {"game": name, "random_return": random_return, "returns": returns, "levels": levels}
+    notes = {
+        "game": name,
+        "random_return": random_return,
+        "returns": {path.stem: mean for path, mean in zip(checkpoints, means, strict=True)},
+        "levels": {
+            skill: {"steps": trained[position][1]["steps"], "mean_return": means[position]}
+            for skill, position in chosen.items()
+        },
+        "episodes": episodes,
+        "max_steps": max_steps,
+    }
     path = folder / f"{name}.safetensors"
-    graded.save_networks(path, networks, notes | {"episodes": episodes, "max_steps": max_steps})
+    levels = {skill: trained[position][0]["policy"] for skill, position in chosen.items()}
+    graded.save_networks(path, levels, notes)
     return path
 
 

@@ -72,10 +72,13 @@ def table2(folder: Path) -> Page:
     abstract = arms.abstract_table(run)
     table = beside_paper(abstract)
     horizons = arms.ordered(run["abstract_horizons"], game=run.games, model=MODEL_LABELS)
-    figures = {"abstract_beside_paper": partial(abstract_dots, run)}
-    figures["abstract_loss"] = partial(arms.abstract_curves, run)
-    titles = {"across": "predicted steps", "up": "bit F1"}
-    figures["abstract_horizons"] = partial(charts.seed_lines, horizons, *HORIZON_AXES, **titles)
+    figures = {
+        "abstract_beside_paper": partial(abstract_dots, run),
+        "abstract_loss": partial(arms.abstract_curves, run),
+        "abstract_horizons": partial(
+            charts.seed_lines, horizons, *HORIZON_AXES, across="predicted steps", up="bit F1"
+        ),
+    }
     tables = {"table2": table, "table2_summary": model_summary(table), "abstract_summary": abstract}
     tables["horizon_summary"] = horizon_table(horizons)
     return Page(run, tables, figures)
@@ -156,8 +159,12 @@ def abstract_dots(run: Run) -> Figure:
     table = beside_paper(arms.abstract_table(run))
     models = in_order(table["model"], MODEL_LABELS)
     places = table["model"].map(models.index).astype(float)
-    shift, colours = (places + 0.5) / (len(models) + 1) - 0.4, charts.colours(table["model"])
-    shown = table.assign(row=table["game"], shift=shift, color=colours, marker="o")
+    shown = table.assign(
+        row=table["game"],
+        shift=(places + 0.5) / (len(models) + 1) - 0.4,
+        color=charts.colours(table["model"]),
+        marker="o",
+    )
     panels = []
     for name, title in METRICS.items():
         both = shown.assign(mean=table[name], hollow=table[f"paper_{name}"])

@@ -225,12 +225,13 @@ def overview_table(table: pd.DataFrame) -> pd.DataFrame:
         scopes = {ALL_PAIRS: games, OWN_P: where(games, own=True), OTHER_P: where(games, own=False)}
         apart = parts(where(block, own=False), "label")
         scopes |= {str(name): own for (name,), own in apart.items()}
-        place = dict(zip(("objective", "probe", "against"), names, strict=True))
-        for scope, inside in scopes.items():
-            compared = where(inside, inside["pairs"] > 0)
-            if len(compared):
-                row = place | {"scope": scope, "cells": len(inside)}
-                rows.append(row | _counted(compared, (*names, scope)))
+        rows += [
+            dict(zip(("objective", "probe", "against"), names, strict=True))
+            | {"scope": scope, "cells": len(inside)}
+            | _counted(where(inside, inside["pairs"] > 0), (*names, scope))
+            for scope, inside in scopes.items()
+            if max(inside["pairs"], default=0)
+        ]
     return pd.DataFrame(rows, columns=_OVERVIEW)
 
 

@@ -93,13 +93,14 @@ def world_models(folder: Path) -> Page:
     """
     run = load_run(folder, FRAMES, "world_models")
     rows, simulations = run["world_models"], run["simulations"]
-    relative = ("relative_bce", "relative_relational_bce")
-    figures = {"relative_bce": partial(score_dots, rows, relative, 1.0)}
-    for name in SIMULATED:
-        figures[f"simulations_{name}"] = partial(simulation_curves, simulations, name)
-    figures["gain"] = partial(score_dots, rows, ("gain",), 1.0)
-    figures["ari"] = partial(score_dots, rows, ("ari", "ari_last"))
-    figures["validation"] = partial(validation_curves, run["world_model_curves"])
+    relative, curves = ("relative_bce", "relative_relational_bce"), SIMULATED
+    figures = {
+        "relative_bce": partial(score_dots, rows, relative, 1.0),
+        **{f"simulations_{name}": partial(simulation_curves, simulations, name) for name in curves},
+        "gain": partial(score_dots, rows, ("gain",), 1.0),
+        "ari": partial(score_dots, rows, ("ari", "ari_last")),
+        "validation": partial(validation_curves, run["world_model_curves"]),
+    }
     scores = score_table(rows)
     of = [f": {balls:.0f} balls" if balls > 0 else "" for balls in scores["balls"]]
     tables = {"world_models_summary": scores, "pairs": model_pairs(rows, "test", BETTER)}

@@ -162,10 +162,17 @@ class CpuEngine:
         return *cut, *[None] * (len(names) - len(wanted))
 
     def _call(self, function: str, **tensors: Tensor) -> None:
-        outputs = tensors["w3"].shape[0] if "w3" in tensors else 0
-        counts = (*tensors["receivers"].shape, outputs, torch.get_num_threads())
-        pointers = {name: tensor.data_ptr() for name, tensor in tensors.items()}
-        call(self.library, function, _Problem(*counts, UNITS.index(self.unit), **pointers))
+        batch, slots, width = tensors["receivers"].shape
+        problem = _Problem(
+            batch=batch,
+            slots=slots,
+            width=width,
+            outputs=tensors["w3"].shape[0] if "w3" in tensors else 0,
+            threads=torch.get_num_threads(),
+            unit=UNITS.index(self.unit),
+            **{name: tensor.data_ptr() for name, tensor in tensors.items()},
+        )
+        call(self.library, function, problem)
 
 
 def call(library: ctypes.CDLL, function: str, problem: ctypes.Structure) -> None:
