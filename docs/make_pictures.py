@@ -2,10 +2,10 @@
 
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
-of results/laptop-table2, the bottleneck that of results/laptop-bottleneck, the agents are those of
-results/agents-balls and results/agents-games, the beliefs those of results/laptop-belief-confirm,
-the world models those of results/world-models-motion
-and results/world-views-balls.
+of results/laptop-table2, its predicted steps those of results/laptop-table2-fast, the bottleneck
+that of results/laptop-bottleneck, the agents are those of results/agents-balls and
+results/agents-games, the beliefs those of results/laptop-belief-confirm, the world models those of
+results/world-models-motion and results/world-views-balls.
 """
 
 import sys
@@ -19,7 +19,12 @@ from rmr_gym.experiments.agents.report import agents_figure, distractors_figure
 from rmr_gym.experiments.belief.report import TABLES as BELIEF
 from rmr_gym.experiments.belief.report import belief_curves, over_starts
 from rmr_gym.experiments.compare.report import difference_dots
-from rmr_gym.experiments.studies.report import NARROWED, abstract_dots, size_curves
+from rmr_gym.experiments.studies.report import (
+    HORIZON_AXES,
+    NARROWED,
+    abstract_dots,
+    size_curves,
+)
 from rmr_gym.experiments.transfer.report import TABLES as TRANSFER
 from rmr_gym.experiments.transfer.report import matrix_map, read_matrix, transfer_table
 from rmr_gym.experiments.world_models.report import (
@@ -30,7 +35,15 @@ from rmr_gym.experiments.world_models.report import (
     views_figure,
 )
 from rmr_gym.report.arms import ABSTRACT, NATURAL, checkpoint_curves
-from rmr_gym.report.charts import Block, heat_map, look, new_figure, save_figure, styled
+from rmr_gym.report.charts import (
+    Block,
+    heat_map,
+    look,
+    new_figure,
+    save_figure,
+    seed_lines,
+    styled,
+)
 from rmr_gym.report.pictures import frames_beside_ram
 from rmr_gym.report.runs import load_run, read_frames
 from rmr_gym.report.tables import label
@@ -58,6 +71,13 @@ def main(folder: str) -> None:
     }
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
+        "horizons": seed_lines(
+            load_run(RESULTS / "laptop-table2-fast", ABSTRACT)["abstract_horizons"],
+            *HORIZON_AXES,
+            most=6,
+            across="predicted steps",
+            up="bit F1",
+        ),
         "transfer": matrix_map(fields),
         "belief_confirm": belief_curves(
             over_starts(load_run(RESULTS / "laptop-belief-confirm", BELIEF)), "all"
@@ -69,8 +89,8 @@ def main(folder: str) -> None:
         "minigrid_distractors": distractors_figure(agents["minigrid"]),
         "atari_frames": frames_beside_ram(read_frames(run.folder), "Pong"),
         "differences": difference_dots(run),
-        "checkpoints": checkpoint_curves(run["natural"], run.games),
-        "longer": checkpoint_curves(longer["natural"], longer.games),
+        "checkpoints": checkpoint_curves(run["natural"], run.games, "ridge"),
+        "longer": checkpoint_curves(longer["natural"], longer.games, "ridge"),
         "policies": policy_heat_map(returns),
         "world_models/scores": score_dots(worlds["world_models"], ("gain", "relative_bce"), 0.0),
         "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
