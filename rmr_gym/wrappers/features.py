@@ -247,7 +247,10 @@ class Options:
         known_name("output", self.output, self.outputs)
         most = MOST_AHEAD if self.output == "lookahead" else 1
         if whole_number("ahead", self.ahead, 1) > most:
-            raise RMRError(f"expected ahead=1 to {most} with {self.output!r}, found {self.ahead}")
+            raise RMRError(
+                f"expected ahead=1 to {MOST_AHEAD} with 'lookahead', 1 with all else, found "
+                f"{self.ahead} with {self.output!r}"
+            )
         known_name("kind of pixels", self.pixels, ("auto", "gray", "palette", "rgb"))
         if isinstance(self.keep, str):
             raise RMRError(f"expected a list of names as keep, for instance [{self.keep!r}]")
