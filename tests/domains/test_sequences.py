@@ -58,7 +58,7 @@ def test_parts_of_the_digits_are_whole_and_every_class_is_in_each():
 def test_without_scikit_learn_one_sentence_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     digit_images.cache_clear()
-    with pytest.raises(RMRError, match=r"expected scikit-learn.*pip install .rmr-gym\[digits\]"):
+    with pytest.raises(RMRError, match=r"the package sklearn.*pip install .rmr-gym\[digits\]"):
         digits_batch(generator(0), 2, 8, "training")
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from rmr_gym.models.rmr import message_passing
+from rmr_gym.models.rmr import kernels, message_passing
 from rmr_gym.models.rmr.message_passing import (
     describe_backend,
     fully_connected_messages,
@@ -76,11 +76,11 @@ class as_engine:  # noqa: N801
     """Fails where another back end would step in."""
 
     def __enter__(self):
-        self.chunked = message_passing.Chunked
-        message_passing.Chunked = None  # type: ignore[assignment]
+        self.chunked = kernels.Chunked
+        kernels.Chunked = None  # type: ignore[assignment]
 
     def __exit__(self, *_):
-        message_passing.Chunked = self.chunked
+        kernels.Chunked = self.chunked
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
