@@ -353,12 +353,8 @@ def _check_folder(path: Path) -> None:
     """Refuse a folder that holds anything but a data set or the beginning of one."""
     if not path.exists():
         return
-    known = {schema.MANIFEST, schema.EPISODES, LOCK}
-    foreign = sorted(
-        entry.name
-        for entry in path.iterdir()
-        if entry.name not in known and not entry.name.endswith(TEMPORARY)
-    )
+    names = {entry.name for entry in path.iterdir()} - {schema.MANIFEST, schema.EPISODES, LOCK}
+    foreign = sorted(name for name in names if not name.endswith(TEMPORARY))
     torn = schema.episode_indices(path) and not (path / schema.MANIFEST).exists()
     if foreign or torn:
         found = f"{foreign[0]!r} in it" if foreign else "episodes without a manifest"

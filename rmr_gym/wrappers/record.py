@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 import gymnasium as gym
@@ -97,7 +97,9 @@ class RecordTransitions(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstru
 
     def close(self) -> None:
         """Write what was cut short, let other writers in, close the environment."""
-        with closing(self._recording):
+        try:
+            self._recording.close()
+        finally:
             super().close()
 
 
@@ -202,7 +204,9 @@ class RecordVectorTransitions(VectorWrapper[Any, Any, Any, Any, Any]):
 
     def close(self, **kwargs: Any) -> None:
         """Write what was cut short, let other writers in, close the environments."""
-        with closing(self._recording):
+        try:
+            self._recording.close()
+        finally:
             super().close(**kwargs)
         self._ready = False
 

@@ -118,6 +118,16 @@ def test_what_is_cut_short_is_marked(tmp_path):
     assert dataset.load(columns=("state",))["state"][:, 0].tolist() == [10, 11, 12, 30, 31, 32, 33]
 
 
+def test_what_was_recorded_is_written_before_the_environment_closes(tmp_path, monkeypatch):
+    def close(self):
+        assert TransitionDataset(tmp_path, verify=True).episodes[0].length == 2
+
+    monkeypatch.setattr(Counter, "close", close)
+    env = RecordTransitions(Counter(), tmp_path)
+    play(env, 2)
+    env.close()
+
+
 def test_later_recordings_are_added(tmp_path):
     for _ in range(2):
         env = RecordTransitions(Counter(), tmp_path)

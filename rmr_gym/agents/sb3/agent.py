@@ -126,7 +126,7 @@ def _save(config: AgentConfig, folder: Path, agent: BaseAlgorithm, steps: int) -
     points = [episode["r"] for episode in agent.ep_info_buffer or ()]
     mean = f"{np.mean(points):.4g}" if points else ""
     facts = {"steps": str(agent.num_timesteps), "episodes": str(len(points)), "return": mean}
-    facts |= {"encoder": str(worlds.weights_of(config)[0])}
+    facts |= {"encoder": str(worlds.weights_of(config))}
     held = agent.policy.optimizer.state_dict()["state"]
     moments = {f"{row}.{name}": held[row][name] for row in held for name in held[row]}
     path = folder / f"{steps:09d}"
@@ -154,7 +154,7 @@ def _restored(config: AgentConfig, agent: BaseAlgorithm, path: Path) -> BaseAlgo
         optimizer.load_state_dict({"state": states, "param_groups": groups})
         facts = _facts(path)
         agent.num_timesteps = int(facts["steps"])
-        if facts["encoder"] != str(worlds.weights_of(config)[0]):
+        if facts["encoder"] != str(worlds.weights_of(config)):
             raise RMRError(f"it learnt on another encoder than {config.encoder} is now")
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise RMRError(f"{path} cannot be used ({error}): delete it, and train on") from error

@@ -279,13 +279,13 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
     return encoder
 
 
-def weights_of(config: AgentConfig) -> tuple[str | None]:
+def weights_of(config: AgentConfig) -> str | None:
     """Return the hash of an encoder's weights, once it is known to fit; None without one."""
     if config.encoder is None:
-        return (None,)
+        return None
     encoder_of(config)
     content = (pretrained.find_artifact(config.encoder) / pretrained.WEIGHTS).read_bytes()
-    return (hashlib.sha256(content).hexdigest(),)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:

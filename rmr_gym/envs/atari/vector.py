@@ -323,10 +323,7 @@ class PairedAtariVectorEnv(VectorEnv[Any, Any, Any], EzPickle):
         ((4, 128), (4, 210, 160, 1))
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012
-        **PairedAtariEnv.metadata,
-        "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }
+    metadata: dict[str, Any] = PairedAtariEnv.metadata | {"autoreset_mode": AutoresetMode.NEXT_STEP}
 
     def __init__(
         self,

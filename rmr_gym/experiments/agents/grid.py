@@ -154,7 +154,7 @@ class Agents(Budget, base.Experiment):
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
         name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
         place = Place((self.folder() / "agents" / name).resolve())
-        task = agent(config, worlds.weights_of(config), self.budget, place, self.tests)
+        task = agent(config, (worlds.weights_of(config),), self.budget, place, self.tests)
         return base.Rows("results", task, names | {"seed": config.seed})
 
     def _random_rows(self, world: str) -> base.Rows:
