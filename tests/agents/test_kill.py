@@ -36,8 +36,11 @@ from rmr_gym.agents import record as collect
 def forking(method):
     return multiprocessing.get_context("fork")
 
+def say(*words):  # in one call, since a kill between two would leave half a line
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
 def told(done, total):
-    print("finished", done, flush=True)
+    say("finished", done)
 
 def die_at(line):
     def count(frame, event, _):
@@ -66,15 +69,15 @@ for line in sys.stdin:
         try:
             collect.record(**options, progress=told)
         except KeyboardInterrupt:
-            print("interrupted", flush=True)
+            say("interrupted")
         except BaseException as error:
-            print("failed", repr(error), flush=True)
+            say("failed", repr(error))
         finally:
             os._exit(0)
     os.setpgid(child, child)
-    print("started", child, flush=True)
+    say("started", child)
     os.waitpid(child, 0)
-    print("gone", flush=True)
+    say("gone")
 """
 
 
