@@ -165,9 +165,14 @@ def _with_p(pipeline: Any, tensors: dict[str, Tensor], arm: str, seed: int) -> A
     return pipeline.eval()
 
 
-@stage(version=1)
+@stage(version=1, later=("episodes",))
 def pushed_dynamics(
-    data: RecordedBalls, phases: tuple[Phase, ...], arm: str, seed: int, room: Room = NOWHERE
+    data: RecordedBalls,
+    phases: tuple[Phase, ...],
+    arm: str,
+    seed: int,
+    episodes: int | None = None,
+    room: Room = NOWHERE,
 ) -> Artifact:
     """Pretrain P, its encoder and decoder on positions of balls and the pushes of the agent's.
 
@@ -176,12 +181,13 @@ def pushed_dynamics(
         phases: How it is trained; at most `AHEAD` instants are unrolled.
         arm: "rmr": on recorded positions; "scratch_p": on those that pixels show.
         seed: Fixes initial weights and batches.
+        episodes: Learn from the first so many; None: from all.
         room: Room for unfinished state.
 
     Returns:
         Tensors of the pipeline; the record holds ``curve``.
     """
-    positions, actions = pushed_positions(data, "training", seen=arm == SCRATCH)
+    positions, actions = pushed_positions(data, "training", seen=arm == SCRATCH, count=episodes)
     pipeline = balls.abstract_pipeline(PUSHED_MODEL, seed, positions.slots, pushed=True)
 
     def step_at(step: int, phase: Phase) -> Step:
@@ -194,15 +200,16 @@ def pushed_dynamics(
 
 
 def pushed_positions(
-    data: RecordedBalls, part: str, *, seen: bool = False
+    data: RecordedBalls, part: str, *, seen: bool = False, count: int | None = None
 ) -> tuple[balls.BallsData, Int[Tensor, " rows"]]:
     """Return positions, recorded ones or those that pixels show, and the action at each instant."""
     opened, column = data.open(), "pixels" if seen else "state"
-    loaded = opened.dataset.load(columns=(column, "action"), episodes=getattr(opened, part))
+    chosen = getattr(opened, part)[:count]
+    loaded = opened.dataset.load(columns=(column, "action"), episodes=chosen)
     positions = balls.balls_data(loaded, column, AHEAD)
     if seen:
         places: list[Any] = [None]
-        episodes = positions.seen.unflatten(0, (len(getattr(opened, part)), -1))
+        episodes = positions.seen.unflatten(0, (len(chosen), -1))
         for frames in episodes.unbind(1):
             places.append(balls.seen_places(frames, places[-1]))
         positions = positions._replace(seen=torch.stack(places[1:], 1).flatten(0, 1))

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 
 import gymnasium as gym
@@ -10,7 +11,7 @@ from rmr_gym.agents.planning import Discrete, Emulated, Planner, Solver, plannin
 from rmr_gym.core.errors import RMRError
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.base import run
+from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.planning import report as pages
 from rmr_gym.experiments.planning.grid import ARMS, Episode, Planning, planned
 from rmr_gym.models.rmr.pipeline import torch_generator
@@ -138,6 +139,24 @@ def test_pushed_balls_from_data_to_page(tiny):
     assert (rows["steps"] <= 2).all()
     path, _ = write_report(out)
     assert "velocities are kept" in path.read_text()
+
+
+def test_each_p_of_pushed_balls_has_episodes_of_its_own_and_scratch_p_sees_few(tiny):
+    proposed = Planning.proposals("tiny")
+    natural = replace(proposed["natural"], episodes=1)
+    planned = Planning(
+        **proposed | {"natural": natural}, **tiny, games=("bring",), seeds=3, processors=2
+    )
+    data = planned.pushed_data(no_progress)
+    few = planned.pushed_dynamics(data, "scratch_p", 1)
+    every = Planning(**proposed, **tiny, games=("bring",)).pushed_dynamics(data, "scratch_p", 1)
+    assert few.key != every.key
+    plan = planned.plan(no_progress).rows
+    used = {(row.names["seed"], row.task.needs[0].key) for row in plan if row.names["arm"] == "rmr"}
+    assert len(used) == planned.seeds
+    assert len({key for _, key in used}) == 2
+    with pytest.raises(RMRError, match="at least 1 as processors"):
+        Planning(games=("bring",), processors=0).plan(no_progress)
 
 
 def test_who_knows_the_future_reaches_the_place_and_who_knows_nothing_does_not():

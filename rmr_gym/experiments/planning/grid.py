@@ -46,6 +46,7 @@ class Episode:
         steps: At most.
         seed: Of the start and of every draw.
         belief: Hash of the belief.
+        processor: Seed of P, of pushed balls.
     """
 
     game: str
@@ -55,6 +56,7 @@ class Episode:
     steps: int
     seed: int
     belief: str = ""
+    processor: int = PRETRAIN_SEED
 
 
 @stage(version=3)
@@ -88,7 +90,7 @@ def chooser(env: Any, episode: Episode, learned: Artifact, told: Artifact | None
         return lambda shown: int(torch.randint(env.action_space.n, (), generator=drawn))
     if told is None:
         true = arm == planning.EMULATOR and agents.simulated(env)
-        model = true or planning.foreseen(arm, learned, PRETRAIN_SEED)
+        model = true or planning.foreseen(arm, learned, episode.processor)
         return Pusher(model, env, episode.solver, drawn)
     if arm in POLICIES:
         (player,) = select_players([POLICIES[arm]])
@@ -118,6 +120,8 @@ class Planning(AtariExperiment):
         steps: Steps of an episode.
         hold: Steps that each action of a plan is held.
         discount: Of rewards, a step.
+        processors: P that are pretrained of pushed balls; episode s has number s modulo so many.
+            scratch_p learns from ``natural.episodes`` episodes.
     """
 
     kind = "planning"
@@ -130,6 +134,7 @@ class Planning(AtariExperiment):
     steps: int = 200
     hold: int = 2
     discount: float = 0.95
+    processors: int = 1
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -142,12 +147,13 @@ class Planning(AtariExperiment):
         """Return what is to be computed."""
         require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
         whole_number("horizon and candidates", min(self.horizons + self.candidates), at_least=1)
+        whole_number("processors", self.processors, at_least=1)
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
         names = game_names(names) if names else []
         beliefs = [PretrainedEncoder.of(None, of_ram=True, game=name) for name in names]
         games = self.recorded(progress_for, names) if names else []
         rows = [row for pair in zip(games, beliefs, strict=True) for row in self._rows(*pair)]
-        named = ("arms", "horizons", "candidates", "steps", "hold", "discount")
+        named = ("arms", "horizons", "candidates", "steps", "hold", "discount", "processors")
         facts: dict[str, Any] = {name: getattr(self, name) for name in named}
         if tasks:
             data = self.pushed_data(progress_for)
@@ -163,20 +169,22 @@ class Planning(AtariExperiment):
         folder = find_data(Path("rmr/PushedBalls-v0"), playing, self.root, progress_for)
         return balls_world(folder, BallsPreset()).data
 
-    def pushed_dynamics(self, data: RecordedBalls, arm: str) -> Task:
+    def pushed_dynamics(self, data: RecordedBalls, arm: str, seed: int = PRETRAIN_SEED) -> Task:
         """Return the task of P of pushed balls, the same for all arms but scratch_p."""
         steps, batch = self.pretraining.steps, 2 * self.pretraining.batch
         phases = Phase(steps, 1e-3, batch), Phase(-(-steps // 2), 3e-4, batch, unroll=4)
-        own = arm if arm == planning.SCRATCH else "rmr"
-        return planning.pushed_dynamics(data, phases, own, PRETRAIN_SEED)
+        if arm == planning.SCRATCH:
+            return planning.pushed_dynamics(data, phases, arm, seed, self.natural.episodes)
+        return planning.pushed_dynamics(data, phases, "rmr", seed)
 
     def _pushed(self, task: str, data: RecordedBalls) -> Iterator[Rows]:
         steps, arms = min(self.steps, TASKS[task]), [arm for arm in self.arms if arm in PUSHED_ARMS]
         for arm, seed, (ahead, count) in self._grid(arms):
             solver = Solver(ahead, count, max(1, count // 8), hold=self.hold)
-            episode = Episode(task, arm, self.model, solver, steps, seed)
+            number = seed % self.processors
+            episode = Episode(task, arm, self.model, solver, steps, seed, processor=number)
             names = {"game": task, "arm": arm, "seed": seed, "horizon": ahead, "candidates": count}
-            yield Rows("planning", planned(episode, self.pushed_dynamics(data, arm)), names)
+            yield Rows("planning", planned(episode, self.pushed_dynamics(data, arm, number)), names)
 
     def _grid(self, arms: Iterable[str]) -> Iterator[tuple[str, int, tuple[int, int]]]:
         """Yield arms, seeds, and horizons with candidates; those that plan nothing have one."""
