@@ -10,6 +10,9 @@ from typing import Any, ClassVar, TypeVar
 
 Made = TypeVar("Made")
 
+SHOWN = 24
+"""Names of a long list that an error counts up."""
+
 
 class RMRError(ValueError):
     """Bad input; the message says what was expected, what was found and how to mend it.
@@ -35,7 +38,8 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> RMRError:
     shorter = [lower for lower in by_lower if given.startswith(lower)]
     close = get_close_matches(given, by_lower, n=1, cutoff=0.65) or longer or shorter
     hint = f"did you mean {by_lower[close[0]]!r}? " if close else ""
-    return RMRError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(known)}")
+    named = known if len(known) <= 2 * SHOWN else [*known[:SHOWN], f"and {len(known) - SHOWN} more"]
+    return RMRError(f"unknown {kind} {name!r}: {hint}choose one of {', '.join(named)}")
 
 
 def known_name(kind: str, name: Any, choices: Iterable[str]) -> str:

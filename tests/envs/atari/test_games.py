@@ -4,7 +4,7 @@ import gymnasium as gym
 import pytest
 
 from rmr_gym.core.actions import ACTION_NAMES
-from rmr_gym.core.errors import RMRError
+from rmr_gym.core.errors import RMRError, known_name
 from rmr_gym.envs.atari.games import GAMES, find_game
 
 TITLES = """
@@ -133,6 +133,12 @@ def test_a_misspelt_game_gets_the_nearest_and_the_choices(text):
         RMRError, match=r"did you mean 'Pong'\? choose one of Asteroids, BattleZone"
     ):
         find_game(text)
+
+
+def test_of_a_long_list_the_first_names_are_told_and_how_many_there_are_beside():
+    with pytest.raises(RMRError, match=r"choose one of \w+, .*, and 76 more$") as caught:
+        known_name("number", "none", [f"n{number}" for number in range(100)])
+    assert str(caught.value).count(",") == 24
 
 
 @pytest.mark.parametrize("text", ["", "***", "Alien", "ALE/Alien-v5", "gym/Pong-v0", "Pong Pong"])
