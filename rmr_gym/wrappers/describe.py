@@ -37,6 +37,7 @@ class Source:
         stacked: Three channels are frames of one channel, stacked, and no colours.
         action_names: Tells what each action presses, in ALE's words; None where nobody knows.
         frameskip: Emulated frames of a step, as far as they tell.
+        noop_max: Frames without input at resets, at most, of this package's games.
         env: The environment itself, where there is just one: an ALE may be underneath.
     """
 
@@ -47,6 +48,7 @@ class Source:
     stacked: bool = False
     action_names: Callable[[], Sequence[str] | None] = lambda: None
     frameskip: int | None = None
+    noop_max: int = 0
     env: gym.Env[Any, Any] | None = None
 
 
@@ -60,6 +62,7 @@ def source_of(env: Any) -> Source:
         stacked=stacks_frames(env),
         action_names=partial(action_names, env),
         frameskip=frames_of_a_step(env),
+        noop_max=spec.kwargs.get("noop_max", 0) if (spec := spec_of(env)) else 0,
         env=env if isinstance(env, gym.Env) else None,
     )
 

@@ -505,6 +505,13 @@ class BeliefStream(FeatureStream):
                 f"the belief was fitted to steps of {fitted} frames, the environment's have "
                 f"{source.frameskip}: make it with frameskip={fitted}"
             )
+        if source.noop_max:
+            warnings.warn(
+                f"episodes begin after up to {source.noop_max} frames without input, between the "
+                "steps that the belief learned from, so that more of its bits will be wrong: make "
+                "the environment with noop_max=0",
+                stacklevel=3,
+            )
         self._from_ram = known_name("start", options.start, ("known", "unknown")) == "known"
         shows_ram = isinstance(source.space, spaces.Dict) and "ram" in source.space.spaces
         if self._from_ram and not shows_ram and (self._env is None or ale_of(self._env) is None):

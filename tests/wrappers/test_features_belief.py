@@ -302,6 +302,13 @@ def test_what_is_no_artifact_is_refused_where_no_types_are_checked():
     subprocess.run([sys.executable, "-c", NUMBER_FOR_AN_ARTIFACT], check=True)
 
 
+@pytest.mark.parametrize("vector", [False, True])
+def test_no_ops_at_resets_shift_the_steps_that_a_belief_knows_which_is_told(belief, vector):
+    make, wrap = (gym.make_vec, RMRVectorBelief) if vector else (gym.make, RMRBeliefWrapper)
+    with pytest.warns(UserWarning, match="after up to 8 frames without input"):
+        wrap(make("rmr/Pong-v0", noop_max=8), belief)
+
+
 def test_damaged_artifacts(folder, tmp_path):
     def altered(change):
         belief = make_belief()

@@ -309,19 +309,19 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
 
 
 def _made(game: str) -> gym.Env[Any, Any]:
-    """Make a game, one of ALE's own like ours: all actions, no sticky ones, up to 30 no-ops."""
+    """Make a game, one of ALE's own like ours: all actions, none sticky, 1 to 30 no-ops first."""
     if is_grid(game):
         from minigrid import wrappers as views  # noqa: PLC0415 - optional
 
         env_id, options = grid_options(game)
         env = _Quiet(gym.make(env_id, render_mode="rgb_array", **options))
         return views.ImgObsWrapper(views.OneHotPartialObsWrapper(env))
-    env_id = "rmr/PushedBalls-v0" if game == BALLS else str(game_id(game))
-    if not env_id.startswith("ALE/"):
-        noops: dict[str, Any] = {} if game == BALLS else {"noop_max": 30}
-        return gym.make(env_id, render_mode="rgb_array", **noops)
-    env = gym.make(env_id, render_mode="rgb_array", **game_options(env_id))
-    return PairedObservation(NoopResetEnv(env, 30), pixels="palette")
+    if game == BALLS:
+        return gym.make("rmr/PushedBalls-v0", render_mode="rgb_array")
+    env_id = str(game_id(game))
+    options = game_options(env_id) if env_id.startswith("ALE/") else {}
+    env = NoopResetEnv(gym.make(env_id, render_mode="rgb_array", **options), 30)
+    return PairedObservation(env, pixels="palette") if options else env
 
 
 class _Quiet(gym.Wrapper[Any, Any, Any, Any]):

@@ -32,7 +32,7 @@ class Budget:
     episodes: int = 10
 
 
-@stage(version=1, later=("tests",))
+@stage(version=2, later=("tests",))
 def agent(
     config: worlds.AgentConfig,
     encoder: tuple[str | None],
@@ -61,7 +61,7 @@ def agent(
     return Artifact({"rows": rows})
 
 
-@stage(version=1)
+@stage(version=2)
 def random_play(world: str, max_steps: int, episodes: int) -> Artifact:
     """Measure actions chosen at random in the same episodes."""
     config = worlds.AgentConfig(world, worlds.features_of(world)[-1], max_steps=max_steps)
