@@ -91,6 +91,7 @@ def main(folder: str) -> None:
         "differences": difference_dots(run),
         "checkpoints": checkpoint_curves(run["natural"], run.games, "ridge"),
         "longer": checkpoint_curves(longer["natural"], longer.games, "ridge"),
+        "planning_few_pixels": few_pixels(),
         "policies": policy_heat_map(returns),
         "world_models/scores": score_dots(worlds["world_models"], ("gain", "relative_bce"), 0.0),
         "world_models/simulations": simulation_curves(worlds["simulations"], "f1"),
@@ -148,6 +149,35 @@ def gain_and_lead(cells: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("gain of P's core: difference between outputs over difference between inputs")
     axes.set_ylabel("bit F1 above C-SWM, mean %")
+    return figure
+
+
+@styled
+def few_pixels() -> Figure:
+    """Draw success of a P from scratch by the transitions of pixels that it saw, beside P."""
+    parts = {count: "" if count == 5 else f"-{count}" for count in (1, 5, 20)} | {86: "-all"}
+    tables = {
+        200 * count: pd.read_csv(RESULTS / f"planning-few-pixels{end}" / "planning.csv")
+        for count, end in parts.items()
+    }
+    shares = {seen: table.groupby("arm")["return"].mean() for seen, table in tables.items()}
+    figure = new_figure(6.0, 3.4)
+    axes = figure.subplots()
+    colour = look("cswm")["color"]
+    scratch = [share["scratch_p"] for share in shares.values()]
+    axes.plot(
+        list(shares), scratch, "o-", color=colour, label="P from scratch, of places in pixels"
+    )
+    lines = {"rmr": "P from 17,200 transitions of states", "random_p": "random P"}
+    for arm, words in (lines | {"random": "random pushes"}).items():
+        style = "-" if arm == "rmr" else "--"
+        shade = "grey" if arm == "random" else look(arm)["color"]
+        axes.axhline(shares[1000][arm], color=shade, linestyle=style, label=words)
+    axes.set(xscale="log", ylim=(0, 0.7), ylabel="success in 60 episodes")
+    axes.set_xticks(list(shares), [f"{seen:,}" for seen in shares], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("transitions of pixels that the P from scratch saw")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 
 
