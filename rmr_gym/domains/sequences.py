@@ -1,6 +1,6 @@
-"""Tasks on sequences: copying after a pause, digits read pixel by pixel, adding marked numbers."""
+"""Tasks on sequences: copying after a pause, digits read pixel by pixel, adding, imitation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -20,8 +20,14 @@ SCORE_BATCH = 128
 PARTS = {"test": slice(500), "validation": slice(500, 750), "training": slice(750, None)}
 """Parts of the 1,797 images of digits, in an order that is drawn once."""
 
+EPISODES = {"test": slice(2), "validation": slice(2, 4), "training": slice(4, None)}
+"""Parts of an expert's episodes."""
+
 HIT = 0.04
-"""A sum is right that is off by less, as in Hochreiter and Schmidhuber 1997."""
+"""A sum is right that is off by less, as in Hochreiter and Schmidhuber 1997; a torque too."""
+
+PLACES, TORQUES = 8, 6
+"""Of the half-cheetah: height, pitch and six angles of joints; its actions."""
 
 
 class SequenceBatch(NamedTuple):
@@ -29,11 +35,11 @@ class SequenceBatch(NamedTuple):
 
     Attributes:
         inputs: Tokens, or features of every instant.
-        targets: Classes, or real numbers.
+        targets: Classes, or real numbers, one or more an instant.
     """
 
     inputs: Int[Tensor, "batch time"] | Float[Tensor, "batch time features"]
-    targets: Int[Tensor, "batch asked"] | Float[Tensor, "batch asked"]
+    targets: Int[Tensor, "batch asked"] | Float[Tensor, "batch asked *outputs"]
 
 
 def copying_batch(rng: np.random.Generator, batch: int, span: int, digits: int) -> SequenceBatch:
@@ -114,14 +120,36 @@ def adding_batch(rng: np.random.Generator, batch: int, length: int) -> SequenceB
     return SequenceBatch(torch.from_numpy(inputs), torch.from_numpy(sums)[:, None])
 
 
+def imitation_batch(
+    rng: np.random.Generator, batch: int, span: int, part: str, shown: Mapping[str, Tensor]
+) -> SequenceBatch:
+    """Draw stretches of an expert's episodes, and ask at every instant for its action.
+
+    Source: RIMs, Appendix C.7. Differs: positions without velocities in place of images.
+
+    Args:
+        rng: Source of the choice.
+        batch: Number of sequences.
+        span: Instants of each, at most as many as an episode has.
+        part: A name in `EPISODES`.
+        shown: ``states`` [episodes time features], of which the first `PLACES` are seen, and
+            ``actions`` [episodes time outputs].
+    """
+    states, actions = (shown[name][EPISODES[part]] for name in ("states", "actions"))
+    rows = torch.from_numpy(rng.integers(len(states), size=(batch, 1)))
+    starts = torch.from_numpy(rng.integers(states.shape[1] - span + 1, size=(batch, 1)))
+    times = starts + torch.arange(span)
+    return SequenceBatch(states[rows, times, :PLACES], actions[rows, times])
+
+
 class Kind(NamedTuple):
     """A task on sequences.
 
     Attributes:
         inputs: Number of tokens or of features.
-        outputs: Number of classes; 1 for a real number.
+        outputs: Number of classes, or of real numbers.
         draw: Gives a batch from a generator, the number of sequences and their span.
-        takes: What it takes beside: the digits to copy, the part of the data.
+        takes: What it takes beside: the digits to copy, the part of the data, what was shown.
         least: Smallest span.
         held_out: Whether the checkpoint of the least loss on validation sequences of the training
             span counts; otherwise the last does.
@@ -139,13 +167,14 @@ KINDS = {
     "copying": Kind(TOKENS, TOKENS, copying_batch, ("digits",), least=0, held_out=False),
     "digits": Kind(2, 10, digits_batch, ("part",), least=1),
     "adding": Kind(4, 1, adding_batch, (), least=2),
+    "imitation": Kind(PLACES, TORQUES, imitation_batch, ("part", "shown"), least=1),
 }
 """Tasks by name."""
 
 
 def losses(
     outputs: Float[Tensor, "batch time outputs"],
-    targets: Int[Tensor, "batch asked"] | Float[Tensor, "batch asked"],
+    targets: Int[Tensor, "batch asked"] | Float[Tensor, "batch asked *outputs"],
     reduction: str = "mean",
 ) -> Float[Tensor, "*asked"]:
     """Return the cross-entropy in nats, or the squared error, at the instants that are asked for.
@@ -155,10 +184,10 @@ def losses(
         targets: At the last ones.
         reduction: "mean", or "none" for one loss a target.
     """
-    asked = outputs[:, outputs.shape[1] - targets.shape[1] :].flatten(0, 1)
+    asked, wanted = outputs[:, outputs.shape[1] - targets.shape[1] :], targets.flatten()
     if targets.is_floating_point():
-        return torch.nn.functional.mse_loss(asked[:, 0], targets.flatten(), reduction=reduction)
-    return torch.nn.functional.cross_entropy(asked, targets.flatten(), reduction=reduction)
+        return torch.nn.functional.mse_loss(asked.flatten(), wanted, reduction=reduction)
+    return torch.nn.functional.cross_entropy(asked.flatten(0, 1), wanted, reduction=reduction)
 
 
 @torch.no_grad()
@@ -177,7 +206,7 @@ def score(
 
     Returns:
         Scores by name: cross_entropy (mean, in nats) or mse; accuracy (share of the classes that
-        are right, or of the sums that are off by less than `HIT`).
+        are right, or of the numbers that are off by less than `HIT`).
     """
     was_training = model.training
     model.eval()

@@ -9,14 +9,18 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.seeding import generator
 from rmr_gym.domains.sequences import (
     BLANK,
+    EPISODES,
     HIT,
     MARKER,
     PARTS,
+    PLACES,
     TOKENS,
+    TORQUES,
     adding_batch,
     copying_batch,
     digit_images,
     digits_batch,
+    imitation_batch,
     losses,
     score,
 )
@@ -127,3 +131,23 @@ def test_the_loss_is_of_all_instants():
     assert losses(logits, targets).item() == pytest.approx(math.log(TOKENS))
     logits[0, 0, targets[0, 0]] = 100.0
     assert losses(logits, targets).item() == pytest.approx(math.log(TOKENS) * 11 / 12)
+
+
+def test_stretches_of_an_expert_are_places_with_the_actions_of_the_same_instants():
+    numbers = torch.arange(6 * 30.0).reshape(6, 30, 1)
+    shown = {"states": numbers.repeat(1, 1, 17), "actions": -numbers.repeat(1, 1, TORQUES)}
+    for part, there in (("test", {0, 1}), ("validation", {2, 3}), ("training", {4, 5})):
+        inputs, targets = imitation_batch(generator(0, part), 50, 7, part, shown)
+        assert inputs.shape == (50, 7, PLACES)
+        assert torch.equal(targets, -inputs[..., :TORQUES])
+        assert {int(first) // 30 for first in inputs[:, 0, 0]} == there
+        assert (inputs[:, 1:] - inputs[:, :-1] == 1).all()
+    whole = imitation_batch(generator(0), 3, 30, "test", shown)
+    assert set(whole.inputs[:, 0, 0].tolist()) <= {0.0, 30.0}
+    assert [*EPISODES] == [*PARTS]
+
+
+def test_the_squared_error_of_several_numbers_is_of_every_instant():
+    outputs = torch.randn(4, 5, 6, generator=torch_generator(0))
+    targets = torch.randn(4, 5, 6, generator=torch_generator(1))
+    torch.testing.assert_close(losses(outputs, targets), (outputs - targets).square().mean())

@@ -45,15 +45,15 @@ def test_rows_of_every_span_with_and_without_each_rim(tmp_path, model):
     ("kind", "score", "instants"), [("digits", "cross_entropy", 144), ("adding", "mse", 12)]
 )
 def test_the_checkpoint_of_the_least_loss_held_out_counts(monkeypatch, kind, score, instants):
-    scores, scored = iter([0.7, 0.2, 0.5]), stages._scored
+    scores, scored = iter([0.7, 0.2, 0.5]), stages._Tests.scored
 
-    def held_out(learner, task, span, part="test"):
+    def held_out(tests, span, part="test"):
         if part == "test":
-            return scored(learner, task, span)
-        assert (span, part) == (task.span, "validation")
+            return scored(tests, span)
+        assert (span, part) == (tests.task.span, "validation")
         return {score: next(scores)}, None
 
-    monkeypatch.setattr(stages, "_scored", held_out)
+    monkeypatch.setattr(stages._Tests, "scored", held_out)
     longer = replace(TASK, kind=kind, checkpoints=(1, 2, 4))
     artifact = sequences.function(longer, "rims", SMOKE.rims, 0)
     rows = artifact.record["rows"]
@@ -64,7 +64,7 @@ def test_the_checkpoint_of_the_least_loss_held_out_counts(monkeypatch, kind, sco
     assert artifact.tensors["activity.12"].shape == (instants, 4)
     shorter = sequences.function(replace(TASK, kind="copying"), "rims", SMOKE.rims, 0)
     assert not any("held_out" in row for row in shorter.record["rows"])
-    monkeypatch.setattr(stages, "_scored", scored)
+    monkeypatch.setattr(stages._Tests, "scored", scored)
     only = sequences.function(replace(longer, checkpoints=(2,)), "rims", SMOKE.rims, 0).tensors
     assert all(torch.equal(artifact.tensors[name], only[name]) for name in only)
 

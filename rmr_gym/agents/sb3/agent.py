@@ -50,6 +50,8 @@ GRID_CORES: dict[str, dict[str, Any]] = {
     "rims_ppo": {"rims": replace(POLICY_SIZES, units=20)},
 }
 """In MiniGrid: PPO reads 64 steps at a time; cores of 115,360 (LSTM) and 117,096 parameters."""
+RUNNER_PPO = {"batch_size": 128, "n_epochs": 10, "learning_rate": 5e-4, "ent_coef": 0.0}
+RUNNER_PPO |= {"gamma": 0.98, "gae_lambda": 0.92}
 
 
 def train_agent(
@@ -110,7 +112,8 @@ def train_agent(
 def _begin(config: AgentConfig, venv: VecEnv, log: str | None) -> BaseAlgorithm:
     make, options = ALGORITHMS[config.algorithm]
     policy, extractor = _policy_of(config)
-    options = options | (GRID_PPO if config.features == "view" and "n_epochs" in options else {})
+    own = {"view": GRID_PPO, "state": RUNNER_PPO if config.game == worlds.CHEETAH else {}}
+    options = options | (own.get(config.features, {}) if "n_epochs" in options else {})
     fixed = {"seed": integer_seed(config.seed, "agent", config.game), "device": "cpu", **options}
     return make(policy, venv, policy_kwargs=extractor, tensorboard_log=log, **fixed)
 
@@ -185,6 +188,8 @@ def _policy_of(config: AgentConfig) -> tuple[Any, dict[str, Any]]:
     made: dict[str, Any] = {"features_extractor_class": NatureCNN} if on_pixels else {}
     if config.features == "view":
         made = {"features_extractor_class": Embedded, **GRID_CORES.get(config.algorithm, {})}
+    if config.game == worlds.CHEETAH:
+        made = {"log_std_init": -1.0}
     if config.algorithm == "rims_ppo":
         return RIMsPolicy, made
     kind = "LstmPolicy" if config.algorithm == "recurrent_ppo" else "Policy"
@@ -277,12 +282,16 @@ def random_returns(config: AgentConfig, *, episodes: int, seed: int = 0) -> Sequ
         actions: Any = venv.action_space
 
     def choose(observation: Any) -> Any:
+        if isinstance(actions, spaces.Box):
+            return rng.uniform(actions.low, actions.high, (len(observation), *actions.shape))
         return rng.integers(actions.n, size=len(observation))
 
     return play(config, choose, episodes=episodes, seed=seed)
 
 
-def play(config: AgentConfig, choose: Policy, *, episodes: int, seed: int) -> list[float]:
+def play(
+    config: AgentConfig, choose: Policy, *, episodes: int, seed: int, around: Any = None
+) -> list[float]:
     """Play episodes side by side, each to its end, and return the points of each.
 
     Args:
@@ -290,8 +299,10 @@ def play(config: AgentConfig, choose: Policy, *, episodes: int, seed: int) -> li
         choose: Chooses an action for each of the games.
         episodes: How many.
         seed: Of the episodes.
+        around: Put around each game, see `rmr_gym.agents.sb3.worlds.make_games`.
     """
-    venv = make_games(config, copies=whole_number("episodes", episodes, 1), learning=False)
+    copies = whole_number("episodes", episodes, 1)
+    venv = make_games(config, copies=copies, learning=False, around=around)
     venv.seed(integer_seed(seed, "evaluation", config.game))
     observation = venv.reset()
     points, playing = np.zeros(episodes), np.ones(episodes, bool)

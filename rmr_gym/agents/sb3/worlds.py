@@ -25,6 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
+from rmr_gym.envs.balls.physics import load_mujoco
 from rmr_gym.models import pretrained
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_shipped
 from rmr_gym.stages.balls import BALLS_ARMS
@@ -40,7 +41,11 @@ FORMAT: dict[str, Any] = {"format": "rmr_gym agent", "version": 1}
 
 Around = Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]
 
-BALLS = "PushedBalls"
+BALLS, CHEETAH = "PushedBalls", "HalfCheetah-v5"
+
+RANGES = np.array([1.0] * 8 + [0.1] * 9)
+"""The half-cheetah's positions and velocities are multiplied by these, in training its reward by
+the last, so that all are about as large as 1."""
 
 GRIDS = (
     "BabyAI-GoToRedBallGrey-v0",
@@ -81,15 +86,17 @@ class AgentConfig:
     """What fixes the training of an agent, but for its length.
 
     Attributes:
-        game: Name of the game, for instance Pong or any other of ALE's; PushedBalls; or a world of
-            MiniGrid, for instance BabyAI-GoToRedBallN3-v0, with 3 distractors.
+        game: Name of the game, for instance Pong or any other of ALE's; PushedBalls; HalfCheetah-v5
+            of Gymnasium; or a world of MiniGrid, for instance BabyAI-GoToRedBallN3-v0, with 3
+            distractors.
         features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
             cswm, random_p, shuffled_p, no_p, untrained, supervised), or with P what it makes of
             them (rmr_processed), or slots and what it makes of them if each action is held for some
             steps (rmr_ahead1, rmr_ahead4; at most 16); cnn (SB3's NatureCNN on the
-            last 4 frames, end to end); ram (its bits); of balls, state (positions and velocities
-            of all); of MiniGrid, view (the 7 x 7 cells ahead, one-hot).
-        algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn.
+            last 4 frames, end to end); ram (its bits); of balls and of the half-cheetah, state
+            (positions and velocities); of MiniGrid, view (the 7 x 7 cells ahead, one-hot).
+        algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn; the
+            half-cheetah, whose actions are torques, needs one of the first three.
         encoder: Folder or shipped name of the encoder; none with cnn, ram, state and view; default
             with rmr, of balls rmr_aligned: the shipped one.
         seed: Of training.
@@ -111,7 +118,8 @@ class AgentConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", find_world(self.game))
         known_name(f"features of {self.game}", self.arm, features_of(self.game))
-        known_name("algorithm", self.algorithm, ALGORITHMS)
+        playable = [name for name in ALGORITHMS if self.game != CHEETAH or name.endswith("ppo")]
+        known_name(f"algorithm for {self.game}", self.algorithm, playable)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
         if self.arm == shipped_arm(self.game) and self.encoder is None:
@@ -165,8 +173,8 @@ def parted(features: str) -> tuple[str, Options]:
 
 def features_of(game: str) -> tuple[str, ...]:
     """Return the features that there are of a world, for reference the last."""
-    if is_grid(game):
-        return ("view",)
+    if is_grid(game) or game == CHEETAH:
+        return ("state",) if game == CHEETAH else ("view",)
     return (*BALLS_ARMS, UNTRAINED, "cnn", "state") if game == BALLS else (*ENCODERS, "cnn", "ram")
 
 
@@ -196,7 +204,7 @@ def grid_options(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_world(name: str) -> str:
-    """Return the name of a game, or of the pushed balls, in any spelling, or of a MiniGrid.
+    """Return the name of a game, pushed balls or half-cheetah, in any spelling, or of a MiniGrid.
 
     Raises:
         RMRError: There is none of the name.
@@ -206,10 +214,12 @@ def find_world(name: str) -> str:
         return name
     if letters(name) in ("pushedballs", "rmrpushedballsv0", "balls"):
         return BALLS
+    if letters(name) == letters(CHEETAH):
+        return CHEETAH
     try:
         return game_name(name)
     except RMRError as error:
-        raise unknown_name("game", name, (*GAMES, BALLS, *GRIDS)) from error
+        raise unknown_name("game", name, (*GAMES, BALLS, CHEETAH, *GRIDS)) from error
 
 
 def read_config(folder: Path) -> AgentConfig:
@@ -295,6 +305,9 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
         env = around(env)
     if config.features == "view":
         return wrappers.FlattenObservation(ClipRewardEnv(env))
+    if config.game == CHEETAH:
+        env = wrappers.TransformObservation(env, lambda state: RANGES * state, None)
+        return wrappers.TransformReward(env, lambda r: RANGES[-1] * r) if learning else env
     if learning and not balls:
         env = ClipRewardEnv(env)
     if config.features == "ram":
@@ -310,6 +323,13 @@ def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env
 
 def _made(game: str) -> gym.Env[Any, Any]:
     """Make a game, one of ALE's own like ours: all actions, none sticky, 1 to 30 no-ops first."""
+    if game == CHEETAH:
+        mujoco = load_mujoco()
+        before = mujoco.get_mju_user_warning()  # Gymnasium's model is old, MuJoCo says
+        mujoco.set_mju_user_warning(str)
+        env = gym.make(game, render_mode="rgb_array")
+        mujoco.set_mju_user_warning(before)
+        return env
     if is_grid(game):
         from minigrid import wrappers as views  # noqa: PLC0415 - optional
 

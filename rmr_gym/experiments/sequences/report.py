@@ -1,4 +1,4 @@
-"""The page of a sequence task: scores on longer sequences, and which RIMs are active when."""
+"""The page of a sequence task: scores on longer sequences, returns, which RIMs are active when."""
 
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from rmr_gym.report.pictures import activation_figure
 from rmr_gym.report.runs import Schema, load_run, read_arrays, where
 from rmr_gym.report.statistics import means, paired
 
-LABELS = {"rims": "RIMs", "lstm": "LSTM"}
+LABELS = {"rims": "RIMs", "lstm": "LSTM", "memoryless": "no memory", "expert": "expert"}
 SPANS = {
     "copying": ("after", "blanks"), "digits": ("at", "pixels across"), "adding": ("of", "numbers"),
+    "imitation": ("over", "instants"),
 }  # fmt: skip
 """Tasks, and what their spans count, behind a preposition."""
 
@@ -28,6 +29,7 @@ _POINT = ("model", "active", "span", "dropped")
 TABLES = {
     "sequences": Schema((*_KEY, "span", "dropped"), (*SCORES, "held_out")),
     "sequences_curves": Schema(_KEY, ("loss",)),
+    "returns": Schema(("model", "seed", "strength"), ("return",)),
 }
 
 
@@ -48,8 +50,14 @@ def sequences(folder: Path) -> Page:
     tables["pairs"] = where(tests, tests["pairs"] > 0).drop(columns="gaps")
     arrays = read_arrays(folder / "activity.npz")
     seeds = [name.rpartition("_")[2] for name in arrays if name.startswith("pattern_")]
+    played = run["returns"].assign(panel="noise on the joints, radians")
+    tests = paired(played, "return", "model", pair, ("strength",), family=("model",))
+    tables["returns_summary"] = means(played, ("model", "strength"), ["return"])
+    tables["returns_pairs"] = where(tests, tests["pairs"] > 0).drop(columns="gaps")
     figures = {f"active_{seed}": partial(_activity, arrays, seed) for seed in seeds}
     figures["errors"] = partial(error_curves, rows, spans)
+    axes: Any = ("panel", "strength", "return", "model", LABELS, "returns.csv")
+    figures["returns"] = partial(charts.seed_lines, played, *axes, up="return")
     figures["loss"] = partial(charts.loss_figure, curves, *loss)
     return Page(
         run, tables, figures, {"seeds": seeds, "at": at, "spans": spans, "scores": [*scores]}

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from einops import rearrange
@@ -466,10 +466,12 @@ class SequenceOutput(NamedTuple):
     Attributes:
         outputs: Logits of the class, or the number, that is asked for there.
         active: Which RIMs were active there; of width 0 for an LSTM.
+        state: After the last instant, from which the sequence can go on; None where there is none.
     """
 
     outputs: Float[Tensor, "batch time outputs"]
     active: Bool[Tensor, "batch time slots"]
+    state: Any = None
 
 
 Sequences = Int[Tensor, "batch time"] | Float[Tensor, "batch time features"]
@@ -499,20 +501,23 @@ class SequenceRIMs(nn.Module):
         """Draw the embeddings."""
         self.embedding.normal_(generator=generator)
 
-    def forward(self, inputs: Sequences, generator: torch.Generator) -> SequenceOutput:
+    def forward(
+        self, inputs: Sequences, generator: torch.Generator, state: RIMState | None = None
+    ) -> SequenceOutput:
         """Read sequences.
 
         Args:
             inputs: Tokens from 0, or features.
             generator: Source of the dropout, on the device of the model.
+            state: That an earlier part of the sequences led to; None: they begin.
         """
-        state = self.cell.init_state(len(inputs), generator)
+        now = state or self.cell.init_state(len(inputs), generator)
         hidden, active = [], []
         for reading in self._readings(inputs):
-            state = self.cell(reading, state)
-            hidden.append(state.hidden.flatten(1))
-            active.append(state.active)
-        return SequenceOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1))
+            now = self.cell(reading, now)
+            hidden.append(now.hidden.flatten(1))
+            active.append(now.active)
+        return SequenceOutput(self.decoder(torch.stack(hidden, 1)), torch.stack(active, 1), now)
 
     def _readings(self, inputs: Sequences) -> Iterable[Reading]:
         """Return what RIMs see at each instant."""
@@ -557,10 +562,31 @@ class SequenceLSTM(nn.Module):
         self.embedding.normal_(generator=generator)
         draw_uniformly(self.lstm.parameters(), self.lstm.hidden_size, generator)
 
-    def forward(self, inputs: Sequences, generator: torch.Generator) -> SequenceOutput:
-        """Read sequences of tokens or features; nothing is drawn."""
+    def forward(
+        self, inputs: Sequences, generator: torch.Generator, state: Any = None
+    ) -> SequenceOutput:
+        """Read sequences of tokens or features, from a state on or from 0; nothing is drawn."""
         floating = inputs.is_floating_point()
         read = inputs @ self.embedding if floating else F.embedding(inputs, self.embedding)
-        hidden, _ = self.lstm(read)
+        hidden, state = self.lstm(read, state)
         nobody = torch.zeros(*hidden.shape[:2], 0, dtype=torch.bool, device=inputs.device)
-        return SequenceOutput(self.decoder(hidden), nobody)
+        return SequenceOutput(self.decoder(hidden), nobody, state)
+
+
+class SequenceMemoryless(SequenceLSTM):
+    """The same LSTM, whose state is 0 at every instant: what can be done without memory.
+
+    Source: none; the reference beside RIMs, Appendix C.7. Differs: -.
+    """
+
+    def forward(
+        self, inputs: Sequences, generator: torch.Generator, state: Any = None
+    ) -> SequenceOutput:
+        """Read every instant as if the sequence began there."""
+        alone = super().forward(inputs.flatten(0, 1)[:, None], generator)
+        return SequenceOutput(*(part.unflatten(0, inputs.shape[:2])[:, :, 0] for part in alone[:2]))
+
+
+SEQUENCE_MODELS = {"rims": SequenceRIMs, "lstm": SequenceLSTM, "memoryless": SequenceMemoryless}
+"""Makers of models of sequences by name, from the number of tokens or features, that of outputs,
+the width of an embedding and their own sizes, those of the preset's field of the same name."""

@@ -13,6 +13,7 @@ from rmr_gym.models.world.rims import (
     RIMCell,
     RIMSizes,
     SequenceLSTM,
+    SequenceMemoryless,
     SequenceRIMs,
     dropout,
     least,
@@ -354,6 +355,28 @@ def test_features_that_mark_tokens_are_read_as_tokens(name):
 def test_equal_generators_give_equal_weights(name):
     first, second = (build(TOKEN_MODELS[name], torch_generator(3)).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", TOKEN_MODELS)
+def test_a_sequence_goes_on_from_the_state_of_its_first_part(name):
+    model = build(TOKEN_MODELS[name], torch_generator(0))
+    whole, first = (model(tokens, torch_generator(0)) for tokens in (TOKENS, TOKENS[:, :3]))
+    rest = model(TOKENS[:, 3:], torch_generator(0), first.state)
+    torch.testing.assert_close(torch.cat([first.outputs, rest.outputs], 1), whole.outputs)
+    assert not torch.allclose(model(TOKENS[:, 3:], torch_generator(0)).outputs, rest.outputs)
+
+
+def test_without_memory_every_instant_is_a_first_one():
+    lstm, memoryless = (
+        build(lambda kind=kind: kind(5, 5, 6, LSTMSizes(16)), torch_generator(0))
+        for kind in (SequenceLSTM, SequenceMemoryless)
+    )
+    out = memoryless(TOKENS, torch_generator(0))
+    for instant in range(4):
+        alone = lstm(TOKENS[:, instant : instant + 1], torch_generator(0)).outputs
+        torch.testing.assert_close(out.outputs[:, instant : instant + 1], alone)
+    assert out.active.shape == (3, 4, 0)
+    assert out.state is None
 
 
 def test_all_states_are_decoded_and_activity_is_that_of_the_cell():
