@@ -115,6 +115,23 @@ def rooms() -> Iterator[tuple[str, list[np.ndarray], float]]:
     yield "minigrid", shown, 4.0
 
 
+def battle_frame(pixels: np.ndarray) -> np.ndarray:
+    """Return a battle with friends in blue and enemies in red, paler where they are hurt."""
+    friends, enemies, health = (pixels[..., k : k + 1] for k in range(3))
+    hurt = 160 - health // 51 * 32  # six shades, of 0 to 160
+    blue, red = (np.concatenate([*rest], axis=-1) for rest in (
+        (hurt, hurt, np.full_like(hurt, 255)), (np.full_like(hurt, 255), hurt, hurt)
+    ))  # fmt: skip
+    picture = np.where(friends > 0, blue, np.where(enemies > 0, red, 30)).astype(np.uint8)
+    return enlarged(picture, 6)
+
+
+def battles() -> Iterator[tuple[str, list[np.ndarray], float]]:
+    """Yield a film of a battle."""
+    env = gym.make("rmr/Battles-v0", team=12)
+    yield "battles", [battle_frame(seen["pixels"]) for seen, _ in episode(env)], 6.0
+
+
 def write(name: str, frames: list[np.ndarray], fps: float) -> None:
     """Write a film whose frames share one palette of few colours."""
     height, width = frames[0].shape[:2]
@@ -127,7 +144,7 @@ def write(name: str, frames: list[np.ndarray], fps: float) -> None:
 
 
 def main() -> None:
-    for films in (games, balls, variants, rooms):
+    for films in (games, balls, variants, rooms, battles):
         for name, frames, fps in films():
             write(name, frames, fps)
 

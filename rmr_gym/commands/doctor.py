@@ -25,6 +25,7 @@ EXTRAS = (
     ("minari", "minari", "No data set goes to Minari or comes from there."),
     ("digits", "scikit-learn", "`rmr-gym run sequences --preset digits` has no images."),
     ("minigrid", "minigrid", "No agent plays in worlds of MiniGrid and BabyAI."),
+    ("battles", "magent2", "There are no battles (rmr/Battles-v0)."),
     ("video", "imageio-ffmpeg", "Films are GIF, not MP4."),
     ("video", "moviepy", "Gymnasium's RecordVideo is refused."),
     ("window", "pygame-ce", 'No environment opens a window (render_mode="human").'),

@@ -1,13 +1,15 @@
-"""What can be stepped: the paired Atari environments, the table of games, bouncing balls."""
+"""What can be stepped: the paired Atari environments, the table of games, balls, battles."""
 
 import gymnasium as gym
 
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.config import PRESETS
 
+BATTLE_STEPS = 40
+
 
 def register_envs() -> None:
-    """Register every game of the table and the bouncing balls; ``import rmr_gym`` has done it.
+    """Register every game, the bouncing balls and the battles; ``import rmr_gym`` has done it.
 
     The entry points are strings, so neither ALE nor MuJoCo is imported before an environment is
     made. No ``max_episode_steps`` is registered for the games: the limit is counted in emulated
@@ -20,14 +22,17 @@ def register_envs() -> None:
     for name, preset in PRESETS.items():
         homes = ("balls.env:BouncingBallsEnv", "balls.env:BouncingBallsVectorEnv")
         _register(preset.env_id, homes, preset.steps, preset=name)
+    _register("rmr/Battles-v0", ("battles:BattlesEnv", None), BATTLE_STEPS)
 
 
-def _register(env_id: str, homes: tuple[str, str], steps: int | None, **arguments: str) -> None:
+def _register(
+    env_id: str, homes: tuple[str, str | None], steps: int | None, **arguments: str
+) -> None:
     if env_id not in gym.registry:
         gym.register(
             id=env_id,
             entry_point=f"rmr_gym.envs.{homes[0]}",
-            vector_entry_point=f"rmr_gym.envs.{homes[1]}",
+            vector_entry_point=homes[1] and f"rmr_gym.envs.{homes[1]}",
             max_episode_steps=steps,
             kwargs=arguments,
         )
