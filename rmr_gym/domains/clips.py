@@ -140,13 +140,14 @@ def frames_of(manifest: Manifest, data: Path) -> tuple[tuple[int, int, int], int
         data: Where they lie, for the message.
 
     Raises:
-        RMRError: There are no frames of one channel.
+        RMRError: There are no frames of one channel, nor of battles.
     """
     spec, actions = manifest.columns.get("pixels"), manifest.actions or 0
     choices = actions if actions > 1 else 0
     if spec is not None and spec.encoding == "ale_palette":
         return (84, 84, 1), choices
-    if spec is None or len(spec.shape) != 3 or spec.shape[-1] != 1 or spec.dtype != "uint8":
+    grids = 1 in spec.shape[2:] or "places" in manifest.columns if spec else False
+    if spec is None or len(spec.shape) != 3 or not grids or spec.dtype != "uint8":
         raise RMRError(
             f"expected frames of one channel in the column 'pixels' of {data}, found "
             f"{'none' if spec is None else list(spec.shape)}: {_RECORD}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rmr_gym.core.errors import Checked, RMRError, known_name
 from rmr_gym.core.metrics import foreground_ari
@@ -24,7 +25,7 @@ from rmr_gym.models.rmr import processors
 from rmr_gym.models.rmr.pipeline import build_seeded, find_device
 from rmr_gym.models.rmr.processors import ProcessorSizes, load_weights, parameter_hash
 from rmr_gym.models.world import frames as world
-from rmr_gym.models.world.crops import LocalWorld
+from rmr_gym.models.world.crops import LocalWorld, present
 from rmr_gym.models.world.frames import CUT, FrameSizes, frame_bce
 from rmr_gym.models.world.nem import NEM_MODELS, NEMSizes
 from rmr_gym.models.world.s2rm import S2RM, S2RM_MODELS, S2RMSizes
@@ -318,8 +319,10 @@ class RecordedFrames(Recorded):
 
     @property
     def balls(self) -> int | None:
-        """How many balls move; None where it varies or the data do not say."""
+        """How many balls move, or units fight in a team; None where nobody says or it varies."""
         columns = self.open().dataset.manifest.columns
+        if "places" in columns:
+            return columns["places"].shape[0]
         known = "presence" not in columns and "state" in columns
         return columns["state"].shape[0] if known else None
 
@@ -798,7 +801,8 @@ def crop_scores(
     taken out (Figure 7), with other numbers of balls (Figure 4).
     Differs: sequences are as long as the preset's; a pixel of a crop beyond the edge counts as
     dark; in ``f1_moving`` so does what is lit throughout a sequence, as a fixed ball is. Which
-    modules go is drawn once: those that go first are gone too when more go.
+    modules go is drawn once: those that go first are gone too when more go. Of battles, see
+    `battle_scores`.
 
     Args:
         model: The model.
@@ -817,8 +821,10 @@ def crop_scores(
         network.drop(gone)
     network.views = views
     clips = test.scored(scoring.length + 1, scoring.sequences)
-    (balanced, f1), (_, moving) = map(pixel_scores, count_pixels(network, clips))
     row = {"step": trained.record["step"], "views": views, "dropped": dropped}
+    if network.geometry.of_agents:
+        return Artifact({"rows": [row | battle_scores(network, clips)]})
+    (balanced, f1), (_, moving) = map(pixel_scores, count_pixels(network, clips))
     row |= {"balanced_accuracy": balanced, "f1": f1, "f1_moving": moving}
     return Artifact({"rows": [row]})
 
@@ -848,13 +854,60 @@ def count_pixels(model: Any, clips: Clips) -> Int[np.ndarray, "2 4"]:
     """
     total = np.zeros((2, 4), np.int64)
     for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
-        logits, truth, queries = model.asked(batch.frames, batch.noise)
+        logits, truth, queries, _ = model.asked(batch.frames, batch.noise)
         moving = 1.0 - (batch.frames > CUT).all(dim=1, keepdim=True).float()
         here = model.geometry.look(moving.expand_as(batch.frames[:, 1:]), queries) > CUT
         kinds = 2 * (truth > CUT) + (logits > 0)
         for row, part in enumerate((kinds, kinds * here)):
             total[row] += _array(torch.bincount(part.flatten(), minlength=4))
     return total
+
+
+@torch.no_grad()
+def battle_scores(model: Any, clips: Clips) -> dict[str, float]:
+    """Return the scores of what a model says of battles, all frames being shown.
+
+    Source: S2RM, section 6, Table 1: F1 of the friendly marker and of unit types, negative mean
+    squared error of health (NMSE), log likelihood.
+    Differs: the only unit type is that of enemies; the cell in the middle of a query does not
+    count, where a friend always is; references are ours.
+
+    Returns:
+        Of the cells of all queries: ``f1_friends``, ``f1_enemies``; ``f1`` and
+        ``balanced_accuracy`` of both markers together; ``f1_moving``, of cells where none of that
+        team was the instant before; ``f1_copied``, of what the model saw that instant, dark where
+        it saw nothing; ``nmse`` and ``nmse_copied`` of health in [0, 1]; ``log_likelihood``, of
+        markers and health, in nats a cell. Of the oracle, "copied" is what it saw of the future.
+    """
+    counts, sums = np.zeros((2, 2, 2, 4), np.int64), np.zeros(4)
+    for batch in batches(model, clips, SCORE_BATCH, "world model scores"):
+        logits, truth, queries, seen = model.asked(batch.frames, batch.noise)
+        geometry, time = model.geometry, logits.shape[:2]
+        there = present(queries)[..., None, None, None].repeat(1, 1, 1, *truth.shape[3:5], 1)
+        there[..., geometry.size // 2, geometry.size // 2, :] = False
+        fresh = there & (geometry.look(batch.frames[:, :-1], queries) <= CUT)
+        last = geometry.stitch(*(part.flatten(0, 1) for part in seen)).unflatten(0, time)
+        copied = geometry.look(last, queries)
+        for model_or_copy, said in enumerate((logits > 0, copied > CUT)):
+            kinds = 2 * (truth > CUT) + said
+            for all_or_fresh, here in enumerate((there.expand_as(fresh), fresh)):
+                for team in range(2):
+                    chosen = kinds[..., team][here[..., team]]
+                    found = torch.bincount(chosen, minlength=4)
+                    counts[model_or_copy, all_or_fresh, team] += _array(found)
+        cost = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        wrong = [(guess - truth)[..., 2:3] ** 2 for guess in (logits.sigmoid(), copied)]
+        parts = (*wrong, cost[..., :3].sum(dim=-1, keepdim=True), torch.ones_like(wrong[0]))
+        sums += [(part * there).sum().item() for part in parts]
+    friends, enemies = (pixel_scores(team)[1] for team in counts[0, 0])
+    (balanced, f1), (_, moving) = map(pixel_scores, counts[0].sum(axis=1))
+    error, error_copied, cost = sums[:3] / sums[3]
+    return {
+        **{"balanced_accuracy": balanced, "f1": f1, "f1_moving": moving},
+        **{"f1_friends": friends, "f1_enemies": enemies},
+        **{"f1_copied": pixel_scores(counts[1, 0].sum(axis=0))[1], "log_likelihood": -cost},
+        **{"nmse": -error, "nmse_copied": -error_copied},
+    }
 
 
 @torch.no_grad()

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rmr_gym.agents.record import record
 from rmr_gym.commands import experiments as commands
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.experiments import worlds
+from rmr_gym.experiments import worlds, write_report
 from rmr_gym.experiments.base import run
 from rmr_gym.experiments.world_models.grid import Views, WorldModels
 from rmr_gym.runs.store import read_artifact, write_artifact
@@ -315,3 +316,24 @@ def test_crops_and_modules_that_no_model_has(views, untrained, tmp_path, options
 def test_crops_of_frames_of_another_size_are_refused(views, frames_of, untrained):
     with pytest.raises(RMRError, match="16 x 16 in wide"):
         run(views(tests=(frames_of("wide"),)))
+
+
+def test_battles_where_fewer_share_what_they_see(tmp_path, root):
+    pytest.importorskip("magent2")
+    for name, team in (("three", 3), ("four", 4)):
+        options = {"team": team, "size": 12, "max_episode_steps": 8}
+        record("rmr/Battles-v0", tmp_path / name, episodes=5, seed=team, **options)
+    given = {"data": tmp_path / "three", "root": root, "models": ("s2gru", "crops_oracle")}
+    given |= {"tests": (tmp_path / "four",), "seen": (1,), "dropped": (1,)}
+    folder, problems = run(Views(**SMOKE | given))
+    assert problems == []
+    table = pd.read_csv(folder / "views.csv")
+    assert table.groupby("test")["balls"].unique().to_dict() == {"four": [4], "validation": [3]}
+    assert len(table) == 4 * 2 + 2
+    for name in ("f1_copied", "log_likelihood", "nmse", "nmse_copied", "balanced_accuracy"):
+        assert table[name].between(-1000, 1).all()
+    page = write_report(folder)[0].read_text(encoding="utf-8")
+    assert "Scores: F1 of the last views" in page
+    larger = {"overrides": ((*OVERRIDES, "sizes.size=13"),), "out": tmp_path / "out"}
+    with pytest.raises(RMRError, match=r"odd size from 1 to 12, .* or take smaller crops"):
+        run(Views(**SMOKE | given | larger))

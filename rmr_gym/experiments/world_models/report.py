@@ -46,10 +46,11 @@ QUESTIONS = labels_of("question")
 LATER = {
     *("changed_bce", "gain", "f1_moving"),
     *(f"rollout_f1_{kind}" for kind in ("moving", "copied", "velocities")),
+    *("f1_friends", "f1_enemies", "f1_copied", "log_likelihood", "nmse", "nmse_copied"),
 }
 """Scores that are left out where a run has none of them."""
 
-CROP_SCORES = ("f1", "f1_moving", "balanced_accuracy")
+CROP_SCORES = tuple(name for name in labels_of("crops") if name != "relative")
 
 HELD_OUT = "validation"
 """What the validation episodes of the training data are called among test sets."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +26,8 @@ class Views(NamedTuple):
 
     Attributes:
         crops: Squares around the centres, in [0, 1].
-        centres: (row, column) of the middle pixel of each.
+        centres: (row, column) of the middle pixel of each; (-1, -1) where nobody looks: that view
+            is as if it were not there.
     """
 
     crops: Crops
@@ -70,6 +71,19 @@ class ViewGeometry:
         """Draw centres uniformly among the pixels, on the device of the generator."""
         return drawn_pixels((self.height, self.width), (batch, self.views), generator)
 
+    @property
+    def of_agents(self) -> bool:
+        """Whether agents look, whom the first of several channels marks; else pixels are drawn."""
+        return self.channels > 1
+
+    def agents(self, frames: world.Frame, generator: torch.Generator) -> Centres:
+        """Return where agents are, in random order; (-1, -1) for views beyond their number."""
+        marked = (frames[..., 0] > world.CUT).flatten(1)
+        order = torch.rand(marked.shape, generator=generator, device=generator.device)
+        ranks, cells = ((1 - order) * marked).topk(self.views)
+        places = torch.stack([cells // self.width, cells % self.width], dim=-1)
+        return torch.where(ranks[..., None] > 0, places, -1)
+
     def look(self, frames: world.Frames, centres: Centres) -> Crops:
         """Return the crops around centres, 0 beyond the edge."""
         reach = self.size // 2
@@ -87,11 +101,12 @@ class ViewGeometry:
     def stitch(self, crops: Crops, centres: Centres) -> world.Frame:
         """Return frames made of crops: their mean where they overlap, 0 where there is none."""
         reach, pixels = self.size // 2, self._pixels(centres)
+        there = present(centres)[..., None, None, None].to(crops)
         sides = self.height + 2 * reach, self.width + 2 * reach
         empty = crops.new_zeros(len(crops), *sides, self.channels)
         total, count = (
             empty.index_put(pixels, part, accumulate=True)
-            for part in (crops, torch.ones_like(crops))
+            for part in (crops * there, there.expand_as(crops))
         )
         whole = total / count.clamp(min=1)
         return whole[:, reach : reach + self.height, reach : reach + self.width]
@@ -175,6 +190,11 @@ class SpherePositions(nn.Module):
         """Return the points of pixels (row, column), of length 1."""
         angles = (centres[..., None] * self.frequencies).flatten(-2)
         return torch.cat([angles.sin(), angles.cos()], dim=-1) * angles.shape[-1] ** -0.5
+
+
+def present(centres: Centres) -> Bool[Tensor, "*batch views"]:
+    """Return which views there are, see `Views`."""
+    return centres[..., 0] >= 0
 
 
 def drawn_pixels(
@@ -336,11 +356,13 @@ class Asked(NamedTuple):
         logits: Of the pixels of each queried crop.
         truth: The crops, in [0, 1].
         queries: Their centres.
+        seen: What it had seen the instant before; None where that is not known.
     """
 
     logits: Crops
     truth: Crops
     queries: Centres
+    seen: Views | None = None
 
 
 State = LocalState[Core]
@@ -354,6 +376,11 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
     the answers, ``losses`` ask about the places where it will look next. A model that sees no frame
     takes in its own answers there, cut at ``cut``. ``model.views`` can be lowered after training:
     so many of the crops are seen then, while all are asked for.
+
+    Frames of several channels are of agents, whom the first channel marks: each is the centre of a
+    view, where it is at that instant, and of a query, where it will be. They come in random order,
+    at most as many as views; with fewer ``model.views``, so many are drawn anew at every instant
+    that share what they see. A model that sees no frame looks at the whole one that it predicts.
 
     Source: S2RM, sections 2 and 6 (binary cross-entropy of queried crops), Appendix F.1.
     Differs: queries are the next inputs' centres, as in the paper's rollouts; crops are drawn anew
@@ -393,12 +420,17 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
 
     def step(self, state: State, observation: world.Frame | None, action: Tensor | None) -> State:
         """Look at a frame, or at what was predicted; see `WorldModel.step`."""
+        places, of_agents = state.queries, self.geometry.of_agents
+        if of_agents:
+            if observation is None:
+                observation = world.taken_in(self.decode(state).frame, self.cut)
+            places = self.geometry.agents(observation, state.generator)
         if observation is None:
-            crops = world.taken_in(self.logits(state.core, state.queries).sigmoid(), self.cut)
+            crops = world.taken_in(self.logits(state.core, places).sigmoid(), self.cut)
         else:
-            crops = self.geometry.look(observation, state.queries)
-        seen = Views(crops[:, : self.views], state.queries[:, : self.views])
-        queries = self.geometry.draw(len(crops), state.generator)
+            crops = self.geometry.look(observation, places)
+        seen = Views(crops[:, : self.views], places[:, : self.views])
+        queries = places if of_agents else self.geometry.draw(len(crops), state.generator)
         return LocalState(self.advance(state.core, seen), queries, state.generator)
 
     def decode(self, state: State) -> world.Prediction:
@@ -414,21 +446,25 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
         """
         batch, time = frames.shape[:2]
         core, first = self.start(batch, generator), self.ahead
-        drawn = [self.geometry.draw(batch, generator) for _ in range(time)]
+        if self.geometry.of_agents:
+            drawn = [self.geometry.agents(frame, generator) for frame in frames.unbind(1)]
+        else:
+            drawn = [self.geometry.draw(batch, generator) for _ in range(time)]
         centres = torch.stack(drawn, dim=1)
         crops = self.geometry.look(frames, centres)
         shown = slice(first, first + time - 1)
         views = Views(crops[:, shown, : self.views], centres[:, shown, : self.views])
         logits = self.answers(self.watch(core, views)[0], centres[:, 1:])
-        return Asked(logits, crops[:, 1:], centres[:, 1:])
+        return Asked(logits, crops[:, 1:], centres[:, 1:], views)
 
     def losses(
         self, frames: world.Sequences, actions: world.Played, generator: torch.Generator
     ) -> world.Losses:
         """Return the binary cross-entropy of the queried crops, summed over a crop's pixels."""
-        logits, truth, _ = self.asked(frames, generator)
+        logits, truth, queries, _ = self.asked(frames, generator)
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return losses.sum(dim=(3, 4, 5)).mean(dim=2)
+        there = present(queries)
+        return (losses.sum(dim=(3, 4, 5)) * there).sum(dim=2) / there.sum(dim=2).clamp(min=1)
 
     @abstractmethod
     def start(self, batch: int, generator: torch.Generator) -> Core:

@@ -22,7 +22,7 @@ Queries = Float[Tensor, "batch i queries"]
 Keys = Float[Tensor, "batch j keys"]
 Kernels = Float[Tensor, "batch i j"]
 """Kernel of each pair."""
-Present = Bool[Tensor, " j"]
+Present = Bool[Tensor, "*batch j"]
 Taken = Float[Tensor, "batch i keys"]
 
 
@@ -108,7 +108,7 @@ class KernelAttention(nn.Module):
             y: The query set; it may be empty, and the key set too.
             z: The key set.
             local: Kernel of each pair.
-            present: Which members of the key set there are.
+            present: Which members of the key set there are, for all query sets or for each.
         """
         return self.take(y, self.read(z), local, present)
 
@@ -120,7 +120,8 @@ class KernelAttention(nn.Module):
 
     def take(self, y: Queries, known: KeySet, local: Kernels, present: Present) -> Taken:
         """Return what each member of the query set takes from a key set that was read."""
-        local = local * present
+        present = present if present.ndim > 1 else present[None]
+        local = local * present[:, None]
         shares = self._shares(y, known.keys, present)
         if self.sizes.terms == "nonlocal":
             return self._far(shares, known.values)
@@ -133,9 +134,11 @@ class KernelAttention(nn.Module):
 
     def _shares(self, y: Tensor, keys: Heads, present: Tensor) -> Float[Tensor, "batch heads i j"]:
         if self.sizes.terms == "local":
-            return (present.to(y) / present.sum()).expand(len(y), self.sizes.heads, y.shape[1], -1)
+            equal = present.to(y) / present.sum(dim=-1, keepdim=True).clamp(min=1)
+            return equal[:, None, None].expand(len(y), self.sizes.heads, y.shape[1], -1)
         scores = torch.einsum("bihd,bjhd->bhij", self._parted(self.query(y)), keys)
-        return scores.masked_fill(~present, -torch.inf).softmax(dim=-1)
+        least = torch.finfo(scores.dtype).min  # no member at all: finite all the same
+        return scores.masked_fill(~present[:, None, None], least).softmax(dim=-1)
 
     def _far(self, weights: Float[Tensor, "batch heads i j"], values: Tensor) -> Taken:
         return self.merge(torch.einsum("bhij,bjhv->bihv", weights, values).flatten(-2))
@@ -342,14 +345,14 @@ class SpatialModules(nn.Module):
 
         What does not hang on their states is computed for all instants at once.
         """
-        at, everything = self.at, self.present.new_ones(features.shape[2])
+        at, there = self.at, crops.present(centres)
         near = self.kernel(at, self.places(centres))
         known = self.input_attention.read(features)
         neighbours = self.kernel(at, at) * self.present
         neighbours = neighbours / neighbours.sum(dim=-1, keepdim=True).clamp(min=1)
         neighbours = neighbours.expand(len(features), -1, -1)
-        for now in zip(near.unbind(1), *(part.unbind(1) for part in known), strict=True):
-            taken = self.input_attention.take(hidden, KeySet(*now[1:]), now[0], everything)
+        for now in zip(*(part.unbind(1) for part in (near, there, *known)), strict=True):
+            taken = self.input_attention.take(hidden, KeySet(*now[2:]), *now[:2])
             aggregated = self.cell_attention(hidden, hidden, neighbours, self.present)
             drive = blockwise(taken, self.gru.input_weight)
             hidden, _ = self.gru(drive, aggregated, hidden[..., :0])
@@ -450,7 +453,8 @@ class Aggregated(crops.LocalWorld[crops.Core], frames.Recurrence[crops.Core]):
     def watch(self, core: crops.Core, views: crops.Views) -> tuple[Tensor, crops.Core]:
         """Return what the network shows after r, the sum of the crops, of each instant."""
         encoded = self.encoder(views.crops, self.places(views.centres))
-        return self.run(core, encoded.sum(dim=-2))
+        there = crops.present(views.centres)[..., None]
+        return self.run(core, (encoded * there).sum(dim=-2))
 
     def answers(self, shown: Tensor, centres: crops.Centres) -> crops.Crops:
         """Return the logits of the crops around some pixels of the next frame."""

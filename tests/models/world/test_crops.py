@@ -4,7 +4,7 @@ import torch
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.rmr.pipeline import torch_generator
-from rmr_gym.models.world.crops import ViewGeometry
+from rmr_gym.models.world.crops import ViewGeometry, present
 from rmr_gym.wrappers.views import crop
 
 WIDE = ViewGeometry(7, 9, 2, 3, 5)
@@ -48,3 +48,30 @@ def test_where_crops_overlap_their_mean_counts_and_the_rest_is_dark():
 def test_crops_that_cannot_be(views, size):
     with pytest.raises(RMRError, match="odd size from 1 to 7"):
         ViewGeometry(7, 9, 2, views, size)
+
+
+def test_agents_look_from_where_they_are_marked():
+    frame = torch.zeros(3, 7, 9, 2)
+    marked = [{(1, 2), (6, 8), (3, 3)}, {(0, 0)}, {(row, 4) for row in range(5)}]
+    for world, cells in enumerate(marked):
+        for row, column in cells:
+            frame[world, row, column, 0] = 1
+    places = WIDE.agents(frame, torch_generator(0))
+    there = present(places)
+    assert there.sum(dim=1).tolist() == [3, 1, 3], "at most as many as views"
+    for world, cells in enumerate(marked):
+        found = {tuple(place) for place in places[world][there[world]].tolist()}
+        assert len(found) == there[world].sum()
+        assert found <= cells
+    assert (places[~there] == -1).all()
+    orders = {
+        tuple(map(tuple, WIDE.agents(frame, torch_generator(n))[0].tolist())) for n in range(40)
+    }
+    assert len(orders) == 6, "every order comes"
+
+
+def test_views_that_are_not_there_are_not_stitched():
+    places = torch.tensor([[[2, 2], [-1, -1]]])
+    picture = torch.ones(1, 7, 9, 2)
+    stitched = WIDE.stitch(WIDE.look(picture, places), places)
+    assert stitched.sum() == 5 * 5 * 2

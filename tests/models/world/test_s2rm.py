@@ -76,7 +76,7 @@ def test_a_model_that_sees_nothing_takes_in_its_own_answers(model, cut):
 
 def test_the_loss_is_that_of_crops_where_it_looks_next(model):
     frames = clips()
-    logits, truth, queries = model.asked(frames, torch_generator(0))
+    logits, truth, queries, _ = model.asked(frames, torch_generator(0))
     for t, state in enumerate(states(model, frames[:, :-1])):
         assert torch.equal(queries[:, t], state.queries)
         assert torch.equal(truth[:, t], model.geometry.look(frames[:, t + 1], state.queries))
@@ -150,7 +150,7 @@ def test_crops_are_coded_by_layers_or_by_convolutions(name, size):
         assert any(isinstance(part, kind) for part in model.encoder.features.modules()) == (
             coder == "conv"
         )
-        logits, truth, _ = model.asked(clips(), torch_generator(0))
+        logits, truth, *_ = model.asked(clips(), torch_generator(0))
         assert logits.shape == truth.shape == (2, 5, 4, size, size, 1)
     with pytest.raises(RMRError, match="coder of crops 'convolution'"):
         replace(SMALL, coder="convolution")
