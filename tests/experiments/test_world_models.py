@@ -318,12 +318,12 @@ def test_crops_of_frames_of_another_size_are_refused(views, frames_of, untrained
         run(views(tests=(frames_of("wide"),)))
 
 
-def test_battles_where_fewer_share_what_they_see(tmp_path, root):
+def test_battles_where_fewer_share_what_they_see(tmp_path):
     pytest.importorskip("magent2")
     for name, team in (("three", 3), ("four", 4)):
         options = {"team": team, "size": 12, "max_episode_steps": 8}
         record("rmr/Battles-v0", tmp_path / name, episodes=5, seed=team, **options)
-    given = {"data": tmp_path / "three", "root": root, "models": ("s2gru", "crops_oracle")}
+    given = {"data": tmp_path / "three", "root": tmp_path, "models": ("s2gru", "crops_oracle")}
     given |= {"tests": (tmp_path / "four",), "seen": (1,), "dropped": (1,)}
     folder, problems = run(Views(**SMOKE | given))
     assert problems == []
