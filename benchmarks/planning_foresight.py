@@ -8,6 +8,7 @@ Run it: `python benchmarks/planning_foresight.py`, for those with `--games balls
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="folder of data sets; default: ROOT/data")
     parser.add_argument("--preset", default="laptop")
     parser.add_argument("--starts", type=int, default=500)
+    parser.add_argument("--episodes", type=int, help="of pixels, for a P of balls from scratch")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args(arguments)
     games = [game for game in given.games if game != "balls"]
     proposed = Planning.proposals(given.preset) | {"games": tuple(games)}
+    proposed["natural"] = replace(proposed["natural"], episodes=given.episodes)
     run = Planning(**proposed, root=given.root, data=given.data)
     store = Store(run.root / "store")
     if "balls" in given.games:
