@@ -33,6 +33,9 @@ POLICIES = {"random": UNIFORM.name, "player": "high-e00-h00"}
 ARMS = (*planning.ARMS, KNOWN, planning.EMULATOR, *POLICIES)
 PUSHED_ARMS = (*planning.PUSHED_ARMS, planning.EMULATOR, "random")
 
+ELITES = 8
+"""Continuous plans whose mean is carried out, at most: the mean of many pushes is none."""
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -180,7 +183,7 @@ class Planning(AtariExperiment):
     def _pushed(self, task: str, data: RecordedBalls) -> Iterator[Rows]:
         steps, arms = min(self.steps, TASKS[task]), [arm for arm in self.arms if arm in PUSHED_ARMS]
         for arm, seed, (ahead, count) in self._grid(arms):
-            solver = Solver(ahead, count, max(1, count // 8), hold=self.hold)
+            solver = Solver(ahead, count, min(max(1, count // 8), ELITES), hold=self.hold)
             number = seed % self.processors
             episode = Episode(task, arm, self.model, solver, steps, seed, processor=number)
             names = {"game": task, "arm": arm, "seed": seed, "horizon": ahead, "candidates": count}
