@@ -76,7 +76,7 @@ def test_a_run_has_an_expert_its_episodes_and_returns_of_all(tmp_path):
     assert len(table) == (3 * 5 + 1) * 2
     assert table["return"].nunique() == len(table)
     path, text = write_report(folder)
-    assert "Return with noise of 0.20 radians on the joints: " in text
+    assert "Return with noise of 0.2 radians on the joints: " in text
     assert "Returns under perturbation" in path.read_text(encoding="utf-8")
     pairs = pd.read_csv(folder / "returns_pairs.csv")
     assert {*pairs.model} == {"expert", "rims", "memoryless"}
