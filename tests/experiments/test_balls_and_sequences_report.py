@@ -99,6 +99,19 @@ def test_committed_digits_come_out_again(tmp_path):
     pd.testing.assert_frame_equal(again, committed, rtol=1e-4)
 
 
+def test_committed_imitation_comes_out_again(tmp_path):
+    folder = shutil.copytree(RESULTS / "sequences-imitation", tmp_path / "run")
+    _, text = write_report(folder)
+    assert "Return with noise of 0.05 radians on the joints: expert 1,298 (1 seed), RIMs " in text
+    again, committed = (
+        pd.read_csv(at / "returns_pairs.csv") for at in (folder, RESULTS / "sequences-imitation")
+    )
+    pd.testing.assert_frame_equal(again, committed, rtol=1e-4)
+    claim = again[(again.model == "rims") & (again.strength == 0.05)].iloc[0]
+    assert claim.p_better > 0.05
+    assert (folder / "figures" / "returns.svg").is_file()
+
+
 @pytest.mark.parametrize("kind", ["balls", "balls-natural", "sequences"])
 def test_runs_that_have_only_begun(tmp_path, kind):
     assert write_report(run_of(tmp_path, kind))[1] == "This run has no results yet."
