@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
@@ -130,7 +130,8 @@ class Plan:
 
     def environment(self) -> Watched:
         """Make the environment."""
-        env = gym.make(self.env, **self.options) if isinstance(self.env, str) else self.env
+        with _options_told(self):
+            env = gym.make(self.env, **self.options) if isinstance(self.env, str) else self.env
         if not isinstance(env, gym.Env):
             raise RMRError(f"expected a single Gymnasium environment, found {type(env).__name__}")
         return Watched(env)
@@ -208,7 +209,8 @@ class VectorPlan(Plan):
     def environments(self, count: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """Make copies of the environment: our own vector of it, which is bit-equal, or a loop."""
         mode = "vector_entry_point" if _is_ours(self.env) else "sync"
-        return gym.make_vec(self.env, count, vectorization_mode=mode, **self.options)
+        with _options_told(self):
+            return gym.make_vec(self.env, count, vectorization_mode=mode, **self.options)
 
     def manifest(self) -> Manifest:
         """Return the manifest of the data set that the plan leads to."""
@@ -233,6 +235,14 @@ class VectorPlan(Plan):
                 actions = np.stack([policy(None) for policy in policies])
                 observations, *outcomes, _ = envs.step(actions)
                 outcomes.insert(0, actions)
+
+
+@contextmanager
+def _options_told(plan: Plan) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:  # of an option that the environment does not have
+        raise RMRError(f"{plan.env} cannot be made with {dict(plan.options)}: {error}") from error
 
 
 @lru_cache(maxsize=1)

@@ -68,14 +68,17 @@ class BattlesEnv(gym.Env[Any, Any], EzPickle):
         if not SMALLEST <= self.size <= LARGEST or not 1 <= self.team <= most:
             raise RMRError(
                 f"expected a grid of {SMALLEST} to {LARGEST} cells a side, and teams of 1 unit to "
-                f"as many as fit into a third of it (154 where size=24), found size={size} and "
-                f"team={team}"
+                f"as many as fit into a third of it ({most}), found size={size} and team={team}"
             )
         frame = gym.spaces.Box(0, _LIT, (self.size, self.size, len(CHANNELS)), np.uint8)
         places = gym.spaces.Box(-1, self.size - 1, (self.team, 2), np.int16)
         self.observation_space = gym.spaces.Dict(pixels=frame, places=places)
         self.action_space = gym.spaces.Discrete(1)
         self._grid: Any = None
+
+    def get_action_meanings(self) -> list[str]:
+        """Name the one action."""
+        return ["no-op"]
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin a battle."""

@@ -20,6 +20,9 @@ from rmr_gym.stages.presets import find_preset, read_presets
 TEST_SEED = 0
 """One set of test sequences a span for all models and seeds."""
 
+INSTANTS = 1000
+"""Of an expert's episode."""
+
 
 @dataclass(frozen=True)
 class SequenceTask(Checked):
@@ -65,6 +68,8 @@ class SequenceTask(Checked):
         spans, least = (self.span, *self.test_spans), domain.KINDS[self.kind].least
         if min(spans) < least:
             raise RMRError(f"spans of {self.kind} must be {least} or more, got {spans}")
+        if self.kind == "imitation" and max(spans) > INSTANTS:
+            raise RMRError(f"an expert's episode has {INSTANTS} instants, got spans of {spans}")
 
     @property
     def phase(self) -> Phase:
@@ -78,12 +83,12 @@ class Imitation(Checked):
 
     Attributes:
         steps: Steps over all copies in which the expert learns.
-        episodes: That it shows, of 1,000 instants each.
+        episodes: That it shows, of 1,000 instants each; four are kept for tests and validation.
         strengths: Deviations, in radians, of what is added to each joint's angle at every instant.
         plays: Episodes of each strength.
     """
 
-    ranges: ClassVar = {"strengths": "[0, inf)"}
+    ranges: ClassVar = {"strengths": "[0, inf)", "episodes": "[5, inf)"}
 
     steps: int = 300_000
     episodes: int = 24

@@ -13,7 +13,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.sequences import PLACES
 from rmr_gym.experiments import write_report
-from rmr_gym.experiments.base import run
+from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.sequences.grid import SequencesRun
 from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.stages.sequences import SEQUENCE_PRESETS, Imitation, fresh_model
@@ -119,3 +119,14 @@ def test_what_torques_cannot_be_learned_with_is_refused(options, told):
 def test_strengths_are_0_or_more():
     with pytest.raises(RMRError, match="strengths"):
         Imitation(strengths=(0.0, -0.1))
+
+
+def test_what_an_expert_cannot_show_is_refused():
+    with pytest.raises(RMRError, match=r"episodes in \[5, inf\) in Imitation"):
+        Imitation(episodes=4)
+    task = SequencesRun.proposals("imitation")["task"]
+    with pytest.raises(RMRError, match="an expert's episode has 1000 instants"):
+        replace(task, test_spans=(1001,))
+    twice = Imitation(strengths=(0.05, 0.05))
+    with pytest.raises(RMRError, match=r"each strength may be named once, got 0.05"):
+        SequencesRun(imitation=twice).plan(no_progress)

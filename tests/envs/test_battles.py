@@ -122,6 +122,14 @@ def test_other_wrong_arguments():
     env.reset(seed=0)
     with pytest.raises(RMRError, match="an action from 0 to 0"):
         env.step(1)
+    assert env.get_action_meanings() == ["no-op"]
+
+
+def test_an_option_that_the_environment_lacks_is_told_before_anything_is_recorded(tmp_path):
+    for env_id in (BATTLES, "CartPole-v1"):
+        with pytest.raises(RMRError, match=r"cannot be made with \{'balls': 3\}: .*'balls'"):
+            record(env_id, tmp_path / "none", episodes=1, balls=3)
+    assert not (tmp_path / "none").exists()
 
 
 def test_magent2_is_missing(monkeypatch):

@@ -155,8 +155,9 @@ def test_each_p_of_pushed_balls_has_episodes_of_its_own_and_scratch_p_sees_few(t
     used = {(row.names["seed"], row.task.needs[0].key) for row in plan if row.names["arm"] == "rmr"}
     assert len(used) == planned.seeds
     assert len({key for _, key in used}) == 2
-    with pytest.raises(RMRError, match="at least 1 as processors"):
-        Planning(games=("bring",), processors=0).plan(no_progress)
+    for name in ("processors", "steps"):
+        with pytest.raises(RMRError, match=f"at least 1 as {name}"):
+            Planning(games=("bring",), **{name: 0}).plan(no_progress)
 
 
 def test_who_knows_the_future_reaches_the_place_and_who_knows_nothing_does_not():

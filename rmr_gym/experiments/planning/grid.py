@@ -151,6 +151,7 @@ class Planning(AtariExperiment):
         require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
         whole_number("horizon and candidates", min(self.horizons + self.candidates), at_least=1)
         whole_number("processors", self.processors, at_least=1)
+        whole_number("steps", self.steps, at_least=1)
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
         names = game_names(names) if names else []
         beliefs = [PretrainedEncoder.of(None, of_ram=True, game=name) for name in names]

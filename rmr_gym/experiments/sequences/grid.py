@@ -43,6 +43,7 @@ class SequencesRun(SequencePreset, base.Experiment):
         if self.task.kind == "digits":
             digit_images()
         base.require_known("model", self.models, SEQUENCE_MODELS)
+        base.require_distinct("strength", self.imitation.strengths)
         place = Place((self.root / "experts" / str(self.imitation.steps)).resolve())
         shown = imitation.expert(imitation.CONFIG, self.imitation, place)
         shown = shown if self.task.kind == "imitation" else None
