@@ -5,7 +5,7 @@ The transfer matrix is that of the folder of the same name with "-transfer" at i
 of results/laptop-table2, its predicted steps those of results/laptop-table2-fast, the bottleneck
 that of results/laptop-bottleneck, the agents are those of results/agents-balls and
 results/agents-games, the beliefs those of results/laptop-belief-confirm, the world models those of
-results/world-models-motion and results/world-views-balls.
+results/world-models-motion, results/world-views-balls and results/world-views-battles.
 """
 
 import sys
@@ -98,9 +98,19 @@ def main(folder: str) -> None:
         "world_models/views": views_figure(
             load_run(RESULTS / "world-views-balls", CROPS)["views"], 3
         ),
+        "world_models/battles": battles_figure(
+            load_run(RESULTS / "world-views-battles", CROPS)["views"]
+        ),
     }
     for name, figure in pictures.items():
         save_figure(figure, PICTURES / f"{name}.png")
+
+
+def battles_figure(rows: pd.DataFrame) -> Figure:
+    """Draw F1 on battles by units in a team and by views, beside what was seen last."""
+    seen = rows[(rows["model"] == "s2gru") & (rows["dropped"] == 0)]
+    last = seen.assign(model="last views", f1=seen["f1_copied"])
+    return views_figure(pd.concat([rows, last]), 4)
 
 
 def policy_summary(returns: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
