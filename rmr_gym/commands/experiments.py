@@ -1,5 +1,7 @@
 """`rmr-gym run`, `status`, `report`: experiments, how far they are, what they show."""
 
+import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ Positional = tyro.conf.Positional
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run an experiment: ``NAME`` and its options."""
+    """Run an experiment: ``NAME`` and its options; the exit code is 1 where a job failed."""
     if not arguments or arguments[0] in ("-h", "--help"):
         say("usage: rmr-gym run EXPERIMENT [options], EXPERIMENT --help for its options")
         lines = [(name.replace("_", "-"), about) for name, (_, about) in experiments().items()]
@@ -32,6 +34,9 @@ def run(arguments: Sequence[str]) -> None:
     report(out)
     for problem in problems:
         warn(f"note: {problem}")
+    with (out / "jobs.csv").open(newline="") as table:
+        if any(job["state"] != "done" for job in csv.DictReader(table)):
+            sys.exit(1)
 
 
 def report(folder: Positional[Path]) -> None:

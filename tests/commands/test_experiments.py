@@ -105,7 +105,10 @@ def test_status_names_what_failed_and_its_log(tiny, tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(pretrain, "function", fail)
     arguments = ("--games", "Pong", "--models", "mlp", "deep_sets")
-    out = typed("table2", tiny, *arguments, root=tmp_path / "root")
+    with pytest.raises(SystemExit) as stop:
+        typed("table2", tiny, *arguments, root=tmp_path / "root")
+    assert stop.value.code == 1
+    out = tiny["out"]
     problems = capsys.readouterr().err
     assert "note: pretrain Pong mlp dim 4: broken on purpose" in problems
     status(out)
