@@ -140,10 +140,8 @@ def fresh_model(task: SequenceTask, model: str, sizes: Sizes, seed: int) -> torc
     Raises:
         RMRError: There is no such model.
     """
-    kind, make = (
-        domain.KINDS[task.kind],
-        SEQUENCE_MODELS[known_name("model", model, SEQUENCE_MODELS)],
-    )
+    kind = domain.KINDS[task.kind]
+    make = SEQUENCE_MODELS[known_name("model", model, SEQUENCE_MODELS)]
     made = partial(make, kind.inputs, kind.outputs, task.embedding, sizes)
     return build_seeded(made, seed, f"{task.kind} model")
 

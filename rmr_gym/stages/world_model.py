@@ -902,12 +902,10 @@ def battle_scores(model: Any, clips: Clips) -> dict[str, float]:
     friends, enemies = (pixel_scores(team)[1] for team in counts[0, 0])
     (balanced, f1), (_, moving) = map(pixel_scores, counts[0].sum(axis=1))
     error, error_copied, cost = sums[:3] / sums[3]
-    return {
-        **{"balanced_accuracy": balanced, "f1": f1, "f1_moving": moving},
-        **{"f1_friends": friends, "f1_enemies": enemies},
-        **{"f1_copied": pixel_scores(counts[1, 0].sum(axis=0))[1], "log_likelihood": -cost},
-        **{"nmse": -error, "nmse_copied": -error_copied},
-    }
+    row = {"balanced_accuracy": balanced, "f1": f1, "f1_moving": moving}
+    row |= {"f1_friends": friends, "f1_enemies": enemies, "log_likelihood": -cost}
+    row |= {"f1_copied": pixel_scores(counts[1, 0].sum(axis=0))[1]}
+    return row | {"nmse": -error, "nmse_copied": -error_copied}
 
 
 @torch.no_grad()

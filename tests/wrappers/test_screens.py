@@ -1,3 +1,4 @@
+import shutil
 from functools import cache
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import palette_to_gray, palette_to_rgb
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import frame_transform
+from rmr_gym.models.rmr.kernels import COMPILERS
 from rmr_gym.wrappers import screens
 from rmr_gym.wrappers.screens import FrameReader, Shrinker
 
@@ -32,8 +34,10 @@ def way(request, monkeypatch):
     """How screens are shrunk."""
     if request.param == "numpy":
         monkeypatch.setattr(screens, "_library", lambda: None)
-    elif screens._library() is None:
+    elif not any(map(shutil.which, COMPILERS)):
         pytest.skip("no compiler here")
+    else:
+        assert screens._library() is not None
 
 
 SIZES = [(84, 84), (42, 42), (100, 40), (210, 160), (97, 61)]

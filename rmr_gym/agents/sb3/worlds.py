@@ -173,8 +173,10 @@ def parted(features: str) -> tuple[str, Options]:
 
 def features_of(game: str) -> tuple[str, ...]:
     """Return the features that there are of a world, for reference the last."""
-    if is_grid(game) or game == CHEETAH:
-        return ("state",) if game == CHEETAH else ("view",)
+    if game == CHEETAH:
+        return ("state",)
+    if is_grid(game):
+        return ("view",)
     return (*BALLS_ARMS, UNTRAINED, "cnn", "state") if game == BALLS else (*ENCODERS, "cnn", "ram")
 
 
@@ -327,9 +329,10 @@ def _made(game: str) -> gym.Env[Any, Any]:
         mujoco = load_mujoco()
         before = mujoco.get_mju_user_warning()  # Gymnasium's model is old, MuJoCo says
         mujoco.set_mju_user_warning(str)
-        env = gym.make(game, render_mode="rgb_array")
-        mujoco.set_mju_user_warning(before)
-        return env
+        try:
+            return gym.make(game, render_mode="rgb_array")
+        finally:
+            mujoco.set_mju_user_warning(before)
     if is_grid(game):
         from minigrid import wrappers as views  # noqa: PLC0415 - optional
 
