@@ -37,6 +37,9 @@ Encoder = str | os.PathLike[str] | PretrainedEncoder
 Given = Encoder | None
 """An artifact, or the shipped one of the game."""
 
+VECTORS = (("RMRVectorObservation", "RMRVecEnv"), ("RMRVectorBelief", "RMRVecBelief"))
+"""What goes around vectors, Gymnasium's and Stable-Baselines3's: features, and beliefs."""
+
 OUTPUTS = ("slots", "flat", "processed", "lookahead", "frames")
 MOST_AHEAD = 16
 NO_OPERATION = 0
@@ -129,14 +132,13 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
     of_ram: ClassVar[bool] = False
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
-        kind = BeliefStream if self.of_ram else FeatureStream
-        shown = from_options(kind.options, options | ({"output": output} if output else {}))
-        folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
-        gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **asdict(shown))
-        vector = "RMRVectorBelief" if self.of_ram else "RMRVectorObservation"
-        advice = f"around a vector, use {vector}; around SB3's, RMRVecEnv"
+        names = VECTORS[self.of_ram]
+        advice = f"around a vector, use {names[0]}; around SB3's, {names[1]}"
         super().__init__(describe.require(gym.Env, env, advice))
-        self._stream = kind(encoder, shown, describe.source_of(env))
+        self._stream = stream_of(env, encoder, output, options, of_ram=self.of_ram)
+        folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
+        shown = asdict(self._stream.shown)
+        gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **shown)
         self.observation_space = self._stream.space
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -180,12 +182,10 @@ class RMRVectorObservation(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
         single = "RMRBeliefWrapper" if self.of_ram else "RMRObservationWrapper"
-        advice = f"around a single one, use {single}; around SB3's, RMRVecEnv"
+        advice = f"around a single one, use {single}; around SB3's, {VECTORS[self.of_ram][1]}"
         super().__init__(describe.require(gym.vector.VectorEnv, env, advice))
         self._mode = describe.autoreset_mode(self.env)
-        kind = BeliefStream if self.of_ram else FeatureStream
-        shown = from_options(kind.options, options | ({"output": output} if output else {}))
-        self._stream = kind(encoder, shown, describe.source_of(env))
+        self._stream = stream_of(env, encoder, output, options, of_ram=self.of_ram)
         self.single_observation_space = self._stream.space
         self.observation_space = gym.vector.utils.batch_space(self._stream.space, self.num_envs)
         self._over = np.zeros(self.num_envs, bool)
@@ -283,6 +283,7 @@ class FeatureStream:
         source: The environments.
 
     Attributes:
+        shown: The options.
         space: Of one environment's features.
 
     Raises:
@@ -297,7 +298,7 @@ class FeatureStream:
         self._config: Any = (config := encoder.config)
         self._frames = _reader(config, options, source)
         _compare_games(config, source.game, options.strict)
-        self._options = options
+        self.shown = options
         self._lengths = options.lengths() | {_CLIP: config.instants}
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self._place = find_device(best if options.device == "auto" else options.device)
@@ -361,27 +362,27 @@ class FeatureStream:
         clip = self._remember(_CLIP, self._frames(observations), turn)
         frames = clip.reshape(len(clip), *self._config.frame_shape)
         own = self._own(frames, actions, observations, turn)
-        shown = {self._options.own_name: own}
-        shown |= {name: np.asarray(observations[name]) for name in self._options.keep}
+        shown = {self.shown.own_name: own}
+        shown |= {name: np.asarray(observations[name]) for name in self.shown.keep}
         for name in shown.keys() & self._lengths.keys():
             shown[name] = self._remember(name, shown[name], turn).copy()
-        if self._options.output == "frames":
+        if self.shown.output == "frames":
             stack = shown["frames"]
             shown["frames"] = stack.reshape(len(stack), -1, *stack.shape[-2:])
-        return shown if self._options.keep else shown[self._options.own_name]
+        return shown if self.shown.keep else shown[self.shown.own_name]
 
     @torch.inference_mode()
     def _own(self, frames: Any, actions: Any, observations: Any, turn: Turn) -> np.ndarray:
         """Return what the stream makes of frames, and of what happened beside them."""
-        if self._options.output == "frames":
+        if self.shown.output == "frames":
             return frames
         latents = self._encoder(torch.from_numpy(frames).to(self._place))
-        if self._options.output == "processed":
+        if self.shown.output == "processed":
             latents = self._processor(latents, torch.from_numpy(actions).to(self._place))
-        if self._options.output == "lookahead":
+        if self.shown.output == "lookahead":
             considered = torch.from_numpy(self._considered).to(self._place)
-            latents = look_ahead(latents, considered, self._processor, self._options.ahead)
-        if self._options.output == "flat":
+            latents = look_ahead(latents, considered, self._processor, self.shown.ahead)
+        if self.shown.output == "flat":
             latents = latents.flatten(1)
         return latents.cpu().numpy()
 
@@ -400,7 +401,7 @@ class FeatureStream:
 
     def _indices(self, source: Source) -> np.ndarray | None:
         """Return, for each action of the environments, its index among P's 18, where P is asked."""
-        output, with_p = self._options.output, ("processed", "lookahead")
+        output, with_p = self.shown.output, ("processed", "lookahead")
         if output not in with_p or isinstance(self._processor, PassiveProcessor):
             return None
         if self._processor is None:
@@ -417,21 +418,21 @@ class FeatureStream:
 
     def _own_space(self) -> spaces.Box:
         slots, dim = self._config.slots, self._config.dim
-        if self._options.output == "bits":
+        if self.shown.output in ("bits", "evidence"):
             return spaces.Box(0, 1, (slots, self._config.bits), np.float32)
-        if self._options.output == "frames":
+        if self.shown.output == "frames":
             *channels, height, width = self._config.frame_shape
             stacked = int(np.prod(channels)) * self._lengths["frames"]
             return spaces.Box(0, 255, (stacked, height, width), np.uint8)
-        if self._options.output == "lookahead":
+        if self.shown.output == "lookahead":
             pressed = len(self._considered)
             slots += pressed if pressed > 1 else slots
-        shape = (slots * dim,) if self._options.output == "flat" else (slots, dim)
+        shape = (slots * dim,) if self.shown.output == "flat" else (slots, dim)
         return spaces.Box(-np.inf, np.inf, shape, np.float32)
 
     def _make_space(self, space: spaces.Space[Any]) -> spaces.Space[Any]:
-        entries: dict[str, Any] = {self._options.own_name: self._own_space()}
-        for name in self._options.keep:
+        entries: dict[str, Any] = {self.shown.own_name: self._own_space()}
+        for name in self.shown.keep:
             if not isinstance(space, spaces.Dict):
                 raise RMRError(
                     f"expected a Dict observation to keep {name!r} of, found {space}: put "
@@ -439,10 +440,10 @@ class FeatureStream:
                 )
             entries[name] = space[known_name("entry of the observation", name, space.spaces)]
         stacked = {name: self._stacked_space(name, entry) for name, entry in entries.items()}
-        return spaces.Dict(stacked) if self._options.keep else stacked[self._options.own_name]
+        return spaces.Dict(stacked) if self.shown.keep else stacked[self.shown.own_name]
 
     def _stacked_space(self, name: str, entry: Any) -> Any:
-        if name not in self._lengths or name == "frames" == self._options.output:
+        if name not in self._lengths or name == "frames" == self.shown.output:
             return entry
         return gym.vector.utils.batch_space(entry, self._lengths[name])
 
@@ -481,11 +482,11 @@ class BeliefOptions(Options):
     """What to show of a belief; the other fields are those of `Options`.
 
     Args:
-        output: ``"bits"`` or ``"latents"``.
+        output: ``"bits"``, ``"latents"`` or ``"evidence"``.
         start: ``"known"``: from the RAM of a reset; ``"unknown"``: from its frame.
     """
 
-    outputs: ClassVar[tuple[str, ...]] = ("bits", "latents")
+    outputs: ClassVar[tuple[str, ...]] = ("bits", "latents", "evidence")
 
     output: str = "bits"
     start: str = "known"
@@ -532,6 +533,8 @@ class BeliefStream(FeatureStream):
         belief, alone = self._belief[rows].clone(), self._alone[rows].clone()
         age = self._age[rows] + turn.moved
         evidence = self._encoder(torch.from_numpy(frames).to(self._place))
+        if self.shown.output == "evidence":
+            return (self._encoder.mean + evidence).clamp(0, 1).cpu().numpy()
         begun = torch.from_numpy(turn.begun)
         moved = ~begun & turn.moved
         if moved.any():
@@ -546,7 +549,7 @@ class BeliefStream(FeatureStream):
         if turn.rows is None:
             self._belief, self._alone, self._age = belief, alone, age
         shown = torch.sigmoid(belief)
-        if self._options.output == "latents":
+        if self.shown.output == "latents":
             shown = self._processor.pipeline.encoder(shown)
         return shown.cpu().numpy()
 
@@ -565,6 +568,8 @@ class RMRBeliefWrapper(RMRObservationWrapper):
     - ``"bits"``: ``Box[128, 8]`` in [0, 1], the probability of each bit, most significant first.
     - ``"latents"``: ``Box[128, dim]``, the slots that P sees: the abstract encoder's of these
       probabilities, which are the expected slots since it is linear.
+    - ``"evidence"``: ``Box[128, 8]`` in [0, 1], what the last frames tell without memory, as a
+      control: no P and no correction.
 
     RAM is read at a reset alone, where the simulated world is known, and with ``start="unknown"``
     never: then the belief begins with what the first frame shows. Where an environment shows no
@@ -577,7 +582,7 @@ class RMRBeliefWrapper(RMRObservationWrapper):
         env: A game, as for `RMRObservationWrapper`.
         encoder: The belief: folder of `rmr-gym encoder train --arm belief`, the name of a shipped
             one (``"pong_belief"``), or one that was read; None: the shipped one of the game.
-        output: ``"bits"`` or ``"latents"``; default: bits.
+        output: ``"bits"``, ``"latents"`` or ``"evidence"``; default: bits.
         **options: Further fields of `BeliefOptions`.
 
     Raises:
@@ -606,6 +611,19 @@ class RMRVectorBelief(RMRVectorObservation):
     """
 
     of_ram: ClassVar[bool] = True
+
+
+def stream_of(
+    env: Any, encoder: Given, output: str, options: Mapping[str, Any], *, of_ram: bool
+) -> FeatureStream:
+    """Return the stream of features, or of beliefs, of an environment or a vector.
+
+    Raises:
+        RMRError: As `RMRObservationWrapper` and `RMRBeliefWrapper`.
+    """
+    kind = BeliefStream if of_ram else FeatureStream
+    named = {"output": output} if output else {}
+    return kind(encoder, from_options(kind.options, {**options, **named}), describe.source_of(env))
 
 
 def _compare_games(config: AnyEncoderConfig, played: str | None, strict: bool) -> None:

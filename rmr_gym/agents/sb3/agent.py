@@ -376,9 +376,9 @@ def record_agent(
 def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     """Write a film of an episode of a folder's most trained agent.
 
-    The screen is at the left. If the agent sees slots, a cell for each is at the right, row by row:
-    the brighter, the further the slot is from where it was a step ago, next to the largest
-    movement of any slot so far.
+    The screen is at the left. If the agent sees slots, or a belief over RAM, a cell for each slot
+    or byte is at the right, row by row: the brighter, the further it is from where it was a step
+    ago, next to the largest movement so far.
 
     Args:
         folder: Of the agent.
@@ -398,14 +398,17 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game))
     observation, choose = venv.reset(), record.chooser(agent)
-    over, screens = False, list[Any](venv.get_images())
+    over, screens, seen = False, list[Any](venv.get_images()), [observation]
     while not over and len(screens) <= steps:
         observation, _, (over,), _ = venv.step(choose(observation))
         if not over:
             screens += venv.get_images()
+            seen.append(observation)
     venv.close()
     if config.encoder is not None:
-        screens = beside(screens, movements(_slots_of(config.encoder, screens)))
+        tracked = config.arm == worlds.BELIEF
+        slots = np.concatenate(seen) if tracked else _slots_of(config.encoder, screens)
+        screens = beside(screens, movements(slots))
     write_film(out, screens, fps=15.0)
     return len(screens)
 

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -23,7 +23,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
-from rmr_gym.core.errors import RMRError, from_options, known_name, letters, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.physics import load_mujoco
 from rmr_gym.models import pretrained
@@ -32,7 +32,7 @@ from rmr_gym.stages.balls import BALLS_ARMS
 from rmr_gym.stages.chain import ENCODERS, REFERENCES, UNTRAINED
 from rmr_gym.wrappers import describe
 from rmr_gym.wrappers.describe import AnyEnv
-from rmr_gym.wrappers.features import Encoder, FeatureStream, Options
+from rmr_gym.wrappers.features import BeliefOptions, Given, Options, stream_of
 from rmr_gym.wrappers.views import PairedObservation
 
 FRAMES = 4
@@ -70,15 +70,20 @@ ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 """Algorithms with what they are made with beside SB3's defaults."""
 
-ENCODED = tuple(dict.fromkeys((*ENCODERS, *BALLS_ARMS)))
+BELIEF = "belief"
+SLOTS = tuple(dict.fromkeys((*ENCODERS, *BALLS_ARMS)))
 """Features of a frozen encoder, by the arm that made it."""
+ENCODED = (*SLOTS, BELIEF)
+"""Features that need an artifact."""
 
 FEATURES = (*ENCODED, "cnn", "ram", "state", "view")
 
 
-def shipped_arm(world: str) -> str:
-    """Return the arm that made the encoder which comes with the package."""
-    return "rmr_aligned" if world == BALLS else "rmr"
+def find_shipped_arm(world: str, arm: str) -> str | None:
+    """Return the name of the artifact of an arm that comes with the package; None: none does."""
+    encoder = "rmr_aligned" if world == BALLS else "rmr"
+    shipped = find_shipped({encoder: world, BELIEF: f"{world}_{BELIEF}"}.get(arm, ""))
+    return shipped and shipped.name
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,15 @@ class AgentConfig:
         features: What the agent sees: frozen slots of an encoder, by the arm that made it (rmr,
             cswm, random_p, shuffled_p, no_p, untrained, supervised), or with P what it makes of
             them (rmr_processed), or slots and what it makes of them if each action is held for some
-            steps (rmr_ahead1, rmr_ahead4; at most 16); cnn (SB3's NatureCNN on the
-            last 4 frames, end to end); ram (its bits); of balls and of the half-cheetah, state
+            steps (rmr_ahead1, rmr_ahead4; at most 16); of games, a belief over RAM as
+            probabilities of its bits (belief), as slots (belief_latents), or what it would read of
+            the last frames without memory (belief_evidence); cnn (SB3's NatureCNN on the last 4
+            frames, end to end); ram (its bits); of balls and of the half-cheetah, state
             (positions and velocities); of MiniGrid, view (the 7 x 7 cells ahead, one-hot).
         algorithm: ppo, recurrent_ppo (with an LSTM), rims_ppo (with RIMs), dqn or qrdqn; the
             half-cheetah, whose actions are torques, needs one of the first three.
-        encoder: Folder or shipped name of the encoder; none with cnn, ram, state and view; default
-            with rmr, of balls rmr_aligned: the shipped one.
+        encoder: Folder or shipped name of the encoder, or of the belief; none with cnn, ram, state
+            and view; default with rmr, of balls rmr_aligned, and with belief: the shipped one.
         seed: Of training.
         copies: Games that are played side by side.
         max_steps: Steps after which an episode is cut.
@@ -122,14 +129,16 @@ class AgentConfig:
         known_name(f"algorithm for {self.game}", self.algorithm, playable)
         if min(self.copies, self.max_steps) < 1:
             raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
-        if self.arm == shipped_arm(self.game) and self.encoder is None:
-            shipped = find_shipped(self.game)
-            object.__setattr__(self, "encoder", shipped and shipped.name)
+        if self.encoder is None:
+            object.__setattr__(self, "encoder", find_shipped_arm(self.game, self.arm))
         if self.encoder is None and self.arm in ENCODED:
+            made = (
+                f"encoder train --game {self.game}" if self.arm == BELIEF else "train --data DATA"
+            )
             raise RMRError(
                 f"expected an encoder with features {self.features!r}, found none, and none of "
-                f"{self.game} is shipped: write one with `rmr-gym train --data FOLDER --arm "
-                f"{self.arm}` and name its folder"
+                f"{self.game} is shipped: write one with `rmr-gym {made} --arm {self.arm}` and "
+                "name its folder"
             )
         if self.encoder is not None and self.arm not in ENCODED:
             raise RMRError(
@@ -155,7 +164,7 @@ class AgentConfig:
     def encodes_inside(self) -> bool:
         """Whether the encoder alone is inside of the agent, and a replay buffer holds bytes."""
         replays = issubclass(ALGORITHMS[self.algorithm][0], OffPolicyAlgorithm)
-        return self.features in ENCODED and replays
+        return self.features in SLOTS and replays
 
 
 def parted(features: str) -> tuple[str, Options]:
@@ -164,10 +173,12 @@ def parted(features: str) -> tuple[str, Options]:
     Raises:
         RMRError: Their arm has no P, or looks too far ahead.
     """
+    if told := re.fullmatch(rf"{BELIEF}(?:_(latents|evidence))?", features):
+        return BELIEF, BeliefOptions(told[1] or "bits")
     named = re.fullmatch(r"(.+)_(?:(processed)|ahead(\d+))", features)
     if named is None:
         return features, Options("flat")
-    arm = known_name("arm with P", named[1], [name for name in ENCODED if name not in REFERENCES])
+    arm = known_name("arm with P", named[1], [name for name in SLOTS if name not in REFERENCES])
     return arm, Options("processed") if named[2] else Options("lookahead", ahead=int(named[3]))
 
 
@@ -177,7 +188,11 @@ def features_of(game: str) -> tuple[str, ...]:
         return ("state",)
     if is_grid(game):
         return ("view",)
-    return (*BALLS_ARMS, UNTRAINED, "cnn", "state") if game == BALLS else (*ENCODERS, "cnn", "ram")
+    return (
+        (*BALLS_ARMS, UNTRAINED, "cnn", "state")
+        if game == BALLS
+        else (*ENCODERS, BELIEF, "cnn", "ram")
+    )
 
 
 def is_grid(name: str) -> bool:
@@ -271,7 +286,8 @@ def make_games(
         return RMRVecEnv(games, frames, output="frames", history=FRAMES)
     shown = Options("frames") if config.encodes_inside else parted(config.features)[1]
     options: dict[str, Any] = asdict(shown) | {"strict": config.game != BALLS}
-    return RMRVecEnv(games, encoder_of(config), **options)
+    kind = RMRVecBelief if config.arm == BELIEF else RMRVecEnv
+    return kind(games, encoder_of(config), **options)
 
 
 def encoder_of(config: AgentConfig) -> PretrainedEncoder:
@@ -378,16 +394,17 @@ class RMRVecEnv(vec_env.VecEnvWrapper):
         >>> agent = PPO("MlpPolicy", venv)  # doctest: +SKIP
     """
 
+    of_ram: ClassVar[bool] = False
+
     def __init__(
-        self, venv: VecEnv | AnyEnv, encoder: Encoder, output: str = "slots", **options: Any
+        self, venv: VecEnv | AnyEnv, encoder: Given = None, output: str = "", **options: Any
     ):
         if not isinstance(venv, VecEnv):
             raise RMRError(
                 f"expected a VecEnv of Stable-Baselines3, found {type(venv).__name__}: make one "
                 "with stable_baselines3.common.env_util.make_vec_env"
             )
-        shown = from_options(Options, {"output": output, **options})
-        self._stream = FeatureStream(encoder, shown, describe.source_of(venv))
+        self._stream = stream_of(venv, encoder, output, options, of_ram=self.of_ram)
         super().__init__(venv, observation_space=self._stream.space)
         self._taken = np.zeros(venv.num_envs, np.int64)
 
@@ -410,3 +427,13 @@ class RMRVecEnv(vec_env.VecEnvWrapper):
             for info, shown, over in zip(infos, final["final_obs"], dones, strict=True)
         ]
         return self._stream.step(observations, self._taken, dones), rewards, dones, infos
+
+
+class RMRVecBelief(RMRVecEnv):
+    """`rmr_gym.wrappers.features.RMRVectorBelief` for Stable-Baselines3; see `RMRVecEnv`.
+
+    With a known start the environments must show ``ram``, as `rmr_gym`'s do. Options are those of
+    `rmr_gym.wrappers.features.BeliefOptions`.
+    """
+
+    of_ram: ClassVar[bool] = True

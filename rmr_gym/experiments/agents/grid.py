@@ -168,7 +168,7 @@ def has_features(world: str, features: str, encoders: Path) -> bool:
     Where no encoder of balls was written or is shipped, its features are left out.
     """
     arm, _ = worlds.parted(features)
-    made = arm in worlds.ENCODED and arm != worlds.shipped_arm(world)
+    made = arm in worlds.ENCODED and worlds.find_shipped_arm(world, arm) is None
     if made and world == worlds.BALLS:
         return any(encoders.glob(f"{world}-{arm}-*"))
     return arm in worlds.features_of(world)
@@ -192,10 +192,11 @@ def encoder_for(folder: Path, game: str, arm: str, seed: int) -> str:
     fitting = own or every
     if len(fitting) == 1:
         return str(fitting[0])
-    if not fitting and arm == worlds.shipped_arm(game):
-        return str(find_artifact(game))
+    if not fitting and (shipped := worlds.find_shipped_arm(game, arm)):
+        return str(find_artifact(shipped))
     names = ", ".join(path.name for path in fitting) or "none"
-    command = "train" if game == worlds.BALLS else f"encoder export --game {game}"
+    verb = "train" if arm == worlds.BELIEF else "export"
+    command = "train" if game == worlds.BALLS else f"encoder {verb} --game {game}"
     raise RMRError(
         f"expected one encoder {game}-{arm}-{seed}-STEP in {folder}, found {names}: write it with "
         f"`rmr-gym {command} --arm {arm} --seed {seed}`"
