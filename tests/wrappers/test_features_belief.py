@@ -97,6 +97,17 @@ def test_it_is_the_filter_from_the_ram_of_the_reset(kind, belief):
     np.testing.assert_allclose(env.reset(seed=0)[0], bits[0], atol=2e-4)
 
 
+def test_evidence_is_what_the_frame_tells_without_a_past(belief):
+    env = RMRBeliefWrapper(gym.make("rmr/Pong-v0"), belief, output="evidence")
+    assert env.observation_space == gym.spaces.Box(0, 1, (128, 8), np.float32)
+    now, _ = env.reset(seed=0)
+    for action in (2, 3, 17):
+        told = (belief.encoder.mean + evidence(belief, env)).clamp(0, 1)
+        np.testing.assert_allclose(now, told[0], **CLOSE)
+        now, *_ = env.step(action)
+    assert 0.1 < now.std()
+
+
 def test_a_reader_of_three_frames_sees_the_last_three_and_begins_anew():
     belief = make_belief(replace(CONFIG, instants=3))
     env = RMRBeliefWrapper(gym.make("rmr/Pong-v0"), belief)

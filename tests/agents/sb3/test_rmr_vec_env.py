@@ -12,11 +12,11 @@ from stable_baselines3.common.vec_env import (
 )
 
 import rmr_gym  # noqa: F401
-from rmr_gym.agents.sb3.worlds import RMRVecEnv
+from rmr_gym.agents.sb3.worlds import AgentConfig, RMRVecBelief, RMRVecEnv, make_games
 from rmr_gym.core.errors import RMRError
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
-from rmr_gym.wrappers.features import RMRObservationWrapper
+from rmr_gym.wrappers.features import RMRBeliefWrapper, RMRObservationWrapper
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,58 @@ def test_bad_input(encoder):
     ram = DummyVecEnv([lambda: gym.make("ALE/Pong-v5", obs_type="ram")])
     with pytest.raises(RMRError, match=r"found uint8 of shape \(128,\)"):
         RMRVecEnv(ram, encoder)
+
+
+@pytest.mark.parametrize("output", ["bits", "latents", "evidence"])
+def test_a_belief_equals_that_of_single_environments(output):
+    lengths = (2, 4)
+    venv = RMRVecBelief(DummyVecEnv([short(steps) for steps in lengths]), output=output)
+    singles = [RMRBeliefWrapper(short(steps)(), output=output) for steps in lengths]
+    assert venv.observation_space == singles[0].observation_space
+    seen, alone = venv.reset(), [env.reset()[0] for env in singles]
+    for action in (2, 3, 2, 0, 1):
+        np.testing.assert_allclose(seen, np.stack(alone), atol=1e-4)
+        seen, _, dones, infos = venv.step(np.full(2, action))
+        for i, env in enumerate(singles):
+            alone[i], _, _, truncated, _ = env.step(action)
+            assert truncated == dones[i]
+            if truncated:
+                np.testing.assert_allclose(infos[i]["terminal_observation"], alone[i], atol=1e-4)
+                alone[i] = env.reset()[0]
+    venv.close()
+    with pytest.raises(RMRError, match=r"use RMRVectorBelief; around SB3's, RMRVecBelief"):
+        RMRBeliefWrapper(gym.make_vec("rmr/Pong-v0", 1))
+
+
+@pytest.mark.parametrize(
+    ("features", "shape"),
+    [("belief", (128, 8)), ("belief_evidence", (128, 8)), ("belief_latents", (128, 64))],
+)
+def test_agents_see_beliefs_of_the_game(features, shape):
+    config = AgentConfig("Pong", features, copies=2)
+    assert config.encoder == "pong_belief"
+    venv = make_games(config, copies=2, learning=True)
+    assert venv.reset().shape == (2, *shape)
+    seen, *_ = venv.step(np.zeros(2, np.int64))
+    assert seen.shape == (2, *shape)
+    venv.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"game": "Seaquest"}, "`rmr-gym encoder train --game Seaquest --arm belief`"),
+        ({"game": "PushedBalls"}, "unknown features of PushedBalls 'belief'"),
+        ({"game": "Pong", "features": "belief_processed"}, "unknown arm with P 'belief'"),
+        ({"game": "Pong", "features": "belief_bits"}, "unknown features of Pong 'belief_bits'"),
+    ],
+)
+def test_beliefs_that_there_are_not(config, message):
+    with pytest.raises(RMRError, match=message):
+        AgentConfig(**{"features": "belief", **config})
+
+
+def test_an_encoder_is_no_belief():
+    config = AgentConfig("Pong", "belief", encoder="pong", copies=1)
+    with pytest.raises(RMRError, match="an encoder of the arm 'belief', found one of 'rmr'"):
+        make_games(config, copies=1, learning=False)
