@@ -59,6 +59,8 @@ class BattlesEnv(gym.Env[Any, Any], EzPickle):
         >>> env = gym.make("rmr/Battles-v0", team=4)  # doctest: +SKIP
     """
 
+    package = "magent2"
+
     def __init__(self, team: int = 8, size: int = 24, noise: float = 0.2):
         EzPickle.__init__(self, team, size, noise)
         self._magent = optional("magent2", "battles")

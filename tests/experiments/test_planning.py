@@ -13,7 +13,7 @@ from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.base import no_progress, run
 from rmr_gym.experiments.planning import report as pages
-from rmr_gym.experiments.planning.grid import ARMS, Episode, Planning, planned
+from rmr_gym.experiments.planning.grid import ARMS, PUSHED_ARMS, Episode, Planning, planned
 from rmr_gym.models.rmr.pipeline import torch_generator
 from rmr_gym.runs.store import Artifact
 from rmr_gym.runs.training import Phase
@@ -137,6 +137,7 @@ def test_pushed_balls_from_data_to_page(tiny):
     played = [*zip(rows["game"], rows["arm"], strict=True)]
     assert played == [*product(options["games"], options["arms"])]
     assert (rows["steps"] <= 2).all()
+    assert (rows["processor"] == 0).all()
     path, _ = write_report(out)
     assert "velocities are kept" in path.read_text()
 
@@ -155,6 +156,11 @@ def test_each_p_of_pushed_balls_has_episodes_of_its_own_and_scratch_p_sees_few(t
     used = {(row.names["seed"], row.task.needs[0].key) for row in plan if row.names["arm"] == "rmr"}
     assert len(used) == planned.seeds
     assert len({key for _, key in used}) == 2
+    assert {row.names["processor"] for row in plan} == {0, 1}
+    assert {row.names["arm"] for row in plan} == {*PUSHED_ARMS}
+    many = replace(natural, episodes=1000)
+    with pytest.raises(RMRError, match=r"--natural.episodes of at most \d+, .* got 1000"):
+        Planning(**proposed | {"natural": many}, **tiny, games=("bring",)).plan(no_progress)
     for name in ("processors", "steps"):
         with pytest.raises(RMRError, match=f"at least 1 as {name}"):
             Planning(games=("bring",), **{name: 0}).plan(no_progress)
@@ -172,6 +178,9 @@ def test_plans_that_cannot_be_are_refused_before_anything_is_recorded(tmp_path):
     for wrong in ({"horizons": (8, 0)}, {"candidates": (-1,)}):
         with pytest.raises(RMRError, match="at least 1 as horizon and candidates"):
             run(Planning(preset="smoke", root=tmp_path, games=("Pong",), **wrong))
+    for games, arm in ((("bring",), "player"), (("Pong",), "scratch_p")):
+        with pytest.raises(RMRError, match=f"unknown arm of {games[0]} '{arm}'"):
+            Planning(root=tmp_path, games=games, arms=(arm,)).plan(no_progress)
     with pytest.raises(RMRError, match="no belief of Freeway comes with the package"):
         run(Planning(preset="smoke", root=tmp_path, games=("Pong", "Freeway")))
     assert not (tmp_path / "data").exists()

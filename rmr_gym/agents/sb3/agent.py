@@ -398,7 +398,7 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
     venv = make_games(config, copies=1, learning=False)
     venv.seed(integer_seed(seed, "evaluation", config.game))
     observation, choose = venv.reset(), record.chooser(agent)
-    over, screens, seen = False, list[Any](venv.get_images()), [observation]
+    over, screens, seen = False, list[Any](venv.get_images()), list[Any]([observation])
     while not over and len(screens) <= steps:
         observation, _, (over,), _ = venv.step(choose(observation))
         if not over:

@@ -1,7 +1,7 @@
 """Planning: worlds played by what P imagines, from pixels, beside what stands in its place."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from rmr_gym.agents import planning as agents
 from rmr_gym.agents.planning import TASKS, Discrete, Planner, Pusher, Pushing, Solver, planning_game
 from rmr_gym.agents.players.graded import UNIFORM, networks, select_players
-from rmr_gym.core.errors import whole_number
+from rmr_gym.core.errors import RMRError, whole_number
 from rmr_gym.core.seeding import generator, integer_seed
 from rmr_gym.domains.atari import AtariModel
 from rmr_gym.experiments.atari import AtariExperiment, game_names
@@ -117,7 +117,7 @@ class Planning(AtariExperiment):
         arms: rmr (P), shuffled_p, random_p, copy (the state stays), emulator (the true futures),
             random; of games known (P, from the true RAM), player (a trained one, without planning);
             of balls scratch_p (it learned from places in pixels), extrapolated (balls keep their
-            velocities).
+            velocities); default: all of a world.
         horizons: Steps of plans; each with the first number of candidates.
         candidates: Plans that are scored at once; each with the first horizon.
         steps: Steps of an episode.
@@ -131,7 +131,7 @@ class Planning(AtariExperiment):
 
     seeds: int | None = 5
     games: tuple[str, ...] = ("Pong", "Breakout")
-    arms: tuple[str, ...] = ARMS
+    arms: tuple[str, ...] = ()
     horizons: tuple[int, ...] = (8,)
     candidates: tuple[int, ...] = (32,)
     steps: int = 200
@@ -148,12 +148,13 @@ class Planning(AtariExperiment):
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed."""
-        require_known("arm", self.arms, dict.fromkeys(ARMS + PUSHED_ARMS))
         whole_number("horizon and candidates", min(self.horizons + self.candidates), at_least=1)
         whole_number("processors", self.processors, at_least=1)
         whole_number("steps", self.steps, at_least=1)
         names, tasks = ([game for game in self.games if (game in TASKS) == own] for own in (0, 1))
         names = game_names(names) if names else []
+        known = [*dict.fromkeys(ARMS * bool(names) + PUSHED_ARMS * bool(tasks))]
+        require_known(f"arm of {', '.join(self.games)}", self.arms or known, known)
         beliefs = [PretrainedEncoder.of(None, of_ram=True, game=name) for name in names]
         games = self.recorded(progress_for, names) if names else []
         rows = [row for pair in zip(games, beliefs, strict=True) for row in self._rows(*pair)]
@@ -161,6 +162,11 @@ class Planning(AtariExperiment):
         facts: dict[str, Any] = {name: getattr(self, name) for name in named}
         if tasks:
             data = self.pushed_data(progress_for)
+            if (most := len(data.open().training)) < (self.natural.episodes or 0):
+                raise RMRError(
+                    f"expected --natural.episodes of at most {most}, which are there for training, "
+                    f"got {self.natural.episodes}"
+                )
             rows += [row for task in tasks for row in self._pushed(task, data)]
             facts["pushed"] = data.summary()
         return self.atari_plan(rows, games, **facts)
@@ -182,19 +188,21 @@ class Planning(AtariExperiment):
         return planning.pushed_dynamics(data, phases, "rmr", seed)
 
     def _pushed(self, task: str, data: RecordedBalls) -> Iterator[Rows]:
-        steps, arms = min(self.steps, TASKS[task]), [arm for arm in self.arms if arm in PUSHED_ARMS]
-        for arm, seed, (ahead, count) in self._grid(arms):
+        steps = min(self.steps, TASKS[task])
+        for arm, seed, (ahead, count) in self._grid(PUSHED_ARMS):
             solver = Solver(ahead, count, min(max(1, count // 8), ELITES), hold=self.hold)
             number = seed % self.processors
             episode = Episode(task, arm, self.model, solver, steps, seed, processor=number)
             names = {"game": task, "arm": arm, "seed": seed, "horizon": ahead, "candidates": count}
+            names["processor"] = number
             yield Rows("planning", planned(episode, self.pushed_dynamics(data, arm, number)), names)
 
-    def _grid(self, arms: Iterable[str]) -> Iterator[tuple[str, int, tuple[int, int]]]:
+    def _grid(self, arms: Sequence[str]) -> Iterator[tuple[str, int, tuple[int, int]]]:
         """Yield arms, seeds, and horizons with candidates; those that plan nothing have one."""
         budgets = [(steps, self.candidates[0]) for steps in self.horizons]
         budgets += [(self.horizons[0], count) for count in self.candidates[1:]]
-        for arm, seed in product(arms, self.seed_list):
+        chosen = [arm for arm in self.arms or arms if arm in arms]
+        for arm, seed in product(chosen, self.seed_list):
             for budget in budgets[:1] if arm in POLICIES else budgets:
                 yield arm, seed, budget
 
@@ -203,7 +211,7 @@ class Planning(AtariExperiment):
         hashed = parameter_hash(belief.encoder) + parameter_hash(belief.processor)
         learned = planning.dynamics(game.data, self.model, self.phases, PRETRAIN_SEED)
         yield Rows("dynamics", learned, {"game": game.name}, "curve")
-        for arm, seed, (steps, count) in self._grid(arm for arm in self.arms if arm in ARMS):
+        for arm, seed, (steps, count) in self._grid(ARMS):
             names = {"game": game.name, "arm": arm, "seed": seed}
             own = arm if arm in (*planning.ARMS, planning.EMULATOR) else "rmr"
             told = planning.head(game.data, self.model, own, self.discount, PRETRAIN_SEED, learned)

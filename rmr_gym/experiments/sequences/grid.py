@@ -63,7 +63,8 @@ class SequencesRun(SequencePreset, base.Experiment):
         facts = {"preset": self.preset, "task": self.task.kind}
         facts |= {"models": list(self.models), "seeds": list(self.seed_list)}
         finish = partial(write_activity, tasks=tasks, task=self.task)
-        return base.Plan(rows, facts, finish=finish)
+        versions = (*base.VERSIONS, "mujoco", "stable-baselines3")
+        return base.Plan(rows, facts, finish=finish, versions=versions)
 
     def _returns(self, model: str, seed: int, task: Task) -> base.Rows:
         """Return what a trained model earns while the joints of the half-cheetah are moved."""
