@@ -36,6 +36,7 @@ from rmr_gym.stages.natural import pretrain
 from rmr_gym.stages.presets import Pretraining
 from rmr_gym.stages.probe import PROBES, fitting_rows
 
+PARTS = ("training", "validation")
 FOLDS = 4
 """Parts of the training episodes; a training frame is read by a reader that did not learn it."""
 
@@ -145,14 +146,14 @@ class Episodes(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def recorded_episodes(data: GameData, part: str, height: int, width: int) -> Episodes:
-    """Return the "training" or the "validation" episodes, frames at the reader's size."""
+def recorded_episodes(data: GameData, part: str, model: AtariModel) -> Episodes:
+    """Return the "training" or the "validation" episodes, frames at the size of the model's."""
     opened = data.open()
     chosen = getattr(opened, part)
     loaded = opened.dataset.load(
         columns=("pixels", "ram", "action"),
         episodes=chosen,
-        transform=atari.frame_transform(height, width),
+        transform=atari.frame_transform(model.height, model.width),
     )
     length = np.array([opened.dataset.episodes[index].length for index in chosen])
     first = np.cumsum(length + 1) - length - 1
@@ -196,7 +197,7 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
         ``varying``, the numbers of those bits; ``mean`` of all bits; ``hidden``, the bytes that a
         frame does not show; the record holds the penalty and the F1 of held-out labelled frames.
     """
-    training = recorded_episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model)
     rows = labelled_rows(training, labels, seed)
     bits = torch.from_numpy(training.bits[rows]).float()
     fold = training.episode % FOLDS
@@ -224,7 +225,7 @@ def evidence(data: GameData, model: AtariModel, bound: float, labels: int, seed:
             fitted = reader(fold[rows] != part, best)
             read[chosen] = fitted(training.frames[chosen]).flatten(1)[:, varying].half()
     everything = reader(np.ones(len(rows), bool), best)
-    validation = recorded_episodes(data, "validation", model.height, model.width)
+    validation = recorded_episodes(data, "validation", model)
     hidden = filters.hidden_bytes(scores[best][0], torch.zeros(()), bits, bound)
     tensors = {
         "training": read,
@@ -253,10 +254,7 @@ def instants(
     Returns:
         As `evidence`, and what it calls hidden: by single frames.
     """
-    training, validation = (
-        recorded_episodes(data, part, model.height, model.width)
-        for part in ("training", "validation")
-    )
+    training, validation = (recorded_episodes(data, part, model) for part in PARTS)
     rows, varying = labelled_rows(training, labels, seed), read.tensors["varying"]
     bits = torch.from_numpy(training.bits[rows]).float().flatten(1)[:, varying, None]
     fold = training.episode % FOLDS
@@ -313,7 +311,7 @@ def belief(
     """
     known_name("belief", arm, BELIEFS)
     transition = _transition(arm, model, seed, donor, foreign)
-    training = recorded_episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model)
     labelled = labelled_rows(training, labels, seed)
     film = filmed(training, read, "training", start)
     known = np.isin(np.arange(len(training.bits)), labelled)
@@ -327,8 +325,8 @@ def belief(
         tracks.append((starts, (*given, filters.opened(transition, *given[:2]))))
     for number in range(rounds):
         for starts, given in tracks:
-            priors, alone = filters.follow(transition, fusion, *given).prior, given[-1]
-            for ahead, parts in enumerate(zip(priors, alone, strict=True), 1):
+            priors, _ = filters.follow(transition, fusion, *given)
+            for ahead, parts in enumerate(zip(priors, given[-1], strict=True), 1):
                 told = known[starts + ahead]
                 rows = torch.from_numpy((starts + ahead)[told])
                 ages = torch.full((told.sum(),), ahead)
@@ -342,7 +340,7 @@ def belief(
     def carry(film: Film, starts: np.ndarray) -> list[Tensor]:
         given = film.track(starts, config.horizon)
         alone = filters.opened(transition, *given[:2])
-        return filters.follow(transition, fusion, *given, alone).belief
+        return filters.follow(transition, fusion, *given, alone)[1]
 
     record = {"rows": score_beliefs(data, model, config, read, start, carry)}
     return Artifact(record, fusion.state_dict())
@@ -368,7 +366,7 @@ def _transition(
         return filters.remembered
     if arm in ("pixels", "instants"):
         return filters.unknown
-    return filters.Predicted(_arm_pipeline(arm, model, seed, donor, foreign))
+    return partial(filters.predicted, _arm_pipeline(arm, model, seed, donor, foreign))
 
 
 def _arm_pipeline(
@@ -453,7 +451,7 @@ def score_beliefs(
         start: A name in `STARTS`.
         carry: From a film and the rows of starts to the log-odds of each step that follows.
     """
-    validation = recorded_episodes(data, "validation", model.height, model.width)
+    validation = recorded_episodes(data, "validation", model)
     film, scored = filmed(validation, read, "validation", start), data.scored_bytes
     hidden = read.tensors["hidden"].numpy()[scored]
     kinds = {"all": scored, "hidden": scored[hidden], "shown": scored[~hidden]}
@@ -518,7 +516,7 @@ def scratch(
     Returns:
         As `rmr_gym.stages.natural.pretrain`.
     """
-    episodes = recorded_episodes(data, "training", model.height, model.width)
+    episodes = recorded_episodes(data, "training", model)
     labelled = labelled_rows(episodes, labels, seed)
     bits = read_bits(read, "training").numpy()
     bits[labelled] = episodes.bits[labelled]
@@ -563,7 +561,7 @@ def recurrent(
     Raises:
         RMRError: Unknown start, fewer than two training episodes that are as long as a segment.
     """
-    training = recorded_episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model)
     film = filmed(training, read, "training", start)
     labelled = labelled_rows(training, labels, seed)
     starts = np.concatenate([training.first, labelled])
@@ -634,8 +632,8 @@ def supervised_frames(
     Returns:
         As `recurrent`.
     """
-    training = recorded_episodes(data, "training", model.height, model.width)
-    labelled, sizes = labelled_rows(training, labels, seed), (model.height, model.width)
+    training = recorded_episodes(data, "training", model)
+    labelled = labelled_rows(training, labels, seed)
     apart = training.episode[labelled] % HELD_OUT == 0
     if apart.all():
         raise RMRError("an encoder of frames learns from one episode and is tried on another")
@@ -656,7 +654,7 @@ def supervised_frames(
 
     tried = partial(told, labelled[apart])
     trained = _best(network, step_at, tried, data.scored_bytes, learning, room)
-    frames = recorded_episodes(data, "validation", *sizes).frames
+    frames = recorded_episodes(data, "validation", model).frames
     with torch.no_grad():
         logits = torch.cat([network(part) for part in frames.split(500)])
 
@@ -779,7 +777,7 @@ def strict(
     """
     known_name("belief", arm, STRICT)
     known_name("start", start, STARTS)
-    training = recorded_episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model)
     network = _latent_filter(data, training, model, arm, seed, donor)
     code = _arm_pipeline("rmr", model, seed, donor).encoder
 
@@ -891,10 +889,9 @@ def _probed(
         read: What `evidence` left.
         given: What is probed.
     """
-    scoring, sizes = config.scoring, (model.height, model.width)
-    training = recorded_episodes(data, "training", *sizes)
-    validation = recorded_episodes(data, "validation", *sizes)
-    horizon, scored = scoring.horizon, data.scored_bytes
+    training, validation = (recorded_episodes(data, part, model) for part in PARTS)
+    scoring, scored = config.scoring, data.scored_bytes
+    horizon = scoring.horizon
     begun = [training.first[training.length >= step] + step for step in scoring.starts]
     starts = np.concatenate([training.followed_by(rows, horizon) for rows in begun])
     asked = np.zeros((horizon, len(starts)), bool)

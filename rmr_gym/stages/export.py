@@ -134,7 +134,7 @@ def reader(
     Returns:
         Tensors of a `rmr_gym.models.rmr.belief.CompactReader`; the record holds its rank.
     """
-    training = recorded_episodes(data, "training", model.height, model.width)
+    training = recorded_episodes(data, "training", model)
     rows = labelled_rows(training, labels, seed)
     frames, bits = training.clips(rows, count), torch.from_numpy(training.bits[rows]).float()
     fitted = PixelReader(count * model.height, model.width)

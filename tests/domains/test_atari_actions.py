@@ -6,7 +6,7 @@ import pytest
 from rmr_gym.core.actions import ACTION_NAMES, ale_actions
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
-from rmr_gym.domains.atari import load_abstract, load_natural
+from rmr_gym.domains.atari import AtariModel, load_abstract, load_natural
 from rmr_gym.stages.belief import recorded_episodes
 from rmr_gym.stages.games import GameData
 from rmr_gym.wrappers import RecordTransitions
@@ -48,7 +48,10 @@ def test_a_belief_is_told_what_the_actions_of_a_smaller_set_press(tmp_path):
     dataset = recorded(gym.make("ALE/Pong-v5"), tmp_path / "pong", episodes=2)
     data = GameData("Pong", tmp_path / "pong", train_episodes=1, validation_episodes=1)
     pressed = load_abstract(dataset, [0]).action.tolist()
-    assert recorded_episodes(data, "training", 84, 84).action.tolist() == [0, *pressed]
+    assert recorded_episodes(data, "training", AtariModel(height=84, width=84)).action.tolist() == [
+        0,
+        *pressed,
+    ]
 
 
 def test_every_action_of_our_games_is_what_it_was(tmp_path):

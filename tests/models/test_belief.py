@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,11 @@ from rmr_gym.models.rmr.belief import (
     LatentGRU,
     LatentTransition,
     PixelReader,
-    Predicted,
     follow,
     hidden_bytes,
     log_odds,
     opened,
+    predicted,
     remembered,
     unknown,
 )
@@ -46,7 +48,7 @@ def test_the_prior_writes_bytes_by_the_mask_and_keeps_the_belief_elsewhere():
     logits = model(belief, action)
     mask = torch.sigmoid(logits.mask)[..., None]
     expected = mask * torch.sigmoid(logits.bits) + (1 - mask) * belief
-    prior = Predicted(model, batch=2)(belief, action)
+    prior = predicted(model, belief, action, batch=2)
     torch.testing.assert_close(torch.sigmoid(prior), expected.clamp(LEAST, 1 - LEAST))
 
 
@@ -157,11 +159,11 @@ def test_a_filter_carries_its_own_belief_and_not_the_truth():
     loud = 100 * (torch.ones_like(start) - 0.5)
     actions = [torch.tensor([step, step]) for step in range(3)]
     unseen = [torch.zeros_like(start)] * 3
-    track = follow(flip, Fusion(SLOTS, BITS), start, actions, [silent, silent, loud], unseen)
+    _, beliefs = follow(flip, Fusion(SLOTS, BITS), start, actions, [silent, silent, loud], unseen)
     torch.testing.assert_close(met[1][0], 1 - start)
     torch.testing.assert_close(met[2][0], start)
     assert [int(action[0]) for _, action in met] == [0, 1, 2]
-    assert (track.belief[2] > 0).all()
+    assert (beliefs[2] > 0).all()
 
 
 def test_an_action_is_needed_before_each_frame():
@@ -231,11 +233,11 @@ def test_a_filter_step_by_step_is_the_track():
     start = torch.from_numpy(bits_of(2))
     actions = [torch.tensor([step % 18, 17 - step % 18]) for step in range(66)]
     seen = [torch.from_numpy(bits_of(2, seed)) - 0.5 for seed in range(66)]
-    predicted = Predicted(model)
-    alone = opened(predicted, start, actions)
-    track = follow(predicted, fusion, start, actions, seen, alone)
+    predict = partial(predicted, model)
+    alone = opened(predict, start, actions)
+    _, beliefs = follow(predict, fusion, start, actions, seen, alone)
     belief = unseen = start - 0.5
-    steps = zip(actions, seen, track.belief, strict=True)
+    steps = zip(actions, seen, beliefs, strict=True)
     for age, (action, evidence, expected) in enumerate(steps, 1):
         belief, unseen = carried(belief, unseen, action, evidence, torch.tensor([age, age]))
         torch.testing.assert_close(belief, expected)
@@ -245,7 +247,7 @@ def test_a_latent_transition_of_bits_is_the_transition_of_bits_encoded():
     model, action = pipeline(dim=12), torch.arange(5)
     bits = torch.from_numpy(bits_of(5))
     found = LatentTransition(model)(model.encoder(bits), action)
-    expected = model.encoder(torch.sigmoid(Predicted(model)(bits, action)))
+    expected = model.encoder(torch.sigmoid(predicted(model, bits, action)))
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)
     unsure = model.encoder(0.3 + 0.4 * bits).detach().requires_grad_()
     again = LatentTransition(model)(unsure, action)

@@ -36,7 +36,7 @@ QUICK = Phase(steps=4, batch=4, unroll=5)
 
 @pytest.fixture(scope="module")
 def episodes(game):
-    return recorded_episodes(game.data, "training", 84, 84)
+    return recorded_episodes(game.data, "training", game.preset.model)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_every_belief_is_fitted_and_scored(game, chain, read, arm):
 
 
 def test_actions_stand_beside_the_row_that_they_led_to(game):
-    episodes = recorded_episodes(game.data, "training", 84, 84)
+    episodes = recorded_episodes(game.data, "training", game.preset.model)
     opened = game.data.open()
     loaded = opened.dataset.load(columns=("ram", "action"), episodes=opened.training)
     np.testing.assert_array_equal(episodes.action[loaded.current + 1], loaded["action"])
@@ -83,7 +83,7 @@ def test_short_tracks_begin_where_most_labels_soon_follow(episodes):
 
 
 def test_fewer_labels_are_among_more(game):
-    episodes = recorded_episodes(game.data, "training", 84, 84)
+    episodes = recorded_episodes(game.data, "training", game.preset.model)
     few, many = (set(labelled_rows(episodes, count, 0)) for count in (10, 30))
     assert few < many
     assert few != set(labelled_rows(episodes, 10, 1))
@@ -92,7 +92,7 @@ def test_fewer_labels_are_among_more(game):
 def test_training_frames_are_read_by_a_reader_that_saw_no_label_of_their_fold(game, chain, read):
     """Wrong labels in one fold change what is read of the others and not of itself."""
     artifact = chain.compute(read)
-    episodes = recorded_episodes(game.data, "training", 84, 84)
+    episodes = recorded_episodes(game.data, "training", game.preset.model)
     read_again = _expanded(artifact, "training")
     assert len(read_again) == len(episodes.bits)
     from rmr_gym.models.rmr.belief import PixelReader

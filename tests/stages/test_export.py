@@ -124,7 +124,7 @@ def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(
     fitted = belief(game.data, model, SMALL, 40, "rmr", 0, read, game.pretrained())
     made = pretrained_belief(game, fitted, chain)
     kept = PretrainedEncoder.from_pretrained(made.save_pretrained(tmp_path / "belief"))
-    episodes = recorded_episodes(game.data, "validation", 84, 84)
+    episodes = recorded_episodes(game.data, "validation", game.preset.model)
     frames = episodes.clips(np.arange(len(episodes.bits)), count)
     assert kept.config.frame_shape == frames.shape[1:]
     found = chain.compute(read)
@@ -146,7 +146,7 @@ def test_a_belief_is_exported_with_the_reader_that_its_evidence_came_from(
 
 def test_how_episodes_begin_is_among_what_an_exported_reader_keeps(game, chain, monkeypatch):
     """It looks like nothing else, and few labelled frames are of it."""
-    training, kept = recorded_episodes(game.data, "training", 84, 84), []
+    training, kept = recorded_episodes(game.data, "training", game.preset.model), []
     compacted = CompactReader.of
 
     def of(fitted, frames, lost):

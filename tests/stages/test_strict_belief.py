@@ -54,7 +54,7 @@ def test_what_is_frozen_stays_and_what_learns_moves(game, chain, read):
 def test_beliefs_without_frames_and_without_memory_are_what_they_say(game, chain, read):
     """P alone does not change with frames; an encoder of single frames forgets its start."""
     model, donor = game.preset.model, chain.compute(game.pretrained())
-    training = recorded_episodes(game.data, "training", model.height, model.width)
+    training = recorded_episodes(game.data, "training", model)
     for arm, remembers in (("p_alone", True), ("no_memory", False)):
         network = _latent_filter(game.data, training, model, arm, 0, donor)
         prior, seen = torch.randn(2, 3, 128, model.dim)

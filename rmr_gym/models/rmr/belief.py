@@ -11,7 +11,6 @@ filter.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -67,25 +66,23 @@ def unknown(belief: Bits, action: Tensor) -> Bits:
     return torch.zeros_like(belief)
 
 
-class Predicted:
-    """P between the abstract encoder and decoder, as the transition of a belief.
+@torch.no_grad()
+def predicted(
+    pipeline: EncodeProcessDecode, belief: Bits, action: Numbers, batch: int = 128
+) -> Bits:
+    """Say what P says, between the abstract encoder and decoder.
 
     A bit is what P writes where the byte is overwritten, and the belief elsewhere: equation 5 with
     probabilities in place of decisions.
 
     Args:
         pipeline: The abstract pipeline; it is not trained any more.
+        belief: Probabilities.
+        action: That is taken.
         batch: Beliefs that are computed at once.
     """
-
-    def __init__(self, pipeline: EncodeProcessDecode, batch: int = 128):
-        self._pipeline, self._batch = pipeline, batch
-
-    @torch.no_grad()
-    def __call__(self, belief: Bits, action: Numbers) -> Bits:
-        """Return the log-odds of the bits that follow."""
-        parts = zip(belief.split(self._batch), action.split(self._batch), strict=True)
-        return torch.cat([log_odds(following_bits(self._pipeline, *part)) for part in parts])
+    parts = zip(belief.split(batch), action.split(batch), strict=True)
+    return torch.cat([log_odds(following_bits(pipeline, *part)) for part in parts])
 
 
 def following_bits(pipeline: EncodeProcessDecode, belief: Bits, action: Numbers) -> Bits:
@@ -347,23 +344,10 @@ class Filter(nn.Module):
             evidence: The reader's, of the frame.
             age: Steps since each belief's start, this one among them.
         """
-        predict = Predicted(self.pipeline)
-        prior = predict((belief > 0).float(), action)
+        prior = predicted(self.pipeline, (belief > 0).float(), action)
         if (age <= OPENED).any():
-            alone = predict((alone > 0).float(), action)
+            alone = predicted(self.pipeline, (alone > 0).float(), action)
         return self.fusion(prior, alone, evidence, age), alone
-
-
-class Track(NamedTuple):
-    """What a filter met on its way, an entry a step.
-
-    Attributes:
-        prior: Log-odds before the frame was seen.
-        belief: Log-odds afterwards.
-    """
-
-    prior: list[Tensor]
-    belief: list[Tensor]
 
 
 def opened(transition: Transition, start: Bits, actions: Actions) -> list[Bits]:
@@ -382,7 +366,7 @@ def follow(
     actions: Actions,
     evidence: Sequence[Bits],
     alone: Sequence[Bits],
-) -> Track:
+) -> tuple[list[Bits], list[Bits]]:
     """Carry beliefs on, from their own past, over as many steps as there are actions.
 
     The belief is cut to bits before each step: P was trained on bits.
@@ -395,6 +379,9 @@ def follow(
         evidence: The reader's, of the frame after each action.
         alone: What `opened` gives.
 
+    Returns:
+        Log-odds before each frame was seen, and afterwards.
+
     Raises:
         RMRError: Actions and evidence are of different lengths.
     """
@@ -403,13 +390,12 @@ def follow(
             f"a belief needs an action before each frame, got {len(actions)} actions and "
             f"{len(evidence)} frames"
         )
-    track, belief = Track([], []), start
+    priors, beliefs, bits = [], [], start
     for age, (action, seen, unseen) in enumerate(zip(actions, evidence, alone, strict=True), 1):
-        track.prior.append(transition(belief, action))
-        ages = torch.full((len(start),), age)
-        track.belief.append(fusion(track.prior[-1], unseen, seen, ages))
-        belief = (track.belief[-1] > 0).float()
-    return track
+        priors.append(transition(bits, action))
+        beliefs.append(fusion(priors[-1], unseen, seen, torch.full((len(start),), age)))
+        bits = (beliefs[-1] > 0).float()
+    return priors, beliefs
 
 
 class Recurrent(nn.Module):
