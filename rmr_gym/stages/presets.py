@@ -234,15 +234,24 @@ class Preset:
 
 def read_presets(family: str, kind: type[Named]) -> dict[str, Named]:
     """Return the presets of a family by name, as presets.toml says them."""
+    return {name: kind(**values) for name, values in read_values(family, kind).items()}
+
+
+def read_values(family: str, kind: type) -> dict[str, dict[str, Any]]:
+    """Return what presets.toml says of a family, by preset and field of a dataclass."""
     families = tomllib.loads(Path(__file__).with_name("presets.toml").read_text())
-    return {name: _made(kind, values) for name, values in families[family].items()}
+    return {name: _fields(kind, values) for name, values in families[family].items()}
+
+
+def _fields(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {name: _made(hints[name], value) for name, value in values.items()}
 
 
 def _made(hint: Any, value: Any) -> Any:
     """Return a value of TOML as what a field's type says: a dataclass, a tuple, or as it is."""
     if is_dataclass(hint):
-        hints = get_type_hints(hint)
-        return cast("Any", hint)(**{name: _made(hints[name], part) for name, part in value.items()})
+        return cast("Any", hint)(**_fields(cast("Any", hint), value))
     if isinstance(value, list):
         return tuple(_made(get_args(hint)[0], part) for part in value)
     return value

@@ -1,7 +1,7 @@
 """Belief: RAM tracked from pixels and actions, with P or a control as the transition."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -14,7 +14,7 @@ from rmr_gym.stages import belief as stages
 from rmr_gym.stages.belief import BELIEFS, STARTS, STRICT, Believing, Strict
 from rmr_gym.stages.chain import GameTasks
 from rmr_gym.stages.games import PROBE_SEED
-from rmr_gym.stages.presets import AtariPreset, Pretraining
+from rmr_gym.stages.presets import AtariPreset, read_values
 
 REGIMES = {"pairs": (*BELIEFS, "gru", "supervised"), "strict": STRICT}
 """The arms of each regime: few labelled frames, or pixels and actions alone."""
@@ -25,24 +25,6 @@ FRAMES = Phase(steps=1000, learning_rate=1e-3, batch=50)
 
 WITHOUT_P = ("copy", "pixels", "instants")
 OF_SINGLE_FRAMES = ("pixels", "p_alone", "supervised")
-SHORT = Believing(horizon=60, tracks=12, segment=60, starts=(0, 100), scored=(1, 4, 16, 59))
-
-PROPOSED: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "belief": SHORT,
-        "labels": (300,),
-        "gru": replace(GRU, steps=40),
-        "supervised": replace(FRAMES, steps=40),
-        "strict": Strict(Phase(20, batch=8, unroll=6), length=48, scoring=SHORT),
-    },
-    "laptop": {
-        "pretraining": Pretraining(
-            6000, 16, learning_rate=1e-2, checkpoints=(1500, 3000, 6000), warmup=200, end=0.0
-        )
-    },
-}
-"""What a preset proposes beyond the defaults: at equal cost P learns more from smaller batches, and
-from a rate that starts ten times as high and falls to 0."""
 
 
 def _read(game: GameTasks, config: Believing, labels: int, seed: int, frames: int) -> Task:
@@ -115,7 +97,7 @@ class Belief(AtariExperiment):
         Raises:
             RMRError: There is no such preset.
         """
-        return AtariPreset.proposals(name) | PROPOSED.get(name, {})
+        return AtariPreset.proposals(name) | read_values("belief", Belief).get(name, {})
 
     def plan(self, progress_for: ProgressFor) -> Plan:
         """Return what is to be computed; a single game has no other game's P."""
