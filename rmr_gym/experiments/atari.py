@@ -154,7 +154,6 @@ class AtariExperiment(AtariPreset, Experiment):
         facts = {
             "preset": self.preset,
             "games": [game.name for game in games],
-            "seeds": list(self.seed_list),
             "objective": preset.natural.objective,
             "checkpoints": list(preset.natural.checkpoints),
             "probes": list(preset.probing.probes),

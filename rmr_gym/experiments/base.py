@@ -29,7 +29,7 @@ from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
 ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""
 
-VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py")
+VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py", "stable-baselines3")
 WRITE_EVERY_SECONDS = 20.0
 """Tables of what is finished are written at most so often."""
 
@@ -65,7 +65,6 @@ class Plan:
         facts: Further entries of run.json.
         config: What its results hang on beside the options, see `Experiment.config`.
         finish: Writes further files into the folder, where all has gone well.
-        versions: Packages whose versions run.json says.
         group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
     """
 
@@ -73,7 +72,6 @@ class Plan:
     facts: Mapping[str, Any]
     config: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[Path, Store], object] = lambda out, store: None
-    versions: Sequence[str] = VERSIONS
     group: Group = list
 
 
@@ -207,7 +205,7 @@ def run(
         plan = replace(plan, config={**experiment.config, **plan.config})
         typed = command or shlex.join(["rmr-gym", *sys.argv[1:]])
         facts: dict[str, Any] = {"kind": experiment.kind, "command": typed, "workers": workers}
-        facts["device"] = experiment.device
+        facts |= {"device": experiment.device, "seeds": list(experiment.seed_list)}
         run_folder = _RunFolder(out, plan, Store(experiment.root / "store"), facts)
         outcomes = run_tasks(
             [rows.task for rows in plan.rows],
@@ -326,7 +324,7 @@ class _RunFolder:
         described = {
             **self._facts,
             **self.plan.facts,
-            **circumstances(self._started, self._facts["workers"], self.plan.versions),
+            **circumstances(self._started, self._facts["workers"]),
             "config": self.plan.config,
             "problems": problems,
         }
@@ -386,12 +384,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def circumstances(started: datetime, workers: int, versions: Sequence[str]) -> dict[str, Any]:
+def circumstances(started: datetime, workers: int) -> dict[str, Any]:
     """Return what run.json says of versions, machine and time."""
     finished = datetime.now(UTC)
     return {
         "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in versions},
+        | {name: version(name) for name in VERSIONS},
         "machine": {
             "processor": _processor_name(),
             "cores": os.cpu_count(),

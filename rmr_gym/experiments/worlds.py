@@ -176,7 +176,6 @@ class BallsExperiment(BallsPreset, Experiment):
         facts = {
             "preset": self.preset,
             "games": [world.data.label],
-            "seeds": list(self.seed_list),
             "datasets": {world.data.label: world.data.summary()},
         } | facts
         return Plan(rows, facts)
@@ -333,16 +332,14 @@ class WorldExperiment(WorldOptions, Experiment):
             models: On one data set.
             tests: What run.json says of each test set.
         """
-        seeds, data = self.seed_list, models[0].data.summary()
-        rows = [*rows]
-        for model, seed in product(models, seeds):
+        data, rows = models[0].data.summary(), [*rows]
+        for model, seed in product(models, self.seed_list):
             names = {"model": model.label, "seed": seed}
             rows.append(Rows("world_model_curves", model.trained(seed), names, "validations"))
         facts = {
             "preset": self.preset,
             "models": [model.label for model in models],
             "steps": {model.label: model.preset.training.steps for model in models},
-            "seeds": list(seeds),
             "data": data,
             "tests": tests,
             "presets": {model.label: as_json(model.preset) for model in models},

@@ -131,9 +131,7 @@ class Agents(Budget, base.Experiment):
             )
         lists = {name: sorted(values) for name, values in named.items()}
         rows = [*map(self._random_rows, (*games, *self.tests)), *map(self._rows, configs)]
-        versions = (*base.VERSIONS, "stable-baselines3")
-        facts = self.config | lists | {"seeds": list(self.seed_list)}
-        return base.Plan(rows, facts, versions=versions)
+        return base.Plan(rows, self.config | lists)
 
     def configs(self, games: list[str]) -> Iterator[worlds.AgentConfig]:
         """Yield the agents of the grid; features that a world does not have are left out there.

@@ -60,8 +60,7 @@ class SequencesRun(SequencePreset, base.Experiment):
         if shown is not None:
             rows += [base.Rows("returns", shown, {"model": "expert", "seed": 0})]
             rows += [self._returns(*of, task) for of, task in tasks.items()]
-        facts = {"preset": self.preset, "task": self.task.kind}
-        facts |= {"models": list(self.models), "seeds": list(self.seed_list)}
+        facts = {"preset": self.preset, "task": self.task.kind, "models": list(self.models)}
         finish = partial(write_activity, tasks=tasks, task=self.task)
         versions = (*base.VERSIONS, "mujoco", "stable-baselines3")
         return base.Plan(rows, facts, finish=finish, versions=versions)
