@@ -22,9 +22,10 @@ from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder, find_art
 from rmr_gym.models.rmr.pipeline import find_device
 from rmr_gym.runs.store import Artifact, Store, read_artifact, write_artifact
 from rmr_gym.stages import export
-from rmr_gym.stages.balls import BALLS_ARMS, BallsFolder, BallsPreset, given_balls
+from rmr_gym.stages.balls import BallsFolder, BallsPreset, given_balls
 from rmr_gym.stages.chain import ENCODERS, UNTRAINED, GameTasks
 from rmr_gym.stages.games import GameData
+from rmr_gym.stages.natural import chosen_step
 from rmr_gym.stages.presets import AtariPreset, Preset, as_json
 
 AnyPreset = str | AtariPreset | BallsPreset
@@ -127,7 +128,6 @@ def train(
     if is_of_balls(given):
         if step is not None:
             raise RMRError(f"expected no step for balls, of which the last is kept, got {step}")
-        known_name("arm", arm, (*BALLS_ARMS, UNTRAINED))
         world = balls_world(given, _chosen(BallsPreset, preset, settings), device)
         phases = () if arm == UNTRAINED else world.preset.prediction.phases
         name = f"{world.data.label}-{arm}-{seed}-{sum(phase.steps for phase in phases)}"
@@ -226,9 +226,7 @@ def checkpoint_of(preset: Preset, arm: str, step: int | None = None) -> int:
     """
     known_name("arm", arm, ENCODERS)
     kept = [0] if arm == UNTRAINED else [*preset.natural.checkpoints]
-    if step is not None and step not in kept:
-        raise RMRError(f"expected one of the checkpoints {kept} as step, got {step}")
-    return kept[-1] if step is None else step
+    return chosen_step(kept, step)
 
 
 def _chosen(kind: Any, preset: AnyPreset, settings: Settings | None) -> Any:
@@ -242,13 +240,10 @@ def _model_of(folder: Path) -> AtariModel:
     Raises:
         RMRError: The folder holds something else.
     """
-    record = read_artifact(folder).record
-    if record.get("kind") != KIND:
-        raise RMRError(f"{folder} holds no processor: expected a folder from `rmr-gym pretrain`")
     try:
-        return AtariModel(**record["model"])
+        return AtariModel(**read_artifact(folder).record["model"])
     except (KeyError, TypeError) as error:
         raise RMRError(
-            f"{folder} does not say what model it holds: expected one from `rmr-gym pretrain` on "
-            "a game"
+            f"{folder} holds no processor of a game: expected a folder from `rmr-gym pretrain` on "
+            "the data set of one"
         ) from error

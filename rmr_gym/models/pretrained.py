@@ -78,6 +78,12 @@ class _GameConfig:
         """Shape of the bytes that the encoder takes: one gray frame."""
         return (self.height, self.width)
 
+    def _processor(self) -> processors.Processor:
+        options = {"aggregation": self.aggregation, "precision": self.precision}
+        return processors.make_processor(
+            str(self.core), slots=self.slots, actions=self.actions, dim=self.dim, **options
+        )
+
 
 @dataclass(frozen=True)
 class EncoderConfig(_GameConfig):
@@ -102,14 +108,12 @@ class EncoderConfig(_GameConfig):
 
     def encoder(self) -> SlotCNN:
         """Make an encoder of these sizes, with weights from torch's own generator."""
-        return SlotCNN(**_some(self, "height", "width", "slots", "maps", "dim", "trunk", "affine"))
+        names = ("height", "width", "slots", "maps", "dim", "trunk", "affine")
+        return SlotCNN(**{name: getattr(self, name) for name in names})
 
     def processor(self) -> processors.Processor | None:
         """Make P of these sizes, with weights from torch's own generator; None without P."""
-        if self.core is None:
-            return None
-        sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
-        return processors.make_processor(self.core, **sizes)
+        return None if self.core is None else self._processor()
 
 
 @dataclass(frozen=True)
@@ -212,9 +216,7 @@ class BeliefConfig(_GameConfig):
 
     def processor(self) -> Filter:
         """Make a filter of these sizes, with weights from torch's own generator."""
-        sizes = _some(self, "slots", "actions", "dim", "aggregation", "precision")
-        core = processors.make_processor(str(self.core), **sizes)
-        return Filter(core, self.slots, self.bits, self.dim)
+        return Filter(self._processor(), self.slots, self.bits, self.dim)
 
 
 AnyEncoderConfig = EncoderConfig | BallsEncoderConfig | BeliefConfig
@@ -409,10 +411,6 @@ def _check(config: "_GameConfig | BallsEncoderConfig", **largest: int) -> None:
     for name, (kind, choices) in _CHOICES.items():
         if name in values and (name, values[name]) != ("core", None):
             known_name(kind, values[name], choices)
-
-
-def _some(config: AnyEncoderConfig, *names: str) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in names}
 
 
 def _config_sha256(config: dict[str, Any], provenance: dict[str, Any]) -> str:

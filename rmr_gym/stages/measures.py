@@ -4,7 +4,6 @@ Headroom: few labelled frames, one slot a byte, bytes that a frame does not show
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from rmr_gym.core.errors import RMRError
-from rmr_gym.core.metrics import bit_f1, class_scores, ranking_scores
+from rmr_gym.core.metrics import States, bit_f1, class_scores, ranking_scores
 from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import byte_entropy
 from rmr_gym.domains import atari
@@ -184,8 +183,11 @@ def _fit(
 
     best, reached, waited = weights.detach().clone(), torch.full((len(sizes),), -1.0), 0
     for _ in range(ROUNDS):
-        with _without_denormals():
+        torch.set_flush_denormal(True)  # tiny probabilities would slow the fit tenfold
+        try:
             optimizer.step(loss)
+        finally:
+            torch.set_flush_denormal(False)
         with torch.no_grad():
             scores = _scores(held, weights, sizes)
             right = [(s.argmax(1) == t) for s, t in zip(scores, held_targets, strict=True)]
@@ -204,16 +206,6 @@ def _scores(
     values: Float[Tensor, "rows width"], weights: Float[Tensor, "weights outputs"], sizes: list[int]
 ) -> tuple[Float[Tensor, "rows _"], ...]:
     return torch.addmm(weights[-1], values, weights[:-1]).split(sizes, dim=1)
-
-
-@contextmanager
-def _without_denormals() -> Iterator[None]:
-    """Let numbers below 1e-38 count as 0: tiny probabilities would slow the fit tenfold."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 AHEAD = (1, 5, 10)
@@ -346,9 +338,7 @@ def rank_predictions(
 
 
 @torch.no_grad()
-def _unrolled(
-    pipeline: EncodeProcessDecode, paths: Paths
-) -> dict[int, Float[np.ndarray, "rows features"]]:
+def _unrolled(pipeline: EncodeProcessDecode, paths: Paths) -> dict[int, States]:
     place = next(pipeline.parameters()).device
     parts: dict[int, list[np.ndarray]] = {ahead: [] for ahead in paths.later}
     for frames, actions in zip(paths.start.split(BATCH), paths.action.split(BATCH), strict=True):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AbstractData, AtariModel, NaturalData
+from rmr_gym.domains.dynamics import Dynamics
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
@@ -31,22 +32,8 @@ COLLAPSE = (
 )
 
 
-@runtime_checkable
-class AbstractWorld(Protocol):
-    """What a P can be pretrained on, for instance `rmr_gym.stages.games.GameData`."""
-
-    def key(self) -> Any:
-        """Return what decides results, as JSON."""
-        ...
-
-    def abstract(self, part: str) -> AbstractData:
-        """Return the "training" or the "validation" transitions."""
-        ...
-
-    @property
-    def scored_bytes(self) -> np.ndarray:
-        """The bytes that are scored."""
-        ...
+AbstractWorld = GameData | Dynamics
+"""What a P can be pretrained on."""
 
 
 @stage(version=3)
@@ -415,7 +402,15 @@ def kept_step(artifact: Artifact, step: int | None) -> int:
     Raises:
         RMRError: It does not hold that one.
     """
-    kept = kept_steps(artifact)
+    return chosen_step(kept_steps(artifact), step)
+
+
+def chosen_step(kept: list[int], step: int | None) -> int:
+    """Return one of the checkpoints that are kept; None stands for the last.
+
+    Raises:
+        RMRError: There is no such checkpoint.
+    """
     step = kept[-1] if step is None else step
     if step not in kept:
         raise RMRError(f"expected one of the checkpoints {kept} as step, got {step}")
