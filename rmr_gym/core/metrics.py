@@ -135,15 +135,12 @@ def effective_rank(features: States) -> float:
         The effective rank; 0.0 where nothing varies (constant features, or fewer than two rows),
         NaN where a feature is not finite.
     """
-    if features.size == 0:
-        return 0.0
     if not np.isfinite(features).all():
         return float("nan")
-    values = features.astype(np.float64)
-    size = np.abs(values).max()
-    if size == 0:
+    if not features.any():
         return 0.0
-    values = values / size
+    values = features.astype(np.float64)
+    values = values / np.abs(values).max()
     centred = values - values.mean(0)
     rows, width = centred.shape
     gram = centred @ centred.T if rows < width else centred.T @ centred

@@ -456,9 +456,7 @@ def transition_rows(
     return np.arange(steps.sum(), dtype=np.int64) + episode, episode
 
 
-def positions(
-    chosen: Chosen, count: int, things: str, mend: str = ""
-) -> Int64[np.ndarray, " chosen"]:
+def positions(chosen: Chosen, count: int, things: str, mend: str = "") -> Int64[np.ndarray, " _"]:
     """Return the positions that are chosen of ``count`` things, which may also be a mask of them.
 
     Raises:

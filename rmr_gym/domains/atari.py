@@ -258,15 +258,6 @@ def area_overlaps(size: int, target: int) -> Float[np.ndarray, "target size"]:
     return np.clip(overlap, 0, None).astype(np.float32)
 
 
-def area_weights(size: int, target: int) -> Float[np.ndarray, "target size"]:
-    """Return the matrix that averages ``size`` pixels into ``target`` pixels by area.
-
-    Raises:
-        RMRError: If the target is larger than the source.
-    """
-    return area_overlaps(size, target) / np.float32(size)
-
-
 class RamScores(NamedTuple):
     """Scores of predicted next RAM on the bytes of high entropy."""
 
@@ -286,13 +277,11 @@ def ram_scores(predicted: Predicted, bits: Bits, next_bits: Bits, scored: Chosen
 
 
 @torch.no_grad()
-def predict_ram(
-    pipeline: EncodeProcessDecode, data: AbstractData, batch: int = 250
-) -> Bool[np.ndarray, "transitions bytes bits"]:
+def predict_ram(pipeline: EncodeProcessDecode, data: AbstractData) -> Predicted:
     """Predict the bits after every transition of ``data``."""
     parts, device = [], next(pipeline.parameters()).device
     whole = torch.from_numpy(data.current), torch.from_numpy(data.action)
-    for rows, action in zip(*(part.split(batch) for part in whole), strict=True):
+    for rows, action in zip(*(part.split(250) for part in whole), strict=True):
         bits = torch.from_numpy(data.bits[rows]).float().to(device)
         parts.append(models.predicted_bits(pipeline(bits, action.to(device)), bits).cpu().numpy())
     return np.concatenate(parts)

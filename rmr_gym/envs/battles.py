@@ -8,8 +8,7 @@ from gymnasium.utils import EzPickle
 from jaxtyping import Bool, Int
 
 from rmr_gym.core.errors import RMRError, optional, whole_number
-from rmr_gym.envs import arguments
-from rmr_gym.envs.arguments import Arrays, Info, Seed
+from rmr_gym.envs.arguments import Arrays, Info, Seed, one_action, plain_seed, probability
 
 CHANNELS = ("friend", "enemy", "health", "attacks", "up", "down", "left", "right")
 """Of a frame; the last five are the action that a friend takes next."""
@@ -65,7 +64,7 @@ class BattlesEnv(gym.Env[Any, Any], EzPickle):
         EzPickle.__init__(self, team, size, noise)
         self._magent = optional("magent2", "battles")
         self._battle = optional("magent2.environments.battle.battle", "battles")
-        self.size, self.noise = whole_number("size", size), arguments.probability("noise", noise)
+        self.size, self.noise = whole_number("size", size), probability("noise", noise)
         self.team, most = whole_number("team", team), (self.size - 2) * (self.size // 3 - 1)
         if not SMALLEST <= self.size <= LARGEST or not 1 <= self.team <= most:
             raise RMRError(
@@ -84,7 +83,7 @@ class BattlesEnv(gym.Env[Any, Any], EzPickle):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin a battle."""
-        super().reset(seed=arguments.plain_seed(seed), options=options)
+        super().reset(seed=plain_seed(seed), options=options)
         rewards, number = self._battle.default_reward_args, int(self.np_random.integers(2**31))
         config = self._battle.get_config(self.size, False, number, **rewards)
         self._grid = self._magent.GridWorld(config, map_size=self.size)
@@ -100,7 +99,7 @@ class BattlesEnv(gym.Env[Any, Any], EzPickle):
         """Let all units do what they have decided, and decide anew."""
         if self._grid is None:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        arguments.one_action(action, 1)
+        one_action(action, 1)
         for handle, decided in zip(self._teams, self._decided, strict=True):
             self._grid.set_action(handle, decided)
         self._grid.step()

@@ -157,9 +157,7 @@ def encode(encoder: nn.Module, frames: Tensor, batch: int = 250) -> Values:
     return torch.cat([encoder(part.to(place)).flatten(1) for part in frames.split(batch)])
 
 
-def bit_rows(
-    features: Features, sets: ProbeSets, probes: tuple[str, ...], *, seed: int = PROBE_SEED
-) -> Records:
+def bit_rows(features: Features, sets: ProbeSets, probes: tuple[str, ...]) -> Records:
     """Probe features for bits; return one record a probe, with rank and dead slots beside.
 
     Args:
@@ -167,7 +165,6 @@ def bit_rows(
         sets: Whose bits are read; a quarter of the training episodes validates the penalty (ridge)
             or stops the training (adam).
         probes: Keys of `PROBES`.
-        seed: For the stochastic probes and the choice of the validating episodes.
 
     Raises:
         RMRError: If there are fewer than two training episodes.
@@ -176,9 +173,9 @@ def bit_rows(
     rank = metrics.effective_rank(test[:RANK_ROWS].cpu().numpy())
     dead = dead_slots(test.unflatten(1, (slots, -1))) if slots else 0
     bits = torch.from_numpy(sets.training.bits).flatten(1).float().to(train.device)
-    fit, rows = fitting_rows(sets.training.episode, seed), []
+    fit, rows = fitting_rows(sets.training.episode, PROBE_SEED), []
     for name in probes:
-        predicted = PROBES[name](train, bits, fit, test, seed).cpu().numpy()
+        predicted = PROBES[name](train, bits, fit, test, PROBE_SEED).cpu().numpy()
         scores = metrics.bit_f1(_by_byte(predicted), sets.test.bits.astype(bool))
         values = (name, scores.micro_f1, scores.macro_f1, scores.slot_accuracy, rank, dead)
         rows.append(dict(zip(METRICS, values, strict=True)))

@@ -13,9 +13,11 @@ from jaxtyping import Float32, UInt8
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.core.palette import PALETTE_GRAY
-from rmr_gym.domains.atari import area_overlaps, area_weights, rounded_means
+from rmr_gym.domains.atari import area_overlaps, rounded_means
 from rmr_gym.models.rmr.kernels import library_of, structure
 from rmr_gym.wrappers.describe import ale_of
+
+Frames = UInt8[np.ndarray, "batch height width"]
 
 SCREEN = (210, 160)
 """Rows and columns of the screen that encoders are trained on."""
@@ -47,9 +49,7 @@ class Shrinker:
         self._unchanged = (height, width) == SCREEN
         self.strip, self.shape = self._rows.shape[1], (len(self._rows), width)
 
-    def __call__(
-        self, screens: Float32[np.ndarray, "batch rows 160"]
-    ) -> UInt8[np.ndarray, "batch height width"]:
+    def __call__(self, screens: Float32[np.ndarray, "batch rows 160"]) -> Frames:
         """Return the frames of gray screens (0 to 255), or of some strips of each."""
         if self._unchanged:
             return screens.astype(np.uint8)
@@ -91,9 +91,7 @@ class _Strips:
         self._shown = self._frames = np.empty((0, 0), np.uint8)
         self._grays = PALETTE_GRAY.ctypes.data if to_gray is _from_palette else None
 
-    def __call__(
-        self, shown: UInt8[np.ndarray, "batch 210 160 *channels"]
-    ) -> UInt8[np.ndarray, "batch height width"]:
+    def __call__(self, shown: UInt8[np.ndarray, "batch 210 160 *channels"]) -> Frames:
         count, strip = len(shown), self._shrink.strip
         words = np.ascontiguousarray(shown).reshape(count, SCREEN[0] // strip, -1).view(np.uint64)
         if count > len(self._shown):  # black screens are black frames
@@ -160,7 +158,7 @@ class FrameReader:
                 "take an encoder of them"
             )
 
-    def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch height width"]:
+    def __call__(self, observations: Any) -> Frames:
         """Return the frames of a batch of observations."""
         if self._env is not None:
             return self._frames(ale_of(self._env).getScreen()[None])
@@ -191,7 +189,8 @@ class PictureReader:
                 f"resolution={size} or more, or take an encoder of the game"
             )
         self._shape = shape
-        self._weights = area_weights(shape[0], size).astype(np.float64)
+        shares = area_overlaps(shape[0], size) / np.float32(shape[0])
+        self._weights = shares.astype(np.float64)
 
     def __call__(self, observations: Any) -> UInt8[np.ndarray, "batch 3 height width"]:
         """Return the pictures of a batch of observations, channels first."""

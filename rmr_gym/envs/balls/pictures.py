@@ -25,6 +25,8 @@ Radii = Float[np.ndarray, "batch slots"]
 Palette = UInt8[np.ndarray, "slots 3"]
 Color = UInt8[np.ndarray, "batch height width 3"]
 Binary = UInt8[np.ndarray, "batch height width 1"]
+Area = Int[np.ndarray, "4"]
+"""First row, first column, rows and columns of a rectangle."""
 _LARGEST_IN_SINGLE = 128
 _PIXELS_A_TIME = 32 * 64 * 64
 _HALF = 0.5
@@ -150,9 +152,7 @@ def disc_shares(
     return corners.astype(np.int32), shares
 
 
-def draw_curtain(
-    rng: np.random.Generator, sides: Sequence[float], height: int, width: int
-) -> Int[np.ndarray, "4"]:
+def draw_curtain(rng: np.random.Generator, sides: Sequence[float], height: int, width: int) -> Area:
     """Draw place and size of a curtain that lies within the frame.
 
     Args:
@@ -160,9 +160,6 @@ def draw_curtain(
         sides: (smallest, largest) side as a fraction of the frame's height and width.
         height: Of the frame, in pixels.
         width: Of the frame, in pixels.
-
-    Returns:
-        First row, first column, rows, columns.
     """
     full = np.array([height, width])
     rows, columns = np.clip(np.rint(rng.uniform(sides[0], sides[1], 2) * full).astype(int), 1, full)
@@ -171,11 +168,7 @@ def draw_curtain(
     return np.array([top, left, rows, columns], np.int64)
 
 
-def hide(
-    frame: Shaped[np.ndarray, "height width *channels"],
-    curtain: Int[np.ndarray, "4"],
-    color: int = 0,
-) -> None:
+def hide(frame: Shaped[np.ndarray, "rows columns *rest"], curtain: Area, color: int = 0) -> None:
     """Paint the curtain into ``frame``, in place."""
     top, left, rows, columns = curtain
     frame[top : top + rows, left : left + columns] = color

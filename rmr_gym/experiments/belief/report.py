@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from rmr_gym.report import arms, charts
-from rmr_gym.report.arms import ordered
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Run, Schema, groups, in_order, load_run, parts, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, draws_by, means, paired
@@ -53,7 +52,7 @@ def over_starts(run: Run, labels: Labels = BELIEF_LABELS) -> pd.DataFrame:
     """Return the mean over the starts of tracks of each seed's bit F1."""
     rows = groups(run["belief"], "game", "labels", "bytes", "k", "arm", "seed")
     table = rows["micro_f1"].mean().reset_index().astype({"labels": int, "k": int})
-    return ordered(table, game=run.games, arm=labels)
+    return arms.ordered(table, game=run.games, arm=labels)
 
 
 def belief_table(rows: pd.DataFrame, labels: Labels) -> pd.DataFrame:

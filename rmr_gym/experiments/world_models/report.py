@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from rmr_gym.core.errors import RMRError
 from rmr_gym.report import charts
-from rmr_gym.report.charts import own_names, seed_lines
 from rmr_gym.report.page import Page
 from rmr_gym.report.runs import Schema, groups, load_run, read_arrays, where
 from rmr_gym.report.statistics import CORRECTED, DIFFERENCE, means, paired
@@ -144,7 +143,7 @@ def score_dots(rows: pd.DataFrame, scores: Sequence[str], mark: float = float("n
     looks = pd.DataFrame(styles, columns=["color", "marker", "shift"])[: len(scores)]
     looks = looks.assign(score=scores, label=called(scores, FRAME_SCORES))
     shown = dots.reset_index().merge(looks, on="score").assign(row=lambda dot: dot["model"])
-    models = [name for name in own_names(rows) if name in {*shown["model"]}]
+    models = [name for name in charts.own_names(rows) if name in {*shown["model"]}]
     panels = charts.faceted(shown, "test", charts.Dots.of)
     return charts.dots(panels, models, mark, shared=True, file=f"world_models.csv: {scores[0]}")
 
@@ -165,8 +164,8 @@ def simulation_curves(rows: pd.DataFrame, score: str = "bce") -> Figure:
     titles: Any = {"across": "simulated frame", "up": SIMULATED[score]}
     more = [known.assign(model=n, **{score: known[f"{score}_{n}"]}) for n in REFERENCES]
     every = pd.concat([known, *more]).dropna(subset=score)
-    axes, names = ("test", "frame", score, "model"), own_names(known) | REFERENCES
-    return seed_lines(every, *axes, names, "simulations.csv", marked=False, **titles)
+    axes, names = ("test", "frame", score, "model"), charts.own_names(known) | REFERENCES
+    return charts.seed_lines(every, *axes, names, "simulations.csv", marked=False, **titles)
 
 
 def views(folder: Path) -> Page:
@@ -187,7 +186,7 @@ def views(folder: Path) -> Page:
         "validation": partial(validation_curves, run["world_model_curves"]),
         **{name: draw for path in paths for name, draw in enclave_figures(path)},
     }
-    shown = {"enclaves": [path.stem for path in paths], "names": list(own_names(rows))}
+    shown = {"enclaves": [path.stem for path in paths], "names": list(charts.own_names(rows))}
     return Page(run, tables, figures, shown)
 
 
@@ -297,7 +296,7 @@ def views_figure(table: pd.DataFrame, trained_on: int | None, score: str = "f1")
     Raises:
         RMRError: Nothing varies in the table.
     """
-    names, up = own_names(table), label(score)
+    names, up = charts.own_names(table), label(score)
     panels = []
     for question, rows in varied(table, trained_on).items():
         drawn = charts.over_seeds(rows, question, score, "model", names)
@@ -385,6 +384,6 @@ def validation_curves(rows: pd.DataFrame) -> Figure:
         RMRError: There are none.
     """
     rows, axes = rows.assign(panel="validation loss"), ("panel", "step", "validation_loss", "model")
-    names, file = own_names(rows), "world_model_curves.csv"
+    names, file = charts.own_names(rows), "world_model_curves.csv"
     shown: Any = {"across": "step", "up": "nats a frame", "log": 8.0}
-    return seed_lines(rows, *axes, names, file, marked=False, **shown)
+    return charts.seed_lines(rows, *axes, names, file, marked=False, **shown)

@@ -331,9 +331,7 @@ class ProcessorCommunication(Communication):
         return silence.index_copy(1, there, self.processor(latents) - latents)
 
 
-def dropout(
-    x: Float[Tensor, "*shape"], share: float, generator: torch.Generator
-) -> Float[Tensor, "*shape"]:
+def dropout(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Set a share of the numbers to 0, drawn from the generator, and scale up the rest."""
     kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
     return x * kept / (1 - share)
