@@ -29,7 +29,8 @@ from rmr_gym.runs.sweep import Group, Outcome, run_tasks, with_needs
 ProgressFor = Callable[[str], Progress | None]
 """Gives the progress callback of a piece of work by its title."""
 
-VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", "gymnasium", "ale-py", "stable-baselines3")
+_SIMULATORS = ("gymnasium", "ale-py", "mujoco", "stable-baselines3")
+VERSIONS = ("rmr-gym", "torch", "numpy", "scipy", *_SIMULATORS)
 WRITE_EVERY_SECONDS = 20.0
 """Tables of what is finished are written at most so often."""
 

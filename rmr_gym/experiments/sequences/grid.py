@@ -62,8 +62,7 @@ class SequencesRun(SequencePreset, base.Experiment):
             rows += [self._returns(*of, task) for of, task in tasks.items()]
         facts = {"preset": self.preset, "task": self.task.kind, "models": list(self.models)}
         finish = partial(write_activity, tasks=tasks, task=self.task)
-        versions = (*base.VERSIONS, "mujoco", "stable-baselines3")
-        return base.Plan(rows, facts, finish=finish, versions=versions)
+        return base.Plan(rows, facts, finish=finish)
 
     def _returns(self, model: str, seed: int, task: Task) -> base.Rows:
         """Return what a trained model earns while the joints of the half-cheetah are moved."""
