@@ -209,7 +209,8 @@ class Parts:
         self.model, self.config = PRESETS["laptop"].model, Natural(cnn=cnn)
         self.data = natural_data(data, self.model, self.config)
         donor = processor_artifact(make_core(self.model, self.model.core, 100))
-        self.pipeline = initial_pipeline(self.data, self.model, self.config, arm, 0, donor)
+        run = NaturalRun(arm, 0, donor)
+        self.pipeline = initial_pipeline(self.data, self.model, self.config, run)
         trained = [weight for weight in self.pipeline.parameters() if weight.requires_grad]
         self.adam, self.steps = torch.optim.Adam(trained, lr=1e-3, fused=True), 0
         self.seconds: dict[str, list[float]] = {}

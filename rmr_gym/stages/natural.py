@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AbstractData, AtariModel, NaturalData
-from rmr_gym.domains.dynamics import Dynamics
+
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
@@ -32,8 +32,22 @@ COLLAPSE = (
 )
 
 
-AbstractWorld = GameData | Dynamics
-"""What a P can be pretrained on."""
+@runtime_checkable
+class AbstractWorld(Protocol):
+    """What a P can be pretrained on, for instance `rmr_gym.stages.games.GameData`."""
+
+    def key(self) -> Any:
+        """Return what decides results, as JSON."""
+        ...
+
+    def abstract(self, part: str) -> AbstractData:
+        """Return the "training" or the "validation" transitions."""
+        ...
+
+    @property
+    def scored_bytes(self) -> np.ndarray:
+        """The bytes that are scored."""
+        ...
 
 
 @stage(version=3)
@@ -200,6 +214,20 @@ def drawn_transitions(
     return index, derangement(config.batch, generator(seed, "negatives", step))
 
 
+class NaturalRun(NamedTuple):
+    """Which run of some settings it is.
+
+    Attributes:
+        arm: A name in `rmr_gym.stages.presets.ARMS`.
+        seed: Shared by paired arms.
+        donor: Pretrained pipeline, for the arms that need one.
+    """
+
+    arm: str
+    seed: int
+    donor: Artifact | None = None
+
+
 @stage(version=5)
 def natural(
     data: GameData,
@@ -236,7 +264,7 @@ def natural(
         RMRError: Unknown arm, missing or misfitting donor, loss that is not a number.
     """
     loaded, place = natural_data(data, model, config), find_device(device)
-    pipeline = initial_pipeline(loaded, model, config, arm, seed, donor)
+    pipeline = initial_pipeline(loaded, model, config, NaturalRun(arm, seed, donor))
     pipeline.to(place)
     before = parameter_hash(pipeline.processor)
 
@@ -254,17 +282,12 @@ def natural(
 
 
 def initial_pipeline(
-    loaded: NaturalData,
-    model: AtariModel,
-    config: Natural,
-    arm: str,
-    seed: int,
-    donor: Artifact | None,
+    loaded: NaturalData, model: AtariModel, config: Natural, run: NaturalRun
 ) -> EncodeProcessDecode[SlotCNN, Processor, models.LatentDecoder]:
     """Make an arm's pipeline as it is before training, input statistics included."""
-    pretrained = donor.part("processor") if donor else None
-    processor = presets.arm_processor(arm, model, seed, pretrained)
-    pipeline = atari.natural_pipeline(model, processor, seed)
+    pretrained = run.donor.part("processor") if run.donor else None
+    processor = presets.arm_processor(run.arm, model, run.seed, pretrained)
+    pipeline = atari.natural_pipeline(model, processor, run.seed)
     pipeline.encoder.standardise_by(loaded.mean_frame, loaded.deviation)
     pipeline.encoder.precision = config.cnn
     return pipeline

@@ -32,6 +32,7 @@ from rmr_gym.runs.sweep import Job, traces_of
 from rmr_gym.runs.training import CURVE_POINTS, Checkpoint, DivergedError, Trained, diverged
 from rmr_gym.stages import natural as alone
 from rmr_gym.stages.games import GameData, natural_data
+from rmr_gym.stages.natural import NaturalRun
 from rmr_gym.stages.presets import OBJECTIVES, Natural, PredictedStep, Pretraining
 
 Terms = Mapping[str, Tensor]
@@ -207,20 +208,6 @@ def in_halves(train: Callable[..., list[Result]]) -> Callable[..., list[Result]]
     return halved
 
 
-class NaturalRun(NamedTuple):
-    """One run of a stack of pixel pipelines.
-
-    Attributes:
-        arm: A name in `rmr_gym.stages.presets.ARMS`.
-        seed: Shared by paired arms.
-        donor: Pretrained pipeline, for the arms that need one.
-    """
-
-    arm: str
-    seed: int
-    donor: Artifact | None = None
-
-
 def natural_stack(arguments: Sequence[Mapping[str, Any]]) -> list[Result]:
     """Train natural runs as one, each given by the arguments of the stage."""
     names = ("data", "model", "config", "device")
@@ -266,7 +253,7 @@ def train_natural_stack(
             f"of {config.objective!r} with core {model.core!r}: train such runs one by one"
         )
     objective, place = OBJECTIVES[config.objective], find_device(device)
-    pipelines = [alone.initial_pipeline(data, model, config, *run).to(place) for run in runs]
+    pipelines = [alone.initial_pipeline(data, model, config, run).to(place) for run in runs]
     before = [parameter_hash(pipeline.processor) for pipeline in pipelines]
     stack = StackedPipeline(pipelines, config.cnn)
     rows_at = natural_rows(config, data, [run.seed for run in runs])
