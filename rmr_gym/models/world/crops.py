@@ -479,9 +479,9 @@ class LocalWorld(nn.Module, ABC, Generic[Core]):
             views: What is seen at each instant [batch, time, views].
         """
 
-    @abstractmethod
     def shown(self, core: Core) -> Any:
-        """Return what of a state is decoded."""
+        """Return what of a state is decoded: all of it, where a model does not say otherwise."""
+        return core
 
     @abstractmethod
     def answers(self, shown: Any, centres: Centres) -> Crops:

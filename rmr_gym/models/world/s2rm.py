@@ -333,15 +333,10 @@ class SpatialModules(nn.Module):
         """Return states of 0."""
         return self.embedding.new_zeros(batch, len(self.embedding), self.gru.hidden_weight.shape[1])
 
-    def forward(self, hidden: Hidden, features: crops.Vectors, centres: crops.Centres) -> Hidden:
-        """Return the modules' states after some views, or none."""
-        (hidden,) = self.steps(hidden, features[:, None], centres[:, None])
-        return hidden
-
-    def steps(
+    def forward(
         self, hidden: Hidden, features: crops.Vectors, centres: crops.Centres
     ) -> Iterator[Hidden]:
-        """Give the modules' states after the views of each instant.
+        """Give the modules' states after the views, or none, of each instant.
 
         What does not hang on their states is computed for all instants at once.
         """
@@ -416,13 +411,9 @@ class S2RM(crops.LocalWorld[Hidden]):
 
     def watch(self, core: Hidden, views: crops.Views) -> tuple[Tensor, Hidden]:
         """Return the modules' states after the views of each instant, and at the end."""
-        steps = self.spatial.steps(core, self.encoder(views.crops), views.centres)
+        steps = self.spatial(core, self.encoder(views.crops), views.centres)
         states = torch.stack([*steps], dim=1)
         return states, states[:, -1]
-
-    def shown(self, core: Hidden) -> Hidden:
-        """Return the modules' states."""
-        return core
 
     def answers(self, shown: Tensor, centres: crops.Centres) -> crops.Crops:
         """Return the logits of the crops around some pixels of the next frame."""
@@ -557,10 +548,6 @@ class CropOracle(Aggregated[Tensor]):
         """Return what it makes of each sum of encoded crops, whatever came before."""
         made = self.second(self.first(vectors).relu()).tanh()
         return made, made[:, -1]
-
-    def shown(self, core: Tensor) -> frames.Vector:
-        """Return the state."""
-        return core
 
 
 def ablated(

@@ -182,6 +182,11 @@ def seen(views=5):
     return features, centres
 
 
+def step(layer, memory, features, centres):
+    """The modules' states after what is seen at one instant."""
+    return next(layer(memory, features[:, None], centres[:, None]))
+
+
 def gru_cells(gru, taken, aggregated):
     """A GRU of torch a module."""
     out = []
@@ -205,7 +210,7 @@ def test_a_step_reads_places_in_the_right_order():
     cells = torch.stack([row / max(1, row.sum()) for row in cells]).expand(2, -1, -1)
     aggregated = layer.cell_attention(memory, memory, cells, hears)
     expected = gru_cells(layer.gru, taken, aggregated)
-    torch.testing.assert_close(layer(memory, features, centres), expected)
+    torch.testing.assert_close(step(layer, memory, features, centres), expected)
     polled = layer.poll(memory, centres)
     for b in range(2):
         for q in range(5):
@@ -219,8 +224,8 @@ def test_enclaves_are_where_views_are_taken_in():
     assert enclaves.shape == (COUNT, 9, 11)
     memory = torch.zeros(2, COUNT, UNITS)
     features, centres = seen(views=1)
-    nothing = layer(memory, features[:, :0], centres[:, :0])
-    changed = (layer(memory, features, centres) != nothing).any(dim=2)
+    nothing = step(layer, memory, features[:, :0], centres[:, :0])
+    changed = (step(layer, memory, features, centres) != nothing).any(dim=2)
     for b in range(2):
         row, column = centres[b, 0]
         assert torch.equal(changed[b], enclaves[:, row, column] > 0)
@@ -231,7 +236,7 @@ def test_enclaves_are_where_views_are_taken_in():
 
 def test_embeddings_start_apart_and_get_gradients_through_the_kernel():
     layer = modules(truncation=0.99)
-    layer(torch.randn(2, COUNT, UNITS), *seen()).sum().backward()
+    step(layer, torch.randn(2, COUNT, UNITS), *seen()).sum().backward()
     assert (layer.embedding.grad.abs().sum(dim=1) > 0).all()
     torch.testing.assert_close(layer.at.norm(dim=1), torch.ones(COUNT))
 
