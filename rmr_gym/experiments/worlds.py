@@ -355,33 +355,29 @@ def check_tests(models: Sequence[PlannedModel], tests: Sequence[RecordedFrames])
             of one name.
     """
     require_distinct("test set", [HELD_OUT, *(test.label for test in tests)])
+    data = models[0].data
+    usual, choices = data.frames
+    known = {episode.checksum for episode in data.open().dataset.episodes}
     for test in tests:
-        _check_test(models[0].data, test)
-
-
-def _check_test(data: RecordedFrames, test: RecordedFrames) -> None:
-    (usual, choices), (shape, actions) = data.frames, test.frames
-    if shape != usual:
-        raise RMRError(
-            f"expected frames of {usual[0]} x {usual[1]} in {test.label}, as in training, found "
-            f"{shape[0]} x {shape[1]}: record it as the training data were, balls with "
-            f"resolution={usual[0]}"
-        )
-    if actions != choices:
-        raise RMRError(
-            f"expected {choices} actions in {test.label}, as in training, found {actions}: record "
-            "it in the world of the training data"
-        )
-    known, episodes = (
-        [episode.checksum for episode in part.open().dataset.episodes] for part in (data, test)
-    )
-    shared = len({*known} & {*episodes})
-    if shared:
-        raise RMRError(
-            f"expected test sets that are not trained on, found {test.label}, {shared} of whose "
-            f"{len(episodes)} episodes are in the training data: record it with another --seed, or "
-            "leave it out, since the validation episodes are scored anyway"
-        )
+        shape, actions = test.frames
+        if shape != usual:
+            raise RMRError(
+                f"expected frames of {usual[0]} x {usual[1]} in {test.label}, as in training, "
+                f"found {shape[0]} x {shape[1]}: record it as the training data were, balls with "
+                f"resolution={usual[0]}"
+            )
+        if actions != choices:
+            raise RMRError(
+                f"expected {choices} actions in {test.label}, as in training, found {actions}: "
+                "record it in the world of the training data"
+            )
+        episodes = [episode.checksum for episode in test.open().dataset.episodes]
+        if shared := len(known.intersection(episodes)):
+            raise RMRError(
+                f"expected test sets that are not trained on, found {test.label}, {shared} of "
+                f"whose {len(episodes)} episodes are in the training data: record it with another "
+                "--seed, or leave it out, since the validation episodes are scored anyway"
+            )
 
 
 def _check_lengths(model: PlannedModel, tests: Sequence[RecordedFrames], frames: int) -> None:

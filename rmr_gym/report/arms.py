@@ -107,10 +107,8 @@ def standing(
 def _at(rows: pd.DataFrame, arm: str, step: int) -> pd.DataFrame:
     alone = arm in REFERENCES and step not in set(rows["step"])
     there = where(rows, step=rows["step"].max() if alone else step)
-    return rows.head(1).assign(**_NOTHING, step=step) if there.empty else there
-
-
-_NOTHING: Any = dict.fromkeys(SCORES, np.nan) | {"seed": -1}
+    nothing: Any = dict.fromkeys(SCORES, np.nan) | {"seed": -1, "step": step}
+    return rows.head(1).assign(**nothing) if there.empty else there
 
 
 def trained_steps(rows: pd.DataFrame) -> list[int]:

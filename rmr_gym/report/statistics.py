@@ -26,6 +26,7 @@ DIFFERENCE = ("pairs", "difference", "low", "high", "p_better", "p_worse", "verd
 CORRECTED = ("p_better_bh", "p_worse_bh", "verdict_bh")
 """Columns of a test, and what a correction adds."""
 
+Pairs = Float[np.ndarray, " pairs"]
 Draws = Callable[[Mapping[str, Any]], np.random.Generator]
 
 
@@ -108,9 +109,7 @@ def _compared(
     return paired_difference(signed, draws(name)) | more
 
 
-def paired_difference(
-    differences: Float[np.ndarray, " pairs"], rng: np.random.Generator
-) -> dict[str, Any]:
+def paired_difference(differences: Pairs, rng: np.random.Generator) -> dict[str, Any]:
     """Return `DIFFERENCE` of first minus second; NaN differences are dropped.
 
     Args:
@@ -125,7 +124,7 @@ def paired_difference(
     return dict(zip(DIFFERENCE, values, strict=True))
 
 
-def signed_rank_p(differences: Float[np.ndarray, " pairs"], alternative: str) -> float:
+def signed_rank_p(differences: Pairs, alternative: str) -> float:
     """Return the exact one-sided p of Wilcoxon's signed-rank test on paired differences.
 
     Zero differences are dropped (Wilcoxon's own rule), equal sizes share their middle rank, and
@@ -180,7 +179,7 @@ def verdict(p_better: float, p_worse: float, pairs: int) -> str:
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, " pairs"], rng: np.random.Generator, resamples: int = 5000
+    values: Pairs, rng: np.random.Generator, resamples: int = 5000
 ) -> tuple[float, float]:
     """Return the 95% percentile-bootstrap interval of the mean; NaN under two values.
 

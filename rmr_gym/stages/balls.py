@@ -99,6 +99,8 @@ class Prediction:
     held: int = 1
 
 
+_OF_CHANGES = BallsModel(predict="change", precision="bf16")
+_OF_PIXELS = PixelModel(BallsModel(precision="bf16"), precision="bf16")
 _LONG_PRETRAINING = (Phase(2500), Phase(1000, 3e-4), Phase(500, 1e-4))
 _LONG_WARM_START = WarmStart(
     (Falling(500, 2e-3, 32, warmup=100), Falling(400, 1e-3, 12, warmup=100, end=0.1)), 1, attempts=5
@@ -126,13 +128,9 @@ class BallsPreset:
     """
 
     preset: str = "laptop"
-    model: BallsModel = field(
-        default_factory=lambda: BallsModel(predict="change", precision="bf16")
-    )
+    model: BallsModel = _OF_CHANGES
     phases: tuple[Phase, ...] = _LONG_PRETRAINING
-    pixels: PixelModel = field(
-        default_factory=lambda: PixelModel(BallsModel(precision="bf16"), precision="bf16")
-    )
+    pixels: PixelModel = _OF_PIXELS
     warm_start: WarmStart = _LONG_WARM_START
     prediction: Prediction = _LONG_PREDICTION
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -369,10 +367,11 @@ def rollout_scores(
     }
     if pipeline is not None:
         predict = partial(domain.next_positions, kept_positions(pipeline).eval())
-        rows = {pipeline.record["model"]["core"]: _described(pipeline.record)}
+        record = pipeline.record
+        known = record["model"] | record | record["rows"][-1]
+        rows = {known["core"]: {name: known[name] for name in _DESCRIBED}}
         rollers |= {name: partial(domain.rollout, predict) for name in rows}
-    positions = data.positions("validation", evaluation.horizon)
-    scores = score_rollers(rollers, positions, data.walls, evaluation)
+    scores = score_rollers(rollers, data, evaluation)
     reference = scores[REFERENCE]
     for name, row in rows.items():
         row.update(scores[name])
@@ -380,27 +379,20 @@ def rollout_scores(
     return Artifact({"rows": [{"model": name} | row for name, row in rows.items()]})
 
 
-def _described(record: Mapping[str, Any]) -> dict[str, Any]:
-    known = record["model"] | record | record["rows"][-1]
-    return {name: known[name] for name in _DESCRIBED}
-
-
 def score_rollers(
-    rollers: Mapping[str, domain.Roller],
-    data: BallsData,
-    walls: domain.Walls,
-    evaluation: Evaluation,
+    rollers: Mapping[str, domain.Roller], data: RecordedBalls, evaluation: Evaluation
 ) -> dict[str, dict[str, float]]:
     """Roll every model out from the same windows; return scores by its name, "simulator" first."""
     count, horizon = evaluation.windows, evaluation.horizon
-    batches = domain.drawn_windows(data, count, horizon, EVALUATION_SEED)
+    positions = data.positions("validation", horizon)
+    batches = domain.drawn_windows(positions, count, horizon, EVALUATION_SEED)
     past, future = torch.cat(batches).split([HISTORY, horizon], dim=1)
     predicted = {"simulator": future}
     with torch.no_grad():
         for name, roll in rollers.items():
             predicted[name] = torch.cat([roll(few[:, :HISTORY], horizon) for few in batches])
     return {
-        name: domain.score_rollouts(past, frames, future, walls)._asdict()
+        name: domain.score_rollouts(past, frames, future, data.walls)._asdict()
         for name, frames in predicted.items()
     }
 

@@ -591,8 +591,7 @@ def recurrent(
         loss = F.binary_cross_entropy_with_logits(beliefs, bits.float(), reduction="sum")
         return Step(loss / max(bits.numel(), 1))
 
-    def tried() -> tuple[Tensor, Tensor]:
-        return told(held_out[: config.tracks], config.segment, config.segment)
+    tried = partial(told, held_out[: config.tracks], config.segment, config.segment)
 
     @torch.no_grad()
     def carry(film: Film, begun: np.ndarray) -> list[Tensor]:

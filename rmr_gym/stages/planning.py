@@ -95,8 +95,7 @@ def dynamics(
 
 def _learned(pipeline: Any, step_at: Any, phases: tuple[Phase, ...], room: Room) -> Artifact:
     made = train(pipeline, step_at, phases=phases, room=room)
-    tensors = {name: tensor.detach() for name, tensor in pipeline.state_dict().items()}
-    return Artifact({"curve": made.curve}, tensors)
+    return Artifact({"curve": made.curve}, dict(pipeline.state_dict()))
 
 
 class Imagined:

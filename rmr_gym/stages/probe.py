@@ -214,8 +214,7 @@ def _ridge(train: Tensor, bits: Tensor, fit: np.ndarray, test: Tensor, seed: int
 
     Single precision decides where its rounding cannot: see `_ridge_in`.
     """
-    rows, held = split_rows(fit, train.device)
-    parts = (train, bits, rows, held, test)
+    parts = (train, bits, *split_rows(fit, train.device), test)
     predicted = _ridge_in(torch.float32, *parts)
     if predicted is None:
         predicted = _ridge_in(torch.float64, *parts)
