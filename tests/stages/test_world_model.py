@@ -580,7 +580,7 @@ def test_a_pretrained_processor_inside_stays_as_it_was(plan, chain, donor_of_bal
 
 
 @pytest.mark.parametrize(
-    ("side", "channels"), [(64, 3), (48, 3), (84, 2), (10, 1), (15, 1), (96, 3)]
+    ("side", "channels"), [(64, 3), (48, 3), (52, 2), (10, 1), (15, 1), (96, 3)]
 )
 def test_convolutions_are_as_many_as_a_frame_can_be_halved(side, channels):
     whole = NEMSizes()
@@ -603,9 +603,23 @@ def test_models_of_a_game_fit_its_screens(recorded):
     preset = chosen_preset("rnem", "paper", {}, data.frames)
     assert (preset.sizes.noise, preset.sizes.channels) == (WITH_ACTIONS, (16, 32))
     for name in ("rnem", "rims", "rims_lstm"):
-        preset = chosen_preset(name, "paper", {}, data.frames)
+        preset = chosen_preset(name, "smoke", {}, data.frames)
+        assert (preset.sizes.channels, preset.sizes.hidden) == ((16, 32), 250)
         PlannedModel(data, name, preset).initial(0)
     assert chosen_preset("rnem", "paper", {"sizes.noise": 0.1}, data.frames).sizes.noise == 0.1
+
+
+@pytest.mark.parametrize("name", ["rnem", "rims", "memoryless"])
+def test_models_are_trained_and_scored_on_a_game(recorded, chain, name):
+    data = RecordedFrames(recorded("Breakout"), 0.4)
+    preset = chosen_preset(
+        name, "smoke", {"training.steps": 2, "scoring.sequences": 2}, data.frames
+    )
+    model = PlannedModel(data, name, preset)
+    (scores,) = chain.compute(model.scored(0)).record["rows"]
+    assert scores["relative_bce"] > 0
+    assert scores["changed_bce"] > 0
+    assert np.isnan(scores["gain"]), "a game has no balls whose place is known"
 
 
 def test_one_episode_cannot_be_split(frames_of):

@@ -6,8 +6,9 @@ What every world model does: keep a state, take in a frame or none, predict the 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from math import gcd
+from operator import mul
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -188,11 +189,10 @@ Vector = Float[Tensor, "batch dim"]
 Vectors = Float[Tensor, "batch time dim"]
 Shown = Float[Tensor, "batch time shown"]
 
-KERNEL = 4
-_TAPS = (
-    ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0)),
-    ((0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 1.0)),
-)
+SCREEN = (84, 84)
+"""Height and width of the binary frames of games, which have a coder of their own."""
+SCREEN_CHANNELS, SCREEN_WIDTH = (16, 32), 250
+"""Of the coder of those frames: channels of its convolutions, width of its connected layers."""
 
 
 class Glorot(nn.Module):
@@ -221,11 +221,16 @@ class GlorotConv(Glorot, nn.Conv2d):
 
 
 class FrameEncoder(nn.Module):
-    """Convolutions of stride 2, then one fully connected layer: each with layer norm, then ELU.
+    """Convolutions, then one fully connected layer: each with layer norm, then ELU.
 
-    Source: R-NEM, Appendix A.1, layers 1 to 4 (channels 16, 32, 64, width 512, frames of 64 x 64).
+    Kernels are twice as high and wide as `strides`.
+
+    Source: R-NEM, Appendix A.1, layers 1 to 4 (channels 16, 32, 64, width 512, frames of 64 x 64);
+    for frames of games A.2, as in its code (enc_dec_84_atari: 8 x 8 convolution of stride 4 and
+    4 x 4 of stride 2, channels 16 and 32, width 250).
     Differs: layer norm is over all of a frame with a weight a channel, before the activation, as in
-    the code; it adds 1e-5 to the variance, the code 1e-12.
+    the code; it adds 1e-5 to the variance, the code 1e-12. Of a game's frame 10 x 10 cells are left
+    in place of 11 x 11, as many as the decoder begins with.
 
     Args:
         shape: Height, width and channels of a frame.
@@ -238,10 +243,11 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], channels: Sequence[int], width: int):
         super().__init__()
-        grid = grid_of(shape, len(channels))
+        grid = grids(shape, len(channels))[-1]
         layers: list[nn.Module] = []
-        for before, after in pairwise((shape[2], *channels)):
-            layers += [GlorotConv(before, after, KERNEL, stride=2, padding=1)]
+        widths = pairwise((shape[2], *channels))
+        for (before, after), stride in zip(widths, strides(shape, len(channels)), strict=True):
+            layers += [GlorotConv(before, after, 2 * stride, stride=stride, padding=stride // 2)]
             layers += [nn.GroupNorm(1, after), nn.ELU()]
         cells = grid[0] * grid[1] * channels[-1]
         layers += [nn.Flatten(), GlorotLinear(cells, width), nn.LayerNorm(width), nn.ELU()]
@@ -255,9 +261,11 @@ class FrameEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Two fully connected layers, then convolutions, each after doubling height and width.
+    """Two fully connected layers, then convolutions, each after repeating pixels.
 
-    Source: R-NEM, Appendix A.1, layers 6 to 10 (widths 512 and 8 x 8 x 64, channels 32, 16, 1).
+    Source: R-NEM, Appendix A.1, layers 6 to 10 (widths 512 and 8 x 8 x 64, channels 32, 16, 1); for
+    frames of games A.2, as in its code (widths 250 and 10 x 10 x 32, from there to 21 x 21 x 16 and
+    to 84 x 84).
     Differs: as `FrameEncoder`.
 
     Args:
@@ -272,13 +280,15 @@ class FrameDecoder(nn.Module):
 
     def __init__(self, dim: int, shape: tuple[int, int, int], channels: Sequence[int], width: int):
         super().__init__()
-        grid = grid_of(shape, len(channels))
+        steps = strides(shape, len(channels))[::-1]
+        grid, *larger = grids(shape, len(channels))[::-1]
         cells = channels[-1] * grid[0] * grid[1]
         layers: list[nn.Module] = [GlorotLinear(dim, width), nn.LayerNorm(width), nn.ReLU()]
         layers += [GlorotLinear(width, cells), nn.LayerNorm(cells), nn.ReLU()]
         layers += [nn.Unflatten(1, (channels[-1], *grid))]
-        for before, after in pairwise((*reversed(channels), shape[2])):
-            layers += [DoublingConv(before, after), nn.GroupNorm(1, after), nn.ReLU()]
+        widths = pairwise((*reversed(channels), shape[2]))
+        for (before, after), step, size in zip(widths, steps, larger, strict=True):
+            layers += [RepeatingConv(before, after, step, size), nn.GroupNorm(1, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-2], nn.Sigmoid())
 
     def forward(self, vectors: Float[Tensor, "*rest dim"]) -> Frames:
@@ -288,67 +298,90 @@ class FrameDecoder(nn.Module):
         return frames.unflatten(0, vectors.shape[:-1])
 
 
-class DoublingConv(GlorotConv):
-    """Twice the height and width by repeated pixels, then a 4 x 4 convolution of the same size.
+class RepeatingConv(GlorotConv):
+    """Each pixel repeated s x s times, then a 2 s x 2 s convolution that keeps the size.
 
-    The repeated pixels are never made: an even and an odd output pixel see 3 and 2 neighbouring
-    input pixels along an axis, so that the four output pixels of an input pixel are channels of one
-    3 x 3 convolution of the input, whose weights are sums of those of the 4 x 4 one. That is the
-    same, with about half of the multiplications.
+    The repeated pixels are never made: each of the s x s output pixels of an input pixel sees 2 or
+    3 neighbouring input pixels along an axis, so that they are channels of one 3 x 3 convolution of
+    the input, whose weights are sums of those of the larger one. That is the same, with about half
+    of the multiplications where s is 2, and a seventh where it is 4.
 
-    Source: R-NEM, Appendix A.1 (Odena et al. 2016); 1 pixel of zeros before, 2 after, as TensorFlow
-    pads.
+    Source: R-NEM, Appendix A.1 (Odena et al. 2016); s - 1 pixels of zeros before, s after, as
+    TensorFlow pads.
+    Differs: where the output is larger than s times the input, by a pixel, the first row and column
+    are repeated once more, as in the code; above and left of them are not zeros but they again.
 
     Args:
         before: Channels of the input.
         after: Channels of the output.
+        repeats: s, how often a pixel is repeated along an axis.
+        size: Height and width of the output.
     """
 
     taps: Tensor
 
-    def __init__(self, before: int, after: int):
-        super().__init__(before, after, KERNEL)
-        self.register_buffer("taps", torch.tensor(_TAPS), persistent=False)
+    def __init__(self, before: int, after: int, repeats: int, size: tuple[int, int]):
+        super().__init__(before, after, 2 * repeats)
+        self.repeats, self.size = repeats, size
+        pixel, tap = torch.arange(repeats)[:, None], torch.arange(2 * repeats)
+        seen = (pixel + tap + 1) // repeats
+        taps = F.one_hot(seen, 3).to(self.weight).transpose(1, 2)
+        self.register_buffer("taps", taps.contiguous(), persistent=False)
 
     def forward(
         self, input: Float[Tensor, "batch before height width"]
     ) -> Float[Tensor, "batch after height2 width2"]:
-        """Return a picture of twice the height and width."""
+        """Return a larger picture."""
         weight = torch.einsum("pya,qxb,ocab->opqcyx", self.taps, self.taps, self.weight)
         assert self.bias is not None
-        bias = self.bias.repeat_interleave(4)
+        (height, width), s = self.size, self.repeats
+        if (height, width) != (s * input.shape[2], s * input.shape[3]):
+            input = F.pad(input, (1, 0, 1, 0), mode="replicate")
+        bias = self.bias.repeat_interleave(s * s)
         pixels = F.conv2d(input, weight.flatten(0, 2), bias, padding=1)
-        return F.pixel_shuffle(pixels, 2)
+        return F.pixel_shuffle(pixels, s)[..., -height:, -width:]
 
 
-def halving(channels: tuple[int, ...], shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return the channels of as many of the first convolutions as can halve a frame, one at least.
+def fitted_coder(
+    shape: tuple[int, int, int], channels: tuple[int, ...], hidden: int
+) -> dict[str, Any]:
+    """Return channels and width, ``hidden``, of the coder of frames of a shape.
 
-    Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84).
-    Differs: of the three of Appendix A.1 two are left there; A.2 has four and a decoder that does
-    not fit the frame.
+    Those of games have R-NEM's. Others keep the width, and as many of the first convolutions as can
+    halve a frame, one at least.
+
+    Source: R-NEM, Appendix A.2 (Space Invaders, 84 x 84), as in its code.
+    Differs: the text has four convolutions, and a decoder that does not fit the frame.
     """
+    if shape[:2] == SCREEN:
+        return {"channels": SCREEN_CHANNELS, "hidden": SCREEN_WIDTH}
     side, count = gcd(*shape[:2]), len(channels)
     while count > 1 and side % 2**count:
         count -= 1
-    return channels[:count]
+    return {"channels": channels[:count], "hidden": hidden}
 
 
-def grid_of(shape: tuple[int, int, int], halvings: int) -> tuple[int, int]:
-    """Return height and width of a frame that is halved some times.
+def strides(shape: tuple[int, int, int], count: int) -> tuple[int, ...]:
+    """Return the stride of each convolution: 4 and 2 for frames of games, always 2 for others."""
+    return (4, 2) if (shape[:2], count) == (SCREEN, 2) else (2,) * count
+
+
+def grids(shape: tuple[int, int, int], count: int) -> list[tuple[int, int]]:
+    """Return height and width of a frame, and those after each of some convolutions.
 
     Raises:
-        RMRError: It cannot be halved so often, or there is no halving.
+        RMRError: It cannot be halved so often, or there is no convolution.
     """
     height, width, _ = shape
-    part = 2**halvings
-    if not halvings or height % part or width % part:
+    part = 2**count
+    if not count or height % part or width % part:
         raise RMRError(
-            f"expected frames whose height and width can be halved {halvings} times (one or more), "
+            f"expected frames whose height and width can be halved {count} times (one or more), "
             f"a convolution each, found {height} x {width}: record with resolution=32, or choose a "
             "preset of fewer convolutions"
         )
-    return height // part, width // part
+    parts = accumulate((1, *strides(shape, count)), mul)
+    return [(height // part, width // part) for part in parts]
 
 
 class Recurrence(nn.Module, ABC, Generic[State]):
@@ -449,8 +482,8 @@ class FrameSizes(Checked):
         return replace(self, rims=replace(self.rims, processor=processor))
 
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "FrameSizes":
-        """Return the sizes for frames of a shape, with as many convolutions as can halve them."""
-        return replace(self, channels=halving(self.channels, shape))
+        """Return the sizes for frames of a shape, see `fitted_coder`."""
+        return replace(self, **fitted_coder(shape, self.channels, self.hidden))
 
 
 class RecurrentFrames(Recurrence[State]):

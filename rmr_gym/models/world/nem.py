@@ -70,11 +70,12 @@ class NEMSizes(Checked):
     def fitted(self, shape: tuple[int, int, int], actions: int) -> "NEMSizes":
         """Return the sizes for frames of a shape, in a world of so many actions (0: none).
 
-        There are as many convolutions as can halve a frame, see
-        `rmr_gym.models.world.frames.halving`; with actions the noise is `WITH_ACTIONS`.
+        The coder is that of `rmr_gym.models.world.frames.fitted_coder`; with actions the noise is
+        `WITH_ACTIONS`.
         """
         noise = world.WITH_ACTIONS if actions else self.noise
-        return replace(self, channels=world.halving(self.channels, shape), noise=noise)
+        coder = world.fitted_coder(shape, self.channels, self.hidden)
+        return replace(self, noise=noise, **coder)
 
 
 class Update(nn.Module, ABC):
@@ -391,8 +392,9 @@ class RecurrentMixture(SpatialMixture):
     Each group sees :math:`\gamma_k (x - \psi_k)` through an encoder, is updated, and decoded to its
     picture of the next frame.
 
-    Source: R-NEM, sections 2.1 and 2.2, Appendix A.1.
-    Differs: the input is x - psi as in the code, psi - x in Appendix A.1.
+    Source: R-NEM, sections 2.1 and 2.2, Appendix A.1, and A.2 for games.
+    Differs: the input is x - psi as in the code, psi - x in Appendix A.1; the embedding of an
+    action has no layer norm, as in the text, which the code has.
 
     Args:
         shape: Height, width and channels of a frame.

@@ -10,13 +10,14 @@ from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import ProcessorSizes
 from rmr_gym.models.world.frames import (
     RIMS_MODELS,
-    DoublingConv,
     FrameDecoder,
     FrameEncoder,
     FrameRIMs,
     Memoryless,
     MemorylessSizes,
+    RepeatingConv,
     WorldModel,
+    fitted_coder,
     unroll,
 )
 from rmr_gym.stages.world_model import RIMS_SIZES
@@ -161,9 +162,50 @@ def test_encoder_and_decoder_of_the_appendix():
     assert sum(isinstance(layer, nn.ReLU) for layer in decoder.layers) == 4
 
 
-def test_doubling_equals_repeated_pixels_and_a_convolution():
-    layer = build(lambda: DoublingConv(3, 2), torch_generator(0))
+@pytest.mark.parametrize("repeats", [2, 4])
+def test_it_equals_repeated_pixels_and_a_convolution(repeats):
+    layer = build(
+        lambda: RepeatingConv(3, 2, repeats, (5 * repeats, 4 * repeats)), torch_generator(0)
+    )
     picture = torch.randn(2, 3, 5, 4, generator=torch_generator(1))
-    repeated = F.pad(F.interpolate(picture, scale_factor=2), (1, 2, 1, 2))
+    zeros = (repeats - 1, repeats) * 2
+    repeated = F.pad(F.interpolate(picture, scale_factor=repeats), zeros)
     expected = F.conv2d(repeated, layer.weight, layer.bias)
-    torch.testing.assert_close(layer(picture), expected)
+    torch.testing.assert_close(layer(picture), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_and_a_column_more_are_those_of_the_nearest_pixels():
+    layer = build(lambda: RepeatingConv(3, 2, 2, (21, 21)), torch_generator(0))
+    picture = torch.randn(2, 3, 10, 10, generator=torch_generator(1))
+    nearest = F.pad(F.interpolate(picture, size=(21, 21)), (1, 0, 1, 0), mode="replicate")
+    expected = F.conv2d(F.pad(nearest, (0, 2, 0, 2)), layer.weight, layer.bias)
+    torch.testing.assert_close(layer(picture), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_encoder_and_decoder_of_games():
+    coder = fitted_coder((84, 84, 1), (8, 16, 32), 64)
+    assert coder == {"channels": (16, 32), "hidden": 250}
+    encoder, decoder = (
+        FrameEncoder((84, 84, 1), coder["channels"], coder["hidden"]),
+        FrameDecoder(128, (84, 84, 1), coder["channels"], coder["hidden"]),
+    )
+    convolutions = [layer for layer in encoder.layers if isinstance(layer, nn.Conv2d)]
+    assert [(c.kernel_size, c.stride) for c in convolutions] == [((8, 8), (4, 4)), ((4, 4), (2, 2))]
+    wide = {layer.out_features for layer in decoder.layers if isinstance(layer, nn.Linear)}
+    assert wide == {250, 10 * 10 * 32}
+    frames = torch.rand(2, 3, 84, 84, 1, generator=torch_generator(0)).requires_grad_()
+    assert encoder(frames).shape == (2, 3, 250)
+    pictures = decoder(torch.ones(2, 3, 128))
+    assert pictures.shape == (2, 3, 84, 84, 1)
+    assert 0 < pictures.min() < pictures.max() < 1
+    encoder(frames).sum().backward()
+    assert frames.grad is not None
+    assert (frames.grad != 0).all(), "every pixel is seen"
+
+
+@pytest.mark.parametrize(("side", "channels"), [(84, 3), (84, 0), (30, 2)])
+def test_frames_of_another_size_are_refused(side, channels):
+    widths = tuple(range(1, channels + 1))
+    for make_coder in (FrameEncoder, partial(FrameDecoder, 8)):
+        with pytest.raises(RMRError, match=rf"halved {channels} times .* found {side} x {side}"):
+            make_coder((side, side, 1), widths, 8)
