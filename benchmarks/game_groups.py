@@ -44,7 +44,7 @@ KINDS = {
 COLUMNS = ("game", "model", "seed", "kind", "f1", "precision", "recall", "f1_whole", "ari")
 
 
-def detection(hits: np.ndarray, said: np.ndarray, true: np.ndarray) -> tuple[np.ndarray, ...]:
+def detection(hits: Any, said: Any, true: Any) -> tuple[Any, ...]:
     """F1, precision and recall; 0 where nothing is said, or nothing is true."""
     parts = (2 * hits, said + true), (hits, said), (hits, true)
     return tuple(part / np.maximum(whole, 1) for part, whole in parts)
