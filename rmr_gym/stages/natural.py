@@ -14,7 +14,6 @@ from rmr_gym.core.seeding import generator
 from rmr_gym.data.sampling import batch_indices, derangement, shifted_inside
 from rmr_gym.domains import atari
 from rmr_gym.domains.atari import SLOTS, AbstractData, AtariModel, NaturalData
-
 from rmr_gym.models.rmr import pipeline as models
 from rmr_gym.models.rmr.pipeline import ContrastiveTerms, EncodeProcessDecode, SlotCNN, find_device
 from rmr_gym.models.rmr.processors import Processor, load_weights, parameter_hash
