@@ -37,8 +37,7 @@ from rmr_gym.stages.presets import OBJECTIVES, Natural, PredictedStep, Pretraini
 
 Terms = Mapping[str, Tensor]
 Result = Artifact | DivergedError
-Ends = list[Trained | DivergedError]
-"""What each run of a stack leaves, or the error that ended it."""
+"""What a run of a stack leaves, or the error that ended it."""
 
 STACK = 40
 """Runs of a stack on a GPU, unless another number is asked for."""
@@ -276,8 +275,8 @@ def train_natural_stack(
     def finish(run: int, trained: Trained) -> Artifact:
         return alone.natural_artifact(runs[run].arm, pipelines[run], before[run], trained)
 
-    training = StackTraining(stack, config, terms_at, checkpoint_at, rows_at)
-    return _artifacts(training, finish, progress)
+    training = StackTraining(stack, config, terms_at, checkpoint_at, finish, rows_at)
+    return train_stack(training, progress)
 
 
 class StackTraining(NamedTuple):
@@ -288,6 +287,7 @@ class StackTraining(NamedTuple):
         config: Its checkpoints, at the last of which training ends, and the rate of Adam.
         terms_at: Gives the "loss" of each run that is still there and the figures to log, [runs].
         checkpoint_at: Called with step and run after the run's weights were written back.
+        finish: Makes what a run leaves, from its number and what training left.
         prepare: Called with the next step while the device is busy with this one.
     """
 
@@ -295,21 +295,8 @@ class StackTraining(NamedTuple):
     config: Natural | Pretraining
     terms_at: Callable[[int], Terms]
     checkpoint_at: Callable[[int, int], Checkpoint]
+    finish: Callable[[int, Trained], Artifact]
     prepare: Callable[[int], object]
-
-
-def _artifacts(
-    training: StackTraining, finish: Callable[[int, Trained], Artifact], progress: Progress | None
-) -> list[Result]:
-    """Train a stack; each of its artifacts is said to have taken its share of the time."""
-    started = time.perf_counter()
-    results: list[Any] = train_stack(training, progress)
-    shared = {"seconds": time.perf_counter() - started, "runs": len(results)}
-    for run, result in enumerate(results):
-        if isinstance(result, Trained):
-            results[run] = finish(run, result)
-            results[run].record.update(seconds=shared["seconds"] / len(results), stacked=shared)
-    return results
 
 
 class AbstractRun(NamedTuple):
@@ -362,8 +349,8 @@ def pretrain_stack(
         copied = alone.copy_scores(held_out[run], runs[run].scored_bytes)
         return alone.pretrain_artifact(pipelines[run], trained, copied)
 
-    training = StackTraining(stack, config, terms_at, checkpoint_at, rows_at)
-    return _artifacts(training, finish, None)
+    training = StackTraining(stack, config, terms_at, checkpoint_at, finish, rows_at)
+    return train_stack(training)
 
 
 def natural_rows(
@@ -418,19 +405,20 @@ def _abstract_rows(
     return torch.cat(bits).to(place), rows_at
 
 
-def train_stack(training: StackTraining, progress: Progress | None) -> Ends:
+def train_stack(training: StackTraining, progress: Progress | None = None) -> list[Result]:
     """Train every run of a stack with its own batches, its own Adam state and its own end.
 
     A run whose checkpoint says stop, or whose loss is no number, leaves the stack; the others do
-    not notice. What a run leaves equals what it leaves alone, within rounding.
+    not notice. What a run leaves equals what it leaves alone, within rounding; it is said to have
+    taken its share of the time.
 
     Args:
         training: The stack, and how it trains.
         progress: Called after every step.
     """
-    stack, config = training.stack, training.config
+    started, stack, config = time.perf_counter(), training.stack, training.config
     optimizer = torch.optim.Adam(stack.trainable(), lr=config.learning_rate, fused=True)
-    results: Ends = [Trained() for _ in stack.runs]
+    results: list[Any] = [Trained() for _ in stack.runs]
     steps = config.checkpoints[-1]
     log_every = max(1, steps // CURVE_POINTS)
     for step in range(1, steps + 1):
@@ -438,7 +426,7 @@ def train_stack(training: StackTraining, progress: Progress | None) -> Ends:
         if not stack.runs:
             break
         optimizer.step()
-        going: list[Any] = [results[run] for run in stack.runs]
+        going = [results[run] for run in stack.runs]
         if step % log_every == 0 or step == 1:
             values = [(name, term.tolist()) for name, term in terms.items()]
             for row, trained in enumerate(going):
@@ -451,11 +439,16 @@ def train_stack(training: StackTraining, progress: Progress | None) -> Ends:
             _keep(stack, [not trained.stopped for trained in going], optimizer)
         if progress:
             progress(step, steps)
+    shared = {"seconds": time.perf_counter() - started, "runs": len(results)}
+    for run, result in enumerate(results):
+        if isinstance(result, Trained):
+            results[run] = training.finish(run, result)
+            results[run].record.update(seconds=shared["seconds"] / len(results), stacked=shared)
     return results
 
 
 def _gradients(
-    training: StackTraining, optimizer: torch.optim.Optimizer, results: Ends, step: int
+    training: StackTraining, optimizer: torch.optim.Optimizer, results: list[Any], step: int
 ) -> Terms:
     """Leave the gradients of a step; runs whose loss is no number fall out, and it is repeated."""
     stack = training.stack
