@@ -205,14 +205,21 @@ def test_a_policy_of_yours_plays(capsys, monkeypatch, tmp_path):
     assert "expected players" in message
 
 
-def test_a_model_of_stable_baselines3_plays(monkeypatch, tmp_path):
+def test_a_model_of_stable_baselines3_plays(capsys, monkeypatch, tmp_path):
     from stable_baselines3 import PPO
 
     monkeypatch.chdir(tmp_path)
-    PPO("MlpPolicy", "CartPole-v1", n_steps=2, batch_size=2, device="cpu").save("mine.zip")
-    cli.main(["record", "--env", "CartPole-v1", "--policy", "mine.zip", "--episodes=1", "--out=d"])
+    PPO("MlpPolicy", "CartPole-v1", n_steps=2, batch_size=2, device="cpu").save("saved.zip")
+    (tmp_path / "holds_a_model.py").write_text(
+        'from stable_baselines3 import PPO\n\nagent = PPO.load("saved.zip")\n'
+    )
+    arguments = ["record", "--env", "CartPole-v1", "--episodes=1", "--out=d"]
+    cli.main([*arguments, "--policy", "holds_a_model:agent"])
     (episode,) = TransitionDataset(tmp_path / "d").episodes
-    assert episode.head == "mine"
+    assert episode.head == "PPO"
+    assert 'agent = PPO.load("model.zip") in mine.py' in refused(
+        capsys, *arguments, "--policy", "saved.zip"
+    )
 
 
 def test_interrupt_says_how_to_go_on(capsys, monkeypatch, tmp_path):

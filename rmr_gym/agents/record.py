@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 import logging
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile, ZipFile
 
 import gymnasium as gym
 import numpy as np
@@ -34,13 +32,6 @@ from rmr_gym.envs.atari.env import PairedAtariEnv
 from rmr_gym.wrappers.describe import AnyEnv, columns_now, describe, row_of
 
 NUM_ENVS = 32
-
-_OF_SHARED_POLICIES = {
-    "common": "ppo",
-    "common.recurrent": "recurrentppo",
-    "common.maskable": "maskableppo",
-}
-"""Who plays with policies that algorithms share; what else they differ in is for training."""
 
 _log = logging.getLogger(__name__)
 
@@ -441,22 +432,22 @@ def chooser(agent: Any) -> graded.Policy:
 
 
 def load_policy(source: str) -> Any:
-    """Return a policy for `record`: a function of a module, or a model of Stable-Baselines3.
+    """Return a policy for `record`: a function of a module, or a model of Stable-Baselines3 in it.
+
+    Files of models are not read: they hold pickles, so that reading one runs code of the file.
 
     Args:
-        source: ``"module:function"``, a module of this folder or one that is installed; or
-            ``"model.zip"``, as Stable-Baselines3 saved it (loading one runs code of the file).
+        source: ``"module:name"``, a module of this folder or one that is installed.
 
     Raises:
         RMRError: It is written otherwise, not there, or nothing that plays.
     """
-    if source.endswith(".zip"):
-        return _load_model(Path(source))
     module, _, name = source.partition(":")
     if not name:
         raise RMRError(
-            "expected a policy as module:function or as the file of a model of Stable-Baselines3 "
-            f"(model.zip), found {source!r}"
+            f"expected a policy as module:function, found {source!r}: a saved model of "
+            'Stable-Baselines3 is loaded in a module of yours, agent = PPO.load("model.zip") in '
+            "mine.py, and called mine:agent"
         )
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -498,24 +489,6 @@ def _checked(action: Any, actions: gym.spaces.Space[Any]) -> Any:
             f"{action!r}: let the policy return one of the environment's actions"
         )
     return action
-
-
-def _load_model(path: Path) -> Any:
-    """Return the model in a file, of the algorithm whose policy it has."""
-    try:
-        with ZipFile(path) as archive:
-            home = json.loads(archive.read("data"))["policy_class"]["__module__"]
-        library, *inside, _ = home.split(".")
-        name = _OF_SHARED_POLICIES.get(".".join(inside)) or inside[-1]
-        kinds = {kind.lower(): value for kind, value in vars(import_module(library)).items()}
-        model = kinds[name].load(path, device="cpu")
-        model.__name__ = path.stem
-    except (OSError, BadZipFile, LookupError, TypeError, ValueError, ImportError) as error:
-        raise RMRError(
-            f"expected a model that Stable-Baselines3 or sb3-contrib saved in {path}, found "
-            f"{error!r}: name a function that loads and plays it, as module:function"
-        ) from error
-    return model
 
 
 def _random_policy(actions: gym.spaces.Space[Any], seed: int, index: int) -> graded.Policy:

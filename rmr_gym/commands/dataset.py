@@ -183,8 +183,8 @@ def record(
             joined by commas; see `rmr-gym players list`. Default: all; unskilled for a game of
             which no players are trained.
         policy: Who plays instead: module:function, a function from an observation to an action in a
-            module of this folder or an installed one; or model.zip, a model of Stable-Baselines3
-            (loading one runs code of the file).
+            module of this folder or an installed one, or a model of Stable-Baselines3 that the
+            module has loaded.
         seed: Seed of every draw.
         frameskip: Emulated frames an agent step of a game.
         repeat_action_probability: Sticky actions, 0 to 1; 0 keeps RAM deterministic.

@@ -19,7 +19,7 @@ from rmr_gym.models.pretrained import PretrainedEncoder
 from rmr_gym.models.rmr.pipeline import build, torch_generator
 from rmr_gym.models.rmr.processors import freeze
 from rmr_gym.models.world.rims import Reading, RIMCell, RIMSizes
-from rmr_gym.wrappers.features import NO_OPERATION, Encoder
+from rmr_gym.wrappers.features import Encoder
 
 
 class RMRFeaturesExtractor(BaseFeaturesExtractor):
@@ -30,7 +30,7 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
     `rmr_gym.wrappers.features.RMRObservationWrapper` with ``output="frames"`` makes them. Every
     frame of the history is encoded by itself, and all slots stand in one row, oldest first.
 
-    Encoder and P are saved and loaded with the agent. A path or name as ``encoder`` must be found
+    The encoder is saved and loaded with the agent. A path or name as ``encoder`` must be found
     again when the agent is loaded; a `PretrainedEncoder` travels inside the agent's file.
 
     - ``"frozen"``: weights are buffers: no gradient, no optimizer and no averaging of target
@@ -46,13 +46,12 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         observation_space: Of the environment.
         encoder: Folder of an artifact, name of a shipped one, or a `PretrainedEncoder`.
         mode: ``"frozen"``, ``"fine_tuned"`` or ``"from_scratch"``.
-        processed: Apply P, with no operation as action: where the world goes by itself.
         scaled: Whether the policy divides bytes by 255 before (SB3's default); False for a policy
             with ``normalize_images=False``.
 
     Raises:
-        RMRError: Frames of another size or type, an unknown mode, ``processed`` without P, or an
-            artifact that cannot be read.
+        RMRError: Frames of another size or type, an unknown mode, or an artifact that cannot be
+            read.
 
     Example:
         >>> from stable_baselines3 import DQN
@@ -69,7 +68,6 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
         observation_space: spaces.Space[Any],
         encoder: Encoder,
         mode: str = "frozen",
-        processed: bool = False,
         scaled: bool = True,
     ):
         known_name("mode", mode, ("frozen", "fine_tuned", "from_scratch"))
@@ -84,33 +82,19 @@ class RMRFeaturesExtractor(BaseFeaturesExtractor):
             freeze_as_buffers(self.encoder)
         else:
             self.encoder.requires_grad_(requires_grad=True)
-        self.processor = deepcopy(encoder.processor) if processed else None
-        if self.processor is not None:
-            freeze_as_buffers(self.processor)
-        elif processed:
-            raise RMRError(
-                "expected an encoder with P for processed=True, found one without: export it with "
-                "its processor"
-            )
 
     def forward(self, observations: Tensor) -> Tensor:
         """Return features [batch, features] of frames [batch, frames, height, width]."""
         pixels = (observations * self._factor).round().to(torch.uint8)
         pixels = pixels.reshape(-1, *self._frame_shape)
         with torch.set_grad_enabled(self._mode != "frozen" and torch.is_grad_enabled()):
-            latents = self.encoder(pixels)
-            if self.processor is not None:
-                action = torch.full((len(latents),), NO_OPERATION, device=latents.device)
-                latents = self.processor(latents, action)
-        return latents.reshape(len(observations), -1)
+            return self.encoder(pixels).reshape(len(observations), -1)
 
     def train(self, mode: bool = True) -> "RMRFeaturesExtractor":
         """Set training mode; what is frozen stays in evaluation mode."""
         super().train(mode)
         if self._mode == "frozen":
             self.encoder.eval()
-        if self.processor is not None:
-            self.processor.eval()
         return self
 
     def apply(self, fn: Callable[[nn.Module], None]) -> "RMRFeaturesExtractor":

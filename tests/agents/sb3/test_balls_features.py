@@ -86,11 +86,9 @@ def test_the_encoder_inside_of_an_agent(mode):
     encoder = make_encoder()
     made = {
         output: RMRObservationWrapper(short(9)(), encoder, output, history=2)
-        for output in ("frames", "processed")
+        for output in ("frames", "slots")
     }
-    extractor = RMRFeaturesExtractor(
-        made["frames"].observation_space, encoder, mode, processed=True
-    )
+    extractor = RMRFeaturesExtractor(made["frames"].observation_space, encoder, mode)
     assert extractor.features_dim == 2 * 3 * 8
     learns = any(parameter.requires_grad for parameter in extractor.parameters())
     assert learns == (mode != "frozen")
@@ -99,7 +97,7 @@ def test_the_encoder_inside_of_an_agent(mode):
     seen = {output: env.step(1)[0] for output, env in made.items()}
     frames = torch.from_numpy(seen["frames"])[None] / 255
     features = extractor(frames)[0].detach().numpy()
-    alike = np.allclose(features, seen["processed"].ravel(), **CLOSE)
+    alike = np.allclose(features, seen["slots"].ravel(), **CLOSE)
     assert alike == (mode != "from_scratch")
 
 

@@ -58,7 +58,7 @@ def state(module):
 @pytest.mark.parametrize("make", [PPO_OF, DQN_OF])
 @pytest.mark.parametrize("mode", ["frozen", "fine_tuned", "from_scratch"])
 def test_what_learns_and_what_does_not(encoder, make, mode):
-    agent = make(env=vector(encoder), policy_kwargs=policy_of(encoder, mode=mode, processed=True))
+    agent = make(env=vector(encoder), policy_kwargs=policy_of(encoder, mode=mode))
     before = [state(part) for part in extractors(agent)]
     same = parameter_hash(extractors(agent)[0].encoder) == parameter_hash(encoder.encoder)
     assert same == (mode != "from_scratch"), "the policy must not draw pretrained weights anew"
@@ -67,7 +67,6 @@ def test_what_learns_and_what_does_not(encoder, make, mode):
         moved = {
             name for name, now in part.state_dict().items() if not torch.equal(now, then[name])
         }
-        assert not any(name.startswith("processor") for name in moved)
         assert not moved & {"encoder.mean_frame", "encoder.deviation"}
         assert ("encoder.project.weight" in moved) == (mode != "frozen")
         assert ("encoder.trunk.0.weight" in moved) == (mode != "frozen")
@@ -129,14 +128,6 @@ def test_bytes_stay_bytes_and_reach_the_encoder_unchanged(encoder):
     assert torch.equal(unscaled(every.float()), expected)
 
 
-def test_p_is_applied_with_no_operation(encoder):
-    space = frames(encoder, history=1).observation_space
-    extractor = RMRFeaturesExtractor(space, encoder, processed=True)
-    pixels = torch.randint(0, 256, (3, 1, 84, 84), dtype=torch.uint8)
-    slots = encoder.processor(encoder.encoder(pixels[:, 0]), torch.zeros(3, dtype=torch.long))
-    assert torch.equal(extractor(pixels / 255), slots.flatten(1))
-
-
 def test_scratch_follows_the_seed_of_torch(encoder):
     space = frames(encoder).observation_space
     hashes = []
@@ -161,9 +152,3 @@ def test_scratch_follows_the_seed_of_torch(encoder):
 def test_bad_input(encoder, space, options, message):
     with pytest.raises(RMRError, match=message):
         RMRFeaturesExtractor(space, encoder, **options)
-
-
-def test_p_that_is_not_there(encoder):
-    bare = PretrainedEncoder(EncoderConfig("Pong", dim=4), encoder.encoder)
-    with pytest.raises(RMRError, match="found one without"):
-        RMRFeaturesExtractor(frames(bare).observation_space, bare, processed=True)
