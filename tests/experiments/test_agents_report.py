@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,9 @@ from rmr_gym.core.errors import RMRError
 from rmr_gym.experiments import write_report
 from rmr_gym.experiments.agents import report as agents
 from rmr_gym.experiments.agents.report import agents_figure
-from rmr_gym.report.runs import load_run
+from rmr_gym.report.runs import load_run, where
+
+COMMITTED = Path(__file__).parents[2] / "results"
 
 
 def load(folder):
@@ -83,6 +86,20 @@ def test_pairs_are_exact(folder):
     assert pong["mean"] == pytest.approx(0.52)
     assert table["all", "final"]["p_better"] == 1 / 1024
     assert all(row["adjusted_better"] >= row["p_better"] for row in rows)
+
+
+def test_interquartile_means_and_probabilities_of_improvement_are_those_of_rliable():
+    """The figures of rliable 1.2.0 on the same scores; intervals differ by their draws."""
+    found = agents.pooled(agents.scores(pd.read_csv(COMMITTED / "agents-games" / "results.csv")))
+    rows = where(agents.summary(found), env="all").set_index("features")
+    figures = {"rmr": 0.7100, "cswm": 0.6510, "untrained": 0.5437, "cnn": 0.4114, "ram": 0.6849}
+    assert dict(rows["final"].round(4)) == figures
+    intervals = {"rmr": (0.461, 0.868), "cnn": (0.199, 0.572), "ram": (0.510, 0.859)}
+    for features, (low, high) in intervals.items():
+        found_low, found_high = rows.loc[features, ["final_low", "final_high"]]
+        assert (found_low, found_high) == pytest.approx((low, high), abs=0.02)
+    pairs = where(agents.agent_pairs(found), env="all", first="rmr", second="cnn", measure="final")
+    assert pairs["improvement"].item() == pytest.approx(0.81)
 
 
 def test_algorithms_are_paired_on_the_same_features(tmp_path):

@@ -1,6 +1,6 @@
 """The page of a comparison of agents: final return, sample efficiency, and paired tests."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scipy.stats import trim_mean
 
 from rmr_gym.report import charts
 from rmr_gym.report.page import Page
-from rmr_gym.report.runs import Schema, groups, load_run, parts, where
+from rmr_gym.report.runs import Schema, groups, load_run, parts, records, where
 from rmr_gym.report.statistics import corrected, paired
 from rmr_gym.report.tables import labels_of, looks_of
 
@@ -156,7 +156,8 @@ def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
 
     That is in features, or in the algorithm: ``algorithm`` is that of ``first``. A pair are two
     agents of one world and seed. ``adjusted`` p-values are corrected for all tests of the same
-    direction in the table (Benjamini and Hochberg). The verdict goes by the raw ones.
+    direction in the table (Benjamini and Hochberg). The verdict goes by the raw ones;
+    ``improvement`` is the `improvement` of the first on the second.
 
     Args:
         found: See `pooled`.
@@ -174,6 +175,7 @@ def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
         *(("env",), ("place", "seed"), (), lambda _: rng),
     )
     tests = where(tests, tests["pairs"] > 0)
+    tests["improvement"] = [improvement(found, row) for row in records(tests)]
     for level, names in {"kind": KEY[1:3], "against": ("second_algorithm", "second")}.items():
         split = tests[level].str.split(" ", expand=True).reindex(columns=[0, 1])
         tests[names[0]], tests[names[1]] = split[0], split[1]
@@ -182,7 +184,7 @@ def agent_pairs(found: pd.DataFrame) -> pd.DataFrame:
         | {f"p_{side}_bh": f"adjusted_{side}" for side in ("better", "worse")}
     )
     columns = ["env", "algorithm", "first", "second_algorithm", "second", "measure", "pairs"]
-    columns += ["mean", "low", "high", "p_better", "p_worse", "verdict"]
+    columns += ["mean", "low", "high", "improvement", "p_better", "p_worse", "verdict"]
     return pd.DataFrame(tests[[*columns, "adjusted_better", "adjusted_worse"]])
 
 
@@ -204,6 +206,23 @@ def iqm(runs: Float[np.ndarray, "*rows runs"]) -> Float[np.ndarray, "*rows"]:
     Source: Agarwal et al. 2021, section 4.3.
     """
     return np.asarray(trim_mean(runs, 0.25, axis=-1))
+
+
+def improvement(found: pd.DataFrame, test: Mapping[Any, Any]) -> float:
+    """Return the probability that an agent of one kind is better than one of the other.
+
+    It is the mean over worlds, of any two agents of a world; equal ones count half.
+
+    Source: Agarwal et al. 2021, section 4.3 (probability of improvement).
+
+    Args:
+        found: See `pooled`.
+        test: Of which world, score, kind and kind against it.
+    """
+    rows = where(found, env=test["env"])
+    sides = [strata_of(where(rows, kind=test[side]), test["score"]) for side in ("kind", "against")]
+    signs = [np.sign(np.subtract.outer(*runs)).mean() for runs in zip(*sides, strict=True)]
+    return float((np.mean(signs) + 1) / 2)
 
 
 def stratified_interval(
