@@ -107,12 +107,13 @@ def letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.casefold())
 
 
-def optional(module: str, extra: str = "") -> Any:
-    """Import what only an extra of this package installs.
+def optional(module: str, extra: str = "", install: str = "") -> Any:
+    """Import what is installed by an extra of this package, or apart from it.
 
     Args:
         module: Its name.
         extra: Name of the extra; default: that of the module.
+        install: What pip is told in place of an extra.
 
     Raises:
         RMRError: It cannot be imported.
@@ -120,9 +121,10 @@ def optional(module: str, extra: str = "") -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        command = install or f'"rmr-gym[{extra or module}]"'
         raise RMRError(
             f"expected the package {module.partition('.')[0]}, found that it cannot be imported "
-            f'({error}): install it with `pip install "rmr-gym[{extra or module}]"`'
+            f"({error}): install it with `pip install {command}`"
         ) from error
 
 

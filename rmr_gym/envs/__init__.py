@@ -1,15 +1,15 @@
-"""What can be stepped: the paired Atari environments, the table of games, balls, battles."""
+"""What can be stepped: paired Atari environments, the table of games, balls, battles, trains."""
 
 import gymnasium as gym
 
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.config import PRESETS
 
-BATTLE_STEPS = 40
+BATTLE_STEPS, TRAIN_STEPS = 40, 30
 
 
 def register_envs() -> None:
-    """Register every game, the bouncing balls and the battles; ``import rmr_gym`` has done it.
+    """Register every game, the balls, battles and trains; ``import rmr_gym`` has done it.
 
     The entry points are strings, so neither ALE nor MuJoCo is imported before an environment is
     made. No ``max_episode_steps`` is registered for the games: the limit is counted in emulated
@@ -22,7 +22,8 @@ def register_envs() -> None:
     for name, preset in PRESETS.items():
         homes = ("balls.env:BouncingBallsEnv", "balls.env:BouncingBallsVectorEnv")
         _register(preset.env_id, homes, preset.steps, preset=name)
-    _register("rmr/Battles-v0", ("battles:BattlesEnv", None), BATTLE_STEPS)
+    _register("rmr/Battles-v0", ("grids:BattlesEnv", None), BATTLE_STEPS)
+    _register("rmr/Trains-v0", ("grids:TrainsEnv", None), TRAIN_STEPS)
 
 
 def _register(

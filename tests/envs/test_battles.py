@@ -9,9 +9,9 @@ from gymnasium.utils.env_checker import check_env
 
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
-from rmr_gym.envs.battles import CHANNELS
+from rmr_gym.envs.grids import BattlesEnv
 
-BATTLES = "rmr/Battles-v0"
+BATTLES, CHANNELS = "rmr/Battles-v0", BattlesEnv.channels
 
 
 @pytest.fixture(autouse=True)
