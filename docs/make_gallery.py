@@ -132,6 +132,21 @@ def battles() -> Iterator[tuple[str, list[np.ndarray], float]]:
     yield "battles", [battle_frame(seen["pixels"]) for seen, _ in episode(env)], 6.0
 
 
+def train_frame(pixels: np.ndarray) -> np.ndarray:
+    """Return trains in red on gray rails, whose targets are yellow."""
+    colours = ((0, (220, 40, 40)), (1, (240, 200, 60)), (2, (130, 130, 130)))
+    picture = np.full((*pixels.shape[:2], 3), 30, np.uint8)
+    for channel, colour in colours[::-1]:
+        picture[pixels[..., channel] > 0] = colour
+    return enlarged(picture, 6)
+
+
+def trains() -> Iterator[tuple[str, list[np.ndarray], float]]:
+    """Yield a film of trains."""
+    env = gym.make("rmr/Trains-v0", trains=10)
+    yield "trains", [train_frame(seen["pixels"]) for seen, _ in episode(env)], 6.0
+
+
 def write(name: str, frames: list[np.ndarray], fps: float) -> None:
     """Write a film whose frames share one palette of few colours."""
     height, width = frames[0].shape[:2]
@@ -144,7 +159,7 @@ def write(name: str, frames: list[np.ndarray], fps: float) -> None:
 
 
 def main() -> None:
-    for films in (games, balls, variants, rooms, battles):
+    for films in (games, balls, variants, rooms, battles, trains):
         for name, frames, fps in films():
             write(name, frames, fps)
 

@@ -22,7 +22,7 @@ _MOVES = ((1, 2, 3), (5, 6, 7), (9, 10, 11))
 _ATTACKS = ((13, 14, 15), (16, 6, 17), (18, 19, 20))
 _ACTIONS = np.array([_MOVES, _ATTACKS], np.int32)
 """MAgent2's numbers of moves to the neighbouring cells and of attacks on them; 6 is to stay."""
-_STEPS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
+_WAYS, _STEPS = ("north", "east", "south", "west"), np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
 _FORWARD, _TURNS = 2, (2, 3, 2, 1)
 """flatland's numbers of going on, and of going on, right, back and left."""
 
@@ -196,8 +196,8 @@ class BattlesEnv(PlayedEnv):
 class TrainsEnv(PlayedEnv):
     """Trains run on rails between stations, by the shortest ways to their targets.
 
-    All are played: with the probability ``noise`` a train takes the longer way at a switch. They
-    set out at once, or as soon as their station is free, and are gone where they arrive. A train
+    All are played: with the probability ``noise`` a train takes the longer way at a switch. Those
+    whose station is taken set out as soon as it is free; all are gone where they arrive. A train
     waits for a cell that another stands on; two that meet head-on wait for ever.
 
     Observation: see `PlayedEnv`. The channels, all 0 or 255, are markers of trains, of targets of
@@ -227,10 +227,7 @@ class TrainsEnv(PlayedEnv):
     """
 
     package = "flatland-rl"
-    channels = (
-        *("train", "target", "rail", "north", "east", "south", "west"),
-        *("rail north", "rail east", "rail south", "rail west"),
-    )
+    channels = ("train", "target", "rail", *_WAYS, *(f"rail {way}" for way in _WAYS))
 
     def __init__(self, trains: int = 8, size: int = 30, noise: float = 0.1):
         EzPickle.__init__(self, trains, size, noise)
@@ -256,6 +253,8 @@ class TrainsEnv(PlayedEnv):
             number_of_agents=self.agents,
         )
         self._world.reset(random_seed=seed)
+        for _ in range(2):  # ready to depart, then on the rails
+            self._world.step(dict.fromkeys(range(self.agents), _FORWARD))
         random.setstate(kept)
         # 16 bits a cell: for each of four ways in, which of four ways out there are
         exits = np.bitwise_or.reduce([self._world.rail.grid >> 4 * way for way in range(4)])
@@ -272,15 +271,14 @@ class TrainsEnv(PlayedEnv):
             if not self._world.dones[train]:
                 frame[*agent.target, 1] = _LIT
             if agent.position is not None:
-                way = self._ways(train)[-1 if wander[train] else 0]
+                way = self._ways(train, agent)[-1 if wander[train] else 0]
                 frame[*agent.position, [0, 3 + way]], places[train] = _LIT, agent.position
                 self._decided[train] = _TURNS[(way - agent.direction) % 4]
         return self._world.dones["__all__"]
 
-    def _ways(self, train: int) -> Int[np.ndarray, " ways"]:
+    def _ways(self, train: int, agent: Any) -> Int[np.ndarray, " ways"]:
         """Return the ways on from where a train is, the shortest to its target first."""
-        place, direction = self._world.agents[train].current_configuration
-        ways = np.flatnonzero(self._world.rail.get_transitions((place, direction)))
-        ahead = place + _STEPS[ways]
+        ways = np.flatnonzero(self._world.rail.get_transitions(agent.current_configuration))
+        ahead = agent.position + _STEPS[ways]
         distances = self._world.distance_map.get()[train][*ahead.T, ways]
         return ways[distances.argsort(kind="stable")]

@@ -319,7 +319,7 @@ class RecordedFrames(Recorded):
 
     @property
     def balls(self) -> int | None:
-        """How many balls move, or units fight in a team; None where nobody says or it varies."""
+        """How many balls or trains there are, or units in a team; None if it is not known."""
         columns = self.open().dataset.manifest.columns
         if "places" in columns:
             return columns["places"].shape[0]
@@ -870,7 +870,8 @@ def battle_scores(model: Any, clips: Clips) -> dict[str, float]:
     Source: S2RM, section 6, Table 1: F1 of the friendly marker and of unit types, negative mean
     squared error of health (NMSE), log likelihood.
     Differs: the only unit type is that of enemies; the cell in the middle of a query does not
-    count, where a friend always is; references are ours.
+    count, where a friend always is; references are ours. Of trains, friends are trains, enemies
+    their targets, and health is rails.
 
     Returns:
         Of the cells of all queries: ``f1_friends``, ``f1_enemies``; ``f1`` and
