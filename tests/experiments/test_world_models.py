@@ -318,11 +318,15 @@ def test_crops_of_frames_of_another_size_are_refused(views, frames_of, untrained
         run(views(tests=(frames_of("wide"),)))
 
 
-def test_battles_where_fewer_share_what_they_see(tmp_path):
-    pytest.importorskip("magent2")
-    for name, team in (("three", 3), ("four", 4)):
-        options = {"team": team, "size": 12, "max_episode_steps": 8}
-        record("rmr/Battles-v0", tmp_path / name, episodes=5, seed=team, **options)
+@pytest.mark.parametrize(
+    ("env_id", "package", "kind", "size"),
+    [("rmr/Battles-v0", "magent2", "team", 12), ("rmr/Trains-v0", "flatland", "trains", 22)],
+)
+def test_agents_of_whom_fewer_share_what_they_see(tmp_path, env_id, package, kind, size):
+    pytest.importorskip(package)
+    for name, agents in (("three", 3), ("four", 4)):
+        options = {kind: agents, "size": size, "max_episode_steps": 8}
+        record(env_id, tmp_path / name, episodes=5, seed=agents, **options)
     given = {"data": tmp_path / "three", "root": tmp_path, "models": ("s2gru", "crops_oracle")}
     given |= {"tests": (tmp_path / "four",), "seen": (1,), "dropped": (1,)}
     folder, problems = run(Views(**SMOKE | given))
@@ -334,6 +338,6 @@ def test_battles_where_fewer_share_what_they_see(tmp_path):
         assert table[name].between(-1000, 1).all()
     page = write_report(folder)[0].read_text(encoding="utf-8")
     assert "Scores: F1 of the last views" in page
-    larger = {"overrides": ((*OVERRIDES, "sizes.size=13"),), "out": tmp_path / "out"}
-    with pytest.raises(RMRError, match=r"odd size from 1 to 12, .* or take smaller crops"):
+    larger = {"overrides": ((*OVERRIDES, f"sizes.size={size + 1}"),), "out": tmp_path / "out"}
+    with pytest.raises(RMRError, match=rf"odd size from 1 to {size}, .* or take smaller crops"):
         run(Views(**SMOKE | given | larger))
