@@ -10,8 +10,7 @@ from gymnasium.utils import EzPickle
 from jaxtyping import Bool, Int
 
 from rmr_gym.core.errors import RMRError, optional, whole_number
-from rmr_gym.envs import arguments
-from rmr_gym.envs.arguments import Arrays, Info, Seed
+from rmr_gym.envs.arguments import Arrays, Info, Seed, one_action, plain_seed, probability
 
 SMALLEST, LARGEST = 12, 100
 MOST_TRAINS, SMALLEST_RAILS = 50, 22
@@ -53,7 +52,7 @@ class PlayedEnv(gym.Env[Any, Any], EzPickle, ABC):
 
     def __init__(self, size: int, agents: int, noise: float):
         self.size, self.agents = size, agents
-        self.noise = arguments.probability("noise", noise)
+        self.noise = probability("noise", noise)
         frame = gym.spaces.Box(0, _LIT, (size, size, len(self.channels)), np.uint8)
         places = gym.spaces.Box(-1, size - 1, (agents, 2), np.int16)
         self.observation_space = gym.spaces.Dict(pixels=frame, places=places)
@@ -66,7 +65,7 @@ class PlayedEnv(gym.Env[Any, Any], EzPickle, ABC):
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Arrays, Info]:
         """Begin anew."""
-        super().reset(seed=arguments.plain_seed(seed), options=options)
+        super().reset(seed=plain_seed(seed), options=options)
         self._begin(int(self.np_random.integers(2**31)))
         return self._observe()[0], {}
 
@@ -74,7 +73,7 @@ class PlayedEnv(gym.Env[Any, Any], EzPickle, ABC):
         """Let all agents do what they have decided, and decide anew."""
         if self._world is None:
             raise RMRError("expected an episode that runs, found none: call reset() before step()")
-        arguments.one_action(action, 1)
+        one_action(action, 1)
         self._advance()
         observation, over = self._observe()
         return observation, 0.0, over, False, {}

@@ -89,7 +89,8 @@ def describe(
     tells = ale is not None or isinstance(env, VectorEnv)
     game = GAMES.get(name_of_game(env) or "") if tells else None
     rom = game.rom if game else ale and kwargs.get("game")
-    inner = getattr(env.unwrapped, "package", "mujoco")
+    one = getattr(env.unwrapped, "envs", [env])[0].unwrapped
+    inner = getattr(one, "package", "mujoco")
     packages = (*_PACKAGES, "ale-py" if game or ale else inner)
     return Manifest(
         observations=_columns(env, game, store),

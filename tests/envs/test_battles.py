@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
+from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.envs.grids import BattlesEnv
 
 BATTLES, CHANNELS = "rmr/Battles-v0", BattlesEnv.channels
@@ -105,6 +106,7 @@ def test_recordings_have_the_same_bytes(tmp_path):
     assert len(files) > 1
     for path in files:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+    assert "magent2" in TransitionDataset(tmp_path / "one").manifest.versions
 
 
 @pytest.mark.parametrize("wrong", [{"team": 0}, {"team": 155}, {"size": 11}, {"size": 101}])

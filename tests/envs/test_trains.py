@@ -124,6 +124,8 @@ def test_recordings_have_the_same_bytes(tmp_path):
         assert path.read_bytes() == other.read_bytes()
     dataset = TransitionDataset(tmp_path / "one")
     dataset.verify()
+    assert "mujoco" not in dataset.manifest.versions
+    assert "flatland-rl" in dataset.manifest.versions
     window = dataset.load(columns=("pixels", "places"))
     assert window["pixels"].shape[1:] == (30, 30, len(TrainsEnv.channels))
     assert window["places"].shape[1:] == (3, 2)
