@@ -5,14 +5,17 @@ The transfer matrix is that of the folder of the same name with "-transfer" at i
 of results/laptop-table2, its predicted steps those of results/laptop-table2-fast, the bottleneck
 that of results/laptop-bottleneck, the agents are those of results/agents-balls and
 results/agents-games, the beliefs those of results/laptop-belief-confirm, the world models those of
-results/world-models-motion, results/world-views-balls and results/world-views-battles.
+results/world-models-motion, results/world-views-balls, results/world-views-battles and
+results/world-views-trains.
 """
 
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from rmr_gym.experiments.agents.report import TABLES as AGENTS
 from rmr_gym.experiments.agents.report import agents_figure, distractors_figure
@@ -98,19 +101,62 @@ def main(folder: str) -> None:
         "world_models/views": views_figure(
             load_run(RESULTS / "world-views-balls", CROPS)["views"], 3
         ),
-        "world_models/battles": battles_figure(
-            load_run(RESULTS / "world-views-battles", CROPS)["views"]
+        "world_models/battles": agents_views(
+            load_run(RESULTS / "world-views-battles", CROPS)["views"], 4
+        ),
+        "world_models/trains": agents_views(
+            load_run(RESULTS / "world-views-trains", CROPS)["views"], 7
+        ),
+        "world_models/trains_enclaves": enclaves_on_rails(
+            RESULTS / "world-views-trains" / "enclaves_s2gru_0.npz",
+            PICTURES / "gallery" / "trains.gif",
         ),
     }
     for name, figure in pictures.items():
         save_figure(figure, PICTURES / f"{name}.png")
 
 
-def battles_figure(rows: pd.DataFrame) -> Figure:
-    """Draw F1 on battles by units in a team and by views, beside what was seen last."""
+def agents_views(rows: pd.DataFrame, agents: int) -> Figure:
+    """Draw F1 by agents, of whom there were so many in training, and by views, beside a copy's."""
     seen = rows[(rows["model"] == "s2gru") & (rows["dropped"] == 0)]
     last = seen.assign(model="last views", f1=seen["f1_copied"])
-    return views_figure(pd.concat([rows, last]), 4)
+    return views_figure(pd.concat([rows, last]), agents)
+
+
+@styled
+def enclaves_on_rails(path: Path, film: Path) -> Figure:
+    """Draw what each module attends to on the rails of a film, and which modules hear each other.
+
+    Source: S2RM, Figure 9.
+
+    Args:
+        path: NPZ file with ``attended`` and ``heard``.
+        film: Of trains, 6 pixels a cell.
+    """
+    arrays = np.load(path)
+    attended, heard = arrays["attended"], arrays["heard"]
+    with Image.open(film) as opened:
+        dark = np.asarray(opened.convert("RGB"))[3::6, 3::6].max(axis=-1) < 60
+    rails = np.ma.array(np.full(dark.shape, 130), mask=dark)
+    figure = new_figure(10.5, 3.8)
+    grid = figure.add_gridspec(2, 8)
+    for module, pixels in enumerate(attended):
+        axes = figure.add_subplot(grid[module // 5, module % 5])
+        axes.imshow(pixels, vmin=0, vmax=1, cmap="viridis")
+        axes.imshow(rails, cmap="gray", vmin=0, vmax=255, alpha=0.45)
+        axes.set(xticks=[], yticks=[], title=f"module {module + 1}")
+    axes = figure.add_subplot(grid[:, 5:])
+    axes.imshow(rails, cmap="gray_r", vmin=0, vmax=600)
+    rows, columns = np.indices(dark.shape)
+    centres = [(np.average(columns, weights=a), np.average(rows, weights=a)) for a in attended]
+    for one, other in zip(*np.nonzero(np.triu(heard, 1)), strict=True):
+        ends = np.array([centres[one], centres[other]]).T
+        axes.plot(*ends, color="tab:blue", linewidth=3 * heard[one, other], alpha=0.7)
+    for module, (x, y) in enumerate(centres):
+        axes.plot(x, y, "o", color="tab:red", markersize=13)
+        axes.text(x, y, str(module + 1), color="white", ha="center", va="center", fontsize=8)
+    axes.set(xticks=[], yticks=[], title="which can hear each other")
+    return figure
 
 
 def policy_summary(returns: pd.DataFrame, references: pd.DataFrame) -> pd.DataFrame:
