@@ -5,8 +5,6 @@ import gymnasium as gym
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.config import PRESETS
 
-BATTLE_STEPS, TRAIN_STEPS = 40, 30
-
 
 def register_envs() -> None:
     """Register every game, the balls, battles and trains; ``import rmr_gym`` has done it.
@@ -22,8 +20,8 @@ def register_envs() -> None:
     for name, preset in PRESETS.items():
         homes = ("balls.env:BouncingBallsEnv", "balls.env:BouncingBallsVectorEnv")
         _register(preset.env_id, homes, preset.steps, preset=name)
-    _register("rmr/Battles-v0", ("grids:BattlesEnv", None), BATTLE_STEPS)
-    _register("rmr/Trains-v0", ("grids:TrainsEnv", None), TRAIN_STEPS)
+    _register("rmr/Battles-v0", ("grids:BattlesEnv", None), 40)
+    _register("rmr/Trains-v0", ("grids:TrainsEnv", None), 30)
 
 
 def _register(

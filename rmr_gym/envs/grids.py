@@ -12,8 +12,7 @@ from jaxtyping import Bool, Int
 from rmr_gym.core.errors import RMRError, optional, whole_number
 from rmr_gym.envs.arguments import Arrays, Info, Seed, one_action, plain_seed, probability
 
-SMALLEST, LARGEST = 12, 100
-MOST_TRAINS, SMALLEST_RAILS = 50, 22
+LARGEST, MOST_TRAINS = 100, 50
 FLATLAND = "--no-deps flatland-rl==4.2.6 attrs fastenum importlib-resources msgpack-numpy"
 """What pip installs for trains: flatland-rl asks for NumPy below 2, and works with newer ones."""
 _LIT, _REACH = 255, 6
@@ -43,18 +42,28 @@ class PlayedEnv(gym.Env[Any, Any], EzPickle, ABC):
 
     Args:
         size: Height and width of the grid.
-        agents: Their number.
+        smallest: The least that it can be.
+        agents: What they are called, and their number.
+        most: How many there can be.
         noise: Probability of a step that is not the best.
+
+    Raises:
+        RMRError: There is no such grid, number of agents or probability.
     """
 
     package: ClassVar[str]
     channels: ClassVar[tuple[str, ...]]
 
-    def __init__(self, size: int, agents: int, noise: float):
-        self.size, self.agents = size, agents
+    def __init__(self, size: int, smallest: int, agents: tuple[str, int], most: int, noise: float):
+        (kind, self.agents), self.size = agents, size
         self.noise = probability("noise", noise)
+        if not smallest <= size <= LARGEST or not 1 <= self.agents <= most:
+            raise RMRError(
+                f"expected a grid of {smallest} to {LARGEST} cells a side with 1 to {most} {kind}, "
+                f"found {self.agents} on one of {size}"
+            )
         frame = gym.spaces.Box(0, _LIT, (size, size, len(self.channels)), np.uint8)
-        places = gym.spaces.Box(-1, size - 1, (agents, 2), np.int16)
+        places = gym.spaces.Box(-1, size - 1, (self.agents, 2), np.int16)
         self.observation_space = gym.spaces.Dict(pixels=frame, places=places)
         self.action_space = gym.spaces.Discrete(1)
         self._world: Any = None
@@ -140,13 +149,8 @@ class BattlesEnv(PlayedEnv):
         self._magent = optional("magent2", "battles")
         self._battle = optional("magent2.environments.battle.battle", "battles")
         size, team = whole_number("size", size), whole_number("team", team)
-        most = (size - 2) * (size // 3 - 1)
-        if not SMALLEST <= size <= LARGEST or not 1 <= team <= most:
-            raise RMRError(
-                f"expected a grid of {SMALLEST} to {LARGEST} cells a side, and teams of 1 unit to "
-                f"as many as fit into a third of it ({most}), found size={size} and team={team}"
-            )
-        super().__init__(size, team, noise)
+        most = (size - 2) * (size // 3 - 1)  # as many as fit into a third of the grid
+        super().__init__(size, 12, ("units a team", team), most, noise)
 
     def _begin(self, seed: int) -> None:
         config = self._battle.get_config(self.size, False, seed, **self._battle.default_reward_args)
@@ -233,12 +237,7 @@ class TrainsEnv(PlayedEnv):
         self._rail_env = optional("flatland.envs.rail_env", install=FLATLAND)
         self._flatland = optional("flatland", install=FLATLAND)
         size, trains = whole_number("size", size), whole_number("trains", trains)
-        if not SMALLEST_RAILS <= size <= LARGEST or not 1 <= trains <= MOST_TRAINS:
-            raise RMRError(
-                f"expected a grid of {SMALLEST_RAILS} to {LARGEST} cells a side and 1 to "
-                f"{MOST_TRAINS} trains, found size={size} and trains={trains}"
-            )
-        super().__init__(size, trains, noise)
+        super().__init__(size, 22, ("trains", trains), MOST_TRAINS, noise)
 
     def _begin(self, seed: int) -> None:
         core, envs = self._flatland.core, self._flatland.envs
