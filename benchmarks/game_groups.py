@@ -8,11 +8,12 @@ here. All frames of the test sequences are shown; the last predictions of each c
 
 Rows of kind "all" say of all pixels: F1 of those that are predicted to change (lit above .5 and
 dark before, or the other way round) against those that do, with its precision and recall, and for
-models with groups the adjusted Rand index of the groups and the kinds on the lit pixels. The other
-rows say of a kind, whose lit pixels are those of a rectangle of the frame (`KINDS`): the best F1
-that a group has as a detector of the kind among all lit pixels, with its precision and recall, and
-as ``f1_whole`` the F1 of a group that held all lit pixels; the group is chosen anew in each
-sequence.
+models with groups ``share``, that of the group with most of a lit pixel (1 / K where all groups are
+alike), and the adjusted Rand index of the groups and the kinds on the lit pixels. Rows of kind "lit
+anew" say the first three of the pixels that were dark. The other rows say of a kind, whose lit
+pixels are those of a rectangle of the frame (`KINDS`): the best F1 that a group has as a detector
+of the kind among all lit pixels, with its precision and recall, and as ``f1_whole`` the F1 of a
+group that held all lit pixels; the group is chosen anew in each sequence.
 """
 
 import argparse
@@ -41,7 +42,7 @@ KINDS = {
 }  # fmt: skip
 """Rows and columns of the 84 x 84 frame by game and kind; what flies between is of no kind."""
 
-COLUMNS = ("game", "model", "seed", "kind", "f1", "precision", "recall", "f1_whole", "ari")
+COLUMNS = ("game", "model", "seed", "kind", "f1", "precision", "recall", "f1_whole", "ari", "share")
 
 
 def detection(hits: Any, said: Any, true: Any) -> tuple[Any, ...]:
@@ -51,32 +52,42 @@ def detection(hits: Any, said: Any, true: Any) -> tuple[Any, ...]:
 
 
 def changed(made: torch.Tensor, frames: torch.Tensor) -> np.ndarray:
-    """How many pixels change as predicted, are predicted to, and do."""
+    """How many pixels change as predicted, are predicted to, and do; and of those dark before."""
     before, after = frames[:, :-1] > CUT, frames[:, 1:] > CUT
     said, true = (made > CUT) != before, after != before
-    return np.array([int(part.sum()) for part in (said & true, said, true)])
+    parts = [(said & true, said, true), (said & true & ~before, said & ~before, true & ~before)]
+    return np.array([[int(part.sum()) for part in row] for row in parts])
 
 
 def score(network: Any, test: RecordedFrames, length: int, last: int, game: str) -> list[dict]:
-    """The rows of a model."""
+    """Return the rows of a model."""
     clips, kinds = test.scored(length + 1, 200), list(KINDS.get(game, {}).values())
     place = np.zeros(clips.shape[:2], np.uint8)
     for number, where in enumerate(kinds, 1):
         place[where] = number
-    counts, indices, found = np.zeros(3), [], []
+    counts, shares, indices, found = np.zeros((2, 3)), [], [], []
     for batch in batches(network, clips, SCORE_BATCH, "world model scores"):
         made, groups, *_ = simulate(network, batch)
         counts += changed(made[:, -last:], batch.frames[:, -last - 1 :])
-        if groups is None or not kinds:
+        if groups is None:
             continue
-        kind = (batch.frames[:, :-1, ..., 0].numpy() > CUT) * place
+        lit = batch.frames[:, :-1, ..., 0].numpy() > CUT
+        shares.append(groups.amax(2).numpy()[:, -last:][lit[:, -last:]])
+        if not kinds:
+            continue
+        kind = lit * place
         for truth, hard in zip(kind[:, -last:], groups[:, -last:].argmax(2).numpy(), strict=True):
             indices += [*foreground_ari(truth, hard)]
             slots = np.arange(groups.shape[2])[:, None, None, None]
             found.append(best_groups(truth, hard[None] == slots, len(kinds)))
-    f1, precision, recall = (float(part) for part in detection(*counts))
-    all_pixels = {"kind": "all", "f1": f1, "precision": precision, "recall": recall}
-    rows = [all_pixels | ({"ari": float(np.nanmean(indices))} if indices else {})]
+    rows: list[dict[str, Any]] = [
+        {"kind": name, **dict(zip(("f1", "precision", "recall"), detection(*row), strict=True))}
+        for name, row in zip(("all", "lit anew"), counts, strict=True)
+    ]
+    if shares:
+        rows[0]["share"] = np.concatenate(shares).mean()
+    if indices:
+        rows[0]["ari"] = np.nanmean(indices)
     for number, name in enumerate(KINDS.get(game, {}) if found else ()):
         scores = np.array([sequence[number] for sequence in found])
         means = scores[~np.isnan(scores[:, 0])].mean(axis=0).tolist()
@@ -108,7 +119,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--models", nargs="+", required=True)
-    parser.add_argument("--groups", type=int, default=4)
+    parser.add_argument("--groups", type=int)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--set", nargs="+", default=[])
     parser.add_argument("--root", type=Path, default=Path("runs"))
@@ -130,9 +141,11 @@ def main() -> None:
         rows += [names | row for row in found]
         print(*rows[-len(found) :], sep="\n", flush=True)
     with given.csv.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            numbers = {name: f"{row[name]:.4f}" for name in COLUMNS[4:] if name in row}
+            writer.writerow(row | numbers)
 
 
 if __name__ == "__main__":
