@@ -147,14 +147,15 @@ def enclaves_on_rails(path: Path, film: Path) -> Figure:
         axes.set(xticks=[], yticks=[], title=f"module {module + 1}")
     axes = figure.add_subplot(grid[:, 5:])
     axes.imshow(rails, cmap="gray_r", vmin=0, vmax=600)
-    rows, columns = np.indices(dark.shape)
-    centres = [(np.average(columns, weights=a), np.average(rows, weights=a)) for a in attended]
+    # where each attends most: some enclaves reach over the edge to the other side
+    centres = [np.unravel_index(pixels.argmax(), pixels.shape)[::-1] for pixels in attended]
     for one, other in zip(*np.nonzero(np.triu(heard, 1)), strict=True):
         ends = np.array([centres[one], centres[other]]).T
         axes.plot(*ends, color="tab:blue", linewidth=3 * heard[one, other], alpha=0.7)
+    words = {"color": "white", "ha": "center", "va": "center", "fontsize": 8}
     for module, (x, y) in enumerate(centres):
-        axes.plot(x, y, "o", color="tab:red", markersize=13)
-        axes.text(x, y, str(module + 1), color="white", ha="center", va="center", fontsize=8)
+        axes.plot(x, y, "o", color="tab:red", markersize=13, clip_on=False)
+        axes.text(x, y, str(module + 1), words)
     axes.set(xticks=[], yticks=[], title="which can hear each other")
     return figure
 
