@@ -70,7 +70,7 @@ def main(folder: str) -> None:
     worlds = load_run(RESULTS / "world-models-motion", FRAMES)
     agents = {
         kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"]
-        for kind in ("balls", "games", "minigrid")
+        for kind in ("balls", "belief", "games", "minigrid")
     }
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
@@ -88,6 +88,7 @@ def main(folder: str) -> None:
         "bottleneck": size_curves(load_run(RESULTS / "laptop-bottleneck", NARROWED), "ridge"),
         "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
         "agents_balls": agents_figure(agents["balls"]),
+        "agents_belief": agents_figure(agents["belief"]),
         "agents_games": agents_figure(agents["games"]),
         "minigrid_distractors": distractors_figure(agents["minigrid"]),
         "atari_frames": frames_beside_ram(read_frames(run.folder), "Pong"),
