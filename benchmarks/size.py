@@ -21,7 +21,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 19_985, "files": 143, "modules in a folder": 13, "spine": 6_060}
+CEILINGS = {"code lines": 19_993, "files": 143, "modules in a folder": 13, "spine": 6_060}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",

@@ -20,7 +20,7 @@ import numpy as np
 
 from rmr_gym.agents.players import graded
 from rmr_gym.core import Progress
-from rmr_gym.core.errors import RMRError, limit, unknown_name, whole_number
+from rmr_gym.core.errors import RMRError, known_name, limit, unknown_name, whole_number
 from rmr_gym.core.files import AnyPath
 from rmr_gym.core.processes import in_processes
 from rmr_gym.core.seeding import check_seed, generator, integer_seed
@@ -109,8 +109,13 @@ class Plan:
         return (getattr(self.policy, "__name__", type(self.policy).__name__),)
 
     def settings(self) -> dict[str, Any]:
-        """Return what the manifest says of the recording; of a function of yours its text too."""
+        """Return what the manifest says of the recording, of a policy its text or its weights."""
         told = {"recorder": self.recorder, "seed": self.seed, "max_steps": self.max_steps}
+        weights: Any = getattr(self.policy, "policy", None)
+        if hasattr(weights, "state_dict"):
+            from rmr_gym.models.rmr.processors import parameter_hash  # noqa: PLC0415  (torch)
+
+            told["policy"] = parameter_hash(weights)
         with suppress(OSError, TypeError):  # no function, or one without a file
             told["policy"] = sha256(inspect.getsource(self.policy).encode()).hexdigest()
         return told
@@ -325,8 +330,11 @@ def record(
     game = graded.game_id(env) if isinstance(env, str) else None
     if game is not None:
         _check_game(options)
+    elif isinstance(env, str):
+        _check_id(env)
     if game is not None and policy is None:
         made_with = {**graded.game_options(game), **options}
+        known_name("kind of recorded pixels", made_with.get("pixels", "palette"), ["palette"])
         if players is None and weights is None and not graded.is_trained(game):
             _log.warning("no networks of %s are trained: players without skill play it", game)
             players = "unskilled"
@@ -342,7 +350,6 @@ def record(
     elif policy is not None or not isinstance(env, str):
         plan = Plan(game or env, seed, max_steps, options, policy=policy)
     else:
-        _check_id(env)
         alone = {"threads": 1} if workers > 1 and _is_ours(env) else {}
         plan = VectorPlan(env, seed, max_steps, {**alone, **options}, together=num_envs)
     return record_plan(plan, path, episodes, workers, overwrite=overwrite, progress=progress)
@@ -443,7 +450,7 @@ def load_policy(source: str) -> Any:
         RMRError: It is written otherwise, not there, or nothing that plays.
     """
     module, _, name = source.partition(":")
-    if not name:
+    if not (module and name):
         raise RMRError(
             f"expected a policy as module:function, found {source!r}: a saved model of "
             'Stable-Baselines3 is loaded in a module of yours, agent = PPO.load("model.zip") in '

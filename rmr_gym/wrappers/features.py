@@ -132,13 +132,11 @@ class RMRObservationWrapper(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordCon
     of_ram: ClassVar[bool] = False
 
     def __init__(self, env: AnyEnv, encoder: Given = None, output: str = "", **options: Any):
-        names = VECTORS[self.of_ram]
-        advice = f"around a vector, use {names[0]}; around SB3's, {names[1]}"
+        advice = "around a vector, use {}; around SB3's, {}".format(*VECTORS[self.of_ram])
         super().__init__(describe.require(gym.Env, env, advice))
         self._stream = stream_of(env, encoder, output, options, of_ram=self.of_ram)
         folder = os.fspath(encoder) if isinstance(encoder, os.PathLike) else encoder
-        shown = asdict(self._stream.shown)
-        gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **shown)
+        gym.utils.RecordConstructorArgs.__init__(self, encoder=folder, **asdict(self._stream.shown))
         self.observation_space = self._stream.space
 
     def reset(self, *, seed: Seed = None, options: Info | None = None) -> tuple[Any, Info]:
@@ -635,7 +633,9 @@ def _compare_games(config: AnyEncoderConfig, played: str | None, strict: bool) -
         f"{played or 'a game that it does not name'}: its features may mean nothing there"
     )
     if strict or noun == "belief":
-        raise RMRError(f"{message}; use the {noun} of that game{', or strict=False' * strict}")
+        raise RMRError(
+            f"{message}; use the {noun} of that game{', or strict=False' * (noun != 'belief')}"
+        )
     warnings.warn(message, stacklevel=4)
 
 

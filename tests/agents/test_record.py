@@ -17,6 +17,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
+from stable_baselines3 import DQN
 
 import rmr_gym
 from rmr_gym.agents.players.graded import PLAYERS, networks
@@ -450,6 +451,25 @@ def test_a_saved_model_plays(tmp_path, kind, env_id):
         record("rmr/BouncingBalls-v0", tmp_path / "b", policy=loaded, episodes=1)
 
 
+def test_another_model_does_not_go_on_with_what_one_has_recorded(tmp_path):
+    one, other = (DQN("MlpPolicy", "CartPole-v1", seed=seed, device="cpu") for seed in (0, 1))
+    options: dict[str, Any] = {"max_steps": 3}
+    record("CartPole-v1", tmp_path / "d", policy=one, episodes=1, **options)
+    record("CartPole-v1", tmp_path / "d", policy=one, episodes=2, **options)
+    with pytest.raises(RMRError, match="holds another data set"):
+        record("CartPole-v1", tmp_path / "d", policy=other, episodes=3, **options)
+
+
+def test_gray_levels_are_not_recorded_as_palette_indices(tmp_path):
+    with pytest.raises(RMRError, match=r"unknown kind of recorded pixels 'gray': choose .*palette"):
+        record("rmr/Pong-v0", tmp_path / "d", episodes=1, pixels="gray")
+
+
+def test_an_environment_that_is_not_there_is_refused_with_a_policy_too(tmp_path):
+    with pytest.raises(RMRError, match="unknown environment 'nosuch-v0'"):
+        record("nosuch-v0", tmp_path / "d", policy=lambda seen: 0, episodes=1)
+
+
 def test_a_function_is_found_by_its_module(tmp_path, monkeypatch):
     (tmp_path / "of_this_folder.py").write_text("LIST, act = [], lambda seen: 3\n")
     monkeypatch.chdir(tmp_path)
@@ -460,6 +480,7 @@ def test_a_function_is_found_by_its_module(tmp_path, monkeypatch):
     assert sys.path == before
     for source, message in (
         ("act", "expected a policy as module:function, found 'act'"),
+        (":act", "expected a policy as module:function, found ':act'"),
         ("model.zip", r"in a module of yours, .* in mine\.py, and called mine:agent"),
         ("of_this_folder: act", "expected ' act' in the module 'of_this_folder'"),
         ("no_such_module_here:act", "No module named 'no_such_module_here'"),

@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
 from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
+from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.physics import load_mujoco
 from rmr_gym.models import pretrained
@@ -124,6 +125,7 @@ class AgentConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "game", find_world(self.game))
+        check_seed(self.seed)
         known_name(f"features of {self.game}", self.arm, features_of(self.game))
         playable = [name for name in ALGORITHMS if self.game != CHEETAH or name.endswith("ppo")]
         known_name(f"algorithm for {self.game}", self.algorithm, playable)
