@@ -67,6 +67,7 @@ class Plan:
         config: What its results hang on beside the options, see `Experiment.config`.
         finish: Writes further files into the folder, where all has gone well.
         group: Puts trainings together that can run as one model, see `rmr_gym.runs.sweep`.
+        tables: Tables without rows in this run, so that a folder keeps none of an earlier one's.
     """
 
     rows: Sequence[Rows]
@@ -74,6 +75,7 @@ class Plan:
     config: Mapping[str, Any] = field(default_factory=dict)
     finish: Callable[[Path, Store], object] = lambda out, store: None
     group: Group = list
+    tables: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,9 @@ class _RunFolder:
 
     def _tables(self) -> dict[str, list[dict[str, Any]]]:
         """Return the rows of what is finished, by table."""
-        tables: dict[str, list[dict[str, Any]]] = {rows.table: [] for rows in self.plan.rows}
+        tables: dict[str, list[dict[str, Any]]] = {name: [] for name in self.plan.tables}
         for rows in self.plan.rows:
-            record, table = self._record(rows.task) or {}, tables[rows.table]
+            record, table = self._record(rows.task) or {}, tables.setdefault(rows.table, [])
             named = [rows.names | row for row in record.get(rows.part, [])]
             table += [row for row in named if not rows.shared or row not in table]
         return tables

@@ -1,6 +1,6 @@
 import sys
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -11,6 +11,13 @@ from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.envs.grids import BattlesEnv
+from tests.envs.grids import (
+    lit,
+    played,
+    require_determined,
+    require_equal_files,
+    require_refusals_of_steps,
+)
 
 BATTLES, CHANNELS = "rmr/Battles-v0", BattlesEnv.channels
 
@@ -21,15 +28,7 @@ def _magent2(request):
         pytest.importorskip("magent2")
 
 
-def battle(seed=0, **options):
-    """Yield what a battle shows, and whether it is over."""
-    env = gym.make(BATTLES, **options)
-    observation, over = env.reset(seed=seed)[0], False
-    yield observation, over, False
-    while not over:
-        observation, _, terminated, truncated, _ = env.step(0)
-        over = terminated or truncated
-        yield observation, terminated, truncated
+battle = partial(played, BATTLES)
 
 
 def channel(observation, name):
@@ -37,7 +36,7 @@ def channel(observation, name):
 
 
 def cells(observation, name):
-    return {*zip(*map(list, np.nonzero(channel(observation, name))), strict=True)}
+    return lit(channel(observation, name))
 
 
 def test_gymnasium_finds_no_fault():
@@ -45,11 +44,7 @@ def test_gymnasium_finds_no_fault():
 
 
 def test_a_seed_determines_a_battle():
-    one, same, other = ([seen for seen, *_ in battle(seed)] for seed in (1, 1, 2))
-    assert len(one) == len(same)
-    for a, b in zip(one, same, strict=True):
-        assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert not np.array_equal(one[0]["pixels"], other[0]["pixels"])
+    require_determined(BATTLES)
 
 
 def test_markers_places_and_health_agree():
@@ -101,11 +96,7 @@ def test_a_battle_ends_where_a_team_has_fallen():
 def test_recordings_have_the_same_bytes(tmp_path):
     for name, beside in (("one", 1), ("two", 3)):
         record(BATTLES, tmp_path / name, episodes=4, seed=5, team=3, num_envs=beside)
-    files = sorted(path.relative_to(tmp_path / "one") for path in Path(tmp_path / "one").rglob("*"))
-    files = [path for path in files if (tmp_path / "one" / path).is_file()]
-    assert len(files) > 1
-    for path in files:
-        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+    require_equal_files(tmp_path / "one", tmp_path / "two")
     assert "magent2" in TransitionDataset(tmp_path / "one").manifest.versions
 
 
@@ -122,12 +113,7 @@ def test_other_wrong_arguments():
     with pytest.raises(RMRError, match=r"probability in .* as noise"):
         gym.make(BATTLES, noise=1.5)
     env = gym.make(BATTLES, disable_env_checker=True).unwrapped
-    with pytest.raises(RMRError, match="call reset"):
-        env.step(0)
-    env.reset(seed=0)
-    with pytest.raises(RMRError, match="an action from 0 to 0"):
-        env.step(1)
-    assert env.get_action_meanings() == ["no-op"]
+    require_refusals_of_steps(env)
 
 
 def test_an_option_that_the_environment_lacks_is_told_before_anything_is_recorded(tmp_path):

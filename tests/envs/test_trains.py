@@ -2,8 +2,8 @@ import os
 import random
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +14,13 @@ from rmr_gym.agents.record import record
 from rmr_gym.core.errors import RMRError
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.envs.grids import FLATLAND, TrainsEnv
+from tests.envs.grids import (
+    lit,
+    played,
+    require_determined,
+    require_equal_files,
+    require_refusals_of_steps,
+)
 
 TRAINS = "rmr/Trains-v0"
 STEPS = {"north": (-1, 0), "east": (0, 1), "south": (1, 0), "west": (0, -1)}
@@ -26,20 +33,11 @@ def _flatland(request):
         pytest.importorskip("flatland", reason=reason)
 
 
-def journey(seed=0, **options):
-    """Yield what trains show, and whether that is the end."""
-    env = gym.make(TRAINS, **options)
-    observation, over = env.reset(seed=seed)[0], False
-    yield observation, False, False
-    while not over:
-        observation, _, terminated, truncated, _ = env.step(0)
-        over = terminated or truncated
-        yield observation, terminated, truncated
+journey = partial(played, TRAINS)
 
 
 def cells(observation, name):
-    channel = observation["pixels"][..., TrainsEnv.channels.index(name)]
-    return {*zip(*map(list, np.nonzero(channel)), strict=True)}
+    return lit(observation["pixels"][..., TrainsEnv.channels.index(name)])
 
 
 def places(observation):
@@ -51,11 +49,7 @@ def test_gymnasium_finds_no_fault():
 
 
 def test_a_seed_determines_a_journey():
-    one, same, other = ([seen for seen, *_ in journey(seed)] for seed in (1, 1, 2))
-    assert len(one) == len(same)
-    for a, b in zip(one, same, strict=True):
-        assert all(np.array_equal(a[name], b[name]) for name in a)
-    assert not np.array_equal(one[0]["pixels"], other[0]["pixels"])
+    require_determined(TRAINS)
 
 
 def test_nobody_elses_chance_is_touched():
@@ -117,11 +111,7 @@ def test_noise_takes_longer_ways():
 def test_recordings_have_the_same_bytes(tmp_path):
     for name, beside in (("one", 1), ("two", 2)):
         record(TRAINS, tmp_path / name, episodes=3, seed=5, trains=3, num_envs=beside)
-    files = [path for path in Path(tmp_path / "one").rglob("*") if path.is_file()]
-    assert len(files) > 1
-    for path in files:
-        other = tmp_path / "two" / path.relative_to(tmp_path / "one")
-        assert path.read_bytes() == other.read_bytes()
+    require_equal_files(tmp_path / "one", tmp_path / "two")
     dataset = TransitionDataset(tmp_path / "one")
     dataset.verify()
     assert "mujoco" not in dataset.manifest.versions
@@ -164,12 +154,7 @@ def test_other_wrong_arguments():
     with pytest.raises(RMRError, match=r"probability in .* as noise"):
         gym.make(TRAINS, noise=-0.1)
     env = gym.make(TRAINS, disable_env_checker=True).unwrapped
-    with pytest.raises(RMRError, match="call reset"):
-        env.step(0)
-    env.reset(seed=0)
-    with pytest.raises(RMRError, match="an action from 0 to 0"):
-        env.step(1)
-    assert env.get_action_meanings() == ["no-op"]
+    require_refusals_of_steps(env)
 
 
 def test_flatland_is_missing(monkeypatch):

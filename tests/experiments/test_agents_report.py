@@ -97,7 +97,7 @@ def test_interquartile_means_and_probabilities_of_improvement_are_those_of_rliab
     intervals = {"rmr": (0.461, 0.868), "cnn": (0.199, 0.572), "ram": (0.510, 0.859)}
     for features, (low, high) in intervals.items():
         found_low, found_high = rows.loc[features, ["final_low", "final_high"]]
-        assert (found_low, found_high) == pytest.approx((low, high), abs=0.02)
+        assert (found_low, found_high) == pytest.approx((low, high), abs=0.01)
     pairs = where(agents.agent_pairs(found), env="all", first="rmr", second="cnn", measure="final")
     assert pairs["improvement"].item() == pytest.approx(0.81)
 

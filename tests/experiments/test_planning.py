@@ -128,6 +128,15 @@ def test_a_tiny_run_from_data_to_page(tiny, monkeypatch):
     assert "R2 of value" in path.read_text()
 
 
+def test_a_folder_keeps_no_table_of_another_game(tiny, monkeypatch):
+    monkeypatch.setattr(planning, "SETTLED", 0.2)
+    options = {"arms": ("rmr",), "steps": 2, "seeds": 1, "horizons": (2,), "candidates": (4,)}
+    for games in (("Pong",), ("reach",)):
+        out, _ = run(Planning(**Planning.proposals("tiny"), **tiny, **options, games=games))
+        page, _ = write_report(out)
+        assert ("Pong" in page.read_text()) == (games == ("Pong",))
+
+
 def test_pushed_balls_from_data_to_page(tiny):
     options = {"arms": ("rmr", "scratch_p", "extrapolated", "emulator", "random"), "seeds": 1}
     options |= {"games": ("bring", "strike"), "steps": 2, "horizons": (2,), "candidates": (4,)}

@@ -1,3 +1,4 @@
+import copy
 from functools import partial
 
 import numpy as np
@@ -207,6 +208,13 @@ def test_a_compact_reader_keeps_to_the_evidence_of_the_other():
     fresh = torch.from_numpy(rng.integers(0, 256, (9, 6, 5), dtype=np.uint8))
     torch.testing.assert_close(compact(fresh), reader(fresh), atol=0.01, rtol=0)
     torch.testing.assert_close(compact.mean, reader.mean)
+    seen = compact(fresh)
+    state = {name: tensor.clone() for name, tensor in compact.state_dict().items()}
+    compact.pixels.neg_()
+    assert not torch.equal(compact(fresh), seen)
+    compact.load_state_dict(state)
+    assert torch.equal(compact(fresh), seen)
+    assert torch.equal(copy.deepcopy(compact)(fresh), seen)
 
 
 @torch.no_grad()

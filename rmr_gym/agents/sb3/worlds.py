@@ -135,7 +135,7 @@ class AgentConfig:
             object.__setattr__(self, "encoder", find_shipped_arm(self.game, self.arm))
         if self.encoder is None and self.arm in ENCODED:
             made = (
-                f"encoder train --game {self.game}" if self.arm == BELIEF else "train --data DATA"
+                "train --data DATA" if self.arm != BELIEF else f"encoder train --game {self.game}"
             )
             raise RMRError(
                 f"expected an encoder with features {self.features!r}, found none, and none of "
@@ -190,11 +190,9 @@ def features_of(game: str) -> tuple[str, ...]:
         return ("state",)
     if is_grid(game):
         return ("view",)
-    return (
-        (*BALLS_ARMS, UNTRAINED, "cnn", "state")
-        if game == BALLS
-        else (*ENCODERS, BELIEF, "cnn", "ram")
-    )
+    if game == BALLS:
+        return (*BALLS_ARMS, UNTRAINED, "cnn", "state")
+    return (*ENCODERS, BELIEF, "cnn", "ram")
 
 
 def is_grid(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ class Planning(AtariExperiment):
                 )
             rows += [row for task in tasks for row in self._pushed(task, data)]
             facts["pushed"] = data.summary()
-        return self.atari_plan(rows, games, **facts)
+        return replace(self.atari_plan(rows, games, **facts), tables=("dynamics", "head"))
 
     def pushed_data(self, progress_for: ProgressFor) -> RecordedBalls:
         """Return random play of pushed balls, which is recorded where it is not there."""

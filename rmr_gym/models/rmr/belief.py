@@ -278,6 +278,7 @@ class CompactReader(nn.Module):
         self.register_buffer("along", torch.zeros(rank, slots * bits, dtype=torch.float16))
         self.register_buffer("offset", torch.zeros(slots, bits))
         self.register_buffer("mean", torch.zeros(slots, bits))
+        self._scaled: tuple[object, Tensor] = None, self.pixels
 
     @torch.no_grad()
     def forward(self, frames: Gray) -> Bits:
@@ -285,7 +286,9 @@ class CompactReader(nn.Module):
         return self._read(frames.flatten(1).float()) - self.offset
 
     def _read(self, gray: Float[Tensor, "rows pixels"]) -> Bits:
-        looked = gray / PIXELS @ (self.pixels.float() / 127)
+        if self._scaled[0] != (state := (self.pixels.data_ptr(), self.pixels._version)):
+            self._scaled = state, self.pixels.float() / 127  # takes longer than its use
+        looked = gray / PIXELS @ self._scaled[1]
         return (looked @ self.along.float()).unflatten(1, self.mean.shape)
 
     @classmethod
