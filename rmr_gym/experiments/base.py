@@ -318,10 +318,9 @@ class _RunFolder:
         return tables
 
     def _write_states(self) -> None:
-        states = [self._done.get(job.result) or job.state() for job in self._jobs]
-        ended = zip(self._jobs, states, strict=True)
-        self._done |= {job.result: state for job, state in ended if state.state == DONE}
-        write_table(self.out / "jobs.csv", states)
+        states = {job.result: self._done.get(job.result) or job.state() for job in self._jobs}
+        self._done |= {result: state for result, state in states.items() if state.state == DONE}
+        write_table(self.out / "jobs.csv", states.values())
 
     def _describe(self, problems: list[str]) -> None:
         described = {
