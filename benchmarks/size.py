@@ -8,7 +8,7 @@ size was agreed on before (the belief of RAM: 900 lines, its controls: 300; what
 of which doctor, live page, logs and charts: 200 lines, 2 files; reading and wrappers: 100 lines;
 the compiled pixel encoder: 81 lines, a file; beliefs around environments: 176 lines;
 imitation under perturbation: 140 lines, a file; battles and what models of crops say of them: 147
-lines, a file).
+lines, a file; the value in films of agents: 10 lines). It never passes 20,000.
 The exit status is 1 where a ceiling is passed, so that growth is a decision and not an accident.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "rmr_gym"
 AIMS = {"code lines": 17_000, "files": 130, "modules in a folder": 15, "spine": 5_500}
-CEILINGS = {"code lines": 19_993, "files": 143, "modules in a folder": 13, "spine": 6_060}
+CEILINGS = {"code lines": 19_999, "files": 143, "modules in a folder": 13, "spine": 6_060}
 
 SPINE = (
     "core", "envs/atari", "data", "models/rmr", "runs", "report", "experiments/base.py",

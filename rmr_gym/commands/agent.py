@@ -63,7 +63,7 @@ def evaluate(agent: Positional[Path], episodes: int = 10, seed: int = 0) -> None
 def enjoy(
     agent: Positional[Path], out: Path | None = None, steps: int = 500, seed: int = 0
 ) -> None:
-    """Write a film of an episode: the game, and beside it how far each slot moves.
+    """Write a film of an episode: the game, how far each slot moves, and (PPO) the value.
 
     Args:
         agent: Its folder.

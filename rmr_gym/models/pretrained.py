@@ -300,7 +300,7 @@ class PretrainedEncoder:
                 version; or its weights are not those of its configuration.
         """
         folder = find_artifact(folder_or_name)
-        record = _read_record(folder)
+        record = read_record(folder)
         config = _config_of(record, folder)
         with torch.device("meta"), single_precision():
             expected = _together(config.encoder(), config.processor()).state_dict()
@@ -433,8 +433,12 @@ def _require_replaceable(folder: Path, overwrite: bool) -> None:
         )
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    """Return the configuration file of an artifact, of a kind and version that can be read."""
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return the configuration file of an artifact, of a kind and version that can be read.
+
+    Raises:
+        RMRError: There is none, or one of another kind or version.
+    """
     path = folder / CONFIG
     if not path.is_file():
         holds = f"no {CONFIG}"

@@ -9,12 +9,13 @@ from stable_baselines3 import PPO
 
 from rmr_gym.agents.record import chooser, record
 from rmr_gym.agents.sb3 import agent as training
-from rmr_gym.agents.sb3.agent import beside, movements
+from rmr_gym.agents.sb3.agent import STRIP, above, beside, movements
 from rmr_gym.agents.sb3.worlds import AgentConfig, make_games, read_config
 from rmr_gym.commands import agent as commands
 from rmr_gym.commands.console import carry_out
 from rmr_gym.core import files as atomic
 from rmr_gym.core.errors import RMRError
+from rmr_gym.core.seeding import integer_seed
 from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.domains.atari import load_natural
 from rmr_gym.models.pretrained import EncoderConfig, PretrainedEncoder
@@ -83,7 +84,8 @@ def test_train_measure_watch(encoder, features, algorithm, shape, tmp_path, caps
     assert training.load_agent(tmp_path).__class__ is training.ALGORITHMS[algorithm][0]
     run("enjoy", str(tmp_path), "--steps", "3")
     with Image.open(tmp_path / "episode.gif") as film:
-        assert film.size == (160 + (108 if features == "cswm" else 0), 210)
+        strip = STRIP if algorithm == "ppo" else 0
+        assert film.size == (160 + (108 if features == "cswm" else 0), 210 + strip)
         assert 1 <= len(list(ImageSequence.Iterator(film))) <= 4
 
 
@@ -353,6 +355,33 @@ def test_movements_and_their_picture():
     few = beside([np.zeros((64, 64, 3), np.uint8)], np.array([[1.0, 0, 0, 1.0]]))[0]
     assert few.shape == (64, 64 + 4 + 16, 3), "cells of few slots fill the height too"
     assert few[:16, 68:].min() == few[-16:, 68:].min() == 255
+
+
+def test_the_course_of_the_value_stands_below():
+    screens = [np.full((7, 8, 3), 9, np.uint8)] * 4
+    pictures = above(screens, np.array([1.0, 3.0, 2.0, 1.0]))
+    assert all(np.array_equal(picture[:7], screens[0]) for picture in pictures)
+    strips = [picture[7:, :, 0] for picture in pictures]
+    low, middle = STRIP - 1, 20
+    assert np.argwhere(strips[0]).tolist() == [[low, 0], [low, 1], [low, 2]]
+    assert np.argwhere(strips[1]).tolist()[:3] == [[0, 2], [0, 3], [0, 4]]
+    assert np.flatnonzero(strips[-1].any(1)).tolist() == [0, middle, low], "what was stays"
+    assert np.flatnonzero(strips[-1][middle]).tolist() == [4, 5, 6], "between lowest and highest"
+    flat = above(screens, np.zeros(4))[-1][7:, :, 0]
+    assert np.flatnonzero(flat.any(1)).tolist() == [low]
+
+
+def test_a_film_shows_the_value_that_the_policy_tells(encoder, tmp_path, monkeypatch):
+    train(tmp_path, "--features", "cswm", "--encoder", encoder, "--steps", "16")
+    told = []
+    monkeypatch.setattr(training, "above", lambda shown, values: told.append(values) or shown)
+    run("enjoy", str(tmp_path), "--steps", "3")
+    agent = training.load_agent(tmp_path)
+    venv = make_games(read_config(tmp_path), copies=1, learning=False)
+    venv.seed(integer_seed(0, "evaluation", "Pong"))
+    seen = agent.policy.obs_to_tensor(venv.reset())[0]
+    assert told[0].shape == (4,)
+    assert told[0][0] == pytest.approx(agent.policy.predict_values(seen).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(

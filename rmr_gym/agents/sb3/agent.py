@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from jaxtyping import Float, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, load_model, save_file, save_model
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import NatureCNN
@@ -39,8 +41,7 @@ from rmr_gym.data.dataset import TransitionDataset
 from rmr_gym.data.schema import Manifest
 from rmr_gym.models.pretrained import CARD, card_of
 from rmr_gym.report.pictures import check_film, write_film
-from rmr_gym.wrappers.describe import Source, describe, installed
-from rmr_gym.wrappers.features import FeatureStream, Options
+from rmr_gym.wrappers.describe import describe, installed
 
 POLICY, OPTIMIZER = "policy.safetensors", "optimizer.safetensors"
 PACKAGES = ("rmr-gym", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "numpy")
@@ -52,6 +53,9 @@ GRID_CORES: dict[str, dict[str, Any]] = {
 """In MiniGrid: PPO reads 64 steps at a time; cores of 115,360 (LSTM) and 117,096 parameters."""
 RUNNER_PPO = {"batch_size": 128, "n_epochs": 10, "learning_rate": 5e-4, "ent_coef": 0.0}
 RUNNER_PPO |= {"gamma": 0.98, "gae_lambda": 0.92}
+
+STRIP = 40
+"""Height of what a film shows below the screen."""
 
 
 def train_agent(
@@ -378,7 +382,8 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
 
     The screen is at the left. If the agent sees slots, or a belief over RAM, a cell for each slot
     or byte is at the right, row by row: the brighter, the further it is from where it was a step
-    ago, next to the largest movement so far.
+    ago, next to the largest movement so far. Below is the course of the value, which is the sum of
+    discounted rewards that the agent expects; of PPO alone.
 
     Args:
         folder: Of the agent.
@@ -405,10 +410,18 @@ def film(folder: Path, out: Path, *, steps: int = 500, seed: int = 0) -> int:
             screens += venv.get_images()
             seen.append(observation)
     venv.close()
+    shown = np.concatenate(seen)
     if config.encoder is not None:
-        tracked = config.arm == worlds.BELIEF
-        slots = np.concatenate(seen) if tracked else _slots_of(config.encoder, screens)
-        screens = beside(screens, movements(slots))
+        encoder, slots = encoder_of(config), shown
+        if config.encodes_inside:
+            frames = torch.from_numpy(shown).reshape(-1, *encoder.config.frame_shape)
+            slots = encoder.encoder(frames).detach().numpy()
+        slots = slots.reshape(len(slots), encoder.config.slots, -1) if slots.ndim == 2 else slots
+        screens = beside(screens, movements(slots[:, : encoder.config.slots]))
+    if isinstance(agent, PPO):
+        with torch.no_grad():
+            values = agent.policy.predict_values(agent.policy.obs_to_tensor(shown)[0])
+        screens = above(screens, values[:, 0].numpy())
     write_film(out, screens, fps=15.0)
     return len(screens)
 
@@ -435,13 +448,13 @@ def beside(
     return [np.hstack(pair) for pair in zip(shown, panels, strict=True)]
 
 
-def _slots_of(
-    encoder: str, screens: list[UInt8[np.ndarray, "height width 3"]]
-) -> Float[np.ndarray, "time slots dim"]:
-    """Return the slots of each screen of an episode."""
-    source = Source(spaces.Box(0, 255, screens[0].shape, np.uint8))
-    stream = FeatureStream(encoder, Options(), source)
-    still, goes_on = np.zeros(1, np.int64), np.zeros(1, bool)
-    later = (stream.step(screen[None], still, goes_on) for screen in screens[1:])
-    slots: list[Any] = [stream.begin(screens[0][None]), *later]
-    return np.concatenate(slots)
+def above(
+    screens: list[UInt8[np.ndarray, "height wide 3"]], values: Float[np.ndarray, " time"]
+) -> list[UInt8[np.ndarray, "higher wide 3"]]:
+    """Return screens above the course of a value up to now, from its lowest to its highest."""
+    count, width = len(values), screens[0].shape[1]
+    share = (values - values.min()) / max(float(np.ptp(values)), 1e-9)
+    strips = np.zeros((count, STRIP, width, 3), np.uint8)
+    for now, row in enumerate(np.rint((1 - share) * (STRIP - 1)).astype(int)):
+        strips[now:, row, now * width // count : (now + 1) * width // count + 1] = 255
+    return [np.vstack(pair) for pair in zip(screens, strips, strict=True)]

@@ -1,6 +1,5 @@
 """What an agent is trained on: a world, RMR features or others of it, rewards to learn from."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -308,12 +307,11 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
 
 
 def weights_of(config: AgentConfig) -> str | None:
-    """Return the hash of an encoder's weights, once it is known to fit; None without one."""
+    """Return the hash of an encoder's weights, once all is known to fit; None without one."""
     if config.encoder is None:
         return None
     encoder_of(config)
-    content = (pretrained.find_artifact(config.encoder) / pretrained.WEIGHTS).read_bytes()
-    return hashlib.sha256(content).hexdigest()
+    return pretrained.read_record(pretrained.find_artifact(config.encoder))["weights_sha256"]
 
 
 def _game(config: AgentConfig, learning: bool, around: Around | None) -> gym.Env[Any, Any]:

@@ -150,8 +150,7 @@ class Agents(Budget, base.Experiment):
 
     def _rows(self, config: worlds.AgentConfig) -> base.Rows:
         names = {"env": config.game, "algorithm": config.algorithm, "features": config.features}
-        name = f"{config.game}-{config.features}-{config.algorithm}-{config.seed}"
-        place = Place((self.folder() / "agents" / name).resolve())
+        place = Place((self.folder() / "agents" / config.label.replace(" ", "-")).resolve())
         task = agent(config, (worlds.weights_of(config),), self.budget, place, self.tests)
         return base.Rows("results", task, names | {"seed": config.seed})
 
