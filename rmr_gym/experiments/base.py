@@ -389,11 +389,12 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> Path:
 def circumstances(started: datetime, workers: int) -> dict[str, Any]:
     """Return what run.json says of versions, machine and time."""
     finished = datetime.now(UTC)
+    names = [line.split(":", 1)[1].strip() for line in processor_lines("model name")]
     return {
         "versions": {"python": platform.python_version()}
         | {name: version(name) for name in VERSIONS},
         "machine": {
-            "processor": _processor_name(),
+            "processor": (names or [platform.processor()])[0],
             "cores": os.cpu_count(),
             "workers": workers,
             "load_average": [round(load, 2) for load in os.getloadavg()],
@@ -403,8 +404,3 @@ def circumstances(started: datetime, workers: int) -> dict[str, Any]:
         "finished": finished.isoformat(timespec="seconds"),
         "seconds": (finished - started).total_seconds(),
     }
-
-
-def _processor_name() -> str:
-    names = [line.split(":", 1)[1].strip() for line in processor_lines("model name")]
-    return names[0] if names else platform.processor()

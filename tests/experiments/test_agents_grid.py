@@ -60,7 +60,9 @@ def test_compare_and_again(tmp_path, monkeypatch):
         ("Pong", "cswm"): [8, 16, 8, 16],
         ("PushedBalls", "state"): [8, 16, 8, 16],
     }
-    assert json.loads((out / "run.json").read_text())["kind"] == "agents"
+    described = json.loads((out / "run.json").read_text())
+    assert described["kind"] == "agents"
+    assert described["encoders"] == ["Pong-cswm-0-300", "Pong-cswm-1-300"]
     assert (out / "report.html").is_file()
     assert len(pd.read_csv(out / "agents_summary.csv")) == 2
     monkeypatch.setattr(grid, "train_agent", None)

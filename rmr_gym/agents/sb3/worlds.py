@@ -22,7 +22,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from rmr_gym.agents.players.graded import game_id, game_name, game_options
-from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name
+from rmr_gym.core.errors import RMRError, known_name, letters, unknown_name, whole_number
 from rmr_gym.core.seeding import check_seed
 from rmr_gym.envs.atari.games import GAMES
 from rmr_gym.envs.balls.physics import load_mujoco
@@ -128,8 +128,8 @@ class AgentConfig:
         known_name(f"features of {self.game}", self.arm, features_of(self.game))
         playable = [name for name in ALGORITHMS if self.game != CHEETAH or name.endswith("ppo")]
         known_name(f"algorithm for {self.game}", self.algorithm, playable)
-        if min(self.copies, self.max_steps) < 1:
-            raise RMRError(f"expected 1 or more copies and max_steps, found {self}")
+        whole_number("copies", self.copies, 1)
+        whole_number("max_steps", self.max_steps, 1)
         if self.encoder is None:
             object.__setattr__(self, "encoder", find_shipped_arm(self.game, self.arm))
         if self.encoder is None and self.arm in ENCODED:

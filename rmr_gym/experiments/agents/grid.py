@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from rmr_gym.agents.sb3 import worlds
 from rmr_gym.agents.sb3.agent import kept_agents, load_agent, random_returns, returns, train_agent
@@ -111,8 +112,8 @@ class Agents(Budget, base.Experiment):
     def plan(self, progress_for: base.ProgressFor) -> base.Plan:
         """Return what is to be computed."""
         games = [worlds.find_world(name) for name in self.games]
-        named = {"games": games, "features": self.features, "algorithms": self.algorithms}
-        named["tests"] = self.tests
+        named: dict[str, Any] = {"games": games, "features": self.features}
+        named |= {"algorithms": self.algorithms, "tests": self.tests}
         base.require_distinct("game", [*games, *self.tests])
         for world in (*games, *self.tests) if self.tests else ():
             worlds.grid_options(world)
@@ -129,6 +130,7 @@ class Agents(Budget, base.Experiment):
                 f"expected features of {' or '.join(games)}, found {', '.join(self.features)}: "
                 f"{'; '.join(has)}; those of encoders need one in --encoders, {self.encoders}"
             )
+        named["encoders"] = {Path(own.encoder).name for own in configs if own.encoder}
         lists = {name: sorted(values) for name, values in named.items()}
         rows = [*map(self._random_rows, (*games, *self.tests)), *map(self._rows, configs)]
         return base.Plan(rows, self.config | lists)
