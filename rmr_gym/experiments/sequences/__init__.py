@@ -1,1 +1,1 @@
-"""RIMs against an LSTM on sequences longer than in training: copying, digits, adding."""
+"""RIMs against an LSTM on sequences longer than in training, and in imitation."""
