@@ -3,10 +3,9 @@
 Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of the repository.
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, its predicted steps those of results/laptop-table2-fast, the bottleneck
-that of results/laptop-bottleneck, the agents are those of results/agents-balls and
-results/agents-games, the beliefs those of results/laptop-belief-confirm, the world models those of
-results/world-models-motion, results/world-views-balls, results/world-views-battles and
-results/world-views-trains.
+that of results/laptop-bottleneck, the agents are those of results/agents-balls and four more, the
+beliefs those of results/laptop-belief-confirm, the world models those of results/world-models-motion,
+results/world-views-balls, results/world-views-battles and results/world-views-trains.
 """
 
 import sys
@@ -70,7 +69,7 @@ def main(folder: str) -> None:
     worlds = load_run(RESULTS / "world-models-motion", FRAMES)
     agents = {
         kind: load_run(RESULTS / f"agents-{kind}", AGENTS)["results"]
-        for kind in ("balls", "belief", "games", "minigrid")
+        for kind in ("balls", "belief", "four", "games", "minigrid")
     }
     pictures = {
         "table2": abstract_dots(load_run(RESULTS / "laptop-table2", ABSTRACT)),
@@ -89,6 +88,7 @@ def main(folder: str) -> None:
         "gain_and_lead": gain_and_lead(fields, pd.read_csv(GAINS)),
         "agents_balls": agents_figure(agents["balls"]),
         "agents_belief": agents_figure(agents["belief"]),
+        "agents_four": agents_figure(agents["four"]),
         "agents_games": agents_figure(agents["games"]),
         "minigrid_distractors": distractors_figure(agents["minigrid"]),
         "atari_frames": frames_beside_ram(read_frames(run.folder), "Pong"),
