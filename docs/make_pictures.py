@@ -4,8 +4,9 @@ Run it as ``python docs/make_pictures.py results/laptop-cswm``, from the root of
 The transfer matrix is that of the folder of the same name with "-transfer" at its end, Table 2 that
 of results/laptop-table2, its predicted steps those of results/laptop-table2-fast, the bottleneck
 that of results/laptop-bottleneck, the agents are those of results/agents-balls and four more, the
-beliefs those of results/laptop-belief-confirm, the world models those of results/world-models-motion,
-results/world-views-balls, results/world-views-battles and results/world-views-trains.
+beliefs those of results/laptop-belief-confirm, the world models those of
+results/world-models-motion, results/world-views-balls, results/world-views-battles and
+results/world-views-trains.
 """
 
 import sys
