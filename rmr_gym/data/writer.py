@@ -130,7 +130,7 @@ class DatasetWriter(AbstractContextManager["DatasetWriter"]):
         if overwrite:
             for index in schema.episode_indices(self.path):
                 schema.episode_path(self.path, index).unlink()
-        if overwrite or not self.finished():
+        if overwrite or not path.exists():
             write_file(path, self.manifest.to_json().encode())
         elif differences := schema.read_manifest(self.path).differences(self.manifest):
             raise RMRError(

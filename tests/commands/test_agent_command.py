@@ -398,7 +398,7 @@ def test_a_film_shows_the_value_that_the_policy_tells(encoder, tmp_path, monkeyp
         (("--features", "ram", "--encoder", "x"), "expected no encoder with features 'ram'"),
         (("--features", "state"), "unknown features of Pong 'state': .*choose one of rmr, "),
         (("--features", "ram", "--algorithm", "pp"), "did you mean 'ppo'"),
-        (("--features", "ram", "--copies", "0"), "1 or more copies"),
+        (("--features", "ram", "--copies", "0"), "at least 1 as copies, found 0"),
         (("--features", "ram", "--checkpoints", "0"), "1 to 100000 checkpoints, found 0"),
         (
             ("--features", "cswm", "--encoder", "nowhere"),

@@ -185,15 +185,6 @@ def test_another_manifest_is_refused_with_what_differs(tmp_path):
     assert files(tmp_path) == before
 
 
-def test_a_folder_without_episodes_takes_another_manifest(tmp_path):
-    with DatasetWriter(tmp_path, MANIFEST):
-        pass
-    other = replace(MANIFEST, settings={"seed": 1})
-    with DatasetWriter(tmp_path, other) as writer:
-        writer.write(made())
-    assert TransitionDataset(tmp_path).manifest == other
-
-
 def test_leftovers_of_a_killed_run_are_dropped_and_told(tmp_path, caplog):
     before = files(written(tmp_path, made()))
     assert not caplog.messages
