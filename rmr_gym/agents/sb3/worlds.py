@@ -307,7 +307,7 @@ def encoder_of(config: AgentConfig) -> PretrainedEncoder:
 
 
 def weights_of(config: AgentConfig) -> str | None:
-    """Return the hash of an encoder's weights, once all is known to fit; None without one."""
+    """Return the hash of an encoder's weights, once it is known to fit; None without one."""
     if config.encoder is None:
         return None
     encoder_of(config)
